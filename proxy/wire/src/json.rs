@@ -1,0 +1,80 @@
+//! proto3 JSON mapping (<https://protobuf.dev/programming-guides/json/>) for every message in the descriptor pool.
+//!
+//! Unknown fields are refused: an option that is silently dropped is worse than an error.
+
+use std::{io::Read, sync::OnceLock};
+
+use prost::Message;
+use prost_reflect::{DescriptorPool, DeserializeOptions, DynamicMessage, SerializeOptions};
+use serde_json::Value;
+
+static PACKED: &[u8] = include_bytes!("../descriptors/envoy.binpb.gz");
+
+/// Largest YAML or JSON document accepted, in bytes.
+pub const MAX_DOCUMENT: usize = 64 << 20;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("document of {0} bytes is larger than {MAX_DOCUMENT}")]
+    TooLarge(usize),
+    #[error("not YAML or JSON: {0}")]
+    Syntax(String),
+    #[error("type `{0}` is not known here")]
+    UnknownType(String),
+    #[error("not a valid {message}: {reason}")]
+    Invalid { message: String, reason: String },
+}
+
+/// The pool of all message descriptors, built on first use (about 10 ms).
+pub fn pool() -> &'static DescriptorPool {
+    static POOL: OnceLock<DescriptorPool> = OnceLock::new();
+    POOL.get_or_init(|| {
+        let mut bytes = Vec::new();
+        flate2::read::GzDecoder::new(PACKED).read_to_end(&mut bytes).expect("the embedded descriptor set is valid gzip");
+        DescriptorPool::decode(bytes.as_slice()).expect("the embedded descriptor set is valid")
+    })
+}
+
+/// Parses one YAML (or JSON, its subset) document to a JSON value.
+pub fn parse(text: &str) -> Result<Value, Error> {
+    if text.len() > MAX_DOCUMENT {
+        return Err(Error::TooLarge(text.len()));
+    }
+    // JSON first: it is the stricter and much faster grammar, and every JSON control plane file is JSON.
+    if text.trim_start().starts_with('{')
+        && let Ok(value) = serde_json::from_str(text)
+    {
+        return Ok(value);
+    }
+    serde_saphyr::from_str(text).map_err(|e| Error::Syntax(e.to_string()))
+}
+
+/// Converts a JSON value to the message `M`, refusing unknown fields and `Any` types outside the pool.
+pub fn from_value<M: Message + prost::Name + Default>(value: Value) -> Result<M, Error> {
+    let dynamic = dynamic_from_value(&M::full_name(), value)?;
+    let invalid = |reason: String| Error::Invalid { message: M::full_name(), reason };
+    M::decode(dynamic.encode_to_vec().as_slice()).map_err(|e| invalid(e.to_string()))
+}
+
+/// As [`from_value`], for a message known only by its full name.
+pub fn dynamic_from_value(full_name: &str, value: Value) -> Result<DynamicMessage, Error> {
+    let descriptor =
+        pool().get_message_by_name(full_name).ok_or_else(|| Error::UnknownType(full_name.to_owned()))?;
+    DynamicMessage::deserialize_with_options(descriptor, value, &DeserializeOptions::new().deny_unknown_fields(true))
+        .map_err(|e| Error::Invalid { message: full_name.to_owned(), reason: e.to_string() })
+}
+
+/// Converts a message to its JSON form with original (snake case) field names, as Envoy's admin interface prints them.
+pub fn to_value<M: Message + prost::Name>(message: &M) -> Result<Value, Error> {
+    bytes_to_value(&M::full_name(), &message.encode_to_vec())
+}
+
+/// As [`to_value`], for encoded bytes of a message known only by its full name (what an `Any` holds).
+pub fn bytes_to_value(full_name: &str, bytes: &[u8]) -> Result<Value, Error> {
+    let descriptor =
+        pool().get_message_by_name(full_name).ok_or_else(|| Error::UnknownType(full_name.to_owned()))?;
+    let invalid = |reason: String| Error::Invalid { message: full_name.to_owned(), reason };
+    let dynamic = DynamicMessage::decode(descriptor, bytes).map_err(|e| invalid(e.to_string()))?;
+    let options = SerializeOptions::new().use_proto_field_name(true).stringify_64_bit_integers(true);
+    dynamic.serialize_with_options(serde_json::value::Serializer, &options).map_err(|e| invalid(e.to_string()))
+}
