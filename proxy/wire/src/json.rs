@@ -30,7 +30,9 @@ pub fn pool() -> &'static DescriptorPool {
     static POOL: OnceLock<DescriptorPool> = OnceLock::new();
     POOL.get_or_init(|| {
         let mut bytes = Vec::new();
-        flate2::read::GzDecoder::new(PACKED).read_to_end(&mut bytes).expect("the embedded descriptor set is valid gzip");
+        flate2::read::GzDecoder::new(PACKED)
+            .read_to_end(&mut bytes)
+            .expect("the embedded descriptor set is valid gzip");
         DescriptorPool::decode(bytes.as_slice()).expect("the embedded descriptor set is valid")
     })
 }
@@ -58,8 +60,7 @@ pub fn from_value<M: Message + prost::Name + Default>(value: Value) -> Result<M,
 
 /// As [`from_value`], for a message known only by its full name.
 pub fn dynamic_from_value(full_name: &str, value: Value) -> Result<DynamicMessage, Error> {
-    let descriptor =
-        pool().get_message_by_name(full_name).ok_or_else(|| Error::UnknownType(full_name.to_owned()))?;
+    let descriptor = pool().get_message_by_name(full_name).ok_or_else(|| Error::UnknownType(full_name.to_owned()))?;
     DynamicMessage::deserialize_with_options(descriptor, value, &DeserializeOptions::new().deny_unknown_fields(true))
         .map_err(|e| Error::Invalid { message: full_name.to_owned(), reason: e.to_string() })
 }
@@ -71,8 +72,7 @@ pub fn to_value<M: Message + prost::Name>(message: &M) -> Result<Value, Error> {
 
 /// As [`to_value`], for encoded bytes of a message known only by its full name (what an `Any` holds).
 pub fn bytes_to_value(full_name: &str, bytes: &[u8]) -> Result<Value, Error> {
-    let descriptor =
-        pool().get_message_by_name(full_name).ok_or_else(|| Error::UnknownType(full_name.to_owned()))?;
+    let descriptor = pool().get_message_by_name(full_name).ok_or_else(|| Error::UnknownType(full_name.to_owned()))?;
     let invalid = |reason: String| Error::Invalid { message: full_name.to_owned(), reason };
     let dynamic = DynamicMessage::decode(descriptor, bytes).map_err(|e| invalid(e.to_string()))?;
     let options = SerializeOptions::new().use_proto_field_name(true).stringify_64_bit_integers(true);

@@ -1,0 +1,104 @@
+//! The operator language of access logs and header values (Envoy's "substitution formatter"), parsed once.
+
+use std::sync::Arc;
+
+/// A parsed format string.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Template {
+    pub segments: Vec<Segment>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Segment {
+    Text(Box<str>),
+    Op {
+        op: Operator,
+        /// `%OP:N%` keeps the first N characters.
+        max_len: Option<usize>,
+    },
+}
+
+/// Every operator that exists here. An unknown one is refused when the configuration is decoded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Operator {
+    /// `REQ(NAME?ALTERNATIVE)`; names are lower case, pseudo headers keep their colon.
+    Req(Box<str>, Option<Box<str>>),
+    Resp(Box<str>, Option<Box<str>>),
+    Trailer(Box<str>, Option<Box<str>>),
+    Protocol,
+    ResponseCode,
+    ResponseCodeDetails,
+    ResponseFlags,
+    ConnectionTerminationDetails,
+    /// `START_TIME` with an optional strftime format.
+    StartTime(Option<Box<str>>),
+    /// Total time in milliseconds.
+    Duration,
+    RequestDuration,
+    ResponseDuration,
+    ResponseTxDuration,
+    BytesReceived,
+    BytesSent,
+    UpstreamWireBytesSent,
+    UpstreamWireBytesReceived,
+    UpstreamHost,
+    UpstreamCluster,
+    UpstreamLocalAddress,
+    UpstreamRemoteAddress,
+    UpstreamTransportFailureReason,
+    UpstreamRequestAttemptCount,
+    UpstreamProtocol,
+    DownstreamRemoteAddress,
+    DownstreamRemoteAddressWithoutPort,
+    DownstreamRemotePort,
+    DownstreamDirectRemoteAddress,
+    DownstreamDirectRemoteAddressWithoutPort,
+    DownstreamLocalAddress,
+    DownstreamLocalAddressWithoutPort,
+    DownstreamLocalPort,
+    DownstreamPeerUriSan,
+    DownstreamPeerSubject,
+    DownstreamLocalUriSan,
+    DownstreamTlsVersion,
+    DownstreamTlsCipher,
+    DownstreamTransportFailureReason,
+    RequestedServerName,
+    RouteName,
+    VirtualClusterName,
+    ConnectionId,
+    StreamId,
+    Hostname,
+    FilterChainName,
+    Environment(Box<str>),
+    /// `METADATA(TYPE:NAMESPACE:KEY...)` and `DYNAMIC_METADATA(...)`: always the empty marker, no filter sets any.
+    Metadata(Box<str>),
+    /// `FILTER_STATE(...)`: likewise.
+    FilterState(Box<str>),
+}
+
+/// One access logger.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccessLog {
+    pub sink: Sink,
+    pub format: LogFormat,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Sink {
+    File(Arc<str>),
+    Stdout,
+    Stderr,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    Text(Template),
+    /// Keys in configured order.
+    Json(Vec<(Box<str>, JsonField)>),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JsonField {
+    Value(Template),
+    Object(Vec<(Box<str>, JsonField)>),
+}

@@ -1,0 +1,218 @@
+//! Statistics without contention: every worker writes its own block, a scrape adds the blocks up.
+//!
+//! A block is allocated when a worker first touches it, so a configured but unused cluster costs one pointer per
+//! worker. Handles are resolved once per connection or configuration change; an increment is one uncontended add.
+
+use std::{
+    cell::Cell,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
+
+thread_local! {
+    static SHARD: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Binds the calling thread to shard `index`; the control thread and tests are shard 0, workers count from 1.
+pub fn set_shard(index: usize) {
+    SHARD.with(|s| s.set(index));
+}
+
+static SHARDS: OnceLock<usize> = OnceLock::new();
+
+/// Fixes the number of shards (workers + 1) before the first block exists; later calls change nothing.
+pub fn set_shards(count: usize) {
+    let _ = SHARDS.set(count.max(1));
+}
+
+/// A set of counters and gauges that can be listed by name.
+pub trait Block: Default + Send + Sync + 'static {
+    fn visit(&self, visitor: &mut dyn FnMut(&'static str, Kind, u64));
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Counter,
+    Gauge,
+}
+
+/// One block per worker.
+#[derive(Debug)]
+pub struct Sharded<T> {
+    shards: Box<[OnceLock<Box<T>>]>,
+}
+
+impl<T: Block> Default for Sharded<T> {
+    fn default() -> Self {
+        let count = *SHARDS.get_or_init(|| 1);
+        Self { shards: (0..count).map(|_| OnceLock::new()).collect() }
+    }
+}
+
+impl<T: Block> Sharded<T> {
+    /// The calling worker's block.
+    pub fn local(&self) -> &T {
+        let index = SHARD.with(Cell::get).min(self.shards.len() - 1);
+        self.shards[index].get_or_init(Box::default)
+    }
+
+    /// Sums all blocks; nothing is visited when no worker ever touched it.
+    pub fn totals(&self) -> Vec<(&'static str, Kind, u64)> {
+        let mut totals: Vec<(&'static str, Kind, u64)> = Vec::new();
+        for block in self.shards.iter().filter_map(OnceLock::get) {
+            let mut index = 0;
+            block.visit(&mut |name, kind, value| {
+                match totals.get_mut(index) {
+                    Some(total) => total.2 = total.2.wrapping_add(value),
+                    None => totals.push((name, kind, value)),
+                }
+                index += 1;
+            });
+        }
+        totals
+    }
+}
+
+/// A monotonic count.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    pub fn inc(&self) {
+        self.add(1);
+    }
+
+    pub fn add(&self, n: u64) {
+        self.0.fetch_add(n, Relaxed);
+    }
+
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// A level. One worker may see it below zero (another worker took what it gave back); the sum over workers is right.
+#[derive(Debug, Default)]
+pub struct Gauge(AtomicU64);
+
+impl Gauge {
+    pub fn inc(&self) {
+        self.0.fetch_add(1, Relaxed);
+    }
+
+    pub fn dec(&self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// Declares a [`Block`]: `block! { /// doc pub struct Name { counter a, b; gauge c; } }`.
+#[macro_export]
+macro_rules! block {
+    ($(#[$meta:meta])* pub struct $name:ident { counters { $($c:ident),* $(,)? } gauges { $($g:ident),* $(,)? } }) => {
+        $(#[$meta])*
+        #[derive(Debug, Default)]
+        #[repr(align(128))]
+        pub struct $name {
+            $(pub $c: $crate::telemetry::metrics::Counter,)*
+            $(pub $g: $crate::telemetry::metrics::Gauge,)*
+        }
+        impl $crate::telemetry::metrics::Block for $name {
+            fn visit(&self, visitor: &mut dyn FnMut(&'static str, $crate::telemetry::metrics::Kind, u64)) {
+                $(visitor(stringify!($c), $crate::telemetry::metrics::Kind::Counter, self.$c.get());)*
+                $(visitor(stringify!($g), $crate::telemetry::metrics::Kind::Gauge, self.$g.get());)*
+            }
+        }
+    };
+}
+
+block! {
+    /// `cluster.<name>.*`, Envoy's names.
+    pub struct ClusterStats {
+        counters {
+            upstream_cx_total, upstream_cx_http1_total, upstream_cx_http2_total, upstream_cx_connect_fail,
+            upstream_cx_connect_timeout, upstream_cx_overflow, upstream_cx_destroy, upstream_cx_idle_timeout,
+            upstream_cx_rx_bytes_total, upstream_cx_tx_bytes_total, upstream_cx_none_healthy,
+            upstream_rq_total, upstream_rq_completed, upstream_rq_1xx, upstream_rq_2xx, upstream_rq_3xx,
+            upstream_rq_4xx, upstream_rq_5xx, upstream_rq_timeout, upstream_rq_per_try_timeout,
+            upstream_rq_retry, upstream_rq_retry_success, upstream_rq_retry_overflow, upstream_rq_retry_limit_exceeded,
+            upstream_rq_pending_overflow, upstream_rq_cancelled, upstream_rq_rx_reset, upstream_rq_tx_reset,
+            upstream_rq_replayed, ssl_handshake, ssl_connection_error, ssl_session_reused,
+            update_attempt, update_success, update_failure, update_empty,
+        }
+        gauges { upstream_cx_active, upstream_rq_active, upstream_rq_pending_active }
+    }
+}
+
+block! {
+    /// `http.<stat_prefix>.*`, Envoy's names.
+    pub struct HttpStats {
+        counters {
+            downstream_cx_total, downstream_cx_http1_total, downstream_cx_http2_total, downstream_cx_upgrades_total,
+            downstream_cx_protocol_error, downstream_cx_idle_timeout, downstream_cx_max_duration_reached,
+            downstream_cx_drain_close, downstream_cx_destroy,
+            downstream_rq_total, downstream_rq_completed, downstream_rq_http1_total, downstream_rq_http2_total,
+            downstream_rq_1xx, downstream_rq_2xx, downstream_rq_3xx, downstream_rq_4xx, downstream_rq_5xx,
+            downstream_rq_timeout, downstream_rq_header_timeout, downstream_rq_idle_timeout,
+            downstream_rq_max_duration_reached, downstream_rq_too_large, downstream_rq_rx_reset, downstream_rq_tx_reset,
+            downstream_rq_redirected_with_normalized_path, downstream_rq_failed_path_normalization,
+            downstream_rq_ws_on_non_ws_route, no_route, no_cluster, rq_direct_response, rq_redirect, rq_total,
+        }
+        gauges { downstream_cx_active, downstream_rq_active, downstream_cx_upgrades_active }
+    }
+}
+
+block! {
+    /// `tcp.<stat_prefix>.*`, Envoy's names.
+    pub struct TcpStats {
+        counters {
+            downstream_cx_total, downstream_cx_no_route, downstream_cx_tx_bytes_total, downstream_cx_rx_bytes_total,
+            idle_timeout, max_downstream_connection_duration, downstream_cx_spliced,
+        }
+        gauges { downstream_cx_active }
+    }
+}
+
+block! {
+    /// `listener.<stat_prefix>.*`, Envoy's names.
+    pub struct ListenerStats {
+        counters {
+            downstream_cx_total, downstream_cx_destroy, downstream_cx_overflow, downstream_pre_cx_timeout,
+            no_filter_chain_match, ssl_handshake, ssl_connection_error, ssl_fail_verify_no_cert,
+            ssl_fail_verify_error, ssl_fail_verify_san, ssl_session_reused, ssl_handshake_timeout,
+            downstream_cx_loop, downstream_listener_filter_error, accept_error,
+        }
+        gauges { downstream_cx_active, downstream_pre_cx_active }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn totals_add_up_over_threads() {
+        set_shards(3);
+        let stats = std::sync::Arc::new(Sharded::<TcpStats>::default());
+        assert!(stats.totals().is_empty(), "untouched blocks cost nothing");
+        let threads: Vec<_> = (1..3)
+            .map(|shard| {
+                let stats = stats.clone();
+                std::thread::spawn(move || {
+                    set_shard(shard);
+                    stats.local().downstream_cx_total.add(shard as u64);
+                    stats.local().downstream_cx_active.inc();
+                })
+            })
+            .collect();
+        threads.into_iter().for_each(|t| t.join().unwrap());
+        let totals = stats.totals();
+        assert!(totals.contains(&("downstream_cx_total", Kind::Counter, 3)), "{totals:?}");
+        assert!(totals.contains(&("downstream_cx_active", Kind::Gauge, 2)), "{totals:?}");
+    }
+}
