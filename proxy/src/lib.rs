@@ -2,4 +2,5 @@
 #![deny(unsafe_code)]
 
 pub mod ir;
+pub mod policy;
 pub mod telemetry;

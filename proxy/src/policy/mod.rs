@@ -1,0 +1,3 @@
+//! Decisions: pure functions over the configuration and the facts of a connection or request. No I/O, no clock.
+
+pub mod router;
