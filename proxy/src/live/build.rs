@@ -1,0 +1,204 @@
+//! From an [`ir`](crate::ir) snapshot to a [`Live`], reusing every part that did not change.
+//!
+//! A part that cannot be built (a listener whose inline certificate does not parse, say) keeps its predecessor and is
+//! reported; the other parts of the same snapshot take effect.
+
+use std::{collections::HashMap, sync::Arc};
+
+use super::{Live, LiveChain, LiveHcm, LiveListener, LiveTcp, LiveTerminal, Map};
+use crate::{
+    drain,
+    ir::{
+        Name,
+        cluster::{Cluster as ClusterConfig, Discovery},
+        endpoint::Assignment,
+        format::AccessLog,
+        http::RouteSource,
+        listener::{FilterChain, Listener, Terminal},
+        snapshot::Snapshot,
+    },
+    policy::{chain::ChainIndex, router::RouteTable},
+    telemetry::{
+        access_log::{Logger, Sinks},
+        registry::Registry,
+    },
+    tls::{Secrets, ServerContext},
+    upstream::{Cluster, Deps},
+};
+
+/// What [`Builder::build`] needs besides the snapshot; lives as long as the process.
+pub struct Builder {
+    pub secrets: Arc<Secrets>,
+    pub registry: Arc<Registry>,
+    pub sinks: Arc<Sinks>,
+    pub upstream: Deps,
+}
+
+/// A part that kept its predecessor, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    pub resource: Name,
+    pub reason: String,
+}
+
+/// Resolved endpoints of DNS clusters, by cluster name.
+pub type Resolved = HashMap<Name, Arc<Assignment>>;
+
+impl Builder {
+    /// Compiles `snapshot`. `resolved` holds what DNS answered so far.
+    pub fn build(&self, snapshot: &Snapshot, resolved: &Resolved, previous: &Live) -> (Live, Vec<Problem>) {
+        let mut problems = Vec::new();
+        let clusters = self.clusters(snapshot, resolved, previous, &mut problems);
+        let routes = snapshot
+            .routes
+            .iter()
+            .map(|(name, config)| {
+                let kept = previous.routes.get(name).filter(|table| Arc::ptr_eq(&table.config, config)).cloned();
+                (name.clone(), kept.unwrap_or_else(|| Arc::new(RouteTable::new(config.clone()))))
+            })
+            .collect();
+        let mut listeners: Map<Arc<LiveListener>> = Map::default();
+        for (name, config) in &snapshot.listeners {
+            let before = previous.listeners.get(name);
+            if let Some(same) = before.filter(|l| Arc::ptr_eq(&l.config, config)) {
+                listeners.insert(name.clone(), same.clone());
+                continue;
+            }
+            match self.listener(config, before) {
+                Ok(listener) => {
+                    listeners.insert(name.clone(), Arc::new(listener));
+                }
+                Err(reason) => {
+                    problems.push(Problem { resource: name.clone(), reason });
+                    if let Some(before) = before {
+                        listeners.insert(name.clone(), before.clone());
+                    }
+                }
+            }
+        }
+        let by_address =
+            listeners.values().flat_map(|l| l.config.addresses.iter().map(|a| (*a, l.clone()))).collect();
+        (Live { version: snapshot.version, listeners, by_address, clusters, routes }, problems)
+    }
+
+    fn clusters(
+        &self,
+        snapshot: &Snapshot,
+        resolved: &Resolved,
+        previous: &Live,
+        problems: &mut Vec<Problem>,
+    ) -> Map<Arc<Cluster>> {
+        let mut clusters = Map::with_capacity_and_hasher(snapshot.clusters.len(), Default::default());
+        for (name, config) in &snapshot.clusters {
+            let before = previous.clusters.get(name);
+            let assignment = assignment(config, snapshot, resolved);
+            if let Some(same) = before.filter(|c| {
+                Arc::ptr_eq(&c.config, config)
+                    && match (&c.assignment, &assignment) {
+                        (None, None) => true,
+                        (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+                        _ => false,
+                    }
+            }) {
+                clusters.insert(name.clone(), same.clone());
+                continue;
+            }
+            match Cluster::build(config.clone(), assignment, &self.upstream, before) {
+                Ok(cluster) => {
+                    clusters.insert(name.clone(), cluster);
+                }
+                Err(reason) => {
+                    problems.push(Problem { resource: name.clone(), reason });
+                    if let Some(before) = before {
+                        clusters.insert(name.clone(), before.clone());
+                    }
+                }
+            }
+        }
+        clusters
+    }
+
+    fn listener(&self, config: &Arc<Listener>, before: Option<&Arc<LiveListener>>) -> Result<LiveListener, String> {
+        let index = ChainIndex::new(&config.chains)?;
+        let chains = config.chains.iter().map(|c| self.chain(c, before)).collect::<Result<Vec<_>, _>>()?;
+        let default_chain = config.default_chain.as_ref().map(|c| self.chain(c, before)).transpose()?;
+        Ok(LiveListener {
+            index,
+            chains,
+            default_chain,
+            stats: self.registry.listener(&config.stat_prefix),
+            open: before.map(|l| l.open.clone()).unwrap_or_default(),
+            logs: self.logs(&config.access_log),
+            config: config.clone(),
+        })
+    }
+
+    /// Builds a chain, or takes over the former one with an equal configuration.
+    fn chain(&self, config: &Arc<FilterChain>, before: Option<&Arc<LiveListener>>) -> Result<Arc<LiveChain>, String> {
+        let same = |chain: &&Arc<LiveChain>| Arc::ptr_eq(&chain.config, config) || chain.config == *config;
+        if let Some(kept) = before.and_then(|l| l.chains.iter().chain(&l.default_chain).find(same)) {
+            return Ok(kept.clone());
+        }
+        let tls = match &config.tls {
+            None => None,
+            Some(tls) => Some(
+                ServerContext::new(tls.clone(), self.secrets.clone())
+                    .map_err(|e| format!("filter chain `{}`: {e}", config.name))?,
+            ),
+        };
+        let terminal = match &config.terminal {
+            Terminal::Tcp(tcp) => LiveTerminal::Tcp(Arc::new(LiveTcp {
+                stats: self.registry.tcp(&tcp.stat_prefix),
+                logs: self.logs(&tcp.access_log),
+                config: tcp.clone(),
+            })),
+            Terminal::Http(hcm) => LiveTerminal::Http(Arc::new(LiveHcm {
+                inline_routes: match &hcm.routes {
+                    RouteSource::Inline(routes) => Some(Arc::new(RouteTable::new(routes.clone()))),
+                    RouteSource::Rds { .. } => None,
+                },
+                stats: self.registry.http(&hcm.stat_prefix),
+                logs: self.logs(&hcm.access_log),
+                config: hcm.clone(),
+            })),
+        };
+        Ok(Arc::new(LiveChain { config: config.clone(), tls, terminal, drain: drain::Source::default() }))
+    }
+
+    fn logs(&self, configs: &[AccessLog]) -> Arc<[Logger]> {
+        configs.iter().map(|config| Logger::new(config, &self.sinks)).collect()
+    }
+}
+
+/// The endpoints that are in force for a cluster, `None` when none are known (yet).
+fn assignment(config: &ClusterConfig, snapshot: &Snapshot, resolved: &Resolved) -> Option<Arc<Assignment>> {
+    match &config.discovery {
+        Discovery::Static(assignment) => Some(assignment.clone()),
+        Discovery::Eds { service_name, .. } => snapshot.endpoints.get(service_name).cloned(),
+        Discovery::StrictDns(..) | Discovery::LogicalDns(..) => resolved.get(&config.name).cloned(),
+        Discovery::OriginalDst { .. } => None,
+    }
+}
+
+/// Chains of `before` that are not in `after`: their connections are to be drained.
+pub(super) fn removed_chains<'a>(before: &'a Live, after: &Live) -> Vec<&'a Arc<LiveChain>> {
+    let all = |live: &Live| -> std::collections::HashSet<*const LiveChain> {
+        live.listeners.values().flat_map(|l| l.chains.iter().chain(&l.default_chain)).map(Arc::as_ptr).collect()
+    };
+    let kept = all(after);
+    before
+        .listeners
+        .values()
+        .flat_map(|l| l.chains.iter().chain(&l.default_chain))
+        .filter(|chain| !kept.contains(&Arc::as_ptr(chain)))
+        .collect()
+}
+
+impl Live {
+    /// Asks the connections of chains that `after` no longer has to end in an orderly way.
+    pub fn drain_removed(&self, after: &Live) -> usize {
+        let removed = removed_chains(self, after);
+        removed.iter().for_each(|chain| chain.drain.advance(drain::Phase::Drain));
+        removed.len()
+    }
+}
