@@ -16,13 +16,15 @@ use crate::{
 
 /// How long a client may be silent before the upstream is asked. Clients that speak first do so within microseconds of
 /// the handshake's end; a server-first protocol pays this once per connection.
-const SILENCE: Duration = Duration::from_millis(5);
+const SILENCE: Duration = Duration::from_millis(10);
 
 /// Most bytes taken from a server that speaks first before the relay runs.
 const FIRST_READ: usize = 4 << 10;
 
 /// An upstream connection made before the filter chain was known.
 pub(super) struct Early {
+    /// The proxy it was dialled for; of no use to any other chain.
+    pub(super) proxy: Arc<LiveTcp>,
     pub(super) upstream: tcp::Upstream,
     /// What the server said, still to be passed on.
     pub(super) first: Bytes,
@@ -48,7 +50,7 @@ impl Dial<'_> {
             // The TCP proxy dials again and reports the failure properly.
             return;
         };
-        let slot = early.insert(Early { upstream, first: Bytes::new() });
+        let slot = early.insert(Early { proxy: proxy.clone(), upstream, first: Bytes::new() });
         let mut buffer = BytesMut::with_capacity(FIRST_READ);
         // An error shows again when the relay reads.
         if slot.upstream.connected.io.read_buf(&mut buffer).await.is_ok() {

@@ -88,10 +88,11 @@ pub async fn serve(worker: Rc<Worker>, stream: TcpStream, name: Name) {
         None => return,
     };
     let info = accepted.info(&listener, Some(&chain), server_name, tls);
-    let signal = drain::Signal::new(worker.drains.of(listener.config.direction), &chain.drain);
+    let signal = drain::Signal::new(worker.drains().of(listener.config.direction), &chain.drain);
     match &chain.terminal {
         LiveTerminal::Tcp(proxy) => {
-            tcp::serve(&worker, io, Arc::new(info), proxy.clone(), accepted.early, signal).await;
+            let early = accepted.early.take().filter(|early| Arc::ptr_eq(&early.proxy, proxy));
+            tcp::serve(&worker, io, Arc::new(info), proxy.clone(), early, signal).await;
         }
         LiveTerminal::Http(hcm) => {
             // A connection dialled while waiting for the first byte is of no use to HTTP.

@@ -111,7 +111,7 @@ pub(super) async fn serve(
     let mut record = ConnectionRecord::new(info.clone(), proxy.logs.clone());
     let _active = Active::new(&proxy);
     let (upstream, first) = match early {
-        Some(Early { upstream, first }) => (upstream, first),
+        Some(Early { upstream, first, .. }) => (upstream, first),
         None => {
             let live = worker.engine.live.get();
             let to = Destination { original_dst: info.original_dst, remote: info.remote };
