@@ -14,14 +14,14 @@ use crate::error::Error;
 const NAME: &[u8] = b"outrigger-init/rules";
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Held while rules are read and changed.
-pub(super) struct Lock {
+/// Held while rules are read and changed, and while a check has its temporary interface.
+pub(crate) struct Lock {
     _socket: UnixDatagram,
 }
 
 impl Lock {
     /// Waits for a run in progress, within reason.
-    pub(super) fn take() -> Result<Self, Error> {
+    pub(crate) fn take() -> Result<Self, Error> {
         let address = SocketAddr::from_abstract_name(NAME).map_err(Error::io("cannot name the lock"))?;
         let deadline = Instant::now() + PATIENCE;
         loop {

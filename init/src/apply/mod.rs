@@ -14,6 +14,7 @@ mod tests;
 
 use std::path::Path;
 
+pub(crate) use lock::Lock;
 pub use owned::Owned;
 
 use crate::backend::{Backend, Choice, Survey, Xtables};
@@ -59,7 +60,7 @@ pub fn decide_ipv6(mode: Ipv6Mode) -> Result<(bool, Option<String>), Error> {
 pub fn install(options: &Options) -> Result<Installed, Error> {
     options.validate()?;
     host::require_net_admin("installing rules")?;
-    let _lock = lock::Lock::take()?;
+    let _lock = Lock::take()?;
     let mut notices = options.notices();
     let (v6, notice) = decide_ipv6(options.ipv6)?;
     notices.extend(notice);
@@ -113,7 +114,7 @@ fn install_xtables<'a>(survey: &'a Survey, backend: Backend, rules: &RuleSet) ->
 /// Removes everything of ours in the current network namespace, in whatever packet filter it is.
 pub fn uninstall() -> Result<Removed, Error> {
     host::require_net_admin("removing rules")?;
-    let _lock = lock::Lock::take()?;
+    let _lock = Lock::take()?;
     let survey = Survey::take()?;
     let mut removed = Removed::default();
     for tool in survey.variants() {

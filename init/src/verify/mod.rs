@@ -16,7 +16,7 @@ use std::path::Path;
 
 pub use report::{Finding, Report, Status};
 
-use crate::apply::{decide_ipv6, differences};
+use crate::apply::{Lock, decide_ipv6, differences};
 use crate::backend::{Backend, Survey};
 use crate::error::Error;
 use crate::host;
@@ -33,6 +33,7 @@ use targets::Targets;
 pub fn check(options: &Options, helper: &Path) -> Result<Report, Error> {
     options.validate()?;
     host::require_net_admin("reading the installed rules")?;
+    let _lock = Lock::take()?;
     let (v6, _) = decide_ipv6(options.ipv6)?;
     let survey = Survey::take()?;
     let choice = survey.choose(options.backend)?;

@@ -155,10 +155,10 @@ mod tests {
     fn an_attempt_tells_how_it_ended() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let to = listener.local_addr().unwrap();
-        let from = Some("127.0.0.6".parse().unwrap());
-        let Ended::Connected(local) = attempt(Attempt { to, from }) else { panic!("a listener is there") };
+        let from: IpAddr = "127.0.0.6".parse().unwrap();
+        let Ended::Connected(local) = attempt(Attempt { to, from: Some(from) }) else { panic!("a listener is there") };
         assert_eq!(listener.accept().unwrap().1, local);
-        assert_eq!(local.ip(), from.unwrap());
+        assert_eq!(local.ip(), from);
         drop(listener);
         assert_eq!(attempt(Attempt { to, from: None }), Ended::Refused);
         let foreign = Some("203.0.113.77".parse().unwrap());

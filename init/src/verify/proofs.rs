@@ -24,7 +24,12 @@ pub(super) struct Proofs<'a> {
 
 impl<'a> Proofs<'a> {
     /// Prepares nothing yet.
-    pub(super) fn new(helper: &'a Path, targets: &'a Targets<'a>, family: Family, peer: &'a mut Result<Peer, String>) -> Self {
+    pub(super) fn new(
+        helper: &'a Path,
+        targets: &'a Targets<'a>,
+        family: Family,
+        peer: &'a mut Result<Peer, String>,
+    ) -> Self {
         Self { helper, targets, family, peer }
     }
 
