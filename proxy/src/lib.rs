@@ -2,4 +2,8 @@
 #![deny(unsafe_code)]
 
 pub mod ir;
+pub mod l4;
+pub mod net;
+pub mod policy;
 pub mod telemetry;
+pub mod tls;
