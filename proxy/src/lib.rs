@@ -2,4 +2,6 @@
 #![deny(unsafe_code)]
 
 pub mod ir;
+pub mod l7;
 pub mod telemetry;
+pub mod upstream;
