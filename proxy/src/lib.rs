@@ -2,6 +2,10 @@
 #![deny(unsafe_code)]
 
 pub mod ir;
+pub mod l4;
 pub mod l7;
+pub mod net;
+pub mod policy;
 pub mod telemetry;
+pub mod tls;
 pub mod upstream;
