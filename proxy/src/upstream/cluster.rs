@@ -181,6 +181,11 @@ impl Cluster {
         self.runtime.id
     }
 
+    /// Whether all TLS contexts have their secrets: a cluster warms until then.
+    pub fn ready(&self) -> bool {
+        self.transports.ready()
+    }
+
     /// To be called when the cluster is removed for good: pools let go of idle connections to its endpoints.
     pub fn retire(&self) {
         for member in &self.members {
@@ -249,13 +254,13 @@ impl Reuse {
 
     /// The old object if there is an equal one (each can be taken once), else a new one.
     fn endpoint(&mut self, address: &Address, from: &ir::endpoint::Endpoint, transports: &Transports) -> Arc<Endpoint> {
-        let tls = transports.select(from.metadata.as_deref());
+        let transport = transports.select(from.metadata.as_deref());
         if let Some(old) = self.by_address.get_mut(address)
-            && let Some(at) = old.iter().position(|e| e.is_same(&from.hostname, from.metadata.as_ref(), tls))
+            && let Some(at) = old.iter().position(|e| e.is_same(&from.hostname, from.metadata.as_ref(), transport))
         {
             return old.swap_remove(at);
         }
-        Endpoint::new(address.clone(), Arc::from(&*from.hostname), from.metadata.clone(), tls.cloned())
+        Endpoint::new(address.clone(), Arc::from(&*from.hostname), from.metadata.clone(), transport)
     }
 
     /// Marks what the new view no longer has.
@@ -376,7 +381,3 @@ impl AsRef<Name> for Cluster {
         &self.config.name
     }
 }
-
-#[cfg(test)]
-#[path = "cluster_tests.rs"]
-mod tests;

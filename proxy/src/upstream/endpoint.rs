@@ -15,7 +15,7 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 
-use super::breaker::Permit;
+use super::{breaker::Permit, transport::Transport};
 use crate::{
     ir::{Metadata, endpoint::Address},
     telemetry::metrics::{ClusterStats, Sharded},
@@ -32,6 +32,8 @@ pub struct Endpoint {
     pub metadata: Option<Arc<Metadata>>,
     /// `None`: plaintext.
     pub tls: Option<Arc<ClientContext>>,
+    /// The hostname is the SNI of connections that ask for no other.
+    pub(super) auto_host_sni: bool,
     /// Requests (or L4 connections picked for it) in flight, over all workers.
     pub rq_active: AtomicU32,
     /// Connections open, over all workers.
@@ -57,14 +59,15 @@ impl Endpoint {
         address: Address,
         hostname: Arc<str>,
         metadata: Option<Arc<Metadata>>,
-        tls: Option<Arc<ClientContext>>,
+        transport: Option<&Transport>,
     ) -> Arc<Self> {
         Arc::new(Self {
             label: address.to_string().into(),
             address,
             hostname,
             metadata,
-            tls,
+            tls: transport.map(|t| t.context.clone()),
+            auto_host_sni: transport.is_some_and(|t| t.config.auto_host_sni),
             rq_active: AtomicU32::new(0),
             cx_active: AtomicU32::new(0),
             stats: OnceLock::new(),
@@ -78,10 +81,10 @@ impl Endpoint {
         &self,
         hostname: &str,
         metadata: Option<&Arc<Metadata>>,
-        tls: Option<&Arc<ClientContext>>,
+        transport: Option<&Transport>,
     ) -> bool {
-        let same_tls = match (&self.tls, tls) {
-            (Some(ours), Some(theirs)) => Arc::ptr_eq(ours, theirs),
+        let same_tls = match (&self.tls, transport) {
+            (Some(ours), Some(theirs)) => Arc::ptr_eq(ours, &theirs.context),
             (None, None) => true,
             _ => false,
         };
