@@ -44,6 +44,9 @@ pub struct ConnInfo {
     pub remote: SocketAddr,
     /// Where the peer wanted to go: the original destination, or the local address without redirection.
     pub local: SocketAddr,
+    /// Set only when redirection changed the destination: what an `ORIGINAL_DST` cluster connects to. A connection made
+    /// to our own port has none, so it can never be sent to ourselves in a loop.
+    pub original_dst: Option<SocketAddr>,
     pub direction: Direction,
     pub listener: Name,
     pub chain: Name,
