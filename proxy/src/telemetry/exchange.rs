@@ -1,12 +1,12 @@
-//! The guards that count and log: [`RequestRecord`] for one HTTP exchange, [`ConnectionRecord`] for one L4 connection.
+//! [`RequestRecord`]: the guard of one HTTP exchange that counts and logs.
 //!
-//! Both are filled in while the exchange runs, through shared references, and speak when the last holder drops them:
+//! It is filled in while the exchange runs, through shared references, and speaks when the last holder drops it:
 //! no exit path, cancelled futures and panics included, can forget to. What only a log line needs is not collected
 //! when no logger is configured.
 
 use std::{
     borrow::Cow,
-    cell::{Cell, Ref, RefCell},
+    cell::{Cell, RefCell},
     net::SocketAddr,
     rc::Rc,
     sync::Arc,
@@ -18,9 +18,9 @@ use http::{HeaderMap, Version};
 use super::{
     access_log::Logger,
     flags::Flags,
-    format::{Exchange, Facts, Headers, Milestone},
-    metrics::{HttpStats, Sharded, TcpStats},
-    record::{ConnInfo, Outcome, UpstreamFacts},
+    format::{Facts, Headers, Times},
+    metrics::{HttpStats, Sharded},
+    record::{ConnInfo, UpstreamFacts},
 };
 
 #[cfg(test)]
@@ -64,7 +64,6 @@ struct Seen {
     response: Captured,
     trailers: Captured,
     route: Option<Box<str>>,
-    stream_id: Option<Box<str>>,
     remote: Option<SocketAddr>,
 }
 
@@ -74,7 +73,8 @@ pub struct RequestRecord {
     scope: Rc<HttpScope>,
     version: Version,
     started: Instant,
-    start_time: SystemTime,
+    /// Asked of the clock only where a logger wants it.
+    start_time: Option<SystemTime>,
     status: Cell<u16>,
     flags: Cell<Flags>,
     details: RefCell<Option<Cow<'static, str>>>,
@@ -90,17 +90,17 @@ pub struct RequestRecord {
 
 impl RequestRecord {
     /// Opens the record of a request that just arrived.
-    pub fn open(scope: Rc<HttpScope>, version: Version) -> Rc<Self> {
+    pub fn open(scope: Rc<HttpScope>, version: Version) -> Self {
         let stats = scope.stats.local();
         stats.downstream_rq_total.inc();
         stats.downstream_rq_active.inc();
         if version == Version::HTTP_2 { &stats.downstream_rq_http2_total } else { &stats.downstream_rq_http1_total }
             .inc();
         let logged = !scope.logs.is_empty();
-        Rc::new(Self {
+        Self {
             version,
             started: Instant::now(),
-            start_time: if logged { SystemTime::now() } else { SystemTime::UNIX_EPOCH },
+            start_time: logged.then(SystemTime::now),
             status: Cell::new(0),
             flags: Cell::default(),
             details: RefCell::default(),
@@ -113,7 +113,7 @@ impl RequestRecord {
             upstream: RefCell::default(),
             seen: RefCell::new(logged.then(Box::default)),
             scope,
-        })
+        }
     }
 
     pub fn scope(&self) -> &Rc<HttpScope> {
@@ -190,8 +190,8 @@ impl RequestRecord {
     /// Notes the request head as it goes upstream (or as it stood when a local reply was made).
     pub fn request_head(&self, head: &dyn Headers) {
         if let Some(seen) = &mut *self.seen.borrow_mut() {
-            seen.request.fill(self.scope.logs.iter().flat_map(|l| &l.names().request), head);
-            seen.stream_id = head.get("x-request-id").map(|id| id.into());
+            let request_id = "x-request-id".into();
+            seen.request.fill(self.scope.logs.iter().flat_map(|l| &l.names().request).chain([&request_id]), head);
         }
     }
 
@@ -245,22 +245,47 @@ impl RequestRecord {
             5 => stats.downstream_rq_5xx.inc(),
             _ => {}
         }
-        let seen = self.seen.borrow();
-        let Some(seen) = &*seen else { return };
-        let facts = Facts {
-            conn: &self.scope.conn,
-            exchange: self,
-            request: Some(&seen.request),
-            response: Some(&seen.response),
-            trailers: Some(&seen.trailers),
-        };
-        for logger in &*self.scope.logs {
-            logger.log(&facts);
+        if self.logged() {
+            self.facts(None, |facts| self.scope.logs.iter().for_each(|logger| logger.log(facts)));
         }
     }
 
-    fn since_start(&self, at: Option<Instant>) -> Option<u64> {
-        at.map(|at| millis(at.saturating_duration_since(self.started)))
+    /// Calls `with` with everything known so far.
+    pub fn facts<T>(&self, request: Option<&dyn Headers>, with: impl FnOnce(&Facts<'_>) -> T) -> T {
+        let (seen, upstream, details) = (self.seen.borrow(), self.upstream.borrow(), self.details.borrow());
+        let since = |at: Option<Instant>| at.map(|at| millis(at.saturating_duration_since(self.started)));
+        let via_upstream = (upstream.attempts > 0).then_some("via_upstream");
+        with(&Facts {
+            conn: &self.scope.conn,
+            protocol: Some(protocol(self.version)),
+            status: self.status.get(),
+            flags: self.flags.get(),
+            details: details.as_deref().or(via_upstream),
+            start: self.start_time.unwrap_or_else(SystemTime::now),
+            times: Times {
+                total: millis(self.started.elapsed()),
+                request_done: since(self.request_done.get()),
+                response_head: since(self.response_head.get()),
+            },
+            bytes_received: self.bytes_received.get(),
+            bytes_sent: self.bytes_sent.get(),
+            upstream: &upstream,
+            downstream_failure: None,
+            route: seen.as_ref().and_then(|s| s.route.as_deref()),
+            remote: seen.as_ref().and_then(|s| s.remote).unwrap_or(self.scope.conn.remote),
+            request: request.or(seen.as_ref().map(|s| &s.request as &dyn Headers)),
+            response: seen.as_ref().map(|s| &s.response as &dyn Headers),
+            trailers: seen.as_ref().map(|s| &s.trailers as &dyn Headers),
+        })
+    }
+}
+
+/// A protocol version as Envoy writes it.
+pub fn protocol(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_10 => "HTTP/1.0",
+        Version::HTTP_2 => "HTTP/2",
+        _ => "HTTP/1.1",
     }
 }
 
@@ -270,156 +295,6 @@ impl Drop for RequestRecord {
     }
 }
 
-fn millis(duration: std::time::Duration) -> u64 {
+pub(super) fn millis(duration: std::time::Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-impl Exchange for RequestRecord {
-    fn protocol(&self) -> Option<&'static str> {
-        Some(match self.version {
-            Version::HTTP_10 => "HTTP/1.0",
-            Version::HTTP_2 => "HTTP/2",
-            _ => "HTTP/1.1",
-        })
-    }
-    fn status(&self) -> u16 {
-        self.status.get()
-    }
-    fn details(&self) -> Option<Cow<'_, str>> {
-        let details = self.details.borrow();
-        match &*details {
-            Some(details) => Some(details.clone()),
-            None if self.upstream.borrow().attempts > 0 => Some("via_upstream".into()),
-            None => None,
-        }
-    }
-    fn flags(&self) -> Flags {
-        self.flags.get()
-    }
-    fn start(&self) -> SystemTime {
-        self.start_time
-    }
-    fn milestone(&self, which: Milestone) -> Option<u64> {
-        match which {
-            Milestone::Total => Some(millis(self.started.elapsed())),
-            Milestone::RequestDone => self.since_start(self.request_done.get()),
-            Milestone::ResponseHead => self.since_start(self.response_head.get()),
-            Milestone::ResponseTx => self.response_head.get().map(|head| millis(head.elapsed())),
-        }
-    }
-    fn bytes_received(&self) -> u64 {
-        self.bytes_received.get()
-    }
-    fn bytes_sent(&self) -> u64 {
-        self.bytes_sent.get()
-    }
-    fn upstream(&self) -> Ref<'_, UpstreamFacts> {
-        self.upstream.borrow()
-    }
-    fn route(&self) -> Option<Cow<'_, str>> {
-        self.seen.borrow().as_ref().and_then(|s| s.route.as_deref().map(|r| r.to_owned().into()))
-    }
-    fn stream_id(&self) -> Option<Cow<'_, str>> {
-        self.seen.borrow().as_ref().and_then(|s| s.stream_id.as_deref().map(|r| r.to_owned().into()))
-    }
-    fn remote(&self) -> SocketAddr {
-        self.seen.borrow().as_ref().and_then(|s| s.remote).unwrap_or(self.scope.conn.remote)
-    }
-}
-
-/// One L4 connection: counts on `TcpStats`, logs when it ends.
-#[derive(Debug)]
-pub struct ConnectionRecord {
-    conn: Rc<ConnInfo>,
-    /// `None` while no `tcp_proxy` has the connection: listener-level access logs.
-    stats: Option<Arc<Sharded<TcpStats>>>,
-    logs: Arc<[Logger]>,
-    pub bytes_received: Cell<u64>,
-    pub bytes_sent: Cell<u64>,
-    upstream: RefCell<UpstreamFacts>,
-    outcome: RefCell<Outcome>,
-}
-
-impl ConnectionRecord {
-    pub fn open(conn: Rc<ConnInfo>, stats: Option<Arc<Sharded<TcpStats>>>, logs: Arc<[Logger]>) -> Self {
-        if let Some(stats) = &stats {
-            stats.local().downstream_cx_total.inc();
-            stats.local().downstream_cx_active.inc();
-        }
-        Self {
-            conn,
-            stats,
-            logs,
-            bytes_received: Cell::new(0),
-            bytes_sent: Cell::new(0),
-            upstream: RefCell::default(),
-            outcome: RefCell::default(),
-        }
-    }
-
-    pub fn flag(&self, flag: Flags) {
-        self.outcome.borrow_mut().flags.insert(flag);
-    }
-
-    pub fn details(&self, details: impl Into<Cow<'static, str>>) {
-        self.outcome.borrow_mut().details = Some(details.into());
-    }
-
-    pub fn upstream(&self, change: impl FnOnce(&mut UpstreamFacts)) {
-        change(&mut self.upstream.borrow_mut());
-    }
-}
-
-impl Drop for ConnectionRecord {
-    fn drop(&mut self) {
-        if let Some(stats) = &self.stats {
-            let stats = stats.local();
-            stats.downstream_cx_active.dec();
-            stats.downstream_cx_rx_bytes_total.add(self.bytes_received.get());
-            stats.downstream_cx_tx_bytes_total.add(self.bytes_sent.get());
-        }
-        let facts = Facts { conn: &self.conn, exchange: self, request: None, response: None, trailers: None };
-        for logger in &*self.logs {
-            logger.log(&facts);
-        }
-    }
-}
-
-impl Exchange for ConnectionRecord {
-    fn protocol(&self) -> Option<&'static str> {
-        None
-    }
-    fn status(&self) -> u16 {
-        0
-    }
-    fn details(&self) -> Option<Cow<'_, str>> {
-        self.outcome.borrow().details.clone()
-    }
-    fn flags(&self) -> Flags {
-        self.outcome.borrow().flags
-    }
-    fn start(&self) -> SystemTime {
-        self.conn.started
-    }
-    fn milestone(&self, which: Milestone) -> Option<u64> {
-        (which == Milestone::Total).then(|| millis(self.conn.started_at.elapsed()))
-    }
-    fn bytes_received(&self) -> u64 {
-        self.bytes_received.get()
-    }
-    fn bytes_sent(&self) -> u64 {
-        self.bytes_sent.get()
-    }
-    fn upstream(&self) -> Ref<'_, UpstreamFacts> {
-        self.upstream.borrow()
-    }
-    fn route(&self) -> Option<Cow<'_, str>> {
-        None
-    }
-    fn stream_id(&self) -> Option<Cow<'_, str>> {
-        None
-    }
-    fn remote(&self) -> SocketAddr {
-        self.conn.remote
-    }
 }

@@ -8,6 +8,7 @@ use std::{borrow::Cow, fmt::Write, net::SocketAddr, time::SystemTime};
 use http::HeaderMap;
 
 use super::{
+    flags::Flags,
     format_time,
     record::{ConnInfo, UpstreamFacts},
 };
@@ -42,37 +43,32 @@ pub enum Value<'a> {
     Number(u64),
 }
 
-/// What is known of one exchange beyond its connection.
-pub trait Exchange {
-    fn protocol(&self) -> Option<&'static str>;
-    fn status(&self) -> u16;
-    fn details(&self) -> Option<Cow<'_, str>>;
-    fn flags(&self) -> super::flags::Flags;
-    fn start(&self) -> SystemTime;
-    /// Milliseconds from the start to each milestone.
-    fn milestone(&self, which: Milestone) -> Option<u64>;
-    fn bytes_received(&self) -> u64;
-    fn bytes_sent(&self) -> u64;
-    fn upstream(&self) -> std::cell::Ref<'_, UpstreamFacts>;
-    fn route(&self) -> Option<Cow<'_, str>>;
-    fn stream_id(&self) -> Option<Cow<'_, str>>;
-    /// The client's address as the forwarding headers tell it, else the peer's.
-    fn remote(&self) -> SocketAddr;
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Milestone {
-    Total,
-    RequestDone,
-    ResponseHead,
-    ResponseTx,
+/// Milestones in milliseconds since the start.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Times {
+    pub total: u64,
+    pub request_done: Option<u64>,
+    pub response_head: Option<u64>,
 }
 
 /// All facts an evaluation may look at.
 #[derive(Clone, Copy)]
 pub struct Facts<'a> {
     pub conn: &'a ConnInfo,
-    pub exchange: &'a dyn Exchange,
+    /// `None` for an L4 connection.
+    pub protocol: Option<&'static str>,
+    pub status: u16,
+    pub flags: Flags,
+    pub details: Option<&'a str>,
+    pub start: SystemTime,
+    pub times: Times,
+    pub bytes_received: u64,
+    pub bytes_sent: u64,
+    pub upstream: &'a UpstreamFacts,
+    pub downstream_failure: Option<&'a str>,
+    pub route: Option<&'a str>,
+    /// The client's address as trusted forwarding headers tell it, else the peer's.
+    pub remote: SocketAddr,
     pub request: Option<&'a dyn Headers>,
     pub response: Option<&'a dyn Headers>,
     pub trailers: Option<&'a dyn Headers>,
@@ -115,42 +111,40 @@ fn header<'a>(source: Option<&'a dyn Headers>, name: &str, alternative: Option<&
 
 /// Evaluates one operator.
 pub fn value<'a>(op: &'a Operator, facts: &Facts<'a>) -> Value<'a> {
-    let (conn, exchange) = (facts.conn, facts.exchange);
-    let milestone = |which| exchange.milestone(which).map_or(Value::Absent, Value::Number);
+    let (conn, times, upstream) = (facts.conn, &facts.times, facts.upstream);
+    let number = |value: Option<u64>| value.map_or(Value::Absent, Value::Number);
     let tls = conn.tls.as_deref();
     match op {
         Operator::Req(name, alternative) => header(facts.request, name, alternative.as_deref()),
         Operator::Resp(name, alternative) => header(facts.response, name, alternative.as_deref()),
         Operator::Trailer(name, alternative) => header(facts.trailers, name, alternative.as_deref()),
-        Operator::Protocol => optional(exchange.protocol()),
-        Operator::ResponseCode => Value::Number(exchange.status().into()),
-        Operator::ResponseCodeDetails => optional(exchange.details()),
-        Operator::ResponseFlags => match exchange.flags() {
+        Operator::Protocol => optional(facts.protocol),
+        Operator::ResponseCode => Value::Number(facts.status.into()),
+        Operator::ResponseCodeDetails => optional(facts.details),
+        Operator::ResponseFlags => match facts.flags {
             flags if flags.is_empty() => Value::Absent,
             flags => text(flags.to_string()),
         },
         Operator::StartTime(format) => {
-            text(format_time::format(format.as_deref().unwrap_or(format_time::DEFAULT), exchange.start()))
+            text(format_time::format(format.as_deref().unwrap_or(format_time::DEFAULT), facts.start))
         }
-        Operator::Duration => milestone(Milestone::Total),
-        Operator::RequestDuration => milestone(Milestone::RequestDone),
-        Operator::ResponseDuration => milestone(Milestone::ResponseHead),
-        Operator::ResponseTxDuration => milestone(Milestone::ResponseTx),
-        Operator::BytesReceived | Operator::UpstreamWireBytesSent => Value::Number(exchange.bytes_received()),
-        Operator::BytesSent | Operator::UpstreamWireBytesReceived => Value::Number(exchange.bytes_sent()),
-        Operator::UpstreamHost | Operator::UpstreamRemoteAddress => {
-            optional(exchange.upstream().host.as_deref().map(str::to_owned))
-        }
-        Operator::UpstreamCluster => optional(exchange.upstream().cluster.as_deref().map(str::to_owned)),
-        Operator::UpstreamLocalAddress => optional(exchange.upstream().local.map(|a| a.to_string())),
+        Operator::Duration => Value::Number(times.total),
+        Operator::RequestDuration => number(times.request_done),
+        Operator::ResponseDuration => number(times.response_head),
+        Operator::ResponseTxDuration => number(times.response_head.map(|head| times.total.saturating_sub(head))),
+        Operator::BytesReceived | Operator::UpstreamWireBytesSent => Value::Number(facts.bytes_received),
+        Operator::BytesSent | Operator::UpstreamWireBytesReceived => Value::Number(facts.bytes_sent),
+        Operator::UpstreamHost | Operator::UpstreamRemoteAddress => optional(upstream.host.as_deref()),
+        Operator::UpstreamCluster => optional(upstream.cluster.as_deref()),
+        Operator::UpstreamLocalAddress => optional(upstream.local.map(|a| a.to_string())),
         Operator::UpstreamTransportFailureReason => {
-            optional(exchange.upstream().transport_failure.as_deref().map(|r| r.replace(' ', "_")))
+            optional(upstream.transport_failure.as_deref().map(|r| r.replace(' ', "_")))
         }
-        Operator::UpstreamRequestAttemptCount => Value::Number(exchange.upstream().attempts.into()),
-        Operator::UpstreamProtocol => optional(exchange.upstream().protocol),
-        Operator::DownstreamRemoteAddress => text(exchange.remote().to_string()),
-        Operator::DownstreamRemoteAddressWithoutPort => text(exchange.remote().ip().to_string()),
-        Operator::DownstreamRemotePort => Value::Number(exchange.remote().port().into()),
+        Operator::UpstreamRequestAttemptCount => Value::Number(upstream.attempts.into()),
+        Operator::UpstreamProtocol => optional(upstream.protocol),
+        Operator::DownstreamRemoteAddress => text(facts.remote.to_string()),
+        Operator::DownstreamRemoteAddressWithoutPort => text(facts.remote.ip().to_string()),
+        Operator::DownstreamRemotePort => Value::Number(facts.remote.port().into()),
         Operator::DownstreamDirectRemoteAddress => text(conn.remote.to_string()),
         Operator::DownstreamDirectRemoteAddressWithoutPort => text(conn.remote.ip().to_string()),
         Operator::DownstreamLocalAddress => text(conn.local.to_string()),
@@ -161,16 +155,16 @@ pub fn value<'a>(op: &'a Operator, facts: &Facts<'a>) -> Value<'a> {
         Operator::DownstreamPeerSubject => optional(tls.map(|t| &*t.subject).filter(|s| !s.is_empty())),
         Operator::DownstreamTlsVersion => optional(tls.map(|t| t.version)),
         Operator::DownstreamTlsCipher => optional(tls.map(|t| t.cipher)),
+        Operator::DownstreamTransportFailureReason => optional(facts.downstream_failure.map(|r| r.replace(' ', "_"))),
         Operator::RequestedServerName => optional(conn.server_name.as_deref()),
-        Operator::RouteName => optional(exchange.route()),
+        Operator::RouteName => optional(facts.route),
         Operator::ConnectionId => Value::Number(conn.id),
-        Operator::StreamId => optional(exchange.stream_id()),
+        Operator::StreamId => header(facts.request, "x-request-id", None),
         Operator::Hostname => optional(hostname()),
         Operator::FilterChainName => optional(Some(&*conn.chain).filter(|c| !c.is_empty())),
         Operator::Environment(name) => optional(environment(name)),
         // Nothing in the data path produces these: an exchange that has none is logged as such.
         Operator::ConnectionTerminationDetails
-        | Operator::DownstreamTransportFailureReason
         | Operator::VirtualClusterName
         | Operator::Metadata(_)
         | Operator::FilterState(_) => Value::Absent,
