@@ -3,7 +3,10 @@
 //! A part that cannot be built (a listener whose inline certificate does not parse, say) keeps its predecessor and is
 //! reported; the other parts of the same snapshot take effect.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use super::{Live, LiveChain, LiveHcm, LiveListener, LiveTcp, LiveTerminal, Map};
 use crate::{
@@ -48,7 +51,12 @@ impl Builder {
     /// Compiles `snapshot`. `resolved` holds what DNS answered so far.
     pub fn build(&self, snapshot: &Snapshot, resolved: &Resolved, previous: &Live) -> (Live, Vec<Problem>) {
         let mut problems = Vec::new();
-        let clusters = self.clusters(snapshot, resolved, previous, &mut problems);
+        let assignments: Map<Arc<Assignment>> = snapshot
+            .clusters
+            .iter()
+            .filter_map(|(name, config)| Some((name.clone(), assignment(config, snapshot, resolved)?)))
+            .collect();
+        let clusters = self.clusters(snapshot, &assignments, previous, &mut problems);
         let routes = snapshot
             .routes
             .iter()
@@ -78,28 +86,23 @@ impl Builder {
         }
         let by_address =
             listeners.values().flat_map(|l| l.config.addresses.iter().map(|a| (*a, l.clone()))).collect();
-        (Live { version: snapshot.version, listeners, by_address, clusters, routes }, problems)
+        (Live { version: snapshot.version, listeners, by_address, clusters, assignments, routes }, problems)
     }
 
     fn clusters(
         &self,
         snapshot: &Snapshot,
-        resolved: &Resolved,
+        assignments: &Map<Arc<Assignment>>,
         previous: &Live,
         problems: &mut Vec<Problem>,
     ) -> Map<Arc<Cluster>> {
         let mut clusters = Map::with_capacity_and_hasher(snapshot.clusters.len(), Default::default());
         for (name, config) in &snapshot.clusters {
             let before = previous.clusters.get(name);
-            let assignment = assignment(config, snapshot, resolved);
-            if let Some(same) = before.filter(|c| {
-                Arc::ptr_eq(&c.config, config)
-                    && match (&c.assignment, &assignment) {
-                        (None, None) => true,
-                        (Some(a), Some(b)) => Arc::ptr_eq(a, b),
-                        _ => false,
-                    }
-            }) {
+            let assignment = assignments.get(name).cloned();
+            let same_endpoints =
+                previous.assignments.get(name).map(Arc::as_ptr) == assignment.as_ref().map(Arc::as_ptr);
+            if let Some(same) = before.filter(|c| same_endpoints && Arc::ptr_eq(&c.config, config)) {
                 clusters.insert(name.clone(), same.clone());
                 continue;
             }
@@ -180,25 +183,14 @@ fn assignment(config: &ClusterConfig, snapshot: &Snapshot, resolved: &Resolved) 
     }
 }
 
-/// Chains of `before` that are not in `after`: their connections are to be drained.
-pub(super) fn removed_chains<'a>(before: &'a Live, after: &Live) -> Vec<&'a Arc<LiveChain>> {
-    let all = |live: &Live| -> std::collections::HashSet<*const LiveChain> {
-        live.listeners.values().flat_map(|l| l.chains.iter().chain(&l.default_chain)).map(Arc::as_ptr).collect()
-    };
-    let kept = all(after);
-    before
-        .listeners
-        .values()
-        .flat_map(|l| l.chains.iter().chain(&l.default_chain))
-        .filter(|chain| !kept.contains(&Arc::as_ptr(chain)))
-        .collect()
-}
-
 impl Live {
-    /// Asks the connections of chains that `after` no longer has to end in an orderly way.
-    pub fn drain_removed(&self, after: &Live) -> usize {
-        let removed = removed_chains(self, after);
-        removed.iter().for_each(|chain| chain.drain.advance(drain::Phase::Drain));
-        removed.len()
+    /// Chains of this configuration that `after` no longer has: their connections are to be drained.
+    pub fn removed_chains(&self, after: &Live) -> Vec<Arc<LiveChain>> {
+        let kept: HashSet<*const LiveChain> = after.all_chains().map(Arc::as_ptr).collect();
+        self.all_chains().filter(|chain| !kept.contains(&Arc::as_ptr(chain))).cloned().collect()
+    }
+
+    fn all_chains(&self) -> impl Iterator<Item = &Arc<LiveChain>> {
+        self.listeners.values().flat_map(|l| l.chains.iter().chain(&l.default_chain))
     }
 }

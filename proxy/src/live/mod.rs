@@ -18,6 +18,7 @@ use crate::{
     drain,
     ir::{
         Name,
+        endpoint::Assignment,
         http::ConnectionManager,
         listener::{FilterChain, Listener, TcpProxy},
     },
@@ -41,6 +42,8 @@ pub struct Live {
     /// Hand-off targets of `use_original_dst`, by exact address.
     by_address: HashMap<SocketAddr, Arc<LiveListener>, foldhash::fast::RandomState>,
     clusters: Map<Arc<Cluster>>,
+    /// The endpoints each cluster was built from: the same `Arc` again means there is nothing to rebuild.
+    assignments: Map<Arc<Assignment>>,
     routes: Map<Arc<RouteTable>>,
 }
 
