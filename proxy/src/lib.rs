@@ -3,6 +3,13 @@
 
 pub mod drain;
 pub mod ir;
+pub mod l4;
+pub mod l7;
+#[path = "live_stub.rs"]
+pub mod live;
+pub mod net;
 pub mod policy;
 pub mod settings;
 pub mod telemetry;
+pub mod tls;
+pub mod upstream;

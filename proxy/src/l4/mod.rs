@@ -1,0 +1,3 @@
+//! Moving bytes between two connections.
+
+pub mod relay;
