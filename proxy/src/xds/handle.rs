@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::DropGuard;
 
 use super::{driver::Event, dump::DumpQuery, status::Status};
 use crate::ir::snapshot::Snapshot;
@@ -13,6 +14,8 @@ pub struct Handle {
     pub(super) snapshots: watch::Receiver<Arc<Snapshot>>,
     pub(super) status: watch::Receiver<Arc<Status>>,
     pub(super) events: mpsc::Sender<Event>,
+    /// Ends the tasks with the last clone.
+    pub(super) _stop: Arc<DropGuard>,
 }
 
 impl Handle {

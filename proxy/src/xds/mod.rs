@@ -16,6 +16,7 @@ mod kind;
 pub mod source;
 mod status;
 pub mod store;
+mod subscriptions;
 
 pub use self::{
     client::transport::{Connection, Transport},

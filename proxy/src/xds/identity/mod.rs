@@ -4,6 +4,9 @@ use std::{path::PathBuf, time::Duration};
 
 use crate::ir::Name;
 
+/// The SDS names that are answered here, whatever their configured source: certificate and trust anchors.
+pub const NAMES: [&str; 2] = ["default", "ROOTCA"];
+
 /// Where certificates come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdentityConfig {
@@ -19,4 +22,12 @@ pub struct IdentityConfig {
     pub ttl: Duration,
     /// More gRPC metadata, such as Istio's `ClusterID`.
     pub metadata: Vec<(Box<str>, Box<str>)>,
+}
+
+pub(super) async fn run(
+    config: IdentityConfig,
+    dialer: std::sync::Arc<super::client::grpc::Dialer>,
+    events: tokio::sync::mpsc::Sender<super::driver::Event>,
+) {
+    let _ = (config, dialer, events);
 }
