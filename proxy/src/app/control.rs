@@ -1,7 +1,7 @@
 //! The control loop: every new snapshot becomes a `Live`, every `Live` gets its sockets, and at the end all is drained.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
@@ -17,6 +17,7 @@ use crate::{
         cluster::{Cluster, Discovery},
         endpoint::Assignment,
         listener::Direction,
+        secret::Secret,
         snapshot::Snapshot,
     },
     live::{Builder, Live, Publisher},
@@ -41,6 +42,8 @@ pub(super) struct Control {
     sockets: Sockets,
     state: Arc<admin::State>,
     resolved: HashMap<Name, Arc<Assignment>>,
+    /// What the TLS contexts were given.
+    secrets: BTreeMap<Name, Arc<Secret>>,
     /// Set once draining began: no socket is opened any more.
     draining: bool,
 }
@@ -53,7 +56,7 @@ impl Control {
         sockets: Sockets,
         state: Arc<admin::State>,
     ) -> Self {
-        Self { builder, publisher, subscription, sockets, state, resolved: HashMap::new(), draining: false }
+        Self { builder, publisher, subscription, sockets, state, resolved: HashMap::new(), secrets: BTreeMap::new(), draining: false }
     }
 
     /// Runs until somebody asks for the end and the drain is over. Gives back the workers, idle or to be cut.
@@ -94,7 +97,6 @@ impl Control {
                     unbound = self.apply(&snapshot);
                 }
                 _ = retry.tick() => {
-                    crate::upstream::sweep_original_dst(self.publisher.current().clusters(), Instant::now());
                     if unbound {
                         unbound = self.bind();
                     }
@@ -131,17 +133,16 @@ impl Control {
         unbound
     }
 
-    fn update_secrets(&self, snapshot: &Snapshot) {
+    fn update_secrets(&mut self, snapshot: &Snapshot) {
         for (name, secret) in &snapshot.secrets {
-            if self.builder.secrets.get(name).is_none_or(|known| !Arc::ptr_eq(&known, secret)) {
+            if self.secrets.get(name).is_none_or(|known| !Arc::ptr_eq(known, secret)) {
                 self.builder.secrets.set(name.clone(), secret.clone());
             }
         }
-        for name in self.builder.secrets.names() {
-            if !snapshot.secrets.contains_key(&name) {
-                self.builder.secrets.remove(&name);
-            }
+        for name in self.secrets.keys().filter(|name| !snapshot.secrets.contains_key(*name)) {
+            self.builder.secrets.remove(name);
         }
+        self.secrets.clone_from(&snapshot.secrets);
     }
 
     fn bind(&mut self) -> bool {

@@ -100,7 +100,7 @@ async fn run(settings: Settings, bootstrap: Bootstrap, log: logging::Handle) -> 
     let shared = Arc::new(Shared::new(publisher.clone()));
     let secrets = Arc::new(Secrets::default());
     let registry = Arc::new(Registry::default());
-    let sinks = Arc::new(Sinks::start()?);
+    let sinks = Sinks::start()?;
     let handles = (0..workers).map(|index| worker::spawn(index, shared.clone())).collect::<Result<Vec<_>, _>>()?;
 
     let subscription = xds::start(
@@ -131,7 +131,6 @@ async fn run(settings: Settings, bootstrap: Bootstrap, log: logging::Handle) -> 
     admin.stop();
     // The threads are joined off the runtime: a worker may be in the middle of a request.
     tokio::task::spawn_blocking(move || workers.into_iter().for_each(worker::Handle::stop)).await?;
-    sinks.flush();
     tracing::info!("stopped");
     Ok(())
 }

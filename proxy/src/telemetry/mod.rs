@@ -7,3 +7,4 @@ pub mod format;
 mod format_time;
 pub mod metrics;
 pub mod record;
+pub mod registry;
