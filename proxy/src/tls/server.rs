@@ -81,7 +81,7 @@ impl ServerContext {
             HandshakeError::new(HandshakeErrorKind::NotReady, reason)
         })?;
         // Boxed: the state of a handshake is large and short-lived, that of a connection small and long-lived.
-        match tokio::time::timeout(timeout, Box::pin(handshake(&configs, plain))).await {
+        match tokio::time::timeout(timeout, Box::pin(perform(&configs, plain))).await {
             Ok(result) => result,
             Err(_) => Err(HandshakeError::new(
                 HandshakeErrorKind::Timeout,
@@ -97,7 +97,7 @@ impl std::fmt::Debug for ServerContext {
     }
 }
 
-async fn handshake(configs: &Configs, plain: Plain) -> Result<(Io, Arc<PeerInfo>), HandshakeError> {
+async fn perform(configs: &Configs, plain: Plain) -> Result<(Io, Arc<PeerInfo>), HandshakeError> {
     let start = LazyConfigAcceptor::new(Acceptor::default(), plain).await?;
     let config = if configs.shares_protocol(&start.client_hello()) { &configs.alpn } else { &configs.plain };
     let stream = start.into_stream(config.clone()).await?;
