@@ -11,6 +11,7 @@ mod flow;
 mod forward;
 mod forwarded;
 mod headers;
+mod outcome;
 mod path;
 mod pipeline;
 mod replay;
