@@ -34,6 +34,8 @@ pub struct Endpoint {
     pub tls: Option<Arc<ClientContext>>,
     /// The hostname is the SNI of connections that ask for no other.
     pub(super) auto_host_sni: bool,
+    /// The transport socket says which protocols to offer.
+    configured_alpn: bool,
     /// Requests (or L4 connections picked for it) in flight, over all workers.
     pub rq_active: AtomicU32,
     /// Connections open, over all workers.
@@ -68,6 +70,7 @@ impl Endpoint {
             metadata,
             tls: transport.map(|t| t.context.clone()),
             auto_host_sni: transport.is_some_and(|t| t.config.auto_host_sni),
+            configured_alpn: transport.is_some_and(|t| !t.config.common.alpn.is_empty()),
             rq_active: AtomicU32::new(0),
             cx_active: AtomicU32::new(0),
             stats: OnceLock::new(),
@@ -94,6 +97,11 @@ impl Endpoint {
             _ => false,
         };
         same_tls && same_metadata && *self.hostname == *hostname
+    }
+
+    /// Whether the transport socket says which application protocols to offer.
+    pub fn has_alpn(&self) -> bool {
+        self.configured_alpn
     }
 
     /// The counters, allocated now if nobody did before.

@@ -41,16 +41,14 @@ pub struct Attempt {
     pub high_priority: bool,
 }
 
-/// What is known of the connection that carried a request.
-#[derive(Clone, Debug)]
+/// What is known of the connection that carried a request, once per connection.
+#[derive(Debug)]
 pub struct Facts {
     /// The endpoint's address as text.
     pub host: Arc<str>,
     pub local: Option<SocketAddr>,
     pub remote: Option<SocketAddr>,
     pub protocol: HttpProtocol,
-    /// Whether the request waited for a dial (and not an idle or shared connection).
-    pub new_connection: bool,
     pub tls: Option<Arc<PeerInfo>>,
 }
 
@@ -60,7 +58,9 @@ pub struct Sent {
     pub response: Response<Incoming>,
     /// To be held until the body's end (or the tunnel's).
     pub guard: StreamGuard,
-    pub facts: Facts,
+    pub facts: Rc<Facts>,
+    /// Whether no request was answered on the connection before this one was sent.
+    pub new_connection: bool,
 }
 
 /// What a connection does when a stream on it is over.
@@ -68,17 +68,21 @@ pub(super) trait Carrier {
     /// The stream ended; the connection may take the next one once it is ready.
     fn release(self: Rc<Self>);
     /// The stream was given up: the connection must not be used again if it carried only this stream.
-    fn abort(&self);
+    fn abort(self: Rc<Self>);
 }
 
 /// A stream in flight: in-flight counts and the hold on its connection, until drop.
 #[must_use = "dropping the guard says that the stream is over"]
 pub struct StreamGuard {
-    pub(super) carrier: Option<Rc<dyn Carrier>>,
-    pub(super) _permit: RequestPermit,
+    carrier: Option<Rc<dyn Carrier>>,
+    _permit: RequestPermit,
 }
 
 impl StreamGuard {
+    pub(super) fn new(carrier: Rc<dyn Carrier>, permit: RequestPermit) -> Self {
+        Self { carrier: Some(carrier), _permit: permit }
+    }
+
     /// Gives the stream up: an HTTP/1 connection is closed at once instead of after its message.
     pub fn abort(mut self) {
         if let Some(carrier) = self.carrier.take() {
@@ -131,7 +135,7 @@ pub struct SendError<B> {
     pub request: Option<Request<B>>,
     pub reason: String,
     /// The connection that was used, if there was one.
-    pub facts: Option<Facts>,
+    pub facts: Option<Rc<Facts>>,
 }
 
 impl<B> fmt::Debug for SendError<B> {
