@@ -474,7 +474,7 @@ impl<'a> Forwarding<'a> {
         attempts: u32,
         (down, copy): (upgrade::Downstream, Option<Box<(Method, String, http::HeaderMap)>>),
     ) -> Result<Response<Body>, Reply> {
-        let Sent { mut response, guard, facts } = sent;
+        let Sent { mut response, guard, facts, .. } = sent;
         self.note_connection(&facts);
         outcome::count(plan.cluster, response.status());
         let now = Instant::now();

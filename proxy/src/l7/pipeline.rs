@@ -144,7 +144,7 @@ async fn act(conn: &Rc<Connection>, flow: &Rc<Flow>, live: &Live, request: Inbou
             note_head(flow, &request.parts, scheme);
             conn.scope.stats.local().rq_redirect.inc();
             let line =
-                Line { method: &request.parts.method, scheme, authority: request.authority(), path: request.path() };
+                Line { scheme, authority: request.authority(), path: request.path() };
             let (status, location) = rewrite::redirect(redirect, &selected.route.matches, &line);
             let reply = Reply::new(status, "direct_response").location(location);
             Ok(local(flow, table, selected, &request, reply.into_response(flow, false)))
