@@ -111,9 +111,8 @@ impl Upload {
         Self { source: Source::Shared(replay), flow, gate: None }
     }
 
-    pub fn gated(mut self, gate: Option<Gate>) -> Self {
-        self.gate = gate;
-        self
+    pub fn set_gate(&mut self, gate: Gate) {
+        self.gate = Some(gate);
     }
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {

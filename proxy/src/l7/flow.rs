@@ -9,10 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::server::Active;
 use crate::telemetry::exchange::{HttpScope, RequestRecord};
 
 /// See the module's head.
-#[derive(Debug)]
 pub struct Flow {
     pub record: RequestRecord,
     /// `stream_idle_timeout`, as the route overrides it.
@@ -22,6 +22,8 @@ pub struct Flow {
     waiter: RefCell<Option<Waker>>,
     /// The response body must be through by then.
     deadline: Cell<Option<Deadline>>,
+    /// The connection this exchange keeps busy.
+    active: Option<Active>,
 }
 
 /// A moment after which a response body is cut, and why.
@@ -40,7 +42,7 @@ pub enum DeadlineKind {
 }
 
 impl Flow {
-    pub fn open(scope: Rc<HttpScope>, version: http::Version) -> Rc<Self> {
+    pub(super) fn open(scope: Rc<HttpScope>, version: http::Version, active: Option<Active>) -> Rc<Self> {
         let record = RequestRecord::open(scope, version);
         let last_activity = Cell::new(record.started());
         Rc::new(Self {
@@ -49,11 +51,16 @@ impl Flow {
             last_activity,
             waiter: RefCell::default(),
             deadline: Cell::new(None),
+            active,
         })
     }
 
     pub fn set_idle(&self, idle: Option<Duration>) {
         self.idle.set(idle);
+    }
+
+    pub fn idle(&self) -> Option<Duration> {
+        self.idle.get()
     }
 
     /// Sets the earlier of the present and the given deadline.
@@ -91,6 +98,16 @@ impl Flow {
         let mut waiter = self.waiter.borrow_mut();
         if !waiter.as_ref().is_some_and(|w| w.will_wake(waker)) {
             *waiter = Some(waker.clone());
+        }
+    }
+}
+
+impl Drop for Flow {
+    fn drop(&mut self) {
+        if self.record.request_done().is_some()
+            && let Some(active) = &self.active
+        {
+            active.next_is_head();
         }
     }
 }

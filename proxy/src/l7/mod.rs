@@ -3,25 +3,26 @@
 //! [`server`] serves a downstream connection, [`pipeline`] is the life of one request in visible phases, [`client`]
 //! holds the upstream connections. The other modules are single decisions or single mechanisms of those three.
 
-mod body;
+pub mod body;
 pub mod client;
-mod engine;
-mod expect;
-mod flow;
+pub mod engine;
+pub mod expect;
+pub mod flow;
 mod forward;
-mod forwarded;
-mod headers;
-mod path;
+pub mod forwarded;
+pub mod headers;
+mod outcome;
+pub mod path;
 mod pipeline;
-mod replay;
-mod respond;
-mod retry;
-mod rewrite;
-mod sanitize;
+pub mod replay;
+pub mod respond;
+pub mod retry;
+pub mod rewrite;
+pub mod sanitize;
 pub mod server;
-mod timeouts;
+pub mod timeouts;
 mod upgrade;
-mod wire;
+pub mod wire;
 
 pub use body::{Body, BodyError};
 pub use engine::Engine;

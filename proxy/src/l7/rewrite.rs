@@ -2,7 +2,7 @@
 //!
 //! Pure. Works on the origin-form path with its query; the query survives every rewrite.
 
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, StatusCode};
 
 use crate::{
     ir::route::{HostRewrite, PathMatch, PathRewrite, Redirect, RouteMatch},
@@ -12,7 +12,6 @@ use crate::{
 /// The part of a request that redirects and rewrites look at.
 #[derive(Clone, Copy, Debug)]
 pub struct Line<'a> {
-    pub method: &'a Method,
     pub scheme: &'a str,
     pub authority: &'a str,
     /// Path with query.
