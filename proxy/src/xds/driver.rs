@@ -32,7 +32,7 @@ use crate::ir::{ConfigSource, snapshot::Snapshot};
 
 /// What reaches the driver.
 #[derive(Debug)]
-pub enum Event {
+pub(super) enum Event {
     /// A source delivered; the reply is the text of a refusal.
     Update { source: ConfigSource, update: Update, reply: oneshot::Sender<Option<String>> },
     /// Which resource versions of a source are held.
@@ -51,7 +51,7 @@ pub enum Event {
 
 /// News of a stream or file.
 #[derive(Debug)]
-pub enum Report {
+pub(super) enum Report {
     Connected,
     Failed(String),
 }

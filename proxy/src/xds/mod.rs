@@ -17,6 +17,8 @@ pub mod source;
 mod status;
 pub mod store;
 mod subscriptions;
+#[cfg(test)]
+mod testing;
 
 pub use self::{
     client::transport::{Connection, Transport},

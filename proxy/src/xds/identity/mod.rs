@@ -31,3 +31,17 @@ pub(super) async fn run(
 ) {
     let _ = (config, dialer, events);
 }
+
+#[cfg(test)]
+impl IdentityConfig {
+    pub(crate) fn for_tests() -> Self {
+        Self {
+            ca_cluster: "ca".into(),
+            token_file: None,
+            root_file: None,
+            spiffe_id: None,
+            ttl: Duration::from_secs(3600),
+            metadata: Vec::new(),
+        }
+    }
+}
