@@ -10,6 +10,8 @@ mod config;
 pub mod decode;
 mod driver;
 pub mod dump;
+#[cfg(test)]
+mod e2e;
 mod handle;
 pub mod identity;
 mod kind;
