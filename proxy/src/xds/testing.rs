@@ -10,7 +10,9 @@ use std::{
 };
 
 use outrigger_wire::pb::{
-    envoy::config::{cluster::v3 as pb_cluster, endpoint::v3 as pb_endpoint, listener::v3 as pb_listener, route::v3 as pb_route},
+    envoy::config::{
+        cluster::v3 as pb_cluster, endpoint::v3 as pb_endpoint, listener::v3 as pb_listener, route::v3 as pb_route,
+    },
     envoy::extensions::transport_sockets::tls::v3 as pb_tls,
     google::protobuf::Any,
 };
@@ -28,7 +30,10 @@ use crate::ir::{
     endpoint::Assignment,
     http::{ClientCertDetails, Codec, ConnectionManager, Http1Options, Http2Options, RouteSource},
     listener::{Direction, FilterChain, Inspectors, Listener, TcpProxy, Terminal},
-    route::{Action, Forward, HeaderOps, PathMatch, Route, RouteConfiguration, RouteMatch, Target, VirtualHost, WeightedTarget},
+    route::{
+        Action, Forward, HeaderOps, PathMatch, Route, RouteConfiguration, RouteMatch, Target, VirtualHost,
+        WeightedTarget,
+    },
     secret::{CertificateSource, CommonTls, Secret, SecretRef, UpstreamTls, Validation},
 };
 
@@ -61,7 +66,8 @@ fn source(words: &Words) -> ConfigSource {
 }
 
 fn tls(words: &Words) -> CommonTls {
-    let secret = |name: &String| CertificateSource::Sds(SecretRef { name: name.as_str().into(), source: source(words) });
+    let secret =
+        |name: &String| CertificateSource::Sds(SecretRef { name: name.as_str().into(), source: source(words) });
     CommonTls { certificates: get(words, "secrets").iter().map(secret).collect(), ..CommonTls::default() }
 }
 
@@ -107,8 +113,7 @@ pub(crate) fn endpoints(name: &str, version: u32) -> Any {
 }
 
 pub(crate) fn listener(name: &str, spec: &str) -> Any {
-    let message =
-        pb_listener::Listener { name: name.to_owned(), stat_prefix: spec.to_owned(), ..Default::default() };
+    let message = pb_listener::Listener { name: name.to_owned(), stat_prefix: spec.to_owned(), ..Default::default() };
     any(Kind::Listener, &message)
 }
 
@@ -125,10 +130,8 @@ pub(crate) fn secret(name: &str, version: u8) -> Any {
         verify_certificate_hash: vec![version.to_string()],
         ..Default::default()
     };
-    let message = pb_tls::Secret {
-        name: name.to_owned(),
-        r#type: Some(pb_tls::secret::Type::ValidationContext(validation)),
-    };
+    let message =
+        pb_tls::Secret { name: name.to_owned(), r#type: Some(pb_tls::secret::Type::ValidationContext(validation)) };
     any(Kind::Secret, &message)
 }
 
@@ -180,10 +183,7 @@ pub(crate) fn decode(any: &Any, _notes: &mut Notes) -> Result<Resource, Reject> 
             };
             let mark = context.verify_certificate_hash[0].parse().unwrap();
             let validation = Validation { spki_sha256: vec![[mark; 32]], ..Validation::default() };
-            Resource::Secret {
-                name: message.name.into(),
-                secret: Arc::new(Secret::Validation(Arc::new(validation))),
-            }
+            Resource::Secret { name: message.name.into(), secret: Arc::new(Secret::Validation(Arc::new(validation))) }
         }
     };
     if resource.name().starts_with("bad") {
@@ -195,8 +195,7 @@ pub(crate) fn decode(any: &Any, _notes: &mut Notes) -> Result<Resource, Reject> 
 fn cluster(name: &str, eds: bool, version: i64, words: &Words) -> Arc<Cluster> {
     let service_name = get(words, "service").first().map_or(name, String::as_str).into();
     let common = tls(words);
-    let upstream =
-        UpstreamTls { common, sni: None, auto_host_sni: false, max_session_keys: 1 };
+    let upstream = UpstreamTls { common, sni: None, auto_host_sni: false, max_session_keys: 1 };
     Arc::new(Cluster {
         name: name.into(),
         stat_name: name.into(),

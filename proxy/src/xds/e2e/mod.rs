@@ -19,8 +19,18 @@ const LONG: Duration = Duration::from_secs(20);
 
 fn config(delta: bool) -> StartConfig {
     let ads = AdsConfig { cluster: "cp".into(), delta, metadata: vec![("x-a".into(), "b".into())], authority: None };
-    let grpc = GrpcOptions { backoff_base: Duration::from_millis(5), backoff_max: Duration::from_millis(20), ..Default::default() };
-    StartConfig { ads: Some(ads), lds: Some(ConfigSource::Ads), cds: Some(ConfigSource::Ads), grpc, ..Default::default() }
+    let grpc = GrpcOptions {
+        backoff_base: Duration::from_millis(5),
+        backoff_max: Duration::from_millis(20),
+        ..Default::default()
+    };
+    StartConfig {
+        ads: Some(ads),
+        lds: Some(ConfigSource::Ads),
+        cds: Some(ConfigSource::Ads),
+        grpc,
+        ..Default::default()
+    }
 }
 
 fn start(config: StartConfig, net: &Arc<Net>) -> Handle {
@@ -99,8 +109,10 @@ async fn a_dead_control_plane_changes_nothing_and_is_named() {
         let before = snapshot(&handle, "listener", |s| s.listeners.contains_key("l")).await;
         net.refuse(Some("nobody home"));
         drop(call);
-        let after =
-            status(&handle, "failure", |s| s.sources["ads:cp"].last_error.as_ref().is_some_and(|e| e.contains("nobody home"))).await;
+        let after = status(&handle, "failure", |s| {
+            s.sources["ads:cp"].last_error.as_ref().is_some_and(|e| e.contains("nobody home"))
+        })
+        .await;
         assert!(after.sources["ads:cp"].connected_since.is_none() && after.ready());
         assert_eq!(*handle.snapshot(), *before);
         // It returns, and is told what is there.
@@ -238,7 +250,8 @@ async fn separate_streams_have_their_own_methods_and_lifetimes() {
         assert_eq!(cds.metadata.get("authorization").unwrap(), "Bearer t1");
         cds.expect(Kind::Cluster).await;
         std::fs::write(&token, "t2").unwrap();
-        cds.send(Kind::Cluster, "1", "n", vec![eds("a", 1, "via=self"), fixed("b", 1, "via=delta:other;secrets=s")]).await;
+        cds.send(Kind::Cluster, "1", "n", vec![eds("a", 1, "via=self"), fixed("b", 1, "via=delta:other;secrets=s")])
+            .await;
         let (first, second) = (net.call().await, net.call().await);
         let (mut eds_call, mut sds_call) =
             if first.path.contains("Endpoint") { (first, second) } else { (second, first) };
