@@ -21,6 +21,9 @@ pub enum Error {
     Syntax(String),
     #[error("type `{0}` is not known here")]
     UnknownType(String),
+    /// `path` as field names and indexes from the message down.
+    #[error("{path}: {reason}")]
+    Field { path: String, reason: String },
     #[error("not a valid {message}: {reason}")]
     Invalid { message: String, reason: String },
 }

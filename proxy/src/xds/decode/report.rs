@@ -17,6 +17,18 @@ pub struct Reject {
     pub reason: String,
 }
 
+impl Reject {
+    pub(crate) fn named(mut self, resource: &str) -> Self {
+        self.resource = resource.into();
+        self
+    }
+
+    pub(crate) fn at(mut self, path: &str) -> Self {
+        self.path = join(path, &self.path);
+        self
+    }
+}
+
 impl fmt::Display for Reject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.resource.is_empty() {
