@@ -32,9 +32,13 @@ use crate::ir::{ConfigSource, snapshot::Snapshot};
 
 /// What reaches the driver.
 #[derive(Debug)]
-pub enum Event {
+pub(super) enum Event {
     /// A source delivered; the reply is the text of a refusal.
-    Update { source: ConfigSource, update: Update, reply: oneshot::Sender<Option<String>> },
+    Update {
+        source: ConfigSource,
+        update: Update,
+        reply: oneshot::Sender<Option<String>>,
+    },
     /// Which resource versions of a source are held.
     Held {
         source: ConfigSource,
@@ -42,7 +46,10 @@ pub enum Event {
         reply: oneshot::Sender<BTreeMap<Kind, BTreeMap<String, String>>>,
     },
     /// News of a stream or file.
-    Report { label: Arc<str>, report: Report },
+    Report {
+        label: Arc<str>,
+        report: Report,
+    },
     /// New secrets of our own.
     Local(Vec<Resource>),
     Identity(IdentityStatus),
@@ -51,7 +58,7 @@ pub enum Event {
 
 /// News of a stream or file.
 #[derive(Debug)]
-pub enum Report {
+pub(super) enum Report {
     Connected,
     Failed(String),
 }
@@ -77,12 +84,16 @@ pub(super) fn start_with(config: StartConfig, transport: Arc<dyn Transport>, dec
     let mut status = Status::default();
     if let Some(identity) = config.identity.clone() {
         status.identity = Some(IdentityStatus::default());
-        tokio::spawn(stop.clone().run_until_cancelled_owned(identity::run(identity, Arc::clone(&dialer), send.clone())));
+        tokio::spawn(stop.clone().run_until_cancelled_owned(identity::run(
+            identity,
+            Arc::clone(&dialer),
+            send.clone(),
+        )));
     }
     let (status_in, status_out) = watch::channel(Arc::new(status.clone()));
     let sources = Sources::new(&config, dialer, send.clone(), stop.clone());
     let mut driver = Driver { store, sources, config, status, snapshots, status_in, deadline };
-    driver.after_change(now);
+    driver.after_change();
     tokio::spawn(stop.clone().run_until_cancelled_owned(driver.run(receive)));
     Handle { snapshots: snapshots_out, status: status_out, events: send, _stop: Arc::new(stop.drop_guard()) }
 }
@@ -127,7 +138,7 @@ impl Driver {
             }
             Event::Report { label, report } => {
                 self.report(&label, report, now);
-                self.after_change(now);
+                self.after_change();
             }
             Event::Local(secrets) => {
                 for secret in secrets {
@@ -137,7 +148,7 @@ impl Driver {
             }
             Event::Identity(status) => {
                 self.status.identity = Some(status);
-                self.after_change(now);
+                self.after_change();
             }
             Event::Dump(reply) => {
                 let _ = reply.send(Dump::of(&self.store, self.config.bootstrap.clone(), &self.status));
@@ -205,10 +216,10 @@ impl Driver {
         if let Some(snapshot) = self.store.publish() {
             self.snapshots.send_replace(Arc::new(snapshot));
         }
-        self.after_change(now);
+        self.after_change();
     }
 
-    fn after_change(&mut self, now: Now) {
+    fn after_change(&mut self) {
         let changed = self.sources.steer(self.store.subscriptions());
         if changed {
             let labels: BTreeSet<Box<str>> = self.sources.labels().map(Box::from).collect();
@@ -230,8 +241,8 @@ impl Driver {
             let known = self.store.table(kind).values().filter(|s| s.latest.is_some()).count();
             self.status.kinds.entry(kind).or_default().known = known;
         }
-        self.status.clusters_received = self.store.settled(Kind::Cluster, now);
-        self.status.listeners_received = self.store.settled(Kind::Listener, now);
+        self.status.clusters_received = self.store.received(Kind::Cluster);
+        self.status.listeners_received = self.store.received(Kind::Listener);
         self.status.warming = self.store.waiting().iter().take(MAX_WAITING).cloned().collect();
         let status = &self.status;
         self.status_in.send_if_modified(|held| {

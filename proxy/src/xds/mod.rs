@@ -10,6 +10,8 @@ mod config;
 pub mod decode;
 mod driver;
 pub mod dump;
+#[cfg(test)]
+mod e2e;
 mod handle;
 pub mod identity;
 mod kind;
@@ -17,6 +19,8 @@ pub mod source;
 mod status;
 pub mod store;
 mod subscriptions;
+#[cfg(test)]
+mod testing;
 
 pub use self::{
     client::transport::{Connection, Transport},

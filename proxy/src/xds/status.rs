@@ -12,7 +12,7 @@ pub struct Status {
     /// By a printable name of the source: `ads:CLUSTER`, `grpc:CLUSTER/sds`, `path:FILE`.
     pub sources: BTreeMap<Box<str>, SourceStatus>,
     pub identity: Option<IdentityStatus>,
-    /// LDS has answered, failed to within its time, or is not configured.
+    /// LDS has answered, if only with refused resources, or is not configured.
     pub listeners_received: bool,
     /// The same of CDS.
     pub clusters_received: bool,

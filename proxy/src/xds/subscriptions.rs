@@ -75,8 +75,7 @@ impl Sources {
                 ConfigSource::Grpc { .. } => (source.clone(), Some(*kind)),
                 _ => (source.clone(), None),
             };
-            let interest =
-                if wanted.wildcard { Interest::Wildcard } else { Interest::Names(wanted.names.clone()) };
+            let interest = if wanted.wildcard { Interest::Wildcard } else { Interest::Names(wanted.names.clone()) };
             interests.entry(key).or_default().insert(*kind, interest);
         }
         // The aggregated stream stays up between subscriptions; separate ones end with their last reference.
@@ -116,7 +115,9 @@ impl Sources {
             impossible,
         };
         let (cluster, delta, label, ads) = match (&key.0, &self.ads) {
-            (ConfigSource::Ads, Some(ads)) => (ads.cluster.clone(), ads.delta, format!("ads:{}", ads.cluster), Some(ads)),
+            (ConfigSource::Ads, Some(ads)) => {
+                (ads.cluster.clone(), ads.delta, format!("ads:{}", ads.cluster), Some(ads))
+            }
             (ConfigSource::Grpc { cluster, delta }, _) => {
                 let kind = key.1.map_or("", Kind::as_str);
                 (cluster.clone(), *delta, format!("grpc:{cluster}/{kind}"), None)

@@ -33,7 +33,9 @@ impl Dialer {
         let connecting = Arc::clone(&self.transport).connect(cluster);
         let connection = tokio::time::timeout(self.options.connect_timeout, connecting)
             .await
-            .map_err(|_| format!("connecting to cluster {cluster}: no connection within {:?}", self.options.connect_timeout))?
+            .map_err(|_| {
+                format!("connecting to cluster {cluster}: no connection within {:?}", self.options.connect_timeout)
+            })?
             .map_err(|e| format!("connecting to cluster {cluster}: {e}"))?;
         let origin = origin(authority.unwrap_or(cluster));
         let mut endpoint = Endpoint::from(origin.clone())
@@ -77,8 +79,8 @@ pub fn metadata(pairs: &[(Box<str>, Box<str>)]) -> Result<MetadataMap, String> {
     for (name, value) in pairs {
         let name = AsciiMetadataKey::from_bytes(name.to_ascii_lowercase().as_bytes())
             .map_err(|_| format!("`{name}` is no metadata name"))?;
-        let value =
-            AsciiMetadataValue::try_from(&**value).map_err(|_| format!("the value of metadata `{name}` is not ASCII"))?;
+        let value = AsciiMetadataValue::try_from(&**value)
+            .map_err(|_| format!("the value of metadata `{name}` is not ASCII"))?;
         map.append(name, value);
     }
     Ok(map)

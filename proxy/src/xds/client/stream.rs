@@ -69,11 +69,7 @@ impl Stream {
     }
 
     /// One stream from connection to end; `Ok` only when the driver is gone.
-    async fn session<P: Protocol>(
-        &mut self,
-        protocol: &mut P,
-        connected: &mut Option<Instant>,
-    ) -> Result<(), String> {
+    async fn session<P: Protocol>(&mut self, protocol: &mut P, connected: &mut Option<Instant>) -> Result<(), String> {
         let metadata = self.dialer.metadata(&self.cluster, &self.metadata).await?;
         let channel = self.dialer.channel(&self.cluster, self.authority.as_deref()).await?;
         *connected = Some(Instant::now());
@@ -82,7 +78,8 @@ impl Stream {
             return Ok(());
         }
         protocol.connected(held);
-        protocol.want(&Arc::clone(&self.interests.borrow_and_update()));
+        let mut wanted = Arc::clone(&self.interests.borrow_and_update());
+        protocol.want(&wanted);
         let (send, receive) = mpsc::channel(32);
         flush(protocol, &send).await?;
         let mut request = Request::new(ReceiverStream::new(receive));
@@ -134,7 +131,11 @@ impl Stream {
                     }
                 }
             }
-            protocol.want(&Arc::clone(&self.interests.borrow_and_update()));
+            let now_wanted = Arc::clone(&self.interests.borrow_and_update());
+            if !Arc::ptr_eq(&wanted, &now_wanted) {
+                wanted = now_wanted;
+                protocol.want(&wanted);
+            }
             flush(protocol, &send).await?;
         }
     }

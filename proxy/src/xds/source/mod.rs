@@ -10,10 +10,7 @@ mod watch;
 
 use std::{path::PathBuf, sync::Arc};
 
-use tokio::sync::{
-    mpsc, oneshot,
-    watch::Receiver,
-};
+use tokio::sync::{mpsc, oneshot, watch::Receiver};
 
 use super::{
     client::{Interests, Item, Update},

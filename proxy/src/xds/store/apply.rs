@@ -8,7 +8,8 @@ use std::{
 
 use super::{
     super::{decode::Resource, kind::Kind, status::Rejected},
-    Failure, Needs, Now, Origin, Prepared, Slot, Store, Version, prepare::Outcome,
+    Failure, Needs, Now, Origin, Prepared, Slot, Store, Version,
+    prepare::Outcome,
 };
 use crate::ir::{ConfigSource, Name};
 
@@ -102,15 +103,9 @@ impl Store {
     }
 
     /// One resource; the result is the reason of a refusal.
-    fn take(
-        &mut self,
-        frame: &Frame<'_>,
-        version: &Arc<str>,
-        item: Prepared,
-        twice: bool,
-        now: Now,
-    ) -> Option<String> {
-        let version: Arc<str> = if item.version.is_empty() { Arc::clone(version) } else { item.version.as_str().into() };
+    fn take(&mut self, frame: &Frame<'_>, version: &Arc<str>, item: Prepared, twice: bool, now: Now) -> Option<String> {
+        let version: Arc<str> =
+            if item.version.is_empty() { Arc::clone(version) } else { item.version.as_str().into() };
         let table = &mut self.tables[frame.kind as usize];
         let expires = item.ttl.and_then(|ttl| now.mono.checked_add(ttl));
         match item.outcome {
@@ -159,8 +154,7 @@ impl Store {
                 }
                 let needs = Needs::of(&resource);
                 let origin = Origin::Source(frame.source.clone());
-                let latest =
-                    Version { resource, raw: Some(raw), version, updated: now.wall, origin, needs };
+                let latest = Version { resource, raw: Some(raw), version, updated: now.wall, origin, needs };
                 let same_origin = slot.latest.as_ref().is_some_and(|v| v.origin == latest.origin);
                 self.stale |= frame.kind.is_wildcard() && !(held.is_some() && same_origin);
                 slot.latest = Some(Arc::new(latest));

@@ -19,8 +19,8 @@ use std::{
 
 use outrigger_wire::pb::google::protobuf::Any;
 
-use self::needs::Needs;
 pub(in crate::xds) use self::apply::{Frame, ttl};
+use self::needs::Needs;
 pub use self::{
     apply::Applied,
     prepare::{Prepared, prepare},
@@ -177,8 +177,7 @@ impl Store {
         let statics = &config.statics;
         let clusters = statics.clusters.iter().cloned().map(Resource::Cluster);
         let listeners = statics.listeners.iter().cloned().map(Resource::Listener);
-        let secrets =
-            statics.secrets.iter().cloned().map(|(name, secret)| Resource::Secret { name, secret });
+        let secrets = statics.secrets.iter().cloned().map(|(name, secret)| Resource::Secret { name, secret });
         let routes = statics.routes.iter().cloned().map(|(name, routes)| Resource::Routes { name, routes });
         for resource in clusters.chain(listeners).chain(secrets).chain(routes) {
             store.fix(resource, Origin::Static, now);
@@ -229,12 +228,10 @@ impl Store {
         &self.waiting
     }
 
-    /// Whether the wildcard type has answered, is not configured, or has had its time.
-    pub fn settled(&self, kind: Kind, now: Now) -> bool {
-        let source = if kind == Kind::Listener { &self.lds } else { &self.cds };
-        source.is_none()
-            || self.received.contains(&kind)
-            || self.warming.clusters.is_some_and(|t| now.mono.saturating_duration_since(self.started) >= t)
+    /// Whether clusters have arrived, are not to be had, or have had their time: what is unknown then does not exist.
+    fn settled(&self, now: Now) -> bool {
+        let waited = now.mono.saturating_duration_since(self.started);
+        self.received(Kind::Cluster) || self.warming.clusters.is_some_and(|limit| waited >= limit)
     }
 
     /// Whether the wildcard type has answered or is not configured.

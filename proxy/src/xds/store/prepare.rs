@@ -30,14 +30,21 @@ pub struct Prepared {
 /// What a delivered resource turned out to be.
 #[derive(Debug)]
 pub enum Outcome {
-    New { resource: Resource, raw: Arc<[u8]>, notes: Notes },
+    New {
+        resource: Resource,
+        raw: Arc<[u8]>,
+        notes: Notes,
+    },
     /// Byte for byte what is held.
     Unchanged,
     /// No content, only a fresh time to live.
     Heartbeat,
     /// Nobody asked for it.
     Unwanted,
-    Rejected { reason: String, raw: Arc<[u8]> },
+    Rejected {
+        reason: String,
+        raw: Arc<[u8]>,
+    },
 }
 
 /// Field 1 of every top-level resource is its name; reading only that skips the rest without allocation.

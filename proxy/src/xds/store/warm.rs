@@ -139,7 +139,7 @@ impl Store {
 
     /// A cluster that `version` refers to, that exists and has no version in force yet.
     fn cold_cluster(&self, version: &Version, now: Now, timer: &mut Timer) -> Option<String> {
-        let settled = self.settled(Kind::Cluster, now);
+        let settled = self.settled(now);
         for name in &version.needs.clusters {
             let slot = self.table(Kind::Cluster).get(name);
             if slot.is_some_and(|s| s.active.is_some()) {
@@ -159,11 +159,8 @@ impl Store {
     /// Removed listeners go at once, unless a new one that waits is to take over an address of theirs.
     fn drop_listeners(&mut self, now: Now, timer: &mut Timer) {
         let table = self.table(Kind::Listener);
-        let successors: BTreeSet<_> = table
-            .values()
-            .filter(|s| s.active.is_none())
-            .flat_map(|s| addresses(s.latest.as_ref()))
-            .collect();
+        let successors: BTreeSet<_> =
+            table.values().filter(|s| s.active.is_none()).flat_map(|s| addresses(s.latest.as_ref())).collect();
         let grace = Some(self.warming.removal_grace);
         let gone: Vec<Name> = table
             .iter()
@@ -189,9 +186,7 @@ impl Store {
         let gone: Vec<Name> = table
             .iter()
             .filter(|(_, slot)| slot.latest.is_none() && slot.active.is_some())
-            .filter(|(name, slot)| {
-                !used.contains(name) || timer.passed(slot.since.unwrap_or(now.mono), grace, now)
-            })
+            .filter(|(name, slot)| !used.contains(name) || timer.passed(slot.since.unwrap_or(now.mono), grace, now))
             .map(|(name, _)| Arc::clone(name))
             .collect();
         self.forget(Kind::Cluster, &gone);
