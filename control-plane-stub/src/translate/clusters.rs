@@ -40,7 +40,6 @@ pub(super) fn reaches_pods(target: &Target<'_>) -> bool {
     service.kubernetes && service.addresses.is_empty() && subset.is_none()
 }
 
-#[expect(deprecated, reason = "the typed replacement is unknown to gRPC and to older Envoys")]
 fn outbound(scope: &Scope<'_>, target: &Target<'_>, variant: Variant) -> cluster::Cluster {
     let (service, number) = (target.service, target.port.number);
     let rules = scope.policy(service, target.subset, number);
@@ -69,8 +68,6 @@ fn outbound(scope: &Scope<'_>, target: &Target<'_>, variant: Variant) -> cluster
         DiscoveryType::StrictDns | DiscoveryType::LogicalDns => {
             cluster.load_assignment = Some(endpoints::assignment(&cluster.name, target));
             cluster.dns_lookup_family = DnsLookupFamily::V4Preferred as i32;
-            cluster.dns_refresh_rate = pb::duration(std::time::Duration::from_secs(60));
-            cluster.respect_dns_ttl = true;
         }
         DiscoveryType::OriginalDst | DiscoveryType::Static => {}
     }
