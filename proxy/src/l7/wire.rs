@@ -32,6 +32,8 @@ pub struct Shared {
     epoch: Instant,
     /// A request is under way: what comes in is body, or pipelined.
     busy: AtomicBool,
+    /// Counts requests taken.
+    heads: AtomicU64,
     /// Milliseconds after `epoch` at which the head now coming in began, plus one; 0 is none.
     head_since: AtomicU64,
     /// Close with a reset: a response was cut off.
@@ -45,6 +47,7 @@ impl Shared {
         Arc::new(Self {
             epoch: Instant::now(),
             busy: AtomicBool::new(false),
+            heads: AtomicU64::new(0),
             head_since: AtomicU64::new(0),
             abort: AtomicBool::new(false),
             refused: AtomicBool::new(false),
@@ -54,6 +57,7 @@ impl Shared {
     /// A request head was taken: inspection pauses until [`Self::idle`].
     pub fn busy(&self) {
         self.busy.store(true, Relaxed);
+        self.heads.fetch_add(1, Relaxed);
         self.head_since.store(0, Relaxed);
     }
 
@@ -87,15 +91,17 @@ pub struct Wire {
     shared: Arc<Shared>,
     /// `None` for HTTP/2.
     scan: Option<Scan>,
+    /// The value of `heads` that `scan` belongs to.
+    head: u64,
 }
 
 impl Wire {
     pub fn http1(io: Io, prefix: Bytes, shared: Arc<Shared>) -> Self {
-        Self { io: Some(io), prefix, shared, scan: Some(Scan::default()) }
+        Self { io: Some(io), prefix, shared, scan: Some(Scan::default()), head: 0 }
     }
 
     pub fn http2(io: Io, prefix: Bytes, shared: Arc<Shared>) -> Self {
-        Self { io: Some(io), prefix, shared, scan: None }
+        Self { io: Some(io), prefix, shared, scan: None, head: 0 }
     }
 
     /// The stream; what the codec did not read is with the codec.
@@ -140,9 +146,14 @@ impl AsyncRead for Wire {
             && buf.filled().len() > start
         {
             if this.shared.busy.load(Relaxed) {
-                // Body bytes or a pipelined head: the next head that is read while idle is looked at afresh.
-                *scan = Scan::default();
+                // Body bytes, or a head pipelined behind a body: hyper takes such a head for chunked and closes after
+                // it, so no two readers can differ over what follows.
                 return result;
+            }
+            let heads = this.shared.heads.load(Relaxed);
+            if this.head != heads {
+                this.head = heads;
+                *scan = Scan::default();
             }
             if this.shared.head_since.load(Relaxed) == 0 {
                 let since = u64::try_from(this.shared.epoch.elapsed().as_millis()).unwrap_or(u64::MAX - 1);
@@ -200,13 +211,16 @@ struct Scan {
     done: bool,
     transfer_encoding: bool,
     content_length: bool,
+    /// CONNECT or an upgrade: what follows the head may be anything.
+    tunnel: bool,
 }
 
 /// Enough of a line to recognise `transfer-encoding:`.
 const LINE_START: usize = 18;
 
 impl Scan {
-    /// Looks at more bytes of a head; false when it is ambiguous. Bytes after the head's end are not looked at.
+    /// Looks at more bytes; false when a head is ambiguous. Behind a head that can have no body comes the next head;
+    /// what comes behind others is not looked at.
     fn feed(&mut self, mut bytes: &[u8]) -> bool {
         while !self.done {
             let Some(at) = bytes.iter().position(|b| *b == b'\n') else {
@@ -219,8 +233,14 @@ impl Scan {
             }
             // Empty lines before a request line are tolerated (RFC 9112 section 2.2).
             if self.length == 1 {
+                if self.started && !self.transfer_encoding && !self.content_length && !self.tunnel {
+                    *self = Self::default();
+                    bytes = &bytes[at + 1..];
+                    continue;
+                }
                 self.done = self.started;
             } else {
+                self.tunnel |= !self.started && self.line.starts_with(b"CONNECT ");
                 self.started = true;
                 self.note_header();
             }
@@ -246,10 +266,13 @@ impl Scan {
 
     fn note_header(&mut self) {
         let is = |name: &[u8]| {
-            self.line.len() > name.len() && self.line[name.len()] == b':' && self.line[..name.len()].eq_ignore_ascii_case(name)
+            self.line.len() > name.len()
+                && self.line[name.len()] == b':'
+                && self.line[..name.len()].eq_ignore_ascii_case(name)
         };
         self.transfer_encoding |= is(b"transfer-encoding");
         self.content_length |= is(b"content-length");
+        self.tunnel |= is(b"upgrade");
     }
 }
 

@@ -4,5 +4,5 @@ mod failure;
 mod http1;
 mod http2;
 mod limits;
-mod support;
+pub(crate) mod support;
 mod tunnel;

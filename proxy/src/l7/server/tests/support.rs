@@ -1,7 +1,6 @@
 //! A proxy over loopback, and peers that say exactly what a test tells them to.
 
 use std::{
-    cell::RefCell,
     collections::BTreeMap,
     future::Future,
     net::SocketAddr,
@@ -49,7 +48,7 @@ pub(super) fn run<F: Future<Output = ()>>(test: F) {
     });
 }
 
-pub(super) fn hcm() -> ConnectionManager {
+pub(crate) fn hcm() -> ConnectionManager {
     ConnectionManager {
         stat_prefix: "test".into(),
         codec: Codec::Auto,
@@ -90,7 +89,7 @@ pub(super) fn hcm() -> ConnectionManager {
     }
 }
 
-pub(super) fn forward() -> Forward {
+pub(crate) fn forward() -> Forward {
     Forward {
         target: Target::Cluster("up".into()),
         cluster_not_found: StatusCode::SERVICE_UNAVAILABLE,
@@ -203,10 +202,8 @@ impl Setup {
             headers,
             metadata: None,
         };
-        let connect = Route {
-            matches: RouteMatch { path: PathMatch::Connect, ..route.matches.clone() },
-            ..route.clone()
-        };
+        let connect =
+            Route { matches: RouteMatch { path: PathMatch::Connect, ..route.matches.clone() }, ..route.clone() };
         vhost.routes = vec![Arc::new(connect), Arc::new(route)];
         let config = RouteConfiguration { virtual_hosts: vec![Arc::new(vhost)], ..RouteConfiguration::default() };
         let table = Arc::new(RouteTable::new(Arc::new(config.clone())));
@@ -216,8 +213,7 @@ impl Setup {
         let path: Arc<str> = log.path().to_str().unwrap().into();
         let logger = Logger::new(&AccessLog { sink: Sink::File(path), format: log_format(), filter: None }, &sinks);
         let secrets = Arc::<Secrets>::default();
-        let builder =
-            Builder { secrets: secrets.clone(), registry: Arc::default(), sinks, upstream: Deps { secrets } };
+        let builder = Builder { secrets: secrets.clone(), registry: Arc::default(), sinks, upstream: Deps { secrets } };
         let snapshot = Snapshot {
             version: 1,
             clusters: BTreeMap::from([("up".into(), Arc::new(cluster))]),
@@ -253,7 +249,7 @@ impl Setup {
     }
 }
 
-pub(super) fn conn_info(id: u64, remote: SocketAddr, local: SocketAddr) -> ConnInfo {
+pub(crate) fn conn_info(id: u64, remote: SocketAddr, local: SocketAddr) -> ConnInfo {
     ConnInfo {
         id,
         remote,
@@ -410,7 +406,3 @@ pub(super) async fn pair(change: impl FnOnce(&mut Setup)) -> (Proxy, Upstream) {
     change(&mut setup);
     (setup.start().await, upstream)
 }
-
-/// A shared place for what tasks saw.
-pub(super) type Seen<T> = Rc<RefCell<Vec<T>>>;
-
