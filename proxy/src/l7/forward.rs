@@ -116,12 +116,21 @@ impl<'a> Forwarding<'a> {
         if let Some(idle) = self.route.idle_timeout {
             self.flow.set_idle(idle);
         }
+        if plan.timeouts.per_try_idle.is_some() {
+            self.flow.watch();
+        }
         if let Some(limit) = plan.timeouts.stream {
             let at = self.flow.record.started() + limit;
             self.flow.limit(Deadline { at, kind: DeadlineKind::Stream });
         }
         let Inbound { parts, body, sane, upgrade } = request;
-        let (sent, attempts) = self.tries(&plan, parts, body).await?;
+        let (sent, attempts) = match self.tries(&plan, parts, body).await {
+            Ok(done) => done,
+            Err(reply) => {
+                outcome::count(cluster, reply.status);
+                return Err(reply);
+            }
+        };
         let down = upgrade::Downstream { tunnel: sane.tunnel, promise: upgrade, grpc: sane.grpc };
         self.response(&plan, sent, attempts, (down, copy))
     }
@@ -148,20 +157,22 @@ impl<'a> Forwarding<'a> {
     /// Decides what holds for all tries and gives the request head its final form.
     fn plan(&self, cluster: &'a Arc<Cluster>, weighted: Option<&'a WeightedTarget>, request: &mut Inbound) -> Plan<'a> {
         let config = &self.conn.hcm.config;
-        let mut envoy_headers = true;
+        let mut router = None;
         let mut alpn_override = None;
         for filter in &config.filters {
             match &filter.kind {
-                FilterKind::Router(router) => envoy_headers = !router.suppress_envoy_headers,
+                FilterKind::Router(options) => router = Some(options),
                 FilterKind::Alpn(lists) => alpn_override = Some(lists),
             }
         }
+        let envoy_headers = router.is_none_or(|r| !r.suppress_envoy_headers);
         let policy = self.route.retry.as_ref().or(self.selected.virtual_host.retry.as_ref());
         let grpc = request.sane.grpc;
         let headers = &mut request.parts.headers;
         let rules = Rules::new(policy.map(|p| &**p), envoy_headers.then_some(&*headers));
-        let timeouts = Timeouts::new(config, self.route, rules.as_ref(), (headers, grpc), envoy_headers);
-        for name in ["x-envoy-retry-on", "x-envoy-retry-grpc-on", "x-envoy-max-retries", "x-envoy-retriable-status-codes"]
+        let timeouts = Timeouts::new(config, self.route, rules.as_ref(), (headers, grpc), router);
+        for name in
+            ["x-envoy-retry-on", "x-envoy-retry-grpc-on", "x-envoy-max-retries", "x-envoy-retriable-status-codes"]
         {
             headers.remove(name);
         }
@@ -258,9 +269,7 @@ impl<'a> Forwarding<'a> {
     fn copy_head(&self, plan: &Plan<'_>, request: &Inbound) -> Option<Box<(Method, String, http::HeaderMap)>> {
         levels(self.table, self.selected, plan.weighted.map(|w| &w.headers))
             .any(|ops| headers::mentions_request(&ops.response_add))
-            .then(|| {
-                Box::new((request.parts.method.clone(), request.path().to_owned(), request.parts.headers.clone()))
-            })
+            .then(|| Box::new((request.parts.method.clone(), request.path().to_owned(), request.parts.headers.clone())))
     }
 
     /// The retry loop.
@@ -284,23 +293,17 @@ impl<'a> Forwarding<'a> {
             let started = Instant::now();
             let request = self.attempt_request(plan, &mut supply, &endpoint, attempts)?;
             let attempt = self.attempt(plan, &endpoint);
-            let tried_out = match within(
-                &plan.timeouts,
-                self.flow,
-                started,
-                self.conn.engine.pool.send(&attempt, request),
-            )
-            .await
-            {
-                Err(expired) => Tried::Expired(expired),
-                Ok(Ok(sent)) => Tried::Response(Box::new(sent)),
-                Ok(Err(error)) => self.failed(*error, &mut supply),
-            };
+            let tried_out =
+                match within(&plan.timeouts, self.flow, started, self.conn.engine.pool.send(&attempt, request)).await {
+                    Err(expired) => Tried::Expired(expired),
+                    Ok(Ok(sent)) => Tried::Response(Box::new(sent)),
+                    Ok(Err(error)) => self.failed(*error, &mut supply),
+                };
             drop(permit.take());
             let (outcome, reply) = match &tried_out {
-                Tried::Expired(Expired::PerTry) => {
+                Tried::Expired(expired @ (Expired::PerTry | Expired::PerTryIdle)) => {
                     stats.upstream_rq_per_try_timeout.inc();
-                    (Outcome::Failed(Failure::PerTryTimeout), Some(outcome::expired(Expired::PerTry)))
+                    (Outcome::Failed(Failure::PerTryTimeout), Some(outcome::expired(*expired)))
                 }
                 Tried::Expired(expired) => {
                     if *expired == Expired::Response {
@@ -314,11 +317,8 @@ impl<'a> Forwarding<'a> {
                     (Outcome::Response { status: response.status(), headers: response.headers() }, None)
                 }
             };
-            let facts = retry::Request {
-                method: &plan.method,
-                replayable: supply.can_repeat(),
-                has_body: plan.has_body,
-            };
+            let facts =
+                retry::Request { method: &plan.method, replayable: supply.can_repeat(), has_body: plan.has_body };
             let policy = plan.policy.map(|p| &**p);
             let verdict = retry::decide(plan.rules.as_ref(), policy, &facts, &outcome, (replays, retries));
             let again = match verdict {
@@ -365,7 +365,7 @@ impl<'a> Forwarding<'a> {
                 stats.upstream_rq_retry.inc();
                 let wait = plan.rules.as_ref().map(|r| retry::backoff(r, retries, fastrand::u64(..)));
                 let sleep = tokio::time::sleep(wait.unwrap_or_default());
-                let without_try = Timeouts { per_try: None, ..plan.timeouts };
+                let without_try = Timeouts { per_try: None, per_try_idle: None, ..plan.timeouts };
                 if let Err(expired) = within(&without_try, self.flow, started, sleep).await {
                     return Err(outcome::expired(expired));
                 }
@@ -486,6 +486,10 @@ impl<'a> Forwarding<'a> {
         if let Some(limit) = plan.timeouts.response.filter(|_| down.tunnel == super::sanitize::Tunnel::None) {
             self.flow.limit(Deadline { at: since + limit, kind: DeadlineKind::Response });
         }
+        if let Some(idle) = plan.timeouts.per_try_idle {
+            self.flow.set_idle(Some(self.flow.idle().map_or(idle, |present| present.min(idle))));
+            self.flow.touch();
+        }
         let switched = upgrade::accept(&mut response, &down, facts.protocol);
         let status = response.status();
         let trailers_to_http1 = record.version() == Version::HTTP_11 && facts.protocol == HttpProtocol::Http2;
@@ -562,7 +566,8 @@ impl Source {
 fn frame(parts: &mut Parts, body: &Incoming) {
     if body.is_end_stream() {
         parts.headers.remove(header::TRANSFER_ENCODING);
-    } else if !parts.headers.contains_key(header::CONTENT_LENGTH) && !parts.headers.contains_key(header::TRANSFER_ENCODING)
+    } else if !parts.headers.contains_key(header::CONTENT_LENGTH)
+        && !parts.headers.contains_key(header::TRANSFER_ENCODING)
     {
         // hyper would take a GET without this for one without a body.
         parts.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));

@@ -210,7 +210,7 @@ async fn http1(io: Io, prefix: Bytes, conn: &Rc<Connection>, signal: &drain::Sig
     if config.max_header_count != 100 {
         builder.max_headers(config.max_header_count as usize);
     }
-    let wire = Wire::http1(io, prefix, conn.wire.clone());
+    let wire = Wire::http1(io, prefix, conn.wire.clone(), config.http1.trailers);
     let service = {
         let conn = conn.clone();
         service_fn(move |request| handle(conn.clone(), request))

@@ -11,7 +11,10 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::time::Sleep;
 
 use super::{flow::Flow, headers, retry::Rules};
-use crate::ir::{http::ConnectionManager, route::Forward};
+use crate::ir::{
+    http::{ConnectionManager, Router},
+    route::Forward,
+};
 
 #[cfg(test)]
 #[path = "timeouts_tests.rs"]
@@ -27,6 +30,8 @@ pub struct Timeouts {
     /// For the whole response over all tries, from the end of the request.
     pub response: Option<Duration>,
     pub per_try: Option<Duration>,
+    /// Without a byte in either direction, of one try.
+    pub per_try_idle: Option<Duration>,
     /// For the request to arrive, from its first byte.
     pub request: Option<Duration>,
     /// For the whole stream.
@@ -40,7 +45,7 @@ impl Timeouts {
         route: &Forward,
         rules: Option<&Rules>,
         request: (&mut HeaderMap, bool),
-        obey_headers: bool,
+        router: Option<&Router>,
     ) -> Self {
         let (headers, grpc) = request;
         let mut response = route.timeout;
@@ -51,7 +56,13 @@ impl Timeouts {
                 (asked, max) => asked.or(max),
             };
         }
-        if obey_headers && let Some(asked) = headers::millis(headers, RQ_TIMEOUT) {
+        let suppressed = router.is_some_and(|r| r.suppress_envoy_headers);
+        let expected =
+            headers::millis(headers, EXPECTED).filter(|_| router.is_some_and(|r| r.respect_expected_rq_timeout));
+        if let Some(expected) = expected {
+            // The proxy before us said how long it will wait.
+            response = Some(expected).filter(|t| !t.is_zero());
+        } else if !suppressed && let Some(asked) = headers::millis(headers, RQ_TIMEOUT) {
             response = Some(asked).filter(|t| !t.is_zero());
         }
         let mut per_try = rules.and_then(|r| r.per_try_timeout);
@@ -62,7 +73,8 @@ impl Timeouts {
             headers.remove(name);
         }
         let stream = route.max_stream_duration.unwrap_or(hcm.max_stream_duration);
-        Self { response, per_try, request: hcm.request_timeout, stream }
+        let per_try_idle = rules.and_then(|r| r.per_try_idle_timeout);
+        Self { response, per_try, per_try_idle, request: hcm.request_timeout, stream }
     }
 
     /// Tells the upstream how long its answer is waited for.
@@ -74,7 +86,11 @@ impl Timeouts {
             headers::insert_number(headers, EXPECTED, millis);
         }
         if grpc && route.grpc_timeout_max.is_some() {
-            let text = if millis < 100_000_000 { format!("{millis}m") } else { format!("{}S", (millis / 1000).min(99_999_999)) };
+            let text = if millis < 100_000_000 {
+                format!("{millis}m")
+            } else {
+                format!("{}S", (millis / 1000).min(99_999_999))
+            };
             if let Ok(value) = HeaderValue::from_str(&text) {
                 headers.insert(GRPC_TIMEOUT, value);
             }
@@ -108,10 +124,16 @@ pub enum Expired {
     Request,
     Stream,
     Idle,
+    PerTryIdle,
 }
 
 /// Waits for `work`, but not beyond any limit.
-pub async fn within<F: Future>(timeouts: &Timeouts, flow: &Flow, try_started: Instant, work: F) -> Result<F::Output, Expired> {
+pub async fn within<F: Future>(
+    timeouts: &Timeouts,
+    flow: &Flow,
+    try_started: Instant,
+    work: F,
+) -> Result<F::Output, Expired> {
     let mut work = pin!(work);
     let mut timer = pin!(None::<Sleep>);
     poll_fn(move |cx| {
@@ -154,6 +176,7 @@ fn next(timeouts: &Timeouts, flow: &Flow, try_started: Instant) -> Option<(Insta
     }
     consider(timeouts.stream.map(|t| started + t), Expired::Stream);
     consider(flow.idle_at(), Expired::Idle);
+    consider(timeouts.per_try_idle.map(|t| flow.last_activity().max(try_started) + t), Expired::PerTryIdle);
     first
 }
 

@@ -1,11 +1,12 @@
 use super::*;
 
 fn refused(text: &str) -> bool {
-    let whole = !Scan::default().feed(text.as_bytes());
+    let whole = !Scan::default().feed(text.as_bytes(), &mut Ends::new());
     // However it is cut, the verdict is the same.
     for cut in 1..text.len() {
         let mut scan = Scan::default();
-        let pieces = !(scan.feed(&text.as_bytes()[..cut]) && scan.feed(&text.as_bytes()[cut..]));
+        let pieces = !(scan.feed(&text.as_bytes()[..cut], &mut Ends::new())
+            && scan.feed(&text.as_bytes()[cut..], &mut Ends::new()));
         assert_eq!(whole, pieces, "cut at {cut} of {text:?}");
     }
     whole
@@ -66,4 +67,27 @@ async fn the_preface_tells_http2() {
         io.read_to_end(&mut seen).await.unwrap();
         assert_eq!((verdict, String::from_utf8(seen).unwrap()), (is_http2, pieces.concat()));
     }
+}
+
+#[test]
+fn a_te_is_added_to_heads_without_one() {
+    let added = |text: &str, capacity: usize| {
+        let mut memory = vec![0; capacity];
+        let mut buf = ReadBuf::new(&mut memory);
+        buf.put_slice(b"##");
+        buf.put_slice(text.as_bytes());
+        let mut ends = Ends::new();
+        assert!(Scan::default().feed(text.as_bytes(), &mut ends));
+        add_te(&mut buf, 2, &ends);
+        String::from_utf8(buf.filled()[2..].to_vec()).unwrap()
+    };
+    assert_eq!(added("GET / HTTP/1.1\r\nA: b\r\n\r\n", 99), "GET / HTTP/1.1\r\nA: b\r\nte: tRAILERS\r\n\r\n");
+    assert_eq!(
+        added("GET / HTTP/1.1\r\n\r\nPUT / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc", 199),
+        "GET / HTTP/1.1\r\nte: tRAILERS\r\n\r\nPUT / HTTP/1.1\r\nContent-Length: 3\r\nte: tRAILERS\r\n\r\nabc"
+    );
+    for same in ["GET / HTTP/1.1\r\nTE: x\r\n\r\n", "GET / HTTP/1.1\r\nUpgrade: x\r\n\r\n", "GET / HTTP/1.1\r\nA: b"] {
+        assert_eq!(added(same, 99), same);
+    }
+    assert_eq!(added("GET / HTTP/1.1\r\n\r\n", 22), "GET / HTTP/1.1\r\n\r\n", "no room");
 }

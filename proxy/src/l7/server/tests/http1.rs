@@ -226,3 +226,23 @@ fn rewrites_and_header_mutations_apply() {
         assert_eq!(header(&head, "x-none"), None, "empty values are left out");
     });
 }
+
+#[test]
+fn trailers_reach_clients_that_did_not_ask_in_so_many_words() {
+    run(async {
+        let (proxy, upstream) = pair(|_| {}).await;
+        let mut client = proxy.connect().await;
+        client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        let mut server = upstream.accept().await;
+        let head = server.head().await;
+        assert_eq!(header(&head, "te"), None, "the upstream hears nothing of it: {head}");
+        server
+            .send(
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-End\r\n\r\n\
+                 2\r\nhi\r\n0\r\nX-End: yes\r\n\r\n",
+            )
+            .await;
+        client.head().await;
+        assert_eq!(client.until("x-end: yes\r\n\r\n").await, "2\r\nhi\r\n0\r\nx-end: yes\r\n\r\n");
+    });
+}
