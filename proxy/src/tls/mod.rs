@@ -5,10 +5,20 @@
 //! resumed under rules other than those it was established under.
 
 pub mod client;
+mod context;
+mod crypto;
 pub mod error;
+pub mod files;
+mod material;
+mod names;
+mod peer;
 pub mod secrets;
 pub mod server;
 pub mod spiffe;
+mod verify;
+
+#[cfg(test)]
+pub(crate) mod testing;
 
 pub use client::{ClientContext, ClientOptions};
 pub use error::{HandshakeError, HandshakeErrorKind, TlsError};
