@@ -381,3 +381,6 @@ impl AsRef<Name> for Cluster {
         &self.config.name
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,6 +11,8 @@ pub mod dns;
 pub mod endpoint;
 pub mod lb;
 mod original_dst;
+#[cfg(test)]
+pub(crate) mod testing;
 mod transport;
 
 pub use cluster::{Cluster, Deps, Member, PickContext, PickError};
