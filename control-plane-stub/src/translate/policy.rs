@@ -24,7 +24,9 @@ pub(super) enum Carries {
 impl Carries {
     pub(super) fn of(target: &Target<'_>, variant: Variant, policy: &TrafficPolicy) -> Self {
         let upgrade = policy.connection_pool.as_ref().and_then(|pool| pool.http.h2_upgrade_policy);
+        let as_client = policy.connection_pool.as_ref().is_some_and(|pool| pool.http.use_client_protocol);
         match class(target.service, target.port) {
+            Class::Http if as_client => Self::Http,
             Class::Tcp | Class::Tls => Self::Tcp,
             Class::Auto if variant == Variant::Tcp => Self::Tcp,
             Class::Http | Class::Auto if upgrade == Some(H2Upgrade::Upgrade) => Self::Http2,
