@@ -1,0 +1,413 @@
+//! The protocol of one ADS stream without its I/O: requests and worlds go in, pushes come out.
+//!
+//! Owns ordering: CDS, EDS, LDS, RDS, secrets; clusters and endpoints that are gone are taken away last, once the
+//! client has accepted the listeners and routes that no longer use them (make before break). Nothing is queued:
+//! [`Session::next`] compares what the client has with the latest world, so a slow client skips what lies between.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use outrigger_wire::pb::envoy::{
+    config::cluster::v3::Cluster,
+    service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest},
+};
+use prost::Message;
+use tonic::Status;
+
+use super::{
+    source::{Set, Snapshot, Versioned},
+    subscription::{Held, Reply, Standing, Subscription},
+    types::TypeUrl,
+};
+
+/// Resource types one stream may ask for.
+const MAX_TYPES: usize = 32;
+/// Names one subscription may hold.
+pub const MAX_NAMES: usize = 100_000;
+/// Longest resource name.
+const MAX_NAME: usize = 2048;
+/// Removals wait this long for a client that never acknowledges.
+const REMOVAL_PATIENCE: Duration = Duration::from_secs(5);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Variant {
+    Sotw,
+    Delta,
+}
+
+/// One response, in neither variant's clothes yet.
+#[derive(Debug, PartialEq)]
+pub struct Push {
+    pub kind: TypeUrl,
+    pub nonce: String,
+    /// Version of all the client holds after it.
+    pub version: String,
+    pub resources: Vec<(String, Versioned)>,
+    /// Delta only.
+    pub removed: Vec<String>,
+    /// How many resources the client holds after it.
+    pub held: usize,
+}
+
+/// What a request told us besides its subscription.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Told {
+    pub kind: TypeUrl,
+    pub acked: Option<String>,
+    pub nacked: Option<(String, String)>,
+    pub stale: bool,
+}
+
+pub struct Session {
+    variant: Variant,
+    snapshot: Option<Arc<Snapshot>>,
+    secrets: Set,
+    subscriptions: BTreeMap<TypeUrl, Subscription>,
+    /// EDS names whose clusters were pushed: Envoy holds a changed cluster back until its endpoints come (again).
+    warming: BTreeSet<String>,
+    /// Since when removals are due.
+    removals_since: Option<Instant>,
+    nonces: u64,
+}
+
+impl Session {
+    pub fn new(variant: Variant) -> Self {
+        Self {
+            variant,
+            snapshot: None,
+            secrets: Set::new(),
+            subscriptions: BTreeMap::new(),
+            warming: BTreeSet::new(),
+            removals_since: None,
+            nonces: 0,
+        }
+    }
+
+    /// Puts the latest world in place.
+    pub fn set_world(&mut self, snapshot: Arc<Snapshot>) {
+        self.snapshot = Some(snapshot);
+        self.removals_since = None;
+        for (kind, subscription) in &mut self.subscriptions {
+            subscription.dirty |= *kind != TypeUrl::Secret;
+        }
+    }
+
+    /// Puts the stream's secrets in place.
+    pub fn set_secrets(&mut self, secrets: Set) {
+        self.secrets = secrets;
+        if let Some(subscription) = self.subscriptions.get_mut(&TypeUrl::Secret) {
+            subscription.dirty = true;
+        }
+    }
+
+    /// The generation served, 0 before the first.
+    pub fn generation(&self) -> u64 {
+        self.snapshot.as_ref().map_or(0, |s| s.generation)
+    }
+
+    /// Does the client ask for the secret `name`?
+    pub fn wants_secret(&self, name: &str) -> bool {
+        self.subscriptions.get(&TypeUrl::Secret).is_some_and(|s| s.names.contains(name))
+    }
+
+    /// Has everything the latest world asks for been sent?
+    pub fn is_settled(&self) -> bool {
+        self.snapshot.is_some() && self.removals_since.is_none() && self.subscriptions.values().all(|s| !s.dirty)
+    }
+
+    /// Is an answer to a response of `kind` outstanding, and does a refusal stand?
+    pub fn standing(&self, kind: &TypeUrl) -> (bool, bool) {
+        let standing = self.subscriptions.get(kind).map_or(Standing::Accepted, Subscription::standing);
+        (standing == Standing::Waiting, self.subscriptions.get(kind).is_some_and(Subscription::is_refused))
+    }
+
+    /// Takes in a SotW request.
+    pub fn accept_sotw(&mut self, request: &DiscoveryRequest) -> Result<Told, Status> {
+        let names = request.resource_names.iter().map(String::as_str);
+        let (kind, first, subscription) = self.subscription(&request.type_url, names.clone())?;
+        let reply = if first {
+            Reply::None
+        } else {
+            subscription.reply(&request.response_nonce, request.error_detail.is_some(), true)
+        };
+        let error = request.error_detail.as_ref().map(|e| e.message.as_str());
+        // A request that answers an outdated response is outdated itself; the client repeats its names with the
+        // answer to the newest. The newest nonce once more, though, is a plain change of subscription.
+        if !first && !request.response_nonce.is_empty() && request.response_nonce != subscription.nonce {
+            return Ok(told(kind, reply, error));
+        }
+        let star = request.resource_names.iter().any(|n| n == "*");
+        let before = (subscription.wildcard, std::mem::take(&mut subscription.names));
+        subscription.names = request.resource_names.iter().filter(|n| *n != "*").cloned().collect();
+        subscription.named_once |= !request.resource_names.is_empty();
+        subscription.wildcard = star || (kind.is_full_state() && !subscription.named_once);
+        let grew = (subscription.wildcard && !before.0) || !subscription.names.is_subset(&before.1);
+        subscription.retain_wanted();
+        if first || grew || reply == Reply::None {
+            subscription.owed = true;
+            subscription.dirty = true;
+        }
+        let reply = if reply == Reply::Stale { Reply::None } else { reply };
+        Ok(told(kind, reply, error))
+    }
+
+    /// Takes in a delta request.
+    pub fn accept_delta(&mut self, request: &DeltaDiscoveryRequest) -> Result<Told, Status> {
+        let names = request
+            .resource_names_subscribe
+            .iter()
+            .chain(&request.resource_names_unsubscribe)
+            .chain(request.initial_resource_versions.keys());
+        let (kind, first, subscription) = self.subscription(&request.type_url, names.map(String::as_str))?;
+        let reply = subscription.reply(&request.response_nonce, request.error_detail.is_some(), false);
+        if first {
+            let versions = &request.initial_resource_versions;
+            subscription.sent.extend(
+                versions.iter().map(|(n, v)| (n.clone(), Held { version: v.as_str().into(), body: None })),
+            );
+            subscription.wildcard = request.resource_names_subscribe.is_empty() && kind.is_full_state();
+            subscription.owed = true;
+        }
+        for name in &request.resource_names_subscribe {
+            if name == "*" {
+                subscription.owed |= !subscription.wildcard;
+                subscription.wildcard = true;
+                continue;
+            }
+            subscription.names.insert(name.clone());
+            subscription.known_absent.remove(name);
+            // Asking again for what one has means: send it again. Not so the names a new stream begins with.
+            if !first && subscription.sent.contains_key(name) {
+                subscription.resend.insert(name.clone());
+            }
+        }
+        for name in &request.resource_names_unsubscribe {
+            if name == "*" {
+                subscription.wildcard = false;
+                continue;
+            }
+            if subscription.names.remove(name) || !subscription.wildcard {
+                subscription.forget(name);
+            }
+            // Still covered by the wildcard: the client has dropped it and must hear of it again.
+            if subscription.wildcard {
+                subscription.sent.insert(name.clone(), Held { version: "".into(), body: None });
+            }
+        }
+        if subscription.names.len() > MAX_NAMES {
+            return Err(too_many());
+        }
+        subscription.retain_wanted();
+        let changed =
+            !request.resource_names_subscribe.is_empty() || !request.resource_names_unsubscribe.is_empty() || first;
+        subscription.dirty |= changed;
+        if first && kind == TypeUrl::Endpoints {
+            let warm: Vec<String> = self.warming.iter().cloned().collect();
+            if let Some(subscription) = self.subscriptions.get_mut(&kind) {
+                subscription.resend.extend(warm.into_iter().filter(|name| subscription.names.contains(name)));
+            }
+        }
+        Ok(told(kind, reply, request.error_detail.as_ref().map(|e| e.message.as_str())))
+    }
+
+    /// Finds or makes the subscription and checks the request's size.
+    fn subscription<'a>(
+        &mut self,
+        url: &str,
+        names: impl Iterator<Item = &'a str>,
+    ) -> Result<(TypeUrl, bool, &mut Subscription), Status> {
+        let kind = TypeUrl::parse(url).ok_or_else(|| Status::invalid_argument("type_url is missing or too long"))?;
+        let mut count = 0;
+        for name in names {
+            count += 1;
+            if name.is_empty() || name.len() > MAX_NAME {
+                return Err(Status::invalid_argument(format!("a resource name must have 1 to {MAX_NAME} bytes")));
+            }
+        }
+        if count > MAX_NAMES {
+            return Err(too_many());
+        }
+        let first = !self.subscriptions.contains_key(&kind);
+        if first && self.subscriptions.len() >= MAX_TYPES {
+            return Err(Status::resource_exhausted("too many resource types on one stream"));
+        }
+        let subscription = self.subscriptions.entry(kind.clone()).or_default();
+        Ok((kind, first, subscription))
+    }
+
+    /// The next response due, if any. Call again until it returns `None`.
+    pub fn next(&mut self, now: Instant) -> Option<Push> {
+        let snapshot = self.snapshot.clone();
+        let due: Vec<TypeUrl> = self.subscriptions.iter().filter(|(_, s)| s.dirty).map(|(k, _)| k.clone()).collect();
+        for kind in due {
+            let push = match &snapshot {
+                Some(snapshot) => self.push(&kind, snapshot.set(&kind)),
+                // Before the first world only secrets can be given; an empty answer would take everything away.
+                None if kind == TypeUrl::Secret => self.push(&kind, &Set::new()),
+                None => None,
+            };
+            if push.is_some() {
+                return push;
+            }
+        }
+        self.remove(snapshot.as_ref()?, now)
+    }
+
+    /// When [`Self::next`] may have something although nothing happened.
+    pub fn wake_at(&self, now: Instant) -> Option<Instant> {
+        self.removals_since.map(|since| since + REMOVAL_PATIENCE).filter(|at| *at > now)
+    }
+
+    /// Additions and changes of one type; for LDS and RDS removals too.
+    fn push(&mut self, kind: &TypeUrl, world: &Set) -> Option<Push> {
+        let set = if *kind == TypeUrl::Secret { &self.secrets } else { world };
+        let subscription = self.subscriptions.get_mut(kind)?;
+        subscription.dirty = false;
+        let difference = subscription.difference(set);
+        let late = matches!(kind, TypeUrl::Cluster | TypeUrl::Endpoints);
+        // With nothing left to wait for, what is gone needs no second response.
+        let quiet = difference.changed.is_empty() && !subscription.owed;
+        let (mut resources, mut removed) = (Vec::new(), Vec::new());
+        match self.variant {
+            Variant::Delta => {
+                removed.clone_from(&difference.absent);
+                if !late {
+                    removed.extend(difference.gone.iter().cloned());
+                }
+                if quiet && removed.is_empty() {
+                    return None;
+                }
+                resources = difference.changed;
+            }
+            Variant::Sotw => {
+                // Only CDS and LDS responses are the full state: elsewhere absence says nothing.
+                let shrunk = *kind == TypeUrl::Listener && !difference.gone.is_empty();
+                if !kind.is_full_state() {
+                    difference.gone.iter().for_each(|name| subscription.forget(name));
+                }
+                if quiet && !shrunk {
+                    return None;
+                }
+                resources = subscription.wanted(set);
+                if late && kind.is_full_state() {
+                    // Clusters that are gone stay in this response; the one without them comes last.
+                    for name in &difference.gone {
+                        if let Some(Held { version, body: Some(body) }) = subscription.sent.get(name) {
+                            let held = Versioned { version: Arc::clone(version), body: Arc::clone(body) };
+                            resources.push((name.clone(), held));
+                        }
+                    }
+                }
+            }
+        }
+        if *kind == TypeUrl::Cluster {
+            self.warm(&resources);
+        } else if *kind == TypeUrl::Endpoints {
+            self.warming.clear();
+        }
+        self.send(kind, resources, removed)
+    }
+
+    /// Notes which endpoints must follow the clusters about to be pushed.
+    fn warm(&mut self, clusters: &[(String, Versioned)]) {
+        let sent = self.subscriptions.get(&TypeUrl::Cluster).map(|s| &s.sent);
+        let mut names = Vec::new();
+        for (name, versioned) in clusters {
+            let same = sent.and_then(|s| s.get(name)).is_some_and(|held| held.version == versioned.version);
+            if let (false, Ok(cluster)) = (same, Cluster::decode(versioned.body.value.as_slice()))
+                && let Some(eds) = cluster.eds_cluster_config
+            {
+                names.push(if eds.service_name.is_empty() { name.clone() } else { eds.service_name });
+            }
+        }
+        if let Some(endpoints) = self.subscriptions.get_mut(&TypeUrl::Endpoints) {
+            for name in names.iter().filter(|name| endpoints.wants(name)) {
+                endpoints.resend.insert(name.clone());
+                endpoints.dirty = true;
+            }
+        }
+        self.warming.extend(names);
+    }
+
+    /// Clusters, then endpoints, that are gone.
+    fn remove(&mut self, snapshot: &Snapshot, now: Instant) -> Option<Push> {
+        let gone = |session: &Self, kind: &TypeUrl| {
+            session.subscriptions.get(kind).map(|s| s.difference(snapshot.set(kind)).gone).unwrap_or_default()
+        };
+        let clusters = gone(self, &TypeUrl::Cluster);
+        let endpoints = gone(self, &TypeUrl::Endpoints);
+        if clusters.is_empty() && endpoints.is_empty() {
+            self.removals_since = None;
+            return None;
+        }
+        let since = *self.removals_since.get_or_insert(now);
+        let standing = |kind| self.subscriptions.get(&kind).map_or(Standing::Accepted, Subscription::standing);
+        let users = [standing(TypeUrl::Listener), standing(TypeUrl::Route)];
+        // Refused routes still point at the old clusters; only a newer world can settle that.
+        if users.contains(&Standing::Refused)
+            || (users.contains(&Standing::Waiting) && now < since + REMOVAL_PATIENCE)
+        {
+            return None;
+        }
+        let (kind, names) =
+            if clusters.is_empty() { (TypeUrl::Endpoints, endpoints) } else { (TypeUrl::Cluster, clusters) };
+        let subscription = self.subscriptions.get_mut(&kind)?;
+        names.iter().for_each(|name| subscription.forget(name));
+        match self.variant {
+            Variant::Delta => {
+                // A name asked for explicitly is now known to be absent.
+                subscription.known_absent.extend(names.iter().filter(|n| subscription.names.contains(*n)).cloned());
+                self.send(&kind, Vec::new(), names)
+            }
+            Variant::Sotw => {
+                let resources = subscription.wanted(snapshot.set(&kind));
+                self.send(&kind, resources, Vec::new())
+            }
+        }
+    }
+
+    fn send(&mut self, kind: &TypeUrl, resources: Vec<(String, Versioned)>, removed: Vec<String>) -> Option<Push> {
+        let subscription = self.subscriptions.get_mut(kind)?;
+        for (name, versioned) in &resources {
+            let held = Held { version: Arc::clone(&versioned.version), body: Some(Arc::clone(&versioned.body)) };
+            subscription.sent.insert(name.clone(), held);
+            subscription.known_absent.remove(name);
+        }
+        subscription.resend.clear();
+        for name in &removed {
+            subscription.forget(name);
+            if subscription.names.contains(name) {
+                subscription.known_absent.insert(name.clone());
+            }
+        }
+        if self.variant == Variant::Sotw && *kind == TypeUrl::Listener {
+            let now_held: BTreeSet<&String> = resources.iter().map(|(name, _)| name).collect();
+            subscription.sent.retain(|name, _| now_held.contains(name));
+        }
+        self.nonces += 1;
+        let nonce = format!("{:x}", self.nonces);
+        let version = subscription.version();
+        let names = resources.iter().map(|(name, _)| name).chain(&removed).cloned().collect();
+        subscription.responded(nonce.clone(), version.clone(), names);
+        let held = subscription.sent.len();
+        Some(Push { kind: kind.clone(), nonce, version, resources, removed, held })
+    }
+}
+
+fn told(kind: TypeUrl, reply: Reply, error: Option<&str>) -> Told {
+    let mut told = Told { kind, acked: None, nacked: None, stale: false };
+    match reply {
+        Reply::Ack(version) => told.acked = Some(version),
+        Reply::Nack(version) => told.nacked = Some((version, error.unwrap_or_default().to_owned())),
+        Reply::Stale => told.stale = true,
+        Reply::None => {}
+    }
+    told
+}
+
+fn too_many() -> Status {
+    Status::resource_exhausted(format!("more than {MAX_NAMES} resource names in one subscription"))
+}
