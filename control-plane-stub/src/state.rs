@@ -68,7 +68,7 @@ impl StateDir {
         let path = self.file(name);
         let at = |source| Error::Io { path: path.clone(), source };
         // O_NOFOLLOW: a link would move the secret out of the directory whose permissions were checked.
-        let mut file = match OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(&path) {
+        let file = match OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(&path) {
             Ok(file) => file,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(at(e)),
@@ -81,7 +81,7 @@ impl StateDir {
             return Err(Error::Corrupt { path, reason: format!("larger than {MAX_FILE} bytes") });
         }
         let mut text = String::new();
-        file.by_ref().take(MAX_FILE).read_to_string(&mut text).map_err(at)?;
+        file.take(MAX_FILE).read_to_string(&mut text).map_err(at)?;
         Ok(Some(text))
     }
 

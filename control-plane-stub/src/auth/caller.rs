@@ -121,9 +121,12 @@ mod tests {
     #[test]
     fn tokens_are_for_tls_or_loopback() {
         let (_dir, auth, metadata, now) = setup();
-        for (peer, tls, fine) in
-            [("10.0.0.1:1", true, true), ("10.0.0.1:1", false, false), ("127.0.0.1:1", false, true), ("[::ffff:127.0.0.1]:1", false, true)]
-        {
+        for (peer, tls, fine) in [
+            ("10.0.0.1:1", true, true),
+            ("10.0.0.1:1", false, false),
+            ("127.0.0.1:1", false, true),
+            ("[::ffff:127.0.0.1]:1", false, true),
+        ] {
             assert_eq!(auth.authenticate(&connection(peer, tls), &metadata, now).is_ok(), fine, "{peer} {tls}");
         }
     }

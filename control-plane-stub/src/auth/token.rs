@@ -74,12 +74,12 @@ impl Tokens {
                 state.create_once(KEY_FILE, &B64.encode(key), 0o600)?
             }
         };
-        let key = B64.decode(text.trim()).ok().filter(|key| key.len() == KEY_BYTES).ok_or_else(|| {
-            StateError::Corrupt {
+        let key =
+            B64.decode(text.trim()).ok().filter(|key| key.len() == KEY_BYTES).ok_or_else(|| StateError::Corrupt {
                 path: state.file(KEY_FILE),
-                reason: "not a token key; delete it to make a new one (every token minted so far becomes invalid)".into(),
-            }
-        })?;
+                reason: "not a token key; delete it to make a new one (every token minted so far becomes invalid)"
+                    .into(),
+            })?;
         Ok(Self { key: hmac::Key::new(hmac::HMAC_SHA256, &key), trust_domain: trust_domain.to_owned() })
     }
 

@@ -201,8 +201,7 @@ impl Authority {
         match names {
             Names::Workload(identity) => {
                 let uri = identity.uri();
-                params.subject_alt_names =
-                    vec![SanType::URI(uri.as_str().try_into().map_err(|_| bad_name(&uri))?)];
+                params.subject_alt_names = vec![SanType::URI(uri.as_str().try_into().map_err(|_| bad_name(&uri))?)];
                 params.extended_key_usages =
                     vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
             }

@@ -53,11 +53,8 @@ impl CertificateService {
             .ok_or_else(|| Status::unauthenticated("certificates need a bearer token or a client certificate"))?;
         let message = request.get_ref();
         refuse_unsupported(message.metadata.as_ref())?;
-        let allowed = self
-            .limiter
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .allow(&caller.identity, Instant::now());
+        let allowed =
+            self.limiter.lock().unwrap_or_else(PoisonError::into_inner).allow(&caller.identity, Instant::now());
         if !allowed {
             return Err(Status::resource_exhausted(format!("too many certificate requests from {}", caller.identity)));
         }

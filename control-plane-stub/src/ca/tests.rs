@@ -72,7 +72,8 @@ fn validity_is_the_smaller_of_wanted_and_allowed() {
     let (_dir, _, authority) = authority();
     let (csr, _) = csr(&[]);
     let now = SystemTime::now();
-    let life = |wanted| authority.sign_csr(&csr, &identity(), wanted, now).unwrap().not_after.duration_since(now).unwrap();
+    let life =
+        |wanted| authority.sign_csr(&csr, &identity(), wanted, now).unwrap().not_after.duration_since(now).unwrap();
     assert_eq!(life(None), DAY);
     assert_eq!(life(Some(Duration::from_secs(600))), Duration::from_secs(600));
     assert_eq!(life(Some(Duration::from_secs(u64::MAX >> 2))), DAY);

@@ -1,6 +1,10 @@
 //! `outriggerctl token`: mints a bearer token with the key in the state directory.
 
-use std::{path::PathBuf, process::ExitCode, time::{Duration, SystemTime}};
+use std::{
+    path::PathBuf,
+    process::ExitCode,
+    time::{Duration, SystemTime},
+};
 
 use anyhow::{Context, ensure};
 use clap::Args;

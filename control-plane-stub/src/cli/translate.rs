@@ -1,11 +1,6 @@
 //! `outriggerctl translate DIR`: the xDS one workload would get, as JSON or YAML.
 
-use std::{
-    collections::BTreeMap,
-    net::IpAddr,
-    path::PathBuf,
-    process::ExitCode,
-};
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, process::ExitCode};
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};

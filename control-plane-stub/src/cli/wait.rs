@@ -75,14 +75,18 @@ async fn wait(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 
 fn judge(report: &Report, content: Option<&str>, proxies: usize) -> Stand {
     if !report.problems.is_empty() {
-        let lines = report.problems.iter().map(|p| format!("{}: document {}: {}: {}", p.file, p.document, p.path, p.reason));
+        let lines =
+            report.problems.iter().map(|p| format!("{}: document {}: {}: {}", p.file, p.document, p.path, p.reason));
         return Stand::Never(lines.collect());
     }
     if report.version == 0 || report.served != report.observed {
         return Stand::Behind(vec!["the control plane has not loaded the directory yet".into()]);
     }
     if let Some(content) = content.filter(|content| *content != report.served) {
-        return Stand::Behind(vec![format!("the directory holds {content}, the control plane serves {}", report.served)]);
+        return Stand::Behind(vec![format!(
+            "the directory holds {content}, the control plane serves {}",
+            report.served
+        )]);
     }
     let connected = report.proxies.len();
     if connected < proxies {

@@ -6,6 +6,7 @@
 mod ads;
 mod listen;
 pub mod node;
+mod requests;
 mod secrets;
 mod session;
 pub mod source;
@@ -156,15 +157,23 @@ impl Server {
         let tls = TlsAcceptor::from(Arc::new(certificate.config()?));
         let plain = grpc(&shared, acceptor(None), xds);
         let secure = grpc(&shared, acceptor(Some(tls)), xds_tls);
-        let pages = crate::status::http::serve(
-            status,
-            Arc::clone(&shared.status),
-            rescan,
-            shared.shutdown.clone(),
-        );
+        let pages = crate::status::http::serve(status, Arc::clone(&shared.status), rescan, shared.shutdown.clone());
         let rotation = certificate.rotate(shared.shutdown.clone());
         let stop = shared.shutdown.clone();
-        let serving = async { tokio::try_join!(plain, secure, async { pages.await; Ok(()) }, async { rotation.await; Ok(()) }) };
+        let serving = async {
+            tokio::try_join!(
+                plain,
+                secure,
+                async {
+                    pages.await;
+                    Ok(())
+                },
+                async {
+                    rotation.await;
+                    Ok(())
+                }
+            )
+        };
         let signal = async {
             shutdown.cancelled().await;
             stop.cancel();
@@ -187,8 +196,7 @@ async fn grpc(shared: &Arc<Shared>, acceptor: Acceptor, listener: TcpListener) -
         shared.authenticator.clone(),
         Arc::clone(&shared.metrics),
     );
-    let certificates =
-        IstioCertificateServiceServer::new(certificates).max_decoding_message_size(MAX_CSR_REQUEST);
+    let certificates = IstioCertificateServiceServer::new(certificates).max_decoding_message_size(MAX_CSR_REQUEST);
     let shutdown = shared.shutdown.clone();
     tonic::transport::Server::builder()
         .max_concurrent_streams(STREAMS_PER_CONNECTION)

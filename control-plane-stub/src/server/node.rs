@@ -3,10 +3,7 @@
 //! Invariant: namespace and service account of an authenticated client are those of its identity; a node that claims
 //! others is refused.
 
-use std::{
-    collections::BTreeMap,
-    net::IpAddr,
-};
+use std::{collections::BTreeMap, net::IpAddr};
 
 use outrigger_wire::pb::{
     envoy::config::core::v3::Node as WireNode,

@@ -22,23 +22,23 @@ use crate::{
 };
 
 /// The workload's own certificate and key.
-pub const DEFAULT: &str = "default";
+pub(super) const DEFAULT: &str = "default";
 /// The mesh's trust anchor.
-pub const ROOTCA: &str = "ROOTCA";
+pub(super) const ROOTCA: &str = "ROOTCA";
 
-pub struct Secrets {
+pub(super) struct Secrets {
     authority: Arc<Authority>,
     identity: Option<Identity>,
     leaf: Option<KeyedLeaf>,
 }
 
 impl Secrets {
-    pub fn new(authority: Arc<Authority>, identity: Option<Identity>) -> Self {
+    pub(super) fn new(authority: Arc<Authority>, identity: Option<Identity>) -> Self {
         Self { authority, identity, leaf: None }
     }
 
     /// The secrets to serve; `default` is issued on first want and again once half of its life has passed.
-    pub fn set(&mut self, wants_default: bool, now: SystemTime) -> Result<Set, Status> {
+    pub(super) fn set(&mut self, wants_default: bool, now: SystemTime) -> Result<Set, Status> {
         let mut set = Set::new();
         set.insert(ROOTCA.to_owned(), version(pack_any(root(self.authority.root_pem()))));
         if wants_default {
@@ -63,7 +63,7 @@ impl Secrets {
     }
 
     /// When `default` must be replaced.
-    pub fn renew_at(&self) -> Option<SystemTime> {
+    pub(super) fn renew_at(&self) -> Option<SystemTime> {
         self.leaf.as_ref().map(KeyedLeaf::renew_at)
     }
 }
@@ -109,7 +109,7 @@ mod tests {
         let mut somebody = Secrets::new(authority, Some(identity));
         let first = somebody.set(true, now).unwrap();
         assert_eq!(somebody.set(true, now + hour / 4).unwrap(), first);
-        assert!(somebody.renew_at().unwrap() < now + hour / 2);
+        assert_eq!(somebody.renew_at(), Some(now + hour / 2));
         let second = somebody.set(true, now + hour / 2).unwrap();
         assert_ne!(second[DEFAULT].version, first[DEFAULT].version);
         assert_eq!(second[ROOTCA].version, first[ROOTCA].version);

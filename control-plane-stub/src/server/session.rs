@@ -10,37 +10,27 @@ use std::{
     time::{Duration, Instant},
 };
 
-use outrigger_wire::pb::envoy::{
-    config::cluster::v3::Cluster,
-    service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest},
-};
+use outrigger_wire::pb::envoy::config::cluster::v3::Cluster;
 use prost::Message;
-use tonic::Status;
 
 use super::{
     source::{Set, Snapshot, Versioned},
-    subscription::{Held, Reply, Standing, Subscription},
+    subscription::{Held, Standing, Subscription},
     types::TypeUrl,
 };
 
-/// Resource types one stream may ask for.
-const MAX_TYPES: usize = 32;
-/// Names one subscription may hold.
-pub const MAX_NAMES: usize = 100_000;
-/// Longest resource name.
-const MAX_NAME: usize = 2048;
 /// Removals wait this long for a client that never acknowledges.
 const REMOVAL_PATIENCE: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Variant {
+pub(super) enum Variant {
     Sotw,
     Delta,
 }
 
 /// One response, in neither variant's clothes yet.
 #[derive(Debug, PartialEq)]
-pub struct Push {
+pub(super) struct Push {
     pub kind: TypeUrl,
     pub nonce: String,
     /// Version of all the client holds after it.
@@ -52,29 +42,20 @@ pub struct Push {
     pub held: usize,
 }
 
-/// What a request told us besides its subscription.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Told {
-    pub kind: TypeUrl,
-    pub acked: Option<String>,
-    pub nacked: Option<(String, String)>,
-    pub stale: bool,
-}
-
-pub struct Session {
+pub(super) struct Session {
     variant: Variant,
     snapshot: Option<Arc<Snapshot>>,
     secrets: Set,
-    subscriptions: BTreeMap<TypeUrl, Subscription>,
+    pub(super) subscriptions: BTreeMap<TypeUrl, Subscription>,
     /// EDS names whose clusters were pushed: Envoy holds a changed cluster back until its endpoints come (again).
-    warming: BTreeSet<String>,
+    pub(super) warming: BTreeSet<String>,
     /// Since when removals are due.
     removals_since: Option<Instant>,
     nonces: u64,
 }
 
 impl Session {
-    pub fn new(variant: Variant) -> Self {
+    pub(super) fn new(variant: Variant) -> Self {
         Self {
             variant,
             snapshot: None,
@@ -87,7 +68,8 @@ impl Session {
     }
 
     /// Puts the latest world in place.
-    pub fn set_world(&mut self, snapshot: Arc<Snapshot>) {
+    pub(super) fn set_world(&mut self, snapshot: Arc<Snapshot>) {
+        self.warming.retain(|name| snapshot.set(&TypeUrl::Endpoints).contains_key(name));
         self.snapshot = Some(snapshot);
         self.removals_since = None;
         for (kind, subscription) in &mut self.subscriptions {
@@ -96,7 +78,7 @@ impl Session {
     }
 
     /// Puts the stream's secrets in place.
-    pub fn set_secrets(&mut self, secrets: Set) {
+    pub(super) fn set_secrets(&mut self, secrets: Set) {
         self.secrets = secrets;
         if let Some(subscription) = self.subscriptions.get_mut(&TypeUrl::Secret) {
             subscription.dirty = true;
@@ -104,142 +86,28 @@ impl Session {
     }
 
     /// The generation served, 0 before the first.
-    pub fn generation(&self) -> u64 {
+    pub(super) fn generation(&self) -> u64 {
         self.snapshot.as_ref().map_or(0, |s| s.generation)
     }
 
     /// Does the client ask for the secret `name`?
-    pub fn wants_secret(&self, name: &str) -> bool {
+    pub(super) fn wants_secret(&self, name: &str) -> bool {
         self.subscriptions.get(&TypeUrl::Secret).is_some_and(|s| s.names.contains(name))
     }
 
     /// Has everything the latest world asks for been sent?
-    pub fn is_settled(&self) -> bool {
+    pub(super) fn is_settled(&self) -> bool {
         self.snapshot.is_some() && self.removals_since.is_none() && self.subscriptions.values().all(|s| !s.dirty)
     }
 
     /// Is an answer to a response of `kind` outstanding, and does a refusal stand?
-    pub fn standing(&self, kind: &TypeUrl) -> (bool, bool) {
+    pub(super) fn standing(&self, kind: &TypeUrl) -> (bool, bool) {
         let standing = self.subscriptions.get(kind).map_or(Standing::Accepted, Subscription::standing);
         (standing == Standing::Waiting, self.subscriptions.get(kind).is_some_and(Subscription::is_refused))
     }
 
-    /// Takes in a SotW request.
-    pub fn accept_sotw(&mut self, request: &DiscoveryRequest) -> Result<Told, Status> {
-        let names = request.resource_names.iter().map(String::as_str);
-        let (kind, first, subscription) = self.subscription(&request.type_url, names.clone())?;
-        let reply = if first {
-            Reply::None
-        } else {
-            subscription.reply(&request.response_nonce, request.error_detail.is_some(), true)
-        };
-        let error = request.error_detail.as_ref().map(|e| e.message.as_str());
-        // A request that answers an outdated response is outdated itself; the client repeats its names with the
-        // answer to the newest. The newest nonce once more, though, is a plain change of subscription.
-        if !first && !request.response_nonce.is_empty() && request.response_nonce != subscription.nonce {
-            return Ok(told(kind, reply, error));
-        }
-        let star = request.resource_names.iter().any(|n| n == "*");
-        let before = (subscription.wildcard, std::mem::take(&mut subscription.names));
-        subscription.names = request.resource_names.iter().filter(|n| *n != "*").cloned().collect();
-        subscription.named_once |= !request.resource_names.is_empty();
-        subscription.wildcard = star || (kind.is_full_state() && !subscription.named_once);
-        let grew = (subscription.wildcard && !before.0) || !subscription.names.is_subset(&before.1);
-        subscription.retain_wanted();
-        if first || grew || reply == Reply::None {
-            subscription.owed = true;
-            subscription.dirty = true;
-        }
-        let reply = if reply == Reply::Stale { Reply::None } else { reply };
-        Ok(told(kind, reply, error))
-    }
-
-    /// Takes in a delta request.
-    pub fn accept_delta(&mut self, request: &DeltaDiscoveryRequest) -> Result<Told, Status> {
-        let names = request
-            .resource_names_subscribe
-            .iter()
-            .chain(&request.resource_names_unsubscribe)
-            .chain(request.initial_resource_versions.keys());
-        let (kind, first, subscription) = self.subscription(&request.type_url, names.map(String::as_str))?;
-        let reply = subscription.reply(&request.response_nonce, request.error_detail.is_some(), false);
-        if first {
-            let versions = &request.initial_resource_versions;
-            subscription.sent.extend(
-                versions.iter().map(|(n, v)| (n.clone(), Held { version: v.as_str().into(), body: None })),
-            );
-            subscription.wildcard = request.resource_names_subscribe.is_empty() && kind.is_full_state();
-            subscription.owed = true;
-        }
-        for name in &request.resource_names_subscribe {
-            if name == "*" {
-                subscription.owed |= !subscription.wildcard;
-                subscription.wildcard = true;
-                continue;
-            }
-            subscription.names.insert(name.clone());
-            subscription.known_absent.remove(name);
-            // Asking again for what one has means: send it again. Not so the names a new stream begins with.
-            if !first && subscription.sent.contains_key(name) {
-                subscription.resend.insert(name.clone());
-            }
-        }
-        for name in &request.resource_names_unsubscribe {
-            if name == "*" {
-                subscription.wildcard = false;
-                continue;
-            }
-            if subscription.names.remove(name) || !subscription.wildcard {
-                subscription.forget(name);
-            }
-            // Still covered by the wildcard: the client has dropped it and must hear of it again.
-            if subscription.wildcard {
-                subscription.sent.insert(name.clone(), Held { version: "".into(), body: None });
-            }
-        }
-        if subscription.names.len() > MAX_NAMES {
-            return Err(too_many());
-        }
-        subscription.retain_wanted();
-        let changed =
-            !request.resource_names_subscribe.is_empty() || !request.resource_names_unsubscribe.is_empty() || first;
-        subscription.dirty |= changed;
-        if first && kind == TypeUrl::Endpoints {
-            let warm: Vec<String> = self.warming.iter().cloned().collect();
-            if let Some(subscription) = self.subscriptions.get_mut(&kind) {
-                subscription.resend.extend(warm.into_iter().filter(|name| subscription.names.contains(name)));
-            }
-        }
-        Ok(told(kind, reply, request.error_detail.as_ref().map(|e| e.message.as_str())))
-    }
-
-    /// Finds or makes the subscription and checks the request's size.
-    fn subscription<'a>(
-        &mut self,
-        url: &str,
-        names: impl Iterator<Item = &'a str>,
-    ) -> Result<(TypeUrl, bool, &mut Subscription), Status> {
-        let kind = TypeUrl::parse(url).ok_or_else(|| Status::invalid_argument("type_url is missing or too long"))?;
-        let mut count = 0;
-        for name in names {
-            count += 1;
-            if name.is_empty() || name.len() > MAX_NAME {
-                return Err(Status::invalid_argument(format!("a resource name must have 1 to {MAX_NAME} bytes")));
-            }
-        }
-        if count > MAX_NAMES {
-            return Err(too_many());
-        }
-        let first = !self.subscriptions.contains_key(&kind);
-        if first && self.subscriptions.len() >= MAX_TYPES {
-            return Err(Status::resource_exhausted("too many resource types on one stream"));
-        }
-        let subscription = self.subscriptions.entry(kind.clone()).or_default();
-        Ok((kind, first, subscription))
-    }
-
     /// The next response due, if any. Call again until it returns `None`.
-    pub fn next(&mut self, now: Instant) -> Option<Push> {
+    pub(super) fn next(&mut self, now: Instant) -> Option<Push> {
         let snapshot = self.snapshot.clone();
         let due: Vec<TypeUrl> = self.subscriptions.iter().filter(|(_, s)| s.dirty).map(|(k, _)| k.clone()).collect();
         for kind in due {
@@ -257,7 +125,7 @@ impl Session {
     }
 
     /// When [`Self::next`] may have something although nothing happened.
-    pub fn wake_at(&self, now: Instant) -> Option<Instant> {
+    pub(super) fn wake_at(&self, now: Instant) -> Option<Instant> {
         self.removals_since.map(|since| since + REMOVAL_PATIENCE).filter(|at| *at > now)
     }
 
@@ -270,17 +138,16 @@ impl Session {
         let late = matches!(kind, TypeUrl::Cluster | TypeUrl::Endpoints);
         // With nothing left to wait for, what is gone needs no second response.
         let quiet = difference.changed.is_empty() && !subscription.owed;
-        let (mut resources, mut removed) = (Vec::new(), Vec::new());
-        match self.variant {
+        let (resources, removed) = match self.variant {
             Variant::Delta => {
-                removed.clone_from(&difference.absent);
+                let mut removed = difference.absent;
                 if !late {
-                    removed.extend(difference.gone.iter().cloned());
+                    removed.extend(difference.gone);
                 }
                 if quiet && removed.is_empty() {
                     return None;
                 }
-                resources = difference.changed;
+                (difference.changed, removed)
             }
             Variant::Sotw => {
                 // Only CDS and LDS responses are the full state: elsewhere absence says nothing.
@@ -291,8 +158,8 @@ impl Session {
                 if quiet && !shrunk {
                     return None;
                 }
-                resources = subscription.wanted(set);
-                if late && kind.is_full_state() {
+                let mut resources = subscription.wanted(set);
+                if *kind == TypeUrl::Cluster {
                     // Clusters that are gone stay in this response; the one without them comes last.
                     for name in &difference.gone {
                         if let Some(Held { version, body: Some(body) }) = subscription.sent.get(name) {
@@ -301,8 +168,9 @@ impl Session {
                         }
                     }
                 }
+                (resources, Vec::new())
             }
-        }
+        };
         if *kind == TypeUrl::Cluster {
             self.warm(&resources);
         } else if *kind == TypeUrl::Endpoints {
@@ -324,10 +192,9 @@ impl Session {
             }
         }
         if let Some(endpoints) = self.subscriptions.get_mut(&TypeUrl::Endpoints) {
-            for name in names.iter().filter(|name| endpoints.wants(name)) {
-                endpoints.resend.insert(name.clone());
-                endpoints.dirty = true;
-            }
+            let wanted: Vec<String> = names.iter().filter(|name| endpoints.wants(name)).cloned().collect();
+            endpoints.dirty |= !wanted.is_empty();
+            endpoints.resend.extend(wanted);
         }
         self.warming.extend(names);
     }
@@ -347,8 +214,7 @@ impl Session {
         let standing = |kind| self.subscriptions.get(&kind).map_or(Standing::Accepted, Subscription::standing);
         let users = [standing(TypeUrl::Listener), standing(TypeUrl::Route)];
         // Refused routes still point at the old clusters; only a newer world can settle that.
-        if users.contains(&Standing::Refused)
-            || (users.contains(&Standing::Waiting) && now < since + REMOVAL_PATIENCE)
+        if users.contains(&Standing::Refused) || (users.contains(&Standing::Waiting) && now < since + REMOVAL_PATIENCE)
         {
             return None;
         }
@@ -397,17 +263,6 @@ impl Session {
     }
 }
 
-fn told(kind: TypeUrl, reply: Reply, error: Option<&str>) -> Told {
-    let mut told = Told { kind, acked: None, nacked: None, stale: false };
-    match reply {
-        Reply::Ack(version) => told.acked = Some(version),
-        Reply::Nack(version) => told.nacked = Some((version, error.unwrap_or_default().to_owned())),
-        Reply::Stale => told.stale = true,
-        Reply::None => {}
-    }
-    told
-}
-
-fn too_many() -> Status {
-    Status::resource_exhausted(format!("more than {MAX_NAMES} resource names in one subscription"))
-}
+#[cfg(test)]
+#[path = "session_tests.rs"]
+mod tests;

@@ -19,8 +19,9 @@ use tonic::{Status, Streaming};
 
 use super::{
     Shared,
+    requests::Told,
     secrets::{DEFAULT, Secrets},
-    session::{Push, Session, Told, Variant},
+    session::{Push, Session, Variant},
     source::Worlds,
 };
 use crate::{auth::Caller, resources::Node, status::Connected};

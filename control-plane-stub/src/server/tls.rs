@@ -20,13 +20,8 @@ use tokio_util::sync::CancellationToken;
 use crate::ca::{Authority, pem_to_der};
 
 /// Names a mesh finds the control plane by, whatever the operator adds.
-pub const STANDARD_NAMES: [&str; 5] = [
-    "localhost",
-    "127.0.0.1",
-    "::1",
-    "istiod.istio-system.svc",
-    "outrigger-control.outrigger-system.svc",
-];
+pub(super) const STANDARD_NAMES: [&str; 5] =
+    ["localhost", "127.0.0.1", "::1", "istiod.istio-system.svc", "outrigger-control.outrigger-system.svc"];
 /// Pause before another try when issuing failed.
 const RETRY: Duration = Duration::from_secs(30);
 

@@ -73,7 +73,13 @@ impl Status {
     }
 
     /// Adds a client; it is gone again when the returned value is dropped.
-    pub fn connect(self: &Arc<Self>, node: Node, peer: SocketAddr, caller: Option<Caller>, variant: &'static str) -> Connected {
+    pub fn connect(
+        self: &Arc<Self>,
+        node: Node,
+        peer: SocketAddr,
+        caller: Option<Caller>,
+        variant: &'static str,
+    ) -> Connected {
         let id = self.next_id.fetch_add(1, Relaxed);
         let proxy =
             Arc::new(Proxy { node, peer, caller, variant, connected: SystemTime::now(), state: Mutex::default() });

@@ -47,7 +47,8 @@ impl Scan {
         if depth > MAX_DEPTH || !self.directories.insert(real) {
             return;
         }
-        let entries = fs::read_dir(dir).and_then(|all| all.map(|e| e.map(|e| e.path())).collect::<io::Result<Vec<_>>>());
+        let entries =
+            fs::read_dir(dir).and_then(|all| all.map(|e| e.map(|e| e.path())).collect::<io::Result<Vec<_>>>());
         let mut entries = match entries {
             Ok(entries) => entries,
             Err(e) => return error(context, dir, &e),

@@ -157,8 +157,8 @@ where
         }
         let (inner, limit) = (Arc::clone(&self.inner), self.max_decoding_message_size);
         Box::pin(async move {
-            let mut grpc = tonic::server::Grpc::new(tonic_prost::ProstCodec::default())
-                .apply_max_message_size_config(limit, None);
+            let mut grpc =
+                tonic::server::Grpc::new(tonic_prost::ProstCodec::default()).apply_max_message_size_config(limit, None);
             Ok(grpc.unary(CreateCertificate(inner), request).await)
         })
     }
@@ -208,7 +208,8 @@ mod tests {
     #[tokio::test]
     async fn another_path_is_unimplemented() {
         let mut server = IstioCertificateServiceServer::new(Echo);
-        let request = http::Request::post("/istio.v1.auth.IstioCertificateService/Other").body(Body::default()).unwrap();
+        let request =
+            http::Request::post("/istio.v1.auth.IstioCertificateService/Other").body(Body::default()).unwrap();
         let response = server.call(request).await.unwrap();
         assert_eq!(response.headers()["grpc-status"], "12");
     }
