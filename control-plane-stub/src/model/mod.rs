@@ -28,6 +28,7 @@ use std::{fmt, path::PathBuf};
 
 pub use destination_rule::*;
 pub use document::{Meta, Object, Source};
+pub(crate) use names::covers;
 pub use names::{Host, Visibility};
 pub use peer_authentication::{Mode, MutualTls, PeerAuthentication, Policy, Selector};
 pub use protocol::{Class, Protocol};

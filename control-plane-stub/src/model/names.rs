@@ -17,7 +17,7 @@ pub(super) fn absolute(host: &str, namespace: &str, settings: &Settings) -> Host
 }
 
 /// Whether `pattern` (exact, or `*` followed by a suffix) covers `host`. A wildcard host is covered by a wider one.
-pub fn covers(pattern: &str, host: &str) -> bool {
+pub(crate) fn covers(pattern: &str, host: &str) -> bool {
     match pattern.strip_prefix('*') {
         Some(suffix) => host.len() > suffix.len() && host.ends_with(suffix) || pattern == host,
         None => pattern == host,

@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, de::Error};
 
 /// A field of the published API that this release does not implement: its presence is an error.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Unsupported {}
+pub(super) enum Unsupported {}
 
 impl<'de> Deserialize<'de> for Unsupported {
     fn deserialize<D: Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
