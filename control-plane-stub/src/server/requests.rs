@@ -13,7 +13,7 @@ use super::{
 };
 
 /// Resource types one stream may ask for.
-const MAX_TYPES: usize = 32;
+pub(super) const MAX_TYPES: usize = 32;
 /// Names one subscription may hold.
 pub(super) const MAX_NAMES: usize = 100_000;
 /// Longest resource name.

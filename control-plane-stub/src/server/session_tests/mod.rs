@@ -1,4 +1,5 @@
-use std::collections::HashMap;
+mod delta;
+mod sotw;
 
 use outrigger_wire::{
     pack_any,
@@ -8,12 +9,16 @@ use outrigger_wire::{
     },
 };
 
-use super::*;
+use super::{
+    super::requests::{MAX_NAMES, MAX_TYPES, Told},
+    *,
+};
 use crate::{
     resources::{ClientKind, Node, Resources},
     server::source::Generation,
     status::metrics::Metrics,
 };
+use outrigger_wire::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest};
 
 /// Resources from `kind name value` words: `c a 1` is cluster `a` whose bytes follow `1`.
 fn world(generation: u64, words: &[(&str, &str, &str)]) -> Arc<Snapshot> {
@@ -120,24 +125,6 @@ fn nothing_but_secrets_before_the_first_world() {
 }
 
 #[test]
-fn delta_sends_only_what_changed() {
-    let one = world(1, &[("c", "a", "1"), ("c", "b", "1")]);
-    let mut bench = Bench::new(Variant::Delta, &one);
-    bench.0.accept_delta(&delta(&C, &[])).unwrap();
-    let push = bench.next().unwrap();
-    assert_eq!(names(&push), ["a", "b"]);
-    assert_eq!(bench.ack_delta(&C, &push.nonce).acked, Some(push.version));
-    assert_eq!(bench.next(), None);
-
-    bench.0.set_world(world(2, &[("c", "a", "1"), ("c", "b", "2")]));
-    let push = bench.next().unwrap();
-    assert_eq!((names(&push), push.held), (vec!["b"], 2));
-    bench.0.set_world(world(3, &[("c", "a", "1"), ("c", "b", "2")]));
-    assert_eq!(bench.next(), None, "an equal world is no push");
-    assert!(bench.0.is_settled());
-}
-
-#[test]
 fn removals_come_last_and_wait_for_what_used_them() {
     for variant in [Variant::Delta, Variant::Sotw] {
         let one = world(1, &[("c", "old", "1"), ("e", "old", "1"), ("l", "x", "1"), ("r", "r", "old")]);
@@ -240,167 +227,6 @@ fn a_changed_cluster_brings_its_endpoints_again() {
         let expected: &[&str] = if variant == Variant::Delta { &["a"] } else { &["a", "b"] };
         assert_eq!(pushes[1].1, expected, "{variant:?}");
     }
-}
-
-#[test]
-fn a_reconnecting_delta_client_gets_the_difference() {
-    let before = world(
-        1,
-        &[("c", "same", "1"), ("c", "changed", "1"), ("c", "gone", "1"), ("e", "same", "1"), ("e", "changed", "1")],
-    );
-    let versions = |kind: &TypeUrl| -> HashMap<String, String> {
-        before.set(kind).iter().map(|(n, v)| (n.clone(), v.version.to_string())).collect()
-    };
-    let now = world(2, &[("c", "same", "1"), ("c", "changed", "2"), ("e", "same", "1"), ("e", "changed", "1")]);
-    let mut bench = Bench::new(Variant::Delta, &now);
-    bench
-        .0
-        .accept_delta(&DeltaDiscoveryRequest { initial_resource_versions: versions(&C), ..delta(&C, &["*"]) })
-        .unwrap();
-    let pushes = bench.drain();
-    assert_eq!(pushes[0].1, ["changed"]);
-    assert_eq!(pushes[1].2, ["gone"]);
-    let request = DeltaDiscoveryRequest { initial_resource_versions: versions(&E), ..delta(&E, &["same", "changed"]) };
-    bench.0.accept_delta(&request).unwrap();
-    assert_eq!(bench.drain()[0].1, ["changed"], "its cluster is warming; the other's is not");
-
-    // Nothing changed: still one answer, so that the acknowledgement tells where the client stands.
-    let mut same = Bench::new(Variant::Delta, &before);
-    same.0.accept_delta(&DeltaDiscoveryRequest { initial_resource_versions: versions(&C), ..delta(&C, &[]) }).unwrap();
-    let push = same.next().unwrap();
-    assert_eq!((push.resources.len(), push.removed.len(), push.held), (0, 0, 3));
-}
-
-#[test]
-fn delta_subscribe_unsubscribe_and_absent_names() {
-    let mut bench = Bench::new(Variant::Delta, &world(1, &[("r", "a", "1"), ("r", "b", "1")]));
-    bench.0.accept_delta(&delta(&R, &["a", "ghost"])).unwrap();
-    let push = bench.next().unwrap();
-    assert_eq!((names(&push), push.removed.as_slice()), (vec!["a"], &["ghost".to_owned()][..]));
-    bench.0.accept_delta(&delta(&R, &["b"])).unwrap();
-    assert_eq!(names(&bench.next().unwrap()), ["b"]);
-    bench.0.accept_delta(&delta(&R, &["a"])).unwrap();
-    assert_eq!(names(&bench.next().unwrap()), ["a"], "asked for again: sent again");
-
-    let unsubscribe = DeltaDiscoveryRequest { resource_names_unsubscribe: vec!["a".into()], ..delta(&R, &[]) };
-    bench.0.accept_delta(&unsubscribe).unwrap();
-    assert_eq!(bench.next(), None);
-    bench.0.set_world(world(2, &[("r", "a", "2"), ("r", "b", "1"), ("r", "ghost", "1")]));
-    assert_eq!(names(&bench.next().unwrap()), ["ghost"], "`a` concerns this client no more");
-    bench.0.set_world(world(3, &[("r", "b", "1")]));
-    assert_eq!(bench.next().unwrap().removed, ["ghost"]);
-    assert_eq!(bench.next(), None, "said once");
-}
-
-#[test]
-fn delta_wildcard_and_names_together() {
-    let mut bench = Bench::new(Variant::Delta, &world(1, &[("c", "a", "1"), ("c", "b", "1")]));
-    bench.0.accept_delta(&delta(&C, &["*", "a"])).unwrap();
-    assert_eq!(names(&bench.next().unwrap()), ["a", "b"]);
-    let drop_b = DeltaDiscoveryRequest { resource_names_unsubscribe: vec!["b".into()], ..delta(&C, &[]) };
-    bench.0.accept_delta(&drop_b).unwrap();
-    assert_eq!(names(&bench.next().unwrap()), ["b"], "still covered by the wildcard");
-    let drop_star = DeltaDiscoveryRequest { resource_names_unsubscribe: vec!["*".into()], ..delta(&C, &[]) };
-    bench.0.accept_delta(&drop_star).unwrap();
-    bench.0.set_world(world(2, &[("c", "a", "2"), ("c", "b", "2")]));
-    assert_eq!(names(&bench.next().unwrap()), ["a"]);
-}
-
-#[test]
-fn delta_stale_nonces_and_refusals() {
-    let mut bench = Bench::new(Variant::Delta, &world(1, &[("c", "a", "1"), ("c", "b", "1")]));
-    bench.0.accept_delta(&delta(&C, &[])).unwrap();
-    let first = bench.next().unwrap();
-    assert!(bench.ack_delta(&C, "never-sent").stale);
-    assert_eq!(bench.0.standing(&C), (true, false));
-    let nack = DeltaDiscoveryRequest {
-        response_nonce: first.nonce.clone(),
-        error_detail: error("a is odd"),
-        ..delta(&C, &[])
-    };
-    let told = bench.0.accept_delta(&nack).unwrap();
-    assert_eq!(told.nacked, Some((first.version, "a is odd".into())));
-    assert_eq!(bench.next(), None, "the same is not sent again");
-    // A later accepted response does not heal what it did not touch.
-    bench.0.set_world(world(2, &[("c", "a", "1"), ("c", "b", "2")]));
-    let second = bench.next().unwrap();
-    bench.ack_delta(&C, &second.nonce);
-    assert_eq!(bench.0.standing(&C), (false, true));
-    bench.0.set_world(world(3, &[("c", "a", "3"), ("c", "b", "2")]));
-    let third = bench.next().unwrap();
-    bench.ack_delta(&C, &third.nonce);
-    assert_eq!(bench.0.standing(&C), (false, false));
-    assert!(bench.ack_delta(&C, &third.nonce).stale, "twice");
-}
-
-#[test]
-fn sotw_full_state_and_named_sets() {
-    let mut bench = Bench::new(Variant::Sotw, &world(1, &[("c", "a", "1"), ("r", "x", "1"), ("r", "y", "1")]));
-    bench.0.accept_sotw(&sotw(&C, &[])).unwrap();
-    bench.0.accept_sotw(&sotw(&R, &["x"])).unwrap();
-    let (c, r) = (bench.next().unwrap(), bench.next().unwrap());
-    assert_eq!((names(&c), names(&r)), (vec!["a"], vec!["x"]));
-    bench.ack_sotw(&C, &[], &c.nonce);
-    bench.ack_sotw(&R, &["x"], &r.nonce);
-    assert_eq!(bench.next(), None);
-
-    // A change of what is not asked for is none.
-    bench.0.set_world(world(2, &[("c", "a", "1"), ("r", "x", "1"), ("r", "y", "2")]));
-    assert_eq!(bench.next(), None);
-    // A new name, with the nonce already acknowledged: answered with the whole set.
-    bench.ack_sotw(&R, &["x", "y"], &r.nonce);
-    let r = bench.next().unwrap();
-    assert_eq!(names(&r), ["x", "y"]);
-    bench.ack_sotw(&R, &["y"], &r.nonce);
-    assert_eq!(bench.next(), None, "fewer names need no answer");
-    bench.0.set_world(world(3, &[("c", "a", "1"), ("c", "b", "1"), ("r", "x", "3"), ("r", "y", "2")]));
-    let c = bench.next().unwrap();
-    assert_eq!(names(&c), ["a", "b"], "full state");
-    assert_eq!(bench.next(), None, "x is not asked for any more");
-}
-
-#[test]
-fn sotw_stale_nonce_does_not_change_the_subscription() {
-    let mut bench = Bench::new(Variant::Sotw, &world(1, &[("r", "x", "1"), ("r", "y", "1")]));
-    bench.0.accept_sotw(&sotw(&R, &["x"])).unwrap();
-    let first = bench.next().unwrap();
-    bench.0.set_world(world(2, &[("r", "x", "2"), ("r", "y", "1")]));
-    let second = bench.next().unwrap();
-    let told = bench.ack_sotw(&R, &["x", "y"], &first.nonce);
-    assert_eq!(told.acked, Some(first.version));
-    assert_eq!(bench.next(), None, "answers an outdated response");
-    assert!(bench.ack_sotw(&R, &["x", "y"], "made-up").stale);
-    assert_eq!(bench.next(), None);
-    bench.ack_sotw(&R, &["x", "y"], &second.nonce);
-    assert_eq!(names(&bench.next().unwrap()), ["x", "y"]);
-}
-
-#[test]
-fn sotw_nack_and_recovery() {
-    let mut bench = Bench::new(Variant::Sotw, &world(1, &[("l", "x", "1")]));
-    bench.0.accept_sotw(&sotw(&L, &[])).unwrap();
-    let push = bench.next().unwrap();
-    let nack = DiscoveryRequest { response_nonce: push.nonce.clone(), error_detail: error("bad"), ..sotw(&L, &[]) };
-    assert_eq!(bench.0.accept_sotw(&nack).unwrap().nacked, Some((push.version, "bad".into())));
-    assert_eq!(bench.0.standing(&L), (false, true));
-    assert_eq!(bench.next(), None);
-    bench.0.set_world(world(2, &[]));
-    let push = bench.next().expect("a listener that is gone is a new full state");
-    assert!(push.resources.is_empty());
-    bench.ack_sotw(&L, &[], &push.nonce);
-    assert_eq!(bench.0.standing(&L), (false, false));
-}
-
-#[test]
-fn sotw_legacy_wildcard_ends_with_the_first_name() {
-    let mut bench = Bench::new(Variant::Sotw, &world(1, &[("l", "x", "1"), ("l", "y", "1")]));
-    bench.0.accept_sotw(&sotw(&L, &[])).unwrap();
-    let push = bench.next().unwrap();
-    bench.ack_sotw(&L, &["x"], &push.nonce);
-    assert_eq!(names(&bench.next().unwrap()), ["x"]);
-    let mut star = Bench::new(Variant::Sotw, &world(1, &[("l", "x", "1"), ("l", "y", "1")]));
-    star.0.accept_sotw(&sotw(&L, &["*"])).unwrap();
-    assert_eq!(names(&star.next().unwrap()), ["x", "y"]);
 }
 
 #[test]
