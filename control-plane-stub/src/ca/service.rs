@@ -94,7 +94,7 @@ impl IstioCertificateService for CertificateService {
         let outcome = self.sign(&request);
         self.metrics.certificate(outcome.is_ok());
         if let Err(status) = &outcome {
-            tracing::warn!(code = ?status.code(), reason = status.message(), "certificate refused");
+            tracing::warn!(code = ?status.code(), reason = ?status.message(), "certificate refused");
         }
         outcome.map(Response::new)
     }

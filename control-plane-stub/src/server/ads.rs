@@ -48,7 +48,7 @@ impl Ads {
     ) -> Result<Response<Responses<D::Response>>, Status> {
         let (connection, caller, permit) = self.admit(&request).inspect_err(|status| {
             self.0.metrics.stream_refused();
-            tracing::warn!(code = ?status.code(), reason = status.message(), "stream refused");
+            tracing::warn!(code = ?status.code(), reason = ?status.message(), "stream refused");
         })?;
         let inbound = request.into_inner();
         let (outbound, responses) = mpsc::channel(1);
@@ -57,7 +57,7 @@ impl Ads {
             let _permit = permit;
             if let Err(status) = begin::<D>(&shared, connection, caller, inbound, outbound.clone()).await {
                 shared.metrics.stream_refused();
-                tracing::warn!(code = ?status.code(), reason = status.message(), "stream refused");
+                tracing::warn!(code = ?status.code(), reason = ?status.message(), "stream refused");
                 let _ = timeout(FIRST_REQUEST, outbound.send(Err(status))).await;
             }
         });

@@ -211,7 +211,12 @@ impl Session {
             return None;
         }
         let since = *self.removals_since.get_or_insert(now);
-        let standing = |kind| self.subscriptions.get(&kind).map_or(Standing::Accepted, Subscription::standing);
+        // A client that brought its clusters from an earlier stream has users of them too, though it may not have
+        // asked for those yet.
+        let held = |name: &String| self.subscriptions.get(&TypeUrl::Cluster).and_then(|s| s.sent.get(name));
+        let brought = clusters.iter().any(|name| held(name).is_some_and(|held| held.body.is_none()));
+        let unknown = if brought { Standing::Waiting } else { Standing::Accepted };
+        let standing = |kind| self.subscriptions.get(&kind).map_or(unknown, Subscription::standing);
         let users = [standing(TypeUrl::Listener), standing(TypeUrl::Route)];
         // Refused routes still point at the old clusters; only a newer world can settle that.
         if users.contains(&Standing::Refused) || (users.contains(&Standing::Waiting) && now < since + REMOVAL_PATIENCE)

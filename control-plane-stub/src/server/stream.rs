@@ -116,12 +116,12 @@ pub(super) struct Stream<D: Dialect> {
 impl<D: Dialect> Stream<D> {
     /// Runs the stream to its end and tells the client why it ended, if there is something to tell.
     pub(super) async fn run(mut self, first: D::Request) {
-        tracing::info!(node = %self.node.id, variant = D::NAME, peer = %self.connected.proxy.peer, "client connected");
+        tracing::info!(node = ?self.node.id, variant = D::NAME, peer = %self.connected.proxy.peer, "client connected");
         let end = self.serve(first).await;
         match end {
-            Ok(()) => tracing::info!(node = %self.node.id, "client disconnected"),
+            Ok(()) => tracing::info!(node = ?self.node.id, "client disconnected"),
             Err(status) => {
-                tracing::info!(node = %self.node.id, code = ?status.code(), reason = status.message(), "stream ended");
+                tracing::info!(node = ?self.node.id, code = ?status.code(), reason = ?status.message(), "stream ended");
                 // The client may not be reading; it must not keep the stream's memory for that.
                 let _ = tokio::time::timeout(Duration::from_secs(1), self.outbound.send(Err(status))).await;
             }
@@ -200,7 +200,7 @@ impl<D: Dialect> Stream<D> {
         if let Some((version, text)) = &told.nacked {
             self.shared.metrics.nacked(&told.kind);
             proxy.nacked(&told.kind, version, text);
-            tracing::warn!(node = %self.node.id, kind = told.kind.short(), %version, error = %text, "client refused");
+            tracing::warn!(node = ?self.node.id, kind = told.kind.short(), %version, error = ?text, "client refused");
         }
         let (waiting, refused) = session.standing(&told.kind);
         proxy.standing(&told.kind, waiting, refused);
@@ -237,7 +237,7 @@ impl<D: Dialect> Stream<D> {
         let (waiting, refused) = session.standing(&push.kind);
         proxy.standing(&push.kind, waiting, refused);
         tracing::debug!(
-            node = %self.node.id, kind = push.kind.short(), version = %push.version, generation = session.generation(),
+            node = ?self.node.id, kind = push.kind.short(), version = %push.version, generation = session.generation(),
             resources = push.resources.len(), removed = push.removed.len(), "pushed"
         );
     }

@@ -107,3 +107,36 @@ fn issue(
     let certified = CertifiedKey::from_der(chain, key, provider).context("our own certificate")?;
     Ok((certified, keyed.renew_at()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::StateDir;
+
+    #[tokio::test]
+    async fn the_certificate_is_replaced_before_it_expires() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::open(&dir.path().join("s")).unwrap();
+        let authority = Arc::new(Authority::open(&state, "cluster.local", Duration::from_secs(2)).unwrap());
+        let own = OwnCertificate::issue(authority, &["extra.example".into()]).unwrap();
+        let first = own.current.load().0.cert.clone();
+        let shutdown = CancellationToken::new();
+        let rotation = tokio::spawn(Arc::clone(&own).rotate(shutdown.clone()));
+        let replaced = async {
+            while own.current.load().0.cert == first {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), replaced).await.expect("replaced");
+        shutdown.cancel();
+        rotation.await.unwrap();
+    }
+
+    #[test]
+    fn a_name_that_cannot_be_in_a_certificate_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::open(&dir.path().join("s")).unwrap();
+        let authority = Arc::new(Authority::open(&state, "cluster.local", Duration::from_secs(60)).unwrap());
+        assert!(OwnCertificate::issue(authority, &["ä.example".into()]).is_err());
+    }
+}

@@ -160,7 +160,7 @@ async fn plaintext_gets_no_keys_unless_told_to() {
     let token = bench.token("shop", "reviews");
     assert!(certificate(bench.plain().await, Some(&token), &csr).await.is_ok());
 
-    let insecure = Bench::start_with(true).await;
+    let insecure = Bench::start_with(true, HOUR).await;
     let mut client = DeltaClient::open(insecure.plain().await, None, delta(&S, &["default"])).await.unwrap();
     let response = client.next().await.unwrap();
     let secret = Secret::decode(response.resources[0].resource.as_ref().unwrap().value.as_slice()).unwrap();
@@ -195,4 +195,29 @@ async fn garbage_on_both_ports_harms_nobody() {
     let mut nameless =
         SotwClient::open(bench.plain().await, None, DiscoveryRequest { node: None, ..sotw(&C, &[]) }).await.unwrap();
     assert_eq!(nameless.next().await.unwrap_err().code(), Code::InvalidArgument);
+}
+
+#[tokio::test]
+async fn keys_are_renewed_on_the_open_stream() {
+    let bench = Bench::start_with(false, Duration::from_secs(2)).await;
+    let token = bench.token("shop", "reviews");
+    let channel = bench.secure("localhost", None).await.unwrap();
+    let mut client = DeltaClient::open(channel, Some(&token), delta(&S, &["default", "ROOTCA"])).await.unwrap();
+    assert_eq!(client.names().await.0.len(), 2);
+    for _ in 0..2 {
+        assert_eq!(client.names().await.0, ["default"], "the root has not changed");
+    }
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_its_credentials() {
+    let bench = Bench::start().await;
+    bench.publish(1, "c/a=1");
+    let token = bench.token_for("shop", "reviews", Duration::from_secs(2));
+    let channel = bench.secure("localhost", None).await.unwrap();
+    let mut client = DeltaClient::open(channel, Some(&token), delta(&C, &["*"])).await.unwrap();
+    assert_eq!(client.names().await.0, ["a"]);
+    let ended = client.next().await.unwrap_err();
+    assert_eq!(ended.code(), Code::Unauthenticated);
+    assert!(ended.message().contains("expired"), "{}", ended.message());
 }

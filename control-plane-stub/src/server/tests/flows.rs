@@ -34,7 +34,11 @@ async fn delta_from_first_world_to_reconnect() {
     let request = DeltaDiscoveryRequest { initial_resource_versions: versions, ..delta(&C, &["*"]) };
     let mut again = DeltaClient::open(bench.plain().await, None, request).await.unwrap();
     assert_eq!(again.names().await, (vec!["b".into(), "c".into()], vec![]));
-    assert_eq!(again.names().await, (vec![], vec!["a".into()]));
+    for kind in [TypeUrl::Listener, R] {
+        again.send(delta(&kind, &["x"])).await;
+        assert_eq!(again.names().await, (vec![], vec!["x".into()]));
+    }
+    assert_eq!(again.names().await, (vec![], vec!["a".into()]), "after what might have used it");
 }
 
 #[tokio::test]

@@ -63,13 +63,13 @@ struct Bench {
 
 impl Bench {
     async fn start() -> Self {
-        Self::start_with(false).await
+        Self::start_with(false, HOUR).await
     }
 
-    async fn start_with(plaintext_identity: bool) -> Self {
+    async fn start_with(plaintext_identity: bool, cert_ttl: Duration) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let state = StateDir::open(&directory.path().join("state")).unwrap();
-        let authority = Arc::new(Authority::open(&state, "cluster.local", HOUR).unwrap());
+        let authority = Arc::new(Authority::open(&state, "cluster.local", cert_ttl).unwrap());
         let tokens = Arc::new(Tokens::open(&state, "cluster.local").unwrap());
         let any_port: SocketAddr = "127.0.0.1:0".parse().unwrap();
         let options = Options {
@@ -149,8 +149,12 @@ impl Bench {
     }
 
     fn token(&self, namespace: &str, account: &str) -> String {
+        self.token_for(namespace, account, HOUR)
+    }
+
+    fn token_for(&self, namespace: &str, account: &str, ttl: Duration) -> String {
         let identity = Identity::new("cluster.local", namespace, account).unwrap();
-        format!("Bearer {}", self.tokens.mint(&identity, HOUR, std::time::SystemTime::now()))
+        format!("Bearer {}", self.tokens.mint(&identity, ttl, std::time::SystemTime::now()))
     }
 
     async fn until(&self, what: &str, check: impl Fn(&Status) -> bool) {
