@@ -49,7 +49,8 @@ fn meta(document: &mut Document, problems: &mut Vec<Problem>) -> Option<Meta> {
 }
 
 fn typed<T: DeserializeOwned>(mut value: Value, root: &str, source: &Source, problems: &mut Vec<Problem>) -> Option<T> {
-    let mut removed: Vec<String> = Vec::new();
+    // What was taken out to see what else is wrong, and the places reported.
+    let (mut removed, mut reported): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
     for _ in 0..MAX_ERRORS {
         let error = match serde_path_to_error::deserialize::<_, T>(&value) {
             Ok(decoded) if removed.is_empty() => return Some(decoded),
@@ -57,17 +58,24 @@ fn typed<T: DeserializeOwned>(mut value: Value, root: &str, source: &Source, pro
             Err(error) => error,
         };
         let reason = error.inner().to_string();
-        // A required field that was taken out below, to see what else is wrong, is not missing.
-        if removed.iter().any(|field| reason == format!("missing field `{field}`")) {
-            return None;
-        }
         let mut path = steps(error.path());
         if let Some(field) = reason.strip_prefix("unknown field `").and_then(|rest| rest.split('`').next())
             && path.last() != Some(&Step::Field(field.to_owned()))
         {
             path.push(Step::Field(field.to_owned()));
         }
-        problems.push(source.problem(display(root, &path), explain(&reason)));
+        let place = display(root, &path);
+        // A field is missing only because it was taken out, or its parent is wrong only without it.
+        let consequence = removed.iter().any(|field| reason == format!("missing field `{field}`"))
+            || reported.iter().any(|other| other.len() > place.len() && other.starts_with(&place));
+        if !consequence {
+            problems.push(source.problem(&place, explain(&reason)));
+            reported.push(place);
+        }
+        // An element of a list is not taken out: those behind it would be reported by a wrong index.
+        while matches!(path.last(), Some(Step::Index(_))) {
+            path.pop();
+        }
         match path.pop() {
             Some(Step::Field(field)) if remove(&mut value, &path, &field) => removed.push(field),
             _ => return None,
