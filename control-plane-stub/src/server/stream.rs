@@ -133,7 +133,7 @@ impl<D: Dialect> Stream<D> {
         let identity = self.caller.as_ref().map(|c| c.identity.clone());
         let mut secrets = Secrets::new(Arc::clone(&self.shared.authority), identity);
         let mut worlds = self.shared.worlds.clone();
-        let expires = self.caller.as_ref().and_then(|c| c.expires).map(|at| deadline(at));
+        let expires = self.caller.as_ref().and_then(|c| c.expires).map(deadline);
         worlds.mark_changed();
         self.accept(&mut session, &mut secrets, &first)?;
         drop(first);
