@@ -103,7 +103,6 @@ pub(super) fn breakers(pool: &ConnectionPool) -> cluster::CircuitBreakers {
         max_pending_requests: pb::number(pool.http.http1_max_pending_requests.unwrap_or(u32::MAX)),
         max_requests: pb::number(pool.http.http2_max_requests.unwrap_or(u32::MAX)),
         max_retries: pb::number(pool.http.max_retries.unwrap_or(u32::MAX)),
-        track_remaining: true,
         ..Default::default()
     };
     cluster::CircuitBreakers { thresholds: vec![thresholds], ..Default::default() }
