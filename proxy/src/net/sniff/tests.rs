@@ -170,7 +170,7 @@ fn random_bytes_and_broken_hellos_never_panic_or_waver() {
     let hello = client_hello(Some("a.example.com"), &["h2", "http/1.1"]);
     let seeds: [&[u8]; 4] = [&hello, b"GET /index.html HTTP/1.1\r\nHost: a\r\n\r\n", PREFACE, &[]];
     let mut seen = [0usize; 5];
-    for seed in 0..20_000 {
+    for seed in 0..6_000 {
         let mut rng = fastrand::Rng::with_seed(seed);
         let mut bytes = match seeds[rng.usize(0..seeds.len())] {
             [] => (0..rng.usize(0..64)).map(|_| rng.u8(..)).collect(),
@@ -200,5 +200,5 @@ fn random_bytes_and_broken_hellos_never_panic_or_waver() {
             assert!(early == Verdict::NeedMore || early == last, "seed {seed}, {len} bytes: {early:?}, then {last:?}");
         }
     }
-    assert!(seen.iter().all(|n| *n > 100), "a lopsided fuzz: {seen:?}");
+    assert!(seen.iter().all(|n| *n > 50), "a lopsided fuzz: {seen:?}");
 }
