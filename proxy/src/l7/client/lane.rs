@@ -27,8 +27,8 @@ use crate::{
     upstream::{Cluster, ConnectError, ConnectErrorKind, ConnectOptions, Endpoint, RequestPermit, connect},
 };
 
-/// Streams an undecided dial is expected to bring: HTTP/2 as long as nothing says otherwise.
-const UNDECIDED: usize = 100;
+/// Streams that a peer is taken to allow until it says otherwise; h2 assumes the same.
+const ASSUMED_STREAMS: u32 = 100;
 
 /// The right to send one request over a connection.
 pub(super) enum Lease<B: Payload> {
@@ -86,6 +86,8 @@ pub(super) struct Lane<B: Payload> {
     expected: Cell<usize>,
     /// What the last handshake of an undecided dial agreed on.
     negotiated: Cell<Option<HttpProtocol>>,
+    /// How many streams the peer allows, as far as its connections have said.
+    peer_streams: Cell<u32>,
 }
 
 impl<B: Payload> Lane<B> {
@@ -103,6 +105,7 @@ impl<B: Payload> Lane<B> {
             dials: Cell::new(0),
             expected: Cell::new(0),
             negotiated: Cell::new(None),
+            peer_streams: Cell::new(ASSUMED_STREAMS),
         })
     }
 
@@ -192,13 +195,25 @@ impl<B: Payload> Lane<B> {
         }
     }
 
+    /// How many streams the peer is known or taken to allow on a connection.
+    pub(super) fn peer_streams(&self) -> u32 {
+        self.peer_streams.get()
+    }
+
+    pub(super) fn learn_peer_streams(&self, streams: u32) {
+        self.peer_streams.set(streams);
+    }
+
     fn dial_for_waiters(self: &Rc<Self>) {
         while self.expected.get() < self.waiting() {
             let Some(plan) = self.waiters.borrow().back().map(|w| w.plan.clone()) else { return };
             let brings = match self.protocol() {
                 Some(HttpProtocol::Http1) => 1,
-                Some(HttpProtocol::Http2) => plan.cluster.config.http.http2.max_concurrent_streams.max(1) as usize,
-                None => UNDECIDED,
+                // An undecided dial counts as HTTP/2 until the handshake says otherwise.
+                Some(HttpProtocol::Http2) | None => {
+                    let ours = plan.cluster.config.http.http2.max_concurrent_streams;
+                    ours.min(self.peer_streams.get()).max(1) as usize
+                }
             };
             self.dials.set(self.dials.get() + 1);
             self.expected.set(self.expected.get() + brings);
@@ -264,7 +279,7 @@ impl<B: Payload> Lane<B> {
     /// A dial failed: requests beyond what the others will bring fail with it.
     fn fail_waiters(&self, error: &ConnectError) {
         // At the connection limit with connections of our own, those are what the requests wait for.
-        if error.kind == ConnectErrorKind::Overflow && self.has_connections() {
+        if error.kind == ConnectErrorKind::Overflow && (self.has_connections() || self.dials.get() > 0) {
             return;
         }
         while self.waiting() > self.expected.get() {

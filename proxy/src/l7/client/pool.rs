@@ -54,7 +54,7 @@ impl<B: Payload> Pool<B> {
         lease.send(request, permit).await
     }
 
-    fn lane(&self, attempt: &Attempt) -> Rc<Lane<B>> {
+    pub(super) fn lane(&self, attempt: &Attempt) -> Rc<Lane<B>> {
         let mut hosts = self.hosts.borrow_mut();
         let lanes = hosts.entry(Arc::as_ptr(&attempt.endpoint)).or_default();
         if let Some(lane) = lanes.iter().find(|l| l.serves(attempt)) {
@@ -85,6 +85,11 @@ impl<B: Payload> Pool<B> {
 
     fn all(&self) -> Vec<Rc<Lane<B>>> {
         self.hosts.borrow().values().flatten().cloned().collect()
+    }
+
+    /// Whether nothing is pooled, dialled or in flight.
+    pub fn is_empty(&self) -> bool {
+        self.hosts.borrow().is_empty()
     }
 
     /// Connections of this worker: idle HTTP/1, all HTTP/1, HTTP/2.
