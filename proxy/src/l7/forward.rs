@@ -353,7 +353,10 @@ impl<'a> Forwarding<'a> {
                     (_, None) => unreachable!("every failure has its reply"),
                 };
             }
-            if let Tried::Response(sent) = tried_out {
+            if let Tried::Response(sent) = tried_out
+                && !sent.response.body().is_end_stream()
+            {
+                // Nobody will read the rest of this body.
                 sent.guard.abort();
             }
             tried.push(endpoint);

@@ -19,12 +19,13 @@ use std::{
 use serde_json::Value as Json;
 
 use super::format::{self, Facts, Value};
-use crate::ir::format::{AccessLog, JsonField, LogFormat, Operator, Segment, Sink, Template};
+use crate::ir::format::{AccessLog, JsonField, LogFilter, LogFormat, Operator, Segment, Sink, Template};
 
 #[cfg(test)]
 #[path = "access_log_tests.rs"]
 mod tests;
 
+const GRPC_STATUS: &str = "grpc-status";
 /// Lines that may wait for the writer.
 const QUEUE: usize = 8192;
 
@@ -184,6 +185,9 @@ impl Logger {
             LogFormat::Text(template) => collect(template, &mut names),
             LogFormat::Json(fields) => collect_json(fields, &mut names),
         }
+        if let Some(filter) = &config.filter {
+            collect_filter(filter, &mut names);
+        }
         Self { config: config.clone(), sinks: sinks.clone(), names: Arc::new(names) }
     }
 
@@ -191,9 +195,11 @@ impl Logger {
         &self.names
     }
 
-    /// Renders and queues one line.
+    /// Renders and queues one line, if the filter accepts it.
     pub fn log(&self, facts: &Facts<'_>) {
-        self.sinks.send(&self.config.sink, self.render(facts));
+        if self.config.filter.as_ref().is_none_or(|filter| accepts(filter, facts)) {
+            self.sinks.send(&self.config.sink, self.render(facts));
+        }
     }
 
     fn render(&self, facts: &Facts<'_>) -> String {
@@ -210,6 +216,42 @@ impl Logger {
                 line
             }
         }
+    }
+}
+
+fn accepts(filter: &LogFilter, facts: &Facts<'_>) -> bool {
+    let first = |source: Option<&dyn format::Headers>, name| source.and_then(|s| s.get(name).map(|v| v.into_owned()));
+    match filter {
+        LogFilter::StatusCode(comparison, bound) => comparison.holds(facts.status.into(), *bound),
+        LogFilter::Duration(comparison, bound) => comparison.holds(facts.times.total, *bound),
+        LogFilter::Sample(share) => share.hit(fastrand::u32(..)),
+        LogFilter::And(all) => all.iter().all(|f| accepts(f, facts)),
+        LogFilter::Or(any) => any.iter().any(|f| accepts(f, facts)),
+        LogFilter::RequestHeader(matcher) => matcher.matches(first(facts.request, &matcher.name).as_deref()),
+        LogFilter::ResponseFlags(names) if names.is_empty() => !facts.flags.is_empty(),
+        LogFilter::ResponseFlags(names) => facts.flags.to_string().split(',').any(|f| names.iter().any(|n| **n == *f)),
+        LogFilter::GrpcStatus { codes, exclude } => {
+            let status = first(facts.trailers, GRPC_STATUS).or_else(|| first(facts.response, GRPC_STATUS));
+            let hit = status.and_then(|s| s.parse::<u8>().ok()).is_some_and(|s| codes.contains(&s));
+            hit != *exclude
+        }
+        LogFilter::NotHealthCheck => true,
+    }
+}
+
+fn collect_filter(filter: &LogFilter, names: &mut Names) {
+    match filter {
+        LogFilter::And(filters) | LogFilter::Or(filters) => filters.iter().for_each(|f| collect_filter(f, names)),
+        LogFilter::RequestHeader(matcher) => names.request.push(matcher.name.clone()),
+        LogFilter::GrpcStatus { .. } => {
+            names.response.push(GRPC_STATUS.into());
+            names.trailers.push(GRPC_STATUS.into());
+        }
+        LogFilter::StatusCode(..)
+        | LogFilter::Duration(..)
+        | LogFilter::Sample(_)
+        | LogFilter::ResponseFlags(_)
+        | LogFilter::NotHealthCheck => {}
     }
 }
 
