@@ -3,6 +3,7 @@ use std::time::Instant;
 use outrigger_wire::pb::google::protobuf::Any;
 
 use super::*;
+use crate::ir::secret::Secret;
 use crate::xds::{
     client::Item,
     testing::{self, bare, eds, endpoints, fixed, listener, now, routes, secret},
@@ -463,7 +464,20 @@ fn names_of_our_own_identity_are_never_asked_for_nor_taken() {
     assert_eq!(v.spki_sha256[0][0], 1);
 }
 
-use crate::ir::secret::Secret;
+#[test]
+fn references_to_the_bootstrap_ask_nobody() {
+    let Resource::Secret { name, secret: own } = testing::decode(&secret("s", 1), &mut Notes::default()).unwrap()
+    else {
+        panic!()
+    };
+    let statics = crate::xds::Statics { secrets: vec![(name, own)], ..Default::default() };
+    let mut bed = Bed::new(StartConfig { statics, ..StartConfig::default() });
+    bed.sotw(Kind::Cluster, [fixed("a", 1, "secrets=s;via=static"), fixed("b", 1, "secrets=missing;via=static")]);
+    assert_eq!(bed.wanted(Kind::Secret), [""; 0]);
+    assert_eq!(bed.clusters(), ["a"]);
+    bed.at(15);
+    assert_eq!(bed.clusters(), ["a", "b"], "refuses handshakes, but is there");
+}
 
 #[test]
 fn sources_are_kept_apart() {
