@@ -257,7 +257,12 @@ impl Store {
         for (kind, name) in asked.chain(own.iter().map(|(kind, name)| (*kind, name))) {
             let table: &mut Table = &mut self.tables[kind as usize];
             match table.get_mut(name) {
-                Some(slot) => slot.unwanted = None,
+                Some(slot) => {
+                    if slot.unwanted.take().is_some() {
+                        // A new wait begins.
+                        (slot.since, slot.absent) = (Some(now.mono), false);
+                    }
+                }
                 None => drop(table.insert(Arc::clone(name), Slot { since: Some(now.mono), ..Slot::default() })),
             }
         }
