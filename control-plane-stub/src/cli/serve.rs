@@ -79,7 +79,7 @@ pub struct Arguments {
     #[arg(long, env = "OUTRIGGER_PORTS_FILE", value_name = "FILE")]
     ports_file: Option<PathBuf>,
     /// What to log: error, warn, info, debug, trace, or per module (`info,outrigger_control::server=debug`).
-    #[arg(long, env = "OUTRIGGER_LOG", default_value = "info")]
+    #[arg(long, env = "OUTRIGGER_LOG", default_value = "info,notify=error")]
     log: String,
     #[arg(long, env = "OUTRIGGER_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,

@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 
 use super::{
     client::{block_on, report},
-    table::{one_line, render},
+    table::{one_line, print, render},
 };
 use crate::status::report::Report;
 
@@ -28,8 +28,8 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let report = block_on(report(&arguments.address, false))?;
     match arguments.output {
-        Output::Json => println!("{}", serde_json::to_string_pretty(&report)?),
-        Output::Table => print!("{}", table(&report)),
+        Output::Json => print(&format!("{}\n", serde_json::to_string_pretty(&report)?))?,
+        Output::Table => print(&table(&report))?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,4 +1,15 @@
-//! Aligned columns for people.
+//! Output for people: aligned columns, text made safe, and a standard output that may close early.
+
+use std::io::{self, ErrorKind, Write};
+
+/// Writes to standard output. A reader that has seen enough (`| head`) is no error.
+pub(super) fn print(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(()),
+        outcome => outcome,
+    }
+}
 
 /// Renders rows under a heading, columns padded to their widest cell.
 pub(super) fn render(rows: &[Vec<String>]) -> String {

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, ensure};
 use clap::Args;
 
-use super::parse::duration;
+use super::{parse::duration, table::print};
 use crate::{
     auth::{
         Identity,
@@ -38,6 +38,6 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let identity = Identity::new("cluster.local", &arguments.namespace, &arguments.service_account)?;
     let state = StateDir::open(&arguments.state).context("state directory")?;
     let tokens = Tokens::open(&state, identity.trust_domain()).context("token key")?;
-    println!("{}", tokens.mint(&identity, arguments.ttl, SystemTime::now()));
+    print(&format!("{}\n", tokens.mint(&identity, arguments.ttl, SystemTime::now())))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -13,7 +13,7 @@ use outrigger_wire::{
 };
 use serde_json::{Map, Value};
 
-use super::parse::pair;
+use super::{parse::pair, table::print};
 use crate::{
     model,
     resources::{ClientKind, Node},
@@ -82,8 +82,8 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         all.insert(name.to_owned(), expand(set)?);
     }
     match arguments.output {
-        OutputFormat::Json => println!("{}", serde_json::to_string_pretty(&all)?),
-        OutputFormat::Yaml => println!("{}", serde_saphyr::to_string(&all)?),
+        OutputFormat::Json => print(&format!("{}\n", serde_json::to_string_pretty(&all)?))?,
+        OutputFormat::Yaml => print(&format!("{}\n", serde_saphyr::to_string(&all)?))?,
     }
     Ok(ExitCode::SUCCESS)
 }

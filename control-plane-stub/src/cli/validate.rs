@@ -4,6 +4,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::Args;
 
+use super::table::print;
 use crate::model;
 
 #[derive(Debug, Args)]
@@ -15,13 +16,11 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     match model::load(&arguments.dir) {
         Ok(_) => {
-            println!("{}: valid", arguments.dir.display());
+            print(&format!("{}: valid\n", arguments.dir.display()))?;
             Ok(ExitCode::SUCCESS)
         }
         Err(problems) => {
-            for problem in &problems {
-                println!("{problem}");
-            }
+            print(&problems.iter().map(|problem| format!("{problem}\n")).collect::<String>())?;
             Ok(ExitCode::FAILURE)
         }
     }

@@ -47,10 +47,13 @@ impl Events {
             Ok(event) => events.add(&event, &own, Instant::now()),
             Err(_) => events.overflow(),
         })?;
-        watcher.watch(dir, RecursiveMode::Recursive)?;
-        if let Some(parent) = dir.parent().filter(|p| !p.as_os_str().is_empty()) {
-            // Without it a swap of the directory itself is found by the slow poll.
-            let _ = watcher.watch(parent, RecursiveMode::NonRecursive);
+        // Without the parent a swap of the directory itself is found by the slow poll.
+        let parent = dir.parent().filter(|p| !p.as_os_str().is_empty());
+        let seen_from_parent = parent.is_some_and(|p| watcher.watch(p, RecursiveMode::NonRecursive).is_ok());
+        match watcher.watch(dir, RecursiveMode::Recursive) {
+            // Its parent will tell when it comes.
+            Err(_) if seen_from_parent && !dir.exists() => {}
+            outcome => outcome?,
         }
         Ok(watcher)
     }

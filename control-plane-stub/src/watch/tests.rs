@@ -23,14 +23,22 @@ impl Drop for Bench {
 
 /// A loader that refuses the text `bad` and whose only route is what the files hold.
 fn load(dir: &Path) -> Result<Generate, Vec<Problem>> {
+    let problem = |file: &Path, reason: &str| Problem {
+        file: file.to_owned(),
+        document: 1,
+        path: "spec".into(),
+        reason: reason.into(),
+    };
+    if !dir.exists() {
+        return Err(vec![problem(dir, "is missing")]);
+    }
     let scan = Scan::of(dir);
     let mut text = String::new();
     for file in &scan.files {
         text += &fs::read_to_string(file).unwrap_or_default();
     }
     if text.contains("bad") {
-        let file = scan.files[0].clone();
-        return Err(vec![Problem { file, document: 1, path: "spec".into(), reason: "is bad".into() }]);
+        return Err(vec![problem(&scan.files[0], "is bad")]);
     }
     Ok(Box::new(move |_| {
         let any = outrigger_wire::pb::google::protobuf::Any { type_url: "x".into(), value: text.clone().into() };
@@ -174,6 +182,21 @@ async fn a_bad_start_serves_nothing_until_it_is_mended() {
     assert_eq!(bench.status.config().problems[0].reason, "is bad");
     fs::write(bench.file("a.yaml"), "good").unwrap();
     assert_eq!(bench.text("good").await, 1);
+}
+
+#[tokio::test]
+async fn a_directory_that_comes_late_or_again_is_watched() {
+    let mut bench = Bench::start(|_| {});
+    bench.sync().await;
+    assert!(bench.worlds.borrow().is_none());
+    for (version, text) in [(1, "one"), (2, "two")] {
+        plain(bench.root.path());
+        fs::write(bench.file("a.yaml"), text).unwrap();
+        bench.text(text).await;
+        fs::remove_dir_all(bench.root.path().join("config")).unwrap();
+        bench.sync().await;
+        assert!(bench.status.config().version >= version);
+    }
 }
 
 #[test]
