@@ -21,7 +21,7 @@ use super::{
     types::{Attempt, HttpProtocol, Protocol, SendError, SendErrorKind, Sent},
     wait::Waiters,
 };
-use crate::upstream::{ConnectError, ConnectErrorKind, ConnectOptions, Endpoint, RequestPermit};
+use crate::upstream::{ConnectError, ConnectErrorKind, ConnectOptions, Endpoint, RequestPermit, Scope};
 
 /// Streams that a peer is taken to allow until it says otherwise; h2 assumes the same.
 const ASSUMED_STREAMS: u32 = 100;
@@ -51,6 +51,7 @@ impl<B: Payload> Lease<B> {
 
 pub(super) struct Lane<B: Payload> {
     pub(super) endpoint: Arc<Endpoint>,
+    pub(super) scope: Rc<Scope>,
     pub(super) protocol: Protocol,
     alpn: Option<Arc<[Box<str>]>>,
     sni: Option<Box<str>>,
@@ -74,6 +75,7 @@ impl<B: Payload> Lane<B> {
     pub(super) fn new(attempt: &Attempt) -> Rc<Self> {
         Rc::new(Self {
             endpoint: attempt.endpoint.clone(),
+            scope: Scope::new(&attempt.cluster, attempt.endpoint.clone()),
             protocol: attempt.protocol,
             alpn: attempt.alpn.clone(),
             sni: attempt.sni.clone(),
