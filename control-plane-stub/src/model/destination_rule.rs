@@ -115,7 +115,9 @@ pub struct HttpPool {
     #[serde(default, deserialize_with = "positive")]
     pub idle_timeout: Option<HumanDuration>,
     pub h2_upgrade_policy: Option<H2Upgrade>,
-    _use_client_protocol: Option<Unsupported>,
+    /// HTTP in the client's version even to servers declared HTTP/2; to others that is so anyway.
+    #[serde(default)]
+    pub use_client_protocol: bool,
     pub max_concurrent_streams: Option<u32>,
 }
 

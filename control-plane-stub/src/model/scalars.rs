@@ -169,7 +169,8 @@ fn header_value(value: &str) -> Result<(), String> {
         };
         let end = rest[close..].find('%').ok_or("an operator is not closed by %")?;
         let limit = &rest[close..close + end];
-        if !limit.is_empty() && !(limit.starts_with(':') && limit[1..].parse::<u16>().is_ok()) {
+        let valid = limit.strip_prefix(':').map_or(limit.is_empty(), |length| length.parse::<u16>().is_ok());
+        if !valid {
             return Err(format!("`{limit}` does not belong into an operator"));
         }
         rest = &rest[close + end + 1..];

@@ -9,7 +9,7 @@ use std::{
 use super::{
     destination_rule::{DestinationRule, Subset},
     document::{Object, Source},
-    names::{self, Visibility},
+    names::Visibility,
     peer_authentication::{self, PeerAuthentication, Policy},
     protocol::Protocol,
     settings::Settings,
@@ -31,6 +31,8 @@ pub struct World {
     /// What the operator should know although it is no error.
     pub notes: Vec<String>,
     pub(super) by_address: HashMap<IpAddr, Vec<usize>>,
+    pub(super) routes: Index,
+    pub(super) rules: Index,
 }
 
 /// A service of the mesh, whoever declared it.
@@ -160,24 +162,30 @@ impl World {
 
     /// The VirtualService that governs `host` for sidecars of `namespace`: exact before the longest wildcard.
     pub fn virtual_service(&self, namespace: &str, host: &str) -> Option<&Object<VirtualService>> {
-        let seen = self.virtual_services.iter().filter(|(visibility, object)| {
+        let mut found = self.routes.of(host).map(|index| &self.virtual_services[index]);
+        let seen = |visibility: &Visibility, object: &Object<VirtualService>| {
             visibility.includes(namespace) && virtual_service::for_mesh(&object.spec.gateways)
-        });
-        let pairs = seen.flat_map(|(_, object)| object.spec.hosts.iter().map(move |pattern| (pattern, object)));
-        best(pairs, host)
+        };
+        found.find(|(visibility, object)| seen(visibility, object)).map(|(_, object)| object)
     }
 
     /// The DestinationRule for calls of `namespace` to `host`, which `owner` declares: the caller's before the
     /// owner's before the mesh's.
     pub fn destination_rule(&self, namespace: &str, owner: &str, host: &str) -> Option<&Object<DestinationRule>> {
         let of = |wanted: &dyn Fn(&str) -> bool| {
-            let seen = self
-                .destination_rules
-                .iter()
-                .filter(|(visibility, object)| wanted(&object.meta.namespace) && visibility.includes(namespace));
-            best(seen.map(|(_, object)| (&object.spec.host, object)), host)
+            let mut found = self.rules.of(host).map(|index| &self.destination_rules[index]);
+            found.find(|(seen, object)| wanted(&object.meta.namespace) && seen.includes(namespace))
         };
-        of(&|ns| ns == namespace).or_else(|| of(&|ns| ns == owner)).or_else(|| of(&|ns| self.settings.is_root(ns)))
+        let own = of(&|ns| ns == namespace).or_else(|| of(&|ns| ns == owner));
+        own.or_else(|| of(&|ns| self.settings.is_root(ns))).map(|(_, object)| object)
+    }
+
+    /// To be called once both lists are complete.
+    pub(super) fn index(&mut self) {
+        let hosts = self.virtual_services.iter().map(|(_, object)| object.spec.hosts.as_slice());
+        self.routes = Index::new(hosts);
+        let hosts = self.destination_rules.iter().map(|(_, object)| std::slice::from_ref(&object.spec.host));
+        self.rules = Index::new(hosts);
     }
 
     /// The subset of `host` as calls of `namespace` see it.
@@ -188,14 +196,25 @@ impl World {
     }
 }
 
-/// The value with the most specific pattern that covers `host`.
-fn best<'a, T>(pairs: impl Iterator<Item = (&'a String, &'a T)>, host: &str) -> Option<&'a T> {
-    let mut found: Option<(&String, &T)> = None;
-    for (pattern, value) in pairs.filter(|(pattern, _)| names::covers(pattern, host)) {
-        let rank = |p: &String| (!p.starts_with('*'), p.len());
-        if found.is_none_or(|(other, _)| rank(pattern) > rank(other)) {
-            found = Some((pattern, value));
+/// Places in a list by the host patterns that lead to them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Index(HashMap<String, Vec<usize>>);
+
+impl Index {
+    fn new<'a>(hosts: impl Iterator<Item = &'a [String]>) -> Self {
+        let mut index: HashMap<String, Vec<usize>> = HashMap::new();
+        for (place, patterns) in hosts.enumerate() {
+            for pattern in patterns {
+                index.entry(pattern.clone()).or_default().push(place);
+            }
         }
+        Self(index)
     }
-    found.map(|(_, value)| value)
+
+    /// What covers `host`, the most specific pattern first.
+    fn of(&self, host: &str) -> impl Iterator<Item = usize> {
+        let suffixes = host.match_indices('.').map(|(at, _)| format!("*{}", &host[at..]));
+        let patterns = std::iter::once(host.to_owned()).chain(suffixes).chain(["*".to_owned()]);
+        patterns.filter_map(|pattern| self.0.get(&pattern)).flatten().copied()
+    }
 }

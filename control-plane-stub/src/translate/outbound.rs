@@ -1,7 +1,14 @@
 //! The outbound listeners: `virtualOutbound`, which takes what capture redirects and hands it to the listener of the
 //! original destination; one per virtual address and port; one per port for all HTTP.
 
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    net::IpAddr,
+    time::Duration,
+};
+
+use outrigger_wire::pb::envoy::config::listener::v3::FilterChainMatch;
+use prost::Message;
 
 use super::{
     clusters::reaches_pods,
@@ -125,7 +132,7 @@ impl Builder<'_, '_> {
             preserve_case,
         );
         listener::FilterChain {
-            filter_chain_match: Some(listener::FilterChainMatch {
+            filter_chain_match: Some(FilterChainMatch {
                 transport_protocol: "raw_buffer".to_owned(),
                 application_protocols: pb::strings(names::ALPN_PLAIN_HTTP),
                 ..Default::default()
@@ -176,16 +183,32 @@ impl Builder<'_, '_> {
     }
 }
 
-/// Drops chains whose conditions an earlier one has: Envoy refuses a listener with two equal ones.
+/// Leaves each combination of address and name to the first chain that has it: Envoy refuses a listener in which two
+/// chains could take the same connection.
 fn distinct(mut listener: listener::Listener) -> listener::Listener {
-    let mut seen: Vec<Option<listener::FilterChainMatch>> = Vec::new();
-    listener.filter_chains.retain(|chain| {
-        let new = !seen.contains(&chain.filter_chain_match);
-        if new {
-            seen.push(chain.filter_chain_match.clone());
+    let mut taken: HashSet<(Vec<u8>, String)> = HashSet::new();
+    let mut chains = Vec::new();
+    for chain in std::mem::take(&mut listener.filter_chains) {
+        let wanted = chain.filter_chain_match.clone().unwrap_or_default();
+        let places = if wanted.prefix_ranges.is_empty() {
+            vec![Vec::new()]
+        } else {
+            wanted.prefix_ranges.iter().map(|prefix| vec![prefix.clone()]).collect()
+        };
+        for prefix_ranges in places {
+            let rest = FilterChainMatch { prefix_ranges, server_names: Vec::new(), ..wanted.clone() };
+            let key = rest.encode_to_vec();
+            let mut new = |name: &String| taken.insert((key.clone(), name.clone()));
+            let server_names: Vec<String> = wanted.server_names.iter().filter(|name| new(name)).cloned().collect();
+            if server_names.is_empty() && (!wanted.server_names.is_empty() || !new(&String::new())) {
+                continue;
+            }
+            let conditions = FilterChainMatch { server_names, ..rest };
+            let filter_chain_match = (conditions != FilterChainMatch::default()).then_some(conditions);
+            chains.push(listener::FilterChain { filter_chain_match, ..chain.clone() });
         }
-        new
-    });
+    }
+    listener.filter_chains = chains;
     listener
 }
 
@@ -213,7 +236,7 @@ fn of_port(scope: &Scope<'_>, port: u16, wildcard: Wildcard) -> listener::Listen
         let routes = filters::rds(&port.to_string());
         let manager = filters::http(&stat_prefix, routes, ClientCertificate::Remove, settings.preserve_header_case);
         built.filter_chains.push(listener::FilterChain {
-            filter_chain_match: Some(listener::FilterChainMatch {
+            filter_chain_match: Some(FilterChainMatch {
                 transport_protocol: "raw_buffer".to_owned(),
                 application_protocols: pb::strings(names::ALPN_PLAIN_HTTP),
                 ..Default::default()
@@ -265,7 +288,7 @@ fn virtual_outbound(scope: &Scope<'_>) -> listener::Listener {
     listener.traffic_direction = core::TrafficDirection::Outbound as i32;
     let mut black_hole = l4::plain(names::BLACK_HOLE);
     black_hole.name = "virtualOutbound-blackhole".to_owned();
-    black_hole.filter_chain_match = Some(listener::FilterChainMatch {
+    black_hole.filter_chain_match = Some(FilterChainMatch {
         // Connections made to the port itself would go round in circles.
         destination_port: pb::number(settings.outbound_port.into()),
         ..Default::default()

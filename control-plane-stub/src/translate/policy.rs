@@ -24,7 +24,9 @@ pub(super) enum Carries {
 impl Carries {
     pub(super) fn of(target: &Target<'_>, variant: Variant, policy: &TrafficPolicy) -> Self {
         let upgrade = policy.connection_pool.as_ref().and_then(|pool| pool.http.h2_upgrade_policy);
+        let as_client = policy.connection_pool.as_ref().is_some_and(|pool| pool.http.use_client_protocol);
         match class(target.service, target.port) {
+            Class::Http if as_client => Self::Http,
             Class::Tcp | Class::Tls => Self::Tcp,
             Class::Auto if variant == Variant::Tcp => Self::Tcp,
             Class::Http | Class::Auto if upgrade == Some(H2Upgrade::Upgrade) => Self::Http2,
@@ -101,7 +103,6 @@ pub(super) fn breakers(pool: &ConnectionPool) -> cluster::CircuitBreakers {
         max_pending_requests: pb::number(pool.http.http1_max_pending_requests.unwrap_or(u32::MAX)),
         max_requests: pb::number(pool.http.http2_max_requests.unwrap_or(u32::MAX)),
         max_retries: pb::number(pool.http.max_retries.unwrap_or(u32::MAX)),
-        track_remaining: true,
         ..Default::default()
     };
     cluster::CircuitBreakers { thresholds: vec![thresholds], ..Default::default() }

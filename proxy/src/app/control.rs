@@ -12,16 +12,9 @@ use super::sockets::Sockets;
 use crate::{
     admin::{self, Request},
     drain::Phase,
-    ir::{
-        Name,
-        cluster::{Cluster, Discovery},
-        endpoint::Assignment,
-        listener::Direction,
-        secret::Secret,
-        snapshot::Snapshot,
-    },
+    ir::{Name, endpoint::Assignment, listener::Direction, secret::Secret, snapshot::Snapshot},
     live::{Builder, Live, Publisher},
-    upstream::dns::Resolvers,
+    upstream::dns::{SystemResolver, Watcher},
     worker::{Handle, Shared},
     xds,
 };
@@ -56,7 +49,16 @@ impl Control {
         sockets: Sockets,
         state: Arc<admin::State>,
     ) -> Self {
-        Self { builder, publisher, subscription, sockets, state, resolved: HashMap::new(), secrets: BTreeMap::new(), draining: false }
+        Self {
+            builder,
+            publisher,
+            subscription,
+            sockets,
+            state,
+            resolved: HashMap::new(),
+            secrets: BTreeMap::new(),
+            draining: false,
+        }
     }
 
     /// Runs until somebody asks for the end and the drain is over. Gives back the workers, idle or to be cut.
@@ -67,9 +69,10 @@ impl Control {
         drain_time: Duration,
     ) -> Vec<Handle> {
         let (answers, mut resolutions) = mpsc::unbounded_channel();
-        let mut resolvers = Resolvers::new(Arc::new(move |name: Name, assignment: Arc<Assignment>| {
+        let publish = move |name: Name, assignment: Arc<Assignment>| {
             let _ = answers.send((name, assignment));
-        }));
+        };
+        let mut dns = Watcher::new(Arc::new(SystemResolver::new()), Arc::new(publish));
         let mut snapshots = self.subscription.snapshots();
         snapshots.mark_changed();
         let mut retry = tokio::time::interval(BIND_RETRY);
@@ -83,9 +86,9 @@ impl Control {
                         std::future::pending::<()>().await;
                     }
                     let snapshot = snapshots.borrow_and_update().clone();
-                    resolvers.reconcile(dns_clusters(&snapshot));
                     self.resolved.retain(|name, _| snapshot.clusters.contains_key(name));
                     unbound = self.apply(&snapshot);
+                    dns.set(self.publisher.current().clusters());
                 }
                 Some((name, assignment)) = resolutions.recv() => {
                     self.resolved.insert(name, assignment);
@@ -224,9 +227,4 @@ fn drain_removed(previous: &Live, live: &Live) -> usize {
         });
     }
     count
-}
-
-fn dns_clusters(snapshot: &Snapshot) -> Vec<Arc<Cluster>> {
-    let is_dns = |c: &&Arc<Cluster>| matches!(c.discovery, Discovery::StrictDns(..) | Discovery::LogicalDns(..));
-    snapshot.clusters.values().filter(is_dns).cloned().collect()
 }

@@ -100,6 +100,28 @@ impl Half {
         }
     }
 
+    /// Writes what the buffer holds.
+    fn poll_held(
+        &mut self,
+        cx: &mut Context<'_>,
+        target: &mut Io,
+        moved: &Cell<u64>,
+        turn: &mut usize,
+    ) -> Poll<Result<(), Broken>> {
+        while let Some(buffer) = self.buffer.as_ref().filter(|_| self.start < self.end) {
+            let write = Pin::new(&mut *target).poll_write(cx, &buffer[self.start..self.end]);
+            let n = ready!(write).map_err(Broken::Target)?;
+            if n == 0 {
+                return Poll::Ready(Err(Broken::Target(io::ErrorKind::WriteZero.into())));
+            }
+            self.start += n;
+            self.unflushed = true;
+            *turn = turn.saturating_sub(n);
+            moved.set(moved.get() + n as u64);
+        }
+        Poll::Ready(Ok(()))
+    }
+
     /// Ready when the state changed.
     fn poll_copy(
         &mut self,
@@ -110,17 +132,7 @@ impl Half {
         turn: &mut usize,
     ) -> Poll<Result<(), Broken>> {
         loop {
-            while let Some(buffer) = self.buffer.as_ref().filter(|_| self.start < self.end) {
-                let write = Pin::new(&mut *target).poll_write(cx, &buffer[self.start..self.end]);
-                let n = ready!(write).map_err(Broken::Target)?;
-                if n == 0 {
-                    return Poll::Ready(Err(Broken::Target(io::ErrorKind::WriteZero.into())));
-                }
-                self.start += n;
-                self.unflushed = true;
-                *turn = turn.saturating_sub(n);
-                moved.set(moved.get() + n as u64);
-            }
+            ready!(self.poll_held(cx, target, moved, turn))?;
             if let Some(pipe) = self.pipe.as_mut().filter(|p| p.held() > 0) {
                 let buffer = self.buffer.get_or_insert_with(buffers::take);
                 let n = pipe.recover(buffer).map_err(Broken::Target)?;
@@ -173,16 +185,7 @@ impl Half {
         moved: &Cell<u64>,
         turn: &mut usize,
     ) -> Poll<Result<(), Broken>> {
-        while self.start < self.end {
-            let Some(buffer) = &self.buffer else { break };
-            let write = Pin::new(&mut *target).poll_write(cx, &buffer[self.start..self.end]);
-            let n = ready!(write).map_err(Broken::Target)?;
-            if n == 0 {
-                return Poll::Ready(Err(Broken::Target(io::ErrorKind::WriteZero.into())));
-            }
-            self.start += n;
-            moved.set(moved.get() + n as u64);
-        }
+        ready!(self.poll_held(cx, target, moved, turn))?;
         self.release_buffer();
         let Some((from, to)) = splice_pair(source, target) else {
             self.state = State::Copying;
@@ -296,3 +299,6 @@ fn poll_close(cx: &mut Context<'_>, target: &mut Io) -> Poll<io::Result<()>> {
         result => Poll::Ready(result),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -84,7 +84,7 @@ pub async fn relay(a: Io, b: Io, options: &RelayOptions, progress: &Progress) ->
         error: None,
     };
     let mut timer = pin!(None);
-    let mut clock = Clock::new(options);
+    let mut clock = Clock::new(options, Instant::now());
     let reason = poll_fn(|cx| {
         if let Poll::Ready(reason) = pair.poll(cx, progress) {
             return Poll::Ready(reason);
@@ -93,7 +93,10 @@ pub async fn relay(a: Io, b: Io, options: &RelayOptions, progress: &Progress) ->
     })
     .await;
     let spliced = pair.forth.spliced || pair.back.spliced;
-    pair.finish(&reason).await;
+    // Boxed: only the unusual ends wait here, and their state need not lie in every idle relay.
+    if !matches!(reason, RelayReason::Closed) {
+        Box::pin(pair.finish(&reason)).await;
+    }
     RelayEnd { reason, spliced }
 }
 
@@ -154,7 +157,7 @@ impl Pair {
         end
     }
 
-    async fn finish(mut self, reason: &RelayReason) {
+    async fn finish(&mut self, reason: &RelayReason) {
         match reason {
             RelayReason::Closed => {}
             RelayReason::Error { side, .. } => {
@@ -211,8 +214,7 @@ struct Clock {
 }
 
 impl Clock {
-    fn new(options: &RelayOptions) -> Self {
-        let now = Instant::now();
+    fn new(options: &RelayOptions, now: Instant) -> Self {
         let end = options.max_duration.and_then(|d| now.checked_add(d));
         Self { idle: options.idle_timeout, end, active: now, seen: 0 }
     }
@@ -228,12 +230,10 @@ impl Clock {
         }
         let total = progress.a_to_b.get().wrapping_add(progress.b_to_a.get());
         if total != self.seen {
-            self.seen = total;
-            self.active = Instant::now();
+            self.moved(total, Instant::now());
         }
         loop {
-            let idle = self.idle.and_then(|d| self.active.checked_add(d));
-            let Some(next) = [idle, self.end].into_iter().flatten().min() else { return Poll::Pending };
+            let Some(next) = self.next() else { return Poll::Pending };
             let Some(sleep) = timer.as_mut().as_pin_mut() else {
                 timer.set(Some(tokio::time::sleep_until(next)));
                 continue;
@@ -241,17 +241,34 @@ impl Clock {
             if sleep.poll(cx).is_pending() {
                 return Poll::Pending;
             }
-            let now = Instant::now();
-            if self.end.is_some_and(|end| end <= now) {
-                return Poll::Ready(RelayReason::MaxDuration);
-            }
-            if idle.is_some_and(|at| at <= now) {
-                return Poll::Ready(RelayReason::IdleTimeout);
+            if let Some(reason) = self.over(Instant::now()) {
+                return Poll::Ready(reason);
             }
             if let Some(sleep) = timer.as_mut().as_pin_mut() {
                 sleep.reset(next);
             }
         }
+    }
+
+    fn moved(&mut self, total: u64, now: Instant) {
+        self.seen = total;
+        self.active = now;
+    }
+
+    fn idle_at(&self) -> Option<Instant> {
+        self.idle.and_then(|d| self.active.checked_add(d))
+    }
+
+    /// When to look again.
+    fn next(&self) -> Option<Instant> {
+        [self.idle_at(), self.end].into_iter().flatten().min()
+    }
+
+    fn over(&self, now: Instant) -> Option<RelayReason> {
+        if self.end.is_some_and(|end| end <= now) {
+            return Some(RelayReason::MaxDuration);
+        }
+        self.idle_at().is_some_and(|at| at <= now).then_some(RelayReason::IdleTimeout)
     }
 }
 

@@ -13,6 +13,7 @@ use std::{
         mpsc::{Receiver, SyncSender, sync_channel},
     },
     thread,
+    time::Duration,
 };
 
 use serde_json::Value as Json;
@@ -31,8 +32,15 @@ const QUEUE: usize = 8192;
 /// The writer all loggers share.
 #[derive(Debug)]
 pub struct Sinks {
-    lines: SyncSender<(Sink, String)>,
+    lines: SyncSender<Message>,
     shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+enum Message {
+    Line(Sink, String),
+    /// Answered once every line before it is written.
+    Flush(SyncSender<()>),
 }
 
 #[derive(Debug, Default)]
@@ -72,8 +80,16 @@ impl Sinks {
         self.shared.failed.load(Relaxed)
     }
 
+    /// Waits until every line logged so far is written, at most for `timeout`.
+    pub fn flush(&self, timeout: Duration) {
+        let (done, answer) = sync_channel(1);
+        if self.lines.send(Message::Flush(done)).is_ok() {
+            let _ = answer.recv_timeout(timeout);
+        }
+    }
+
     fn send(&self, sink: &Sink, line: String) {
-        if self.lines.try_send((sink.clone(), line)).is_err() {
+        if self.lines.try_send(Message::Line(sink.clone(), line)).is_err() {
             self.shared.dropped.fetch_add(1, Relaxed);
         }
     }
@@ -86,7 +102,7 @@ struct Writer {
 }
 
 impl Writer {
-    fn run(mut self, queue: &Receiver<(Sink, String)>) {
+    fn run(mut self, queue: &Receiver<Message>) {
         while let Ok(first) = queue.recv() {
             if self.shared.reopen.swap(false, Relaxed) {
                 self.flush();
@@ -96,7 +112,15 @@ impl Writer {
             let mut stderr = Vec::new();
             let batch = std::iter::once(first).chain(queue.try_iter().take(1024));
             let mut count = 0;
-            for (sink, line) in batch {
+            let mut waiting = Vec::new();
+            for message in batch {
+                let (sink, line) = match message {
+                    Message::Line(sink, line) => (sink, line),
+                    Message::Flush(done) => {
+                        waiting.push(done);
+                        continue;
+                    }
+                };
                 count += 1;
                 match sink {
                     Sink::File(path) => self.append(path, &line),
@@ -109,6 +133,7 @@ impl Writer {
             let _ = io::stderr().lock().write_all(&stderr);
             self.flush();
             self.shared.written.fetch_add(count, Relaxed);
+            waiting.iter().for_each(|done| drop(done.try_send(())));
         }
     }
 

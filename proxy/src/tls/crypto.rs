@@ -34,6 +34,13 @@ pub(super) fn versions(common: &CommonTls) -> Result<Vec<&'static SupportedProto
 /// The provider restricted to the configured suites and groups.
 pub(super) fn provider(common: &CommonTls) -> Result<Arc<CryptoProvider>, TlsError> {
     let mut provider = aws_lc_rs::default_provider();
+    // AES-128 first, as every other mesh stack has it: as safe for sessions of this length, and cheaper per byte.
+    provider.cipher_suites.sort_by_key(|s| match s.suite() {
+        CipherSuite::TLS13_AES_128_GCM_SHA256 => 0,
+        CipherSuite::TLS13_AES_256_GCM_SHA384 | CipherSuite::TLS13_CHACHA20_POLY1305_SHA256 => 1,
+        CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256 | CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 => 2,
+        _ => 3,
+    });
     if !common.cipher_suites.is_empty() {
         // TLS 1.3 suites are not configurable, in Envoy as here.
         let is_13 = |s: &rustls::SupportedCipherSuite| s.tls13().is_some();
@@ -182,6 +189,15 @@ mod tests {
         assert!(provider(&common(&["NOT-A-SUITE"], &[])).unwrap_err().0.contains("NOT-A-SUITE"));
         let only_weak = CommonTls { max_version: TlsVersion::V1_2, ..common(&["AES128-SHA"], &[]) };
         assert!(provider(&only_weak).is_err());
+    }
+
+    #[test]
+    fn the_default_suites_begin_with_the_cheapest() {
+        let provider = provider(&common(&[], &[])).unwrap();
+        let all: Vec<_> = provider.cipher_suites.iter().map(|s| s.suite()).collect();
+        assert_eq!(all.len(), aws_lc_rs::DEFAULT_CIPHER_SUITES.len());
+        assert_eq!(all[0], CipherSuite::TLS13_AES_128_GCM_SHA256);
+        assert_eq!(all[3], CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256);
     }
 
     #[test]

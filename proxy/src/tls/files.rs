@@ -7,7 +7,7 @@
 use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
 use super::{Secrets, secrets::Dependent};
 
@@ -23,6 +23,7 @@ pub struct FileWatcher {
     changed: Arc<Notify>,
     watcher: Option<RecommendedWatcher>,
     watched: BTreeSet<PathBuf>,
+    unwatchable: BTreeSet<PathBuf>,
 }
 
 impl FileWatcher {
@@ -38,25 +39,32 @@ impl FileWatcher {
         let watcher = watcher
             .inspect_err(|error| tracing::warn!(%error, "certificate files are polled, watching them failed"))
             .ok();
-        Self { secrets, changed, watcher, watched: BTreeSet::new() }
+        Self { secrets, changed, watcher, watched: BTreeSet::new(), unwatchable: BTreeSet::new() }
     }
 
     /// Watches for ever.
     pub async fn run(mut self) {
+        let mut due = Instant::now() + PERIOD;
         loop {
             let dependents = self.dependents();
             self.watch(&dependents);
-            let pause = if dependents.iter().any(|d| d.failing()) { RETRY } else { PERIOD };
+            if dependents.iter().any(|d| d.failing()) {
+                due = due.min(Instant::now() + RETRY);
+            }
+            // Contexts are not kept alive by the wait for their files.
+            drop(dependents);
             tokio::select! {
                 () = self.changed.notified() => tokio::time::sleep(SETTLE).await,
                 // New contexts have just read their files; only the set of directories may be another now.
                 () = self.secrets.registration() => continue,
-                () = tokio::time::sleep(pause) => {}
+                () = tokio::time::sleep_until(due) => {}
             }
+            let dependents = self.dependents();
             let refresh = move || dependents.iter().for_each(|d| d.refresh());
             if let Err(error) = tokio::task::spawn_blocking(refresh).await {
                 tracing::error!(%error, "reloading certificate files failed");
             }
+            due = Instant::now() + PERIOD;
         }
     }
 
@@ -72,16 +80,22 @@ impl FileWatcher {
             let _ = watcher.unwatch(gone);
         }
         self.watched.retain(|directory| wanted.contains(directory));
+        self.unwatchable.retain(|directory| wanted.contains(directory));
         for directory in wanted {
             if self.watched.contains(&directory) {
                 continue;
             }
             match watcher.watch(&directory, RecursiveMode::NonRecursive) {
                 Ok(()) => {
+                    self.unwatchable.remove(&directory);
                     self.watched.insert(directory);
                 }
-                // Tried again with each look.
-                Err(error) => tracing::warn!(directory = %directory.display(), %error, "cannot watch"),
+                // Tried again with each look, said once.
+                Err(error) if !self.unwatchable.contains(&directory) => {
+                    tracing::warn!(directory = %directory.display(), %error, "certificate files here are polled");
+                    self.unwatchable.insert(directory);
+                }
+                Err(_) => {}
             }
         }
     }

@@ -214,21 +214,21 @@ impl Pair {
 }
 
 impl Trust {
-    /// The trust anchors, `None` when the chain is not to be verified.
-    pub(super) fn roots(&self) -> Result<Option<RootCertStore>, TlsError> {
+    /// The trust anchors and the certificates they are from, `None` when the chain is not to be verified.
+    pub(super) fn roots(&self) -> Result<Option<(RootCertStore, Vec<CertificateDer<'static>>)>, TlsError> {
         let Some(pem) = &self.ca else { return Ok(None) };
         let certificates: Vec<_> = CertificateDer::pem_slice_iter(pem)
             .collect::<Result<_, _>>()
             .map_err(|e| TlsError::new(format!("trusted_ca: {e}")))?;
         let mut roots = RootCertStore::empty();
-        let (_, ignored) = roots.add_parsable_certificates(certificates);
+        let (_, ignored) = roots.add_parsable_certificates(certificates.iter().cloned());
         if roots.is_empty() {
             return Err(TlsError::new("trusted_ca: no usable PEM certificate in it"));
         }
         if ignored > 0 {
             tracing::warn!(ignored, used = roots.len(), "trusted_ca has certificates that cannot be trust anchors");
         }
-        Ok(Some(roots))
+        Ok(Some((roots, certificates)))
     }
 
     pub(super) fn crls(&self) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {

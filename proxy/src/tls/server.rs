@@ -142,6 +142,7 @@ impl Build for Builder {
         let builder =
             if asks { builder.with_client_cert_verifier(verifier.clone()) } else { builder.with_no_client_auth() };
         let mut config = builder.with_cert_resolver(Arc::new(Keys::new(keys)));
+        config.ignore_client_order = true;
         // Tickets hold the whole session, so nothing is stored here; their keys rotate and die with this
         // configuration, which is why changed rules can never be bypassed by an old ticket.
         config.session_storage = Arc::new(NoServerSessionStorage {});

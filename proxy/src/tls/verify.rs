@@ -11,11 +11,12 @@ use rustls::{
     client::{
         WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+        verify_server_name,
     },
     crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, ServerName, UnixTime},
     server::{
-        WebPkiClientVerifier,
+        ParsedCertificate, WebPkiClientVerifier,
         danger::{ClientCertVerified, ClientCertVerifier},
     },
 };
@@ -41,6 +42,8 @@ enum Chain {
 #[derive(Debug)]
 pub(super) struct Verifier {
     chain: Option<Arc<Chain>>,
+    /// The certificates of the trust bundle, unless revocation is checked.
+    trusted: Arc<[CertificateDer<'static>]>,
     rules: Arc<Validation>,
     algorithms: WebPkiSupportedAlgorithms,
     hints: Arc<[DistinguishedName]>,
@@ -60,9 +63,15 @@ impl Verifier {
     ) -> Result<Self, TlsError> {
         let mut hints: Arc<[DistinguishedName]> = Arc::new([]);
         let mut chain = None;
-        if let Some((roots, trust)) = trust.map(|t| t.roots().map(|r| r.zip(Some(t)))).transpose()?.flatten() {
+        let mut trusted: Arc<[CertificateDer<'static>]> = Arc::new([]);
+        if let Some(trust) = trust
+            && let Some((roots, certificates)) = trust.roots()?
+        {
             let roots = Arc::new(roots);
             let crls = trust.crls()?;
+            if crls.is_empty() {
+                trusted = certificates.into();
+            }
             let bad = |e| TlsError::new(format!("validation context: {e}"));
             chain = Some(Arc::new(match peer {
                 Peer::Client => {
@@ -92,6 +101,7 @@ impl Verifier {
         }
         Ok(Self {
             chain,
+            trusted,
             rules: Arc::new(rules),
             algorithms: provider.signature_verification_algorithms,
             hints,
@@ -104,6 +114,7 @@ impl Verifier {
     pub(super) fn with_name(&self, name: ServerName<'static>) -> Self {
         Self {
             chain: self.chain.clone(),
+            trusted: self.trusted.clone(),
             rules: self.rules.clone(),
             algorithms: self.algorithms,
             hints: self.hints.clone(),
@@ -133,12 +144,15 @@ impl Verifier {
         rest: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<(), Error> {
-        match self.chain.as_deref() {
-            Some(Chain::Clients(verifier)) => {
-                verifier.verify_client_cert(leaf, rest, now)?;
-            }
-            Some(Chain::Servers(verifier)) => self.judge_server(verifier, leaf, rest, now)?,
-            None => {}
+        let verified = match self.chain.as_deref() {
+            Some(Chain::Clients(verifier)) => verifier.verify_client_cert(leaf, rest, now).map(drop),
+            Some(Chain::Servers(verifier)) => self.judge_server(verifier, leaf, rest, now),
+            None => Ok(()),
+        };
+        if let Err(error) = verified
+            && !self.trusts_itself(leaf, now)
+        {
+            return Err(error);
         }
         let failed = || Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure);
         if self.chain.is_none() && self.name.is_some() && !self.pinned() {
@@ -180,6 +194,23 @@ impl Verifier {
             )) if self.name.is_none() => Ok(()),
             Err(e) => Err(e),
         }
+    }
+
+    /// A certificate that is itself in the trust bundle, as self-signed ones are, needs no chain: its holder proves
+    /// to have the key. rustls refuses those that are marked as authorities, OpenSSL's users are used to them.
+    fn trusts_itself(&self, leaf: &CertificateDer<'_>, now: UnixTime) -> bool {
+        if !self.trusted.iter().any(|t| t == leaf) {
+            return false;
+        }
+        let Some(certificate) = names::parse(leaf) else { return false };
+        let valid = i64::try_from(now.as_secs()).is_ok_and(|now| {
+            let validity = certificate.validity();
+            (validity.not_before.timestamp()..=validity.not_after.timestamp()).contains(&now)
+        });
+        let named = self.name.as_ref().is_none_or(|name| {
+            ParsedCertificate::try_from(leaf).is_ok_and(|leaf| verify_server_name(&leaf, name).is_ok())
+        });
+        valid && named
     }
 
     fn admit(&self, leaf: &CertificateDer<'_>, rest: &[CertificateDer<'_>], now: UnixTime) -> Result<(), Error> {

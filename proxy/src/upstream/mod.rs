@@ -11,9 +11,11 @@ pub mod dns;
 pub mod endpoint;
 pub mod lb;
 mod original_dst;
+#[cfg(test)]
+pub(crate) mod testing;
 mod transport;
 
 pub use cluster::{Cluster, Deps, Member, PickContext, PickError};
 pub use connect::{ConnectError, ConnectErrorKind, ConnectOptions, Connected, connect};
-pub use endpoint::{ConnectionPermit, Endpoint, RequestPermit};
+pub use endpoint::{ConnectionPermit, Endpoint, RequestPermit, Scope};
 pub use original_dst::sweep as sweep_original_dst;

@@ -69,12 +69,16 @@ impl Transports {
 
     /// The transport socket of an endpoint with `metadata`, `None` for plaintext.
     pub(super) fn select(&self, metadata: Option<&Metadata>) -> Option<&Transport> {
+        let claimed = self.position(metadata).map(|at| self.matches[at].1);
+        claimed.unwrap_or(self.default).map(|index| &self.contexts[index])
+    }
+
+    /// The first entry that claims `metadata`; one without criteria claims every endpoint.
+    pub(super) fn position(&self, metadata: Option<&Metadata>) -> Option<usize> {
         let labels = metadata.and_then(|m| m.get(NAMESPACE));
-        let claimed = self.matches.iter().find(|(entry, _)| {
-            // An entry without criteria claims every endpoint.
+        self.matches.iter().position(|(entry, _)| {
             entry.criteria.iter().all(|(key, value)| labels.and_then(|l| l.get(key)) == Some(value))
-        });
-        claimed.map_or(self.default, |(_, index)| *index).map(|index| &self.contexts[index])
+        })
     }
 
     /// Whether every context has the secrets it needs.

@@ -92,7 +92,8 @@ pub(super) fn start_with(config: StartConfig, transport: Arc<dyn Transport>, dec
     }
     let (status_in, status_out) = watch::channel(Arc::new(status.clone()));
     let sources = Sources::new(&config, dialer, send.clone(), stop.clone());
-    let mut driver = Driver { store, sources, config, status, snapshots, status_in, deadline };
+    let mut driver =
+        Driver { store, sources, config, status, snapshots, status_in, deadline, complaints: BTreeMap::new() };
     driver.after_change();
     tokio::spawn(stop.clone().run_until_cancelled_owned(driver.run(receive)));
     Handle { snapshots: snapshots_out, status: status_out, events: send, _stop: Arc::new(stop.drop_guard()) }
@@ -106,6 +107,8 @@ struct Driver {
     snapshots: watch::Sender<Arc<Snapshot>>,
     status_in: watch::Sender<Arc<Status>>,
     deadline: Option<std::time::Instant>,
+    /// The last refusal per type, so that its repetition is not logged.
+    complaints: BTreeMap<Kind, String>,
 }
 
 impl Driver {
@@ -180,11 +183,15 @@ impl Driver {
         match &error {
             None => {
                 status.update_success += 1;
+                self.complaints.remove(&kind);
                 status.version = version.into();
             }
             Some(error) => {
                 status.update_rejected += 1;
-                tracing::warn!(%kind, version = %status.last_version, error, "xDS resources rejected");
+                // Some servers send the same bad configuration again and again.
+                if self.complaints.insert(kind, error.clone()).is_none_or(|last| last != *error) {
+                    tracing::warn!(%kind, version = %status.last_version, error, "xDS resources rejected");
+                }
             }
         }
         self.settle(now);

@@ -135,7 +135,7 @@ impl Sources {
                 tokio::spawn(stop.run_until_cancelled_owned(file.run()));
                 return running;
             }
-            (ConfigSource::Ads | ConfigSource::SelfSource, _) => {
+            (ConfigSource::Ads | ConfigSource::SelfSource | ConfigSource::Static, _) => {
                 let reason = "resources refer to the aggregated stream, but the bootstrap has no ads_config";
                 tracing::error!("{reason}");
                 return running("ads".to_owned(), Some(reason));

@@ -56,6 +56,7 @@ fn source(words: &Words) -> ConfigSource {
     match get(words, "via").first().map(String::as_str) {
         None | Some("ads") => ConfigSource::Ads,
         Some("self") => ConfigSource::SelfSource,
+        Some("static") => ConfigSource::Static,
         Some(via) => match via.split_once(':').unwrap() {
             ("file", path) => ConfigSource::Path { path: path.to_owned(), watched_directory: None },
             ("grpc", cluster) => ConfigSource::Grpc { cluster: cluster.into(), delta: false },
@@ -206,6 +207,7 @@ fn cluster(name: &str, eds: bool, version: i64, words: &Words) -> Arc<Cluster> {
         connect_timeout: Duration::from_secs(version.unsigned_abs()),
         lb: LbPolicy::RoundRobin,
         panic_threshold: 50,
+        locality_weighted: false,
         http: UpstreamHttp::default(),
         tls: (!upstream.common.certificates.is_empty()).then(|| Arc::new(upstream)),
         transport_matches: Vec::new(),

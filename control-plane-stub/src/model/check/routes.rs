@@ -142,22 +142,7 @@ impl Report<'_> {
         let weights = route.route.iter().map(|r| u64::from(r.weight.unwrap_or(0)));
         self.weights(path, route.route.len(), weights.sum());
         self.headers(path, &route.headers);
-        if let Some(rewrite) = &route.rewrite {
-            if rewrite.uri.is_some() && rewrite.uri_regex_rewrite.is_some() {
-                self.problem(format!("{path}.rewrite"), "give uri or uriRegexRewrite, not both");
-            }
-            if rewrite.uri.as_deref() == Some("") || rewrite.authority.as_deref() == Some("") {
-                self.problem(format!("{path}.rewrite"), "must not be empty");
-            }
-        }
-        if let Some(redirect) = &route.redirect {
-            if redirect.port.is_some() && redirect.derive_port.is_some() {
-                self.problem(format!("{path}.redirect"), "give port or derivePort, not both");
-            }
-            if redirect.scheme.as_deref().is_some_and(|s| s != "http" && s != "https") {
-                self.problem(format!("{path}.redirect.scheme"), "must be http or https");
-            }
-        }
+        self.elsewhere(path, route);
         for (index, condition) in route.matches.iter().enumerate() {
             let path = format!("{path}.match[{index}]");
             if condition
@@ -171,6 +156,35 @@ impl Report<'_> {
                 if matches!(value, StringMatch::Prefix(text) if text.is_empty()) || name.is_empty() {
                     self.problem(format!("{path}.queryParams.{name}"), "must not be empty");
                 }
+            }
+        }
+    }
+
+    /// Rewrites and redirects.
+    fn elsewhere(&mut self, path: &str, route: &HttpRoute) {
+        let mut texts = Vec::new();
+        if let Some(rewrite) = &route.rewrite {
+            texts.extend([("rewrite.uri", &rewrite.uri), ("rewrite.authority", &rewrite.authority)]);
+            if rewrite.uri.is_some() && rewrite.uri_regex_rewrite.is_some() {
+                self.problem(format!("{path}.rewrite"), "give uri or uriRegexRewrite, not both");
+            }
+            if rewrite.uri_regex_rewrite.as_ref().is_some_and(|regex| !regex.is_valid()) {
+                let reason = r"after \ must come the number of a group of match, or \";
+                self.problem(format!("{path}.rewrite.uriRegexRewrite.rewrite"), reason);
+            }
+        }
+        if let Some(redirect) = &route.redirect {
+            texts.extend([("redirect.uri", &redirect.uri), ("redirect.authority", &redirect.authority)]);
+            if redirect.port.is_some() && redirect.derive_port.is_some() {
+                self.problem(format!("{path}.redirect"), "give port or derivePort, not both");
+            }
+            if redirect.scheme.as_deref().is_some_and(|s| s != "http" && s != "https") {
+                self.problem(format!("{path}.redirect.scheme"), "must be http or https");
+            }
+        }
+        for (field, text) in texts {
+            if text.as_ref().is_some_and(|text| text.is_empty() || http::HeaderValue::from_str(text).is_err()) {
+                self.problem(format!("{path}.{field}"), "must not be empty nor hold control characters");
             }
         }
     }

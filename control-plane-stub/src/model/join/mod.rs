@@ -35,6 +35,7 @@ pub(super) fn join(kinds: Kinds, settings: Settings, problems: &mut Vec<Problem>
     decide_mtls(&mut world);
     routes(kinds.virtual_services, &mut world, problems);
     rules(kinds.destination_rules, &mut world, problems);
+    world.index();
     world
 }
 

@@ -117,3 +117,25 @@ fn gateways_are_noted_not_applied() {
         world.notes
     );
 }
+
+#[test]
+fn the_most_specific_pattern_wins() {
+    let rule = |name: &str, host: &str| {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: {name}}}\nspec: {{host: '{host}'}}\n---\n"
+        )
+    };
+    let all = rule("all", "*")
+        + &rule("suffix", "*.example.com")
+        + &rule("longer", "*.a.example.com")
+        + &rule("svc", "reviews");
+    let world = loaded(&with_services(&all));
+    let name =
+        |host: &str| world.destination_rule("default", "default", host).map(|rule| rule.meta.name.clone()).unwrap();
+    assert_eq!(name("x.a.example.com"), "longer");
+    assert_eq!(name("x.example.com"), "suffix");
+    assert_eq!(name("a.example.com"), "suffix");
+    assert_eq!(name("*.a.example.com"), "longer");
+    assert_eq!(name("example.com"), "all");
+    assert_eq!(name("reviews.default.svc.cluster.local"), "svc");
+}

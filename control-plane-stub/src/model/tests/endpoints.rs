@@ -7,7 +7,8 @@ fn mixed() -> World {
 #[test]
 fn selectors_slices_entries_and_names() {
     let world = mixed();
-    let ports = |host: &str| -> Vec<(String, Vec<(u16, u16, bool)>)> {
+    type Ports = Vec<(u16, u16, bool)>;
+    let ports = |host: &str| -> Vec<(String, Ports)> {
         let ports = |e: &Endpoint| e.ports.iter().map(|(own, at)| (*own, at.number, at.mtls)).collect();
         world.services[host].endpoints.iter().map(|e| (e.address.to_string(), ports(e))).collect()
     };

@@ -130,6 +130,21 @@ fn routes_make_sense() {
 }
 
 #[test]
+fn rewrites_are_what_envoy_takes() {
+    let yaml = route(
+        "  - rewrite: {uriRegexRewrite: {match: '^/(a)', rewrite: '/\\2'}}\n    route: [{destination: {host: reviews}}]\n  - redirect: {uri: \"/a\\nb\", scheme: ftp}\n",
+    );
+    assert_problems(
+        &yaml,
+        &[
+            "3 spec.http[0].rewrite.uriRegexRewrite.rewrite: after",
+            "3 spec.http[1].redirect.scheme: must be http or https",
+            "3 spec.http[1].redirect.uri: must not be empty nor hold",
+        ],
+    );
+}
+
+#[test]
 fn references_must_exist() {
     let yaml = route(
         "  - route: [{destination: {host: nobody}}]\n  - route: [{destination: {host: reviews, subset: v9}}]\n  - route: [{destination: {host: reviews, port: {number: 81}}}]\n  - route: [{destination: {host: two.other.svc.cluster.local}}]\n  - route: [{destination: {host: reviews.default}}]\n",

@@ -79,6 +79,26 @@ pub struct RegexRewrite {
     pub rewrite: String,
 }
 
+impl RegexRewrite {
+    /// `\1` and the like must name groups of the pattern; Envoy refuses others.
+    pub(crate) fn is_valid(&self) -> bool {
+        let groups = regex::Regex::new(&self.pattern.0).map_or(0, |regex| regex.captures_len() - 1);
+        let mut rest = self.rewrite.chars();
+        while let Some(c) = rest.next() {
+            let valid = c != '\\'
+                || match rest.next() {
+                    Some('\\') => true,
+                    Some(digit) => digit.to_digit(10).is_some_and(|group| group as usize <= groups),
+                    None => false,
+                };
+            if !valid {
+                return false;
+            }
+        }
+        true
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Redirect {

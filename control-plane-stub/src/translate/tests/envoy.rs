@@ -65,9 +65,6 @@ fn validate(resources: &Resources, what: &str) {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("bootstrap.json");
     std::fs::write(&file, serde_json::to_vec_pretty(&bootstrap(resources)).unwrap()).unwrap();
-    if let Ok(d) = std::env::var("KEEP") {
-        std::fs::copy(&file, format!("{d}/{}.json", what.replace(":", "_"))).unwrap();
-    }
     let output = Command::new("envoy").args(["--mode", "validate", "-l", "warn", "-c"]).arg(&file).output().unwrap();
     let log = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{what}: {log}");

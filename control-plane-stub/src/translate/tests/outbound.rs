@@ -262,3 +262,32 @@ fn export_to_hides_services() {
     assert!(sidecar(&world, "default", "10.9.9.9").clusters.contains_key("outbound|80||a.default.svc.cluster.local"));
     assert!(!sidecar(&world, "other", "10.9.9.9").clusters.keys().any(|name| name.starts_with("outbound|")));
 }
+
+#[test]
+fn names_shared_by_routes_go_to_the_first() {
+    let world = world_of(
+        "apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: a}
+spec: {hosts: [a.example, b.example], addresses: [10.0.0.1], resolution: DNS, ports: [{number: 443, name: tls, protocol: TLS}]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: a}
+spec:
+  hosts: [a.example, b.example]
+  tls:
+  - match: [{sniHosts: [a.example, b.example]}]
+    route: [{destination: {host: a.example}}]
+",
+    );
+    let resources = sidecar(&world, "default", "10.9.9.9");
+    let listener = get(&resources.listeners, "10.0.0.1_443");
+    let names: Vec<_> = listener["filter_chains"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|c| at(c, "/filter_chain_match/server_names").clone())
+        .collect();
+    assert_eq!(names, [json!(["a.example", "b.example"])]);
+}

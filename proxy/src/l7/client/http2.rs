@@ -22,7 +22,7 @@ use super::{
     failure::{self, Stream},
     http1::MAX_HEADER_BYTES,
     lane::Lane,
-    metered::Metered,
+    metered::{Meter, Metered},
     request::prepare,
     types::{Carrier, Facts, HttpProtocol, SendError, SendErrorKind, Sent, StreamGuard},
 };
@@ -53,6 +53,7 @@ pub(super) struct H2<B: Payload> {
     sender: RefCell<Option<SendRequest<B>>>,
     /// Shared with the task that runs it, to ask for the peer's limit on streams.
     driven: Rc<RefCell<Option<Driven<B>>>>,
+    meter: Arc<Meter>,
     generation: Option<u64>,
     opened: Instant,
     parked: Cell<Instant>,
@@ -71,11 +72,12 @@ pub(super) async fn open<B: Payload>(
     generation: Option<u64>,
 ) -> hyper::Result<Rc<H2<B>>> {
     let config = cluster.config.clone();
-    let options = &config.http.http2;
+    let (options, meter) = (&config.http.http2, io.meter());
     let (sender, connection) = Builder::new(Local)
         .timer(TokioTimer::new())
         .initial_stream_window_size(options.stream_window)
         .initial_connection_window_size(options.connection_window)
+        .initial_max_send_streams(lane.peer_streams() as usize)
         .max_header_list_size(MAX_HEADER_BYTES)
         .max_send_buf_size((config.buffer_limit as usize).clamp(16 * 1024, 1024 * 1024))
         .keep_alive_interval(options.keepalive_interval)
@@ -93,6 +95,7 @@ pub(super) async fn open<B: Payload>(
         config,
         sender: RefCell::new(Some(sender)),
         driven: driven.clone(),
+        meter,
         generation,
         opened: now,
         parked: Cell::new(now),
@@ -133,12 +136,22 @@ impl<B: Payload> Drop for Driver<B> {
 }
 
 impl<B: Payload> H2<B> {
-    /// How many streams may be open now.
+    /// How many streams may be open now. Beyond the peer's limit h2 would queue them behind the others.
     fn limit(&self) -> u32 {
         let ours = self.config.http.http2.max_concurrent_streams.max(1);
-        // While the connection is being polled nobody can ask; then our own limit has to do.
-        let peers = self.driven.try_borrow().ok().and_then(|d| d.as_ref().map(Connection::current_max_send_streams));
-        peers.and_then(|p| u32::try_from(p).ok()).map_or(ours, |peers| ours.min(peers))
+        let Some(lane) = self.lane.upgrade() else { return ours };
+        // Before its first frame, which is SETTINGS, a connection goes by what others of the lane were told. While it
+        // is being polled nobody can ask it either.
+        if self.meter.read() > 0
+            && let Ok(driven) = self.driven.try_borrow()
+            && let Some(connection) = driven.as_ref()
+        {
+            let peers = u32::try_from(connection.current_max_send_streams()).unwrap_or(u32::MAX);
+            // A connection that allows none right now says nothing of the next: one stream can always be asked for.
+            lane.learn_peer_streams(peers.max(1));
+            return ours.min(peers);
+        }
+        ours.min(lane.peer_streams())
     }
 
     /// Reserves a stream.
@@ -159,7 +172,7 @@ impl<B: Payload> H2<B> {
     }
 
     fn is_used_up(&self) -> bool {
-        self.config.http.max_requests_per_connection.is_some_and(|max| self.served.get() >= max)
+        self.config.http.max_requests_per_connection.is_some_and(|max| self.served.get() >= max.max(1))
     }
 
     /// The stream is over.

@@ -61,6 +61,30 @@ async fn the_asked_name_and_the_configured_ones_must_both_hold() {
 }
 
 #[tokio::test]
+async fn a_self_signed_certificate_may_be_its_own_anchor() {
+    let own = |days: i64| {
+        let mut params = rcgen::CertificateParams::new(vec!["self.test".to_owned()]).unwrap();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        params.not_before = OffsetDateTime::now_utc() - time::Duration::days(9);
+        params.not_after = OffsetDateTime::now_utc() + time::Duration::days(days);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let pem = params.self_signed(&key).unwrap().pem();
+        let trust = Validation { trusted_ca: Some(inline(&pem)), ..Validation::default() };
+        (server(&certificate(&pem, &key.serialize_pem()), None), client(None, Some(trust)))
+    };
+    let ((good, trusting), (expired, patient)) = (own(9), own(-2));
+    assert!(outcome(&trusting, &ClientOptions::default(), &good).await.unwrap().1.verified);
+    assert!(outcome(&trusting, &verify("self.test"), &good).await.is_ok());
+    for (context, options, server) in [
+        (&trusting, verify("other.test"), &good),
+        (&patient, ClientOptions::default(), &expired),
+        (&trusting, ClientOptions::default(), &expired),
+    ] {
+        assert!(outcome(context, &options, server).await.is_err());
+    }
+}
+
+#[tokio::test]
 async fn pins_accept_exactly_what_they_name() {
     let ca = Ca::new("root");
     let (a, b) = (ca.spiffe("a"), ca.spiffe("b"));

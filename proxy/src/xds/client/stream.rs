@@ -95,6 +95,7 @@ impl Stream {
         // waited for alone: subscriptions may change meanwhile.
         let mut inbound = pin!(open.try_flatten_stream());
         let mut complained = false;
+        let mut refusals = 0;
         loop {
             tokio::select! {
                 changed = self.interests.changed() => {
@@ -121,6 +122,8 @@ impl Stream {
                                 return Ok(());
                             }
                             let Ok(error) = verdict.await else { return Ok(()) };
+                            refusals = if error.is_some() { u32::saturating_add(refusals, 1) } else { 0 };
+                            sleep(restraint(refusals)).await;
                             protocol.settled(&settled, error);
                         }
                         Err(reason) if !complained => {
@@ -152,6 +155,14 @@ impl Stream {
     }
 }
 
+/// The pause before one more refusal in a row: a server that answers each with the same again would spin both sides.
+fn restraint(refusals: u32) -> Duration {
+    match refusals.checked_sub(4) {
+        None => Duration::ZERO,
+        Some(more) => Duration::from_millis(50 << more.min(5)),
+    }
+}
+
 async fn flush<P: Protocol>(protocol: &mut P, send: &mpsc::Sender<P::Request>) -> Result<(), String> {
     while let Some(request) = protocol.next() {
         match timeout(SEND_TIMEOUT, send.send(request)).await {
@@ -162,4 +173,16 @@ async fn flush<P: Protocol>(protocol: &mut P, send: &mpsc::Sender<P::Request>) -
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn repeated_refusals_slow_down_but_never_stop() {
+        let waits: Vec<u128> = (0..12).map(|n| restraint(n).as_millis()).collect();
+        assert_eq!(waits, [0, 0, 0, 0, 50, 100, 200, 400, 800, 1600, 1600, 1600]);
+        assert_eq!(restraint(u32::MAX).as_millis(), 1600);
+    }
 }

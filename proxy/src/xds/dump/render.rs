@@ -8,6 +8,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use outrigger_wire::{json, pb::envoy::config::bootstrap::v3::Bootstrap};
 use prost::Message;
 use regex::Regex;
@@ -15,9 +16,13 @@ use serde_json::{Map, Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{Dump, DumpQuery, redact::redact};
-use crate::xds::{
-    kind::Kind,
-    store::{Failure, Origin, Slot, Version},
+use crate::{
+    ir::secret::{DataSource, Secret},
+    xds::{
+        decode::Resource,
+        kind::Kind,
+        store::{Failure, Origin, Slot, Version},
+    },
 };
 
 /// How Envoy names the parts of a type's dump.
@@ -243,10 +248,30 @@ fn state(entry: &mut Map<String, Value>, field: &str, kind: Kind, name: &str, ve
     }
     let content = match &version.raw {
         Some(raw) => any(kind, raw),
-        None => json!({ "@type": kind.type_url(), "name": name }),
+        None => own(kind, name, &version.resource),
     };
     entry.insert(field.into(), content);
     entry.insert("last_updated".into(), timestamp(version.updated));
+}
+
+/// A resource of our own making: of an identity the public part, so that tools can look at certificates.
+fn own(kind: Kind, name: &str, resource: &Resource) -> Value {
+    let bytes = |source: &DataSource| match source {
+        DataSource::Inline(bytes) => json!({ "inline_bytes": STANDARD.encode(bytes) }),
+        DataSource::File(path) => json!({ "filename": path.to_string_lossy() }),
+    };
+    let mut out = Map::from_iter([("@type".to_owned(), kind.type_url().into()), ("name".to_owned(), name.into())]);
+    if let Resource::Secret { secret, .. } = resource {
+        let (field, content) = match &**secret {
+            Secret::Certificate(c) => {
+                let hidden = json!({ "inline_bytes": STANDARD.encode("[redacted]") });
+                ("tls_certificate", json!({ "certificate_chain": bytes(&c.chain), "private_key": hidden }))
+            }
+            Secret::Validation(v) => ("validation_context", json!({ "trusted_ca": v.trusted_ca.as_ref().map(bytes) })),
+        };
+        out.insert(field.into(), content);
+    }
+    out.into()
 }
 
 fn error(kind: Kind, failure: &Failure) -> Value {

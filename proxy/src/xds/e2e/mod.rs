@@ -1,9 +1,11 @@
 //! The whole subscription against a scripted control plane in process: both protocols, hostile behaviour, separate streams.
 
+mod real;
 mod server;
 
 use std::{sync::Arc, time::Duration};
 
+use outrigger_wire::pb::google::protobuf::Any;
 use tokio::sync::watch;
 
 use self::server::{Call, Net, Request};
@@ -54,21 +56,28 @@ async fn status(handle: &Handle, what: &str, condition: impl Fn(&Status) -> bool
     until(handle.status(), what, |s| condition(s)).await
 }
 
-/// Serves clusters, endpoints, listeners and routes once, checking each acknowledgement.
-async fn serve_all(call: &mut Call, version: &str) {
+/// Serves a cluster, its endpoints, a listener and its routes, checking each acknowledgement; `names` are the EDS and
+/// RDS names that must be asked for.
+async fn serve(call: &mut Call, version: &str, resources: [Any; 4], names: [&str; 2]) {
+    let [cluster, endpoints, listener, routes] = resources;
     let request = call.expect(Kind::Cluster).await;
     assert_eq!(request.names, [""; 0]);
     call.expect(Kind::Listener).await;
-    call.send(Kind::Cluster, version, "c", vec![eds("a", 1, "")]).await;
+    call.send(Kind::Cluster, version, "c", vec![cluster]).await;
     assert_eq!(call.expect(Kind::Cluster).await.ack(), ("c", None));
-    assert_eq!(call.expect(Kind::Endpoints).await.names, ["a"]);
-    call.send(Kind::Endpoints, version, "e", vec![endpoints("a", 1)]).await;
+    assert_eq!(call.expect(Kind::Endpoints).await.names, [names[0]]);
+    call.send(Kind::Endpoints, version, "e", vec![endpoints]).await;
     assert_eq!(call.expect(Kind::Endpoints).await.ack(), ("e", None));
-    call.send(Kind::Listener, version, "l", vec![listener("l", "rds=r")]).await;
+    call.send(Kind::Listener, version, "l", vec![listener]).await;
     assert_eq!(call.expect(Kind::Listener).await.ack(), ("l", None));
-    assert_eq!(call.expect(Kind::Routes).await.names, ["r"]);
-    call.send(Kind::Routes, version, "r", vec![routes("r", "a")]).await;
+    assert_eq!(call.expect(Kind::Routes).await.names, [names[1]]);
+    call.send(Kind::Routes, version, "r", vec![routes]).await;
     assert_eq!(call.expect(Kind::Routes).await.ack(), ("r", None));
+}
+
+async fn serve_all(call: &mut Call, version: &str) {
+    let resources = [eds("a", 1, ""), endpoints("a", 1), listener("l", "rds=r"), routes("r", "a")];
+    serve(call, version, resources, ["a", "r"]).await;
 }
 
 async fn both(test: impl AsyncFn(bool)) {
@@ -143,10 +152,7 @@ async fn bad_resources_are_refused_with_reasons_and_good_ones_apply() {
         let mut call = net.call().await;
         call.expect(Kind::Cluster).await;
         call.expect(Kind::Listener).await;
-        let garbage = outrigger_wire::pb::google::protobuf::Any {
-            type_url: Kind::Cluster.type_url().into(),
-            value: vec![0xff; 1000],
-        };
+        let garbage = Any { type_url: Kind::Cluster.type_url().into(), value: vec![0xff; 1000] };
         call.send(Kind::Cluster, "1", "n1", vec![fixed("good", 1, ""), fixed("bad", 1, ""), garbage]).await;
         let nack = call.expect(Kind::Cluster).await;
         let (nonce, error) = nack.ack();

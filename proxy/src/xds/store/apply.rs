@@ -64,6 +64,8 @@ impl Store {
         let mut applied = Applied::default();
         let mut seen = BTreeSet::new();
         let mut nameless = false;
+        // The servers that use times to live send heartbeats apart, and only for some of the resources.
+        let beats_only = !items.is_empty() && items.iter().all(|i| matches!(i.outcome, Outcome::Heartbeat));
         for (index, item) in items.into_iter().enumerate() {
             let name: Name = item.name.as_str().into();
             nameless |= name.is_empty();
@@ -79,7 +81,7 @@ impl Store {
             }
         }
         let source = Origin::Source(frame.source.clone());
-        if frame.full && frame.kind.is_wildcard() && !nameless {
+        if frame.full && frame.kind.is_wildcard() && !nameless && !beats_only {
             // A resource that cannot even be named may be any of those that are missing: then nothing is removed.
             self.tables[frame.kind as usize].retain(|name, slot| {
                 let gone = !seen.contains(name) && slot.latest.as_ref().is_none_or(|v| v.origin == source);

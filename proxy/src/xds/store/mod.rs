@@ -140,6 +140,8 @@ pub struct Store {
     started: Instant,
     received: BTreeSet<Kind>,
     subscriptions: Arc<Subscriptions>,
+    /// Names that are referred to and that no source is asked for: reserved ones, and those of the bootstrap.
+    own: BTreeSet<(Kind, Name)>,
     /// Clusters or listeners changed since the subscriptions were computed.
     stale: bool,
     /// Something in force changed since the last snapshot.
@@ -168,6 +170,7 @@ impl Store {
             started: now.mono,
             received: BTreeSet::new(),
             subscriptions: Arc::default(),
+            own: BTreeSet::new(),
             stale: true,
             changed: true,
             waiting: Vec::new(),

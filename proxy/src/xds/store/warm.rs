@@ -205,10 +205,10 @@ impl Store {
         for kind in [Kind::Endpoints, Kind::Routes, Kind::Secret] {
             let wanted: Vec<&BTreeSet<Name>> =
                 self.subscriptions.iter().filter(|((_, k), _)| *k == kind).map(|(_, w)| &w.names).collect();
+            let own: BTreeSet<&Name> = self.own.iter().filter(|(k, _)| *k == kind).map(|(_, name)| name).collect();
             let mut dropped = false;
             self.tables[kind as usize].retain(|name, slot| {
-                let reserved = kind == Kind::Secret && self.reserved.contains(name);
-                if reserved || slot.is_fixed() || wanted.iter().any(|names| names.contains(name)) {
+                if own.contains(name) || slot.is_fixed() || wanted.iter().any(|names| names.contains(name)) {
                     slot.unwanted = None;
                     return true;
                 }
@@ -241,8 +241,9 @@ impl Store {
                     if self.table(kind).get(name).is_some_and(Slot::is_fixed) {
                         continue;
                     }
-                    if kind == Kind::Secret && self.reserved.contains(name) {
-                        own.insert(Arc::clone(name));
+                    let here = kind == Kind::Secret && self.reserved.contains(name);
+                    if here || *source == ConfigSource::Static {
+                        own.insert((kind, Arc::clone(name)));
                         continue;
                     }
                     let names = &mut wanted.entry((absolute(source, &version.origin), kind)).or_default().names;
@@ -252,16 +253,20 @@ impl Store {
                 }
             }
         }
-        let own = std::iter::once((Kind::Secret, &own));
-        for (kind, names) in wanted.iter().map(|((_, kind), wanted)| (*kind, &wanted.names)).chain(own) {
+        let asked = wanted.iter().flat_map(|((_, kind), w)| w.names.iter().map(|name| (*kind, name)));
+        for (kind, name) in asked.chain(own.iter().map(|(kind, name)| (*kind, name))) {
             let table: &mut Table = &mut self.tables[kind as usize];
-            for name in names {
-                match table.get_mut(name) {
-                    Some(slot) => slot.unwanted = None,
-                    None => drop(table.insert(Arc::clone(name), Slot { since: Some(now.mono), ..Slot::default() })),
+            match table.get_mut(name) {
+                Some(slot) => {
+                    if slot.unwanted.take().is_some() {
+                        // A new wait begins.
+                        (slot.since, slot.absent) = (Some(now.mono), false);
+                    }
                 }
+                None => drop(table.insert(Arc::clone(name), Slot { since: Some(now.mono), ..Slot::default() })),
             }
         }
+        self.own = own;
         if *self.subscriptions != wanted {
             self.subscriptions = Arc::new(wanted);
         }

@@ -1,281 +1,4 @@
-use std::time::Instant;
-
-use outrigger_wire::pb::google::protobuf::Any;
-
 use super::*;
-use crate::xds::{
-    client::Item,
-    testing::{self, bare, eds, endpoints, fixed, listener, now, routes, secret},
-};
-
-/// A store with LDS and CDS over the aggregated stream, and a clock that moves by hand.
-struct Bed {
-    store: Store,
-    start: Instant,
-    seconds: u64,
-    snapshot: Snapshot,
-    deadline: Option<Instant>,
-}
-
-impl Bed {
-    fn new(config: StartConfig) -> Self {
-        let config = StartConfig { lds: Some(ConfigSource::Ads), cds: Some(ConfigSource::Ads), ..config };
-        let start = Instant::now();
-        let mut bed = Self {
-            store: Store::new(&config, testing::decode, now(start, 0)),
-            start,
-            seconds: 0,
-            snapshot: Snapshot::default(),
-            deadline: None,
-        };
-        bed.at(0);
-        bed
-    }
-
-    fn bare() -> Self {
-        Self::new(StartConfig::default())
-    }
-
-    fn now(&self) -> Now {
-        now(self.start, self.seconds)
-    }
-
-    /// Lets time pass; returns whether that published anything.
-    fn at(&mut self, seconds: u64) -> bool {
-        self.seconds = seconds;
-        self.deadline = self.store.resolve(self.now());
-        match self.store.publish() {
-            Some(snapshot) => {
-                self.snapshot = snapshot;
-                true
-            }
-            None => false,
-        }
-    }
-
-    fn deliver(&mut self, kind: Kind, version: &str, full: bool, items: Vec<Item>, removed: &[&str]) -> Applied {
-        self.from(&ConfigSource::Ads, kind, version, full, items, removed)
-    }
-
-    fn from(
-        &mut self,
-        source: &ConfigSource,
-        kind: Kind,
-        version: &str,
-        full: bool,
-        items: Vec<Item>,
-        removed: &[&str],
-    ) -> Applied {
-        let removed: Vec<String> = removed.iter().map(|r| (*r).to_owned()).collect();
-        let prepared = items.into_iter().map(|item| prepare(&self.store, source, kind, item)).collect();
-        let frame = Frame { source, kind, version, full, removed: &removed };
-        let applied = self.store.apply(&frame, prepared, self.now());
-        self.at(self.seconds);
-        applied
-    }
-
-    /// A state-of-the-world response that must be accepted.
-    fn sotw(&mut self, kind: Kind, resources: impl IntoIterator<Item = Any>) {
-        let applied = self.deliver(kind, "1", true, resources.into_iter().map(bare).collect(), &[]);
-        assert_eq!(applied.error(), None);
-    }
-
-    fn clusters(&self) -> Vec<&str> {
-        self.snapshot.clusters.keys().map(|n| &**n).collect()
-    }
-
-    fn listeners(&self) -> Vec<&str> {
-        self.snapshot.listeners.keys().map(|n| &**n).collect()
-    }
-
-    fn wanted(&self, kind: Kind) -> Vec<&str> {
-        self.store
-            .subscriptions()
-            .iter()
-            .filter(|((_, k), _)| *k == kind)
-            .flat_map(|(_, w)| &w.names)
-            .map(|n| &**n)
-            .collect()
-    }
-
-    /// Which version of a cluster is in force.
-    fn version_of(&self, cluster: &str) -> u64 {
-        self.snapshot.clusters[cluster].connect_timeout.as_secs()
-    }
-}
-
-#[test]
-fn a_cluster_waits_for_its_endpoints() {
-    let mut bed = Bed::bare();
-    bed.sotw(Kind::Cluster, [eds("a", 1, ""), fixed("b", 1, "")]);
-    assert_eq!(bed.clusters(), ["b"]);
-    assert_eq!(bed.wanted(Kind::Endpoints), ["a"]);
-    assert_eq!(bed.store.waiting(), [(Kind::Cluster, "a".into(), "eds a".to_owned())]);
-    bed.sotw(Kind::Endpoints, [endpoints("a", 100)]);
-    assert_eq!(bed.clusters(), ["a", "b"]);
-    assert_eq!(bed.snapshot.endpoints["a"].overprovisioning, 100);
-    assert!(bed.store.waiting().is_empty());
-}
-
-#[test]
-fn endpoints_may_time_out_at_first_activation_only() {
-    let mut bed = Bed::bare();
-    bed.sotw(Kind::Cluster, [eds("a", 1, "")]);
-    assert!(!bed.at(14));
-    assert_eq!(bed.deadline, Some(bed.start + Duration::from_secs(15)));
-    assert!(bed.at(15));
-    assert_eq!(bed.clusters(), ["a"]);
-    // Moving to another service must not lose the endpoints that work, however long it takes.
-    bed.sotw(Kind::Endpoints, [endpoints("a", 100)]);
-    bed.sotw(Kind::Cluster, [eds("a", 2, "service=other")]);
-    assert_eq!(bed.wanted(Kind::Endpoints), ["a", "other"]);
-    bed.at(1000);
-    assert_eq!(bed.version_of("a"), 1);
-    bed.sotw(Kind::Endpoints, [endpoints("other", 100)]);
-    assert_eq!(bed.version_of("a"), 2);
-    assert_eq!(bed.wanted(Kind::Endpoints), ["other"]);
-    assert!(!bed.snapshot.endpoints.contains_key("a"));
-}
-
-#[test]
-fn a_cluster_waits_for_its_secrets() {
-    let mut bed = Bed::bare();
-    bed.sotw(Kind::Cluster, [fixed("a", 1, "secrets=s,t")]);
-    assert_eq!(bed.wanted(Kind::Secret), ["s", "t"]);
-    bed.sotw(Kind::Secret, [secret("s", 1)]);
-    assert!(bed.clusters().is_empty());
-    bed.sotw(Kind::Secret, [secret("t", 1)]);
-    assert_eq!(bed.clusters(), ["a"]);
-    // A rotation does not touch the cluster.
-    let before = Arc::clone(&bed.snapshot.clusters["a"]);
-    bed.sotw(Kind::Secret, [secret("s", 2)]);
-    assert!(Arc::ptr_eq(&before, &bed.snapshot.clusters["a"]));
-    assert_ne!(bed.snapshot.secrets["s"], bed.snapshot.secrets["t"]);
-}
-
-#[test]
-fn a_listener_waits_for_routes_and_their_clusters() {
-    let mut bed = Bed::bare();
-    bed.sotw(Kind::Cluster, [eds("a", 1, "")]);
-    bed.sotw(Kind::Listener, [listener("l", "rds=r"), listener("m", "tcp=a"), listener("n", "inline=a")]);
-    assert_eq!(bed.wanted(Kind::Routes), ["r"]);
-    assert!(bed.listeners().is_empty());
-    bed.sotw(Kind::Routes, [routes("r", "a,unknown")]);
-    assert!(bed.listeners().is_empty());
-    bed.sotw(Kind::Endpoints, [endpoints("a", 100)]);
-    assert_eq!(bed.listeners(), ["l", "m", "n"]);
-    assert!(bed.snapshot.routes.contains_key("r"));
-}
-
-#[test]
-fn routes_are_waited_for_for_ever_unless_said_otherwise() {
-    let mut bed = Bed::bare();
-    bed.sotw(Kind::Cluster, []);
-    bed.sotw(Kind::Listener, [listener("l", "rds=r")]);
-    bed.at(100_000);
-    assert!(bed.listeners().is_empty());
-    let warming = Warming { routes: Some(Duration::from_secs(3)), ..Warming::default() };
-    let mut bed = Bed::new(StartConfig { warming, ..StartConfig::default() });
-    bed.sotw(Kind::Cluster, []);
-    bed.sotw(Kind::Listener, [listener("l", "rds=r")]);
-    bed.at(3);
-    assert_eq!(bed.listeners(), ["l"]);
-}
-
-#[test]
-fn listeners_wait_for_the_first_clusters_or_their_time() {
-    let mut bed = Bed::bare();
-    bed.sotw(Kind::Listener, [listener("l", "tcp=a"), listener("m", "")]);
-    assert_eq!(bed.listeners(), ["m"]);
-    bed.at(14);
-    assert_eq!(bed.listeners(), ["m"]);
-    assert!(!bed.store.settled(bed.now()));
-    bed.at(15);
-    assert_eq!(bed.listeners(), ["l", "m"]);
-    assert!(bed.store.settled(bed.now()) && !bed.store.received(Kind::Cluster));
-}
-
-#[test]
-fn a_replacement_waits_while_its_predecessor_serves() {
-    let mut bed = Bed::bare();
-    bed.sotw(Kind::Cluster, [fixed("a", 1, "")]);
-    bed.sotw(Kind::Listener, [listener("l", "rds=r")]);
-    bed.sotw(Kind::Routes, [routes("r", "a")]);
-    let before = Arc::clone(&bed.snapshot.listeners["l"]);
-    bed.sotw(Kind::Listener, [listener("l", "rds=q;secrets=s")]);
-    assert!(Arc::ptr_eq(&before, &bed.snapshot.listeners["l"]));
-    assert!(bed.snapshot.routes.contains_key("r"), "still in use");
-    bed.sotw(Kind::Routes, [routes("q", "a")]);
-    bed.at(1000);
-    assert!(Arc::ptr_eq(&before, &bed.snapshot.listeners["l"]), "the secret is missing");
-    bed.sotw(Kind::Secret, [secret("s", 1)]);
-    assert!(!Arc::ptr_eq(&before, &bed.snapshot.listeners["l"]));
-    assert_eq!(bed.snapshot.routes.keys().map(|n| &**n).collect::<Vec<_>>(), ["q"]);
-}
-
-#[test]
-fn new_routes_wait_for_new_clusters_and_old_clusters_for_new_routes() {
-    let mut bed = Bed::bare();
-    bed.sotw(Kind::Cluster, [eds("v1", 1, "")]);
-    bed.sotw(Kind::Endpoints, [endpoints("v1", 1)]);
-    bed.sotw(Kind::Listener, [listener("l", "rds=r")]);
-    bed.sotw(Kind::Routes, [routes("r", "v1")]);
-    assert_eq!(bed.listeners(), ["l"]);
-    // Every name changes, as go-control-plane's test server does it: clusters first, routes later.
-    bed.sotw(Kind::Cluster, [eds("v2", 1, "")]);
-    assert_eq!(bed.clusters(), ["v1"], "in use");
-    assert!(bed.snapshot.endpoints.contains_key("v1"));
-    let old = Arc::clone(&bed.snapshot.routes["r"]);
-    bed.sotw(Kind::Routes, [routes("r", "v2")]);
-    assert!(Arc::ptr_eq(&old, &bed.snapshot.routes["r"]), "v2 is not warm");
-    assert_eq!(bed.clusters(), ["v1"]);
-    bed.sotw(Kind::Endpoints, [endpoints("v2", 1)]);
-    assert_eq!(bed.clusters(), ["v2"], "routes moved, v1 went");
-    assert!(!Arc::ptr_eq(&old, &bed.snapshot.routes["r"]));
-    assert!(!bed.snapshot.endpoints.contains_key("v1"));
-}
-
-#[test]
-fn a_removed_cluster_that_routes_keep_naming_goes_after_the_grace() {
-    let mut bed = Bed::bare();
-    bed.sotw(Kind::Cluster, [fixed("a", 1, "")]);
-    bed.sotw(Kind::Listener, [listener("l", "tcp=a")]);
-    bed.sotw(Kind::Cluster, []);
-    assert_eq!(bed.clusters(), ["a"]);
-    bed.at(14);
-    assert_eq!(bed.clusters(), ["a"]);
-    assert!(bed.at(15));
-    assert!(bed.clusters().is_empty());
-    assert_eq!(bed.listeners(), ["l"]);
-    // And comes back like any other.
-    bed.sotw(Kind::Cluster, [fixed("a", 1, "")]);
-    assert_eq!(bed.clusters(), ["a"]);
-}
-
-#[test]
-fn a_removed_cluster_that_returns_in_time_never_left() {
-    let mut bed = Bed::bare();
-    bed.sotw(Kind::Cluster, [fixed("a", 1, "")]);
-    bed.sotw(Kind::Listener, [listener("l", "tcp=a")]);
-    let before = Arc::clone(&bed.snapshot.clusters["a"]);
-    bed.sotw(Kind::Cluster, []);
-    bed.at(10);
-    bed.sotw(Kind::Cluster, [fixed("a", 1, "")]);
-    bed.at(100);
-    assert!(Arc::ptr_eq(&before, &bed.snapshot.clusters["a"]));
-}
-
-#[test]
-fn removed_listeners_go_at_once_unless_their_address_has_a_successor() {
-    let mut bed = Bed::bare();
-    bed.sotw(Kind::Cluster, []);
-    bed.sotw(Kind::Listener, [listener("l", "addr=127.0.0.1:80"), listener("m", "addr=127.0.0.1:81")]);
-    assert_eq!(bed.listeners(), ["l", "m"]);
-    bed.sotw(Kind::Listener, [listener("n", "addr=127.0.0.1:80;rds=r")]);
-    assert_eq!(bed.listeners(), ["l"], "m has none");
-    bed.sotw(Kind::Routes, [routes("r", "")]);
-    assert_eq!(bed.listeners(), ["n"]);
-}
 
 #[test]
 fn an_equal_update_publishes_nothing_and_keeps_the_objects() {
@@ -463,7 +186,20 @@ fn names_of_our_own_identity_are_never_asked_for_nor_taken() {
     assert_eq!(v.spki_sha256[0][0], 1);
 }
 
-use crate::ir::secret::Secret;
+#[test]
+fn references_to_the_bootstrap_ask_nobody() {
+    let Resource::Secret { name, secret: own } = testing::decode(&secret("s", 1), &mut Notes::default()).unwrap()
+    else {
+        panic!()
+    };
+    let statics = crate::xds::Statics { secrets: vec![(name, own)], ..Default::default() };
+    let mut bed = Bed::new(StartConfig { statics, ..StartConfig::default() });
+    bed.sotw(Kind::Cluster, [fixed("a", 1, "secrets=s;via=static"), fixed("b", 1, "secrets=missing;via=static")]);
+    assert_eq!(bed.wanted(Kind::Secret), [""; 0]);
+    assert_eq!(bed.clusters(), ["a"]);
+    bed.at(15);
+    assert_eq!(bed.clusters(), ["a", "b"], "refuses handshakes, but is there");
+}
 
 #[test]
 fn sources_are_kept_apart() {
@@ -510,4 +246,32 @@ fn five_thousand_clusters() {
     bed.sotw(Kind::Endpoints, [endpoints(&names[7], 2)]);
     timed("one assignment", from);
     assert_eq!(bed.clusters().len(), 5000);
+}
+
+/// A resource in the wrapper that carries its time to live in state-of-the-world responses.
+fn wrapped(name: &str, seconds: i64, resource: Option<Any>) -> Item {
+    use outrigger_wire::pb::{envoy::service::discovery::v3 as pb, google::protobuf::Duration};
+    use prost::Message;
+    let wrapper =
+        pb::Resource { name: name.into(), ttl: Some(Duration { seconds, nanos: 0 }), resource, ..Default::default() };
+    bare(Any {
+        type_url: "type.googleapis.com/envoy.service.discovery.v3.Resource".into(),
+        value: wrapper.encode_to_vec(),
+    })
+}
+
+#[test]
+fn heartbeats_in_the_wrapper_remove_nothing() {
+    let mut bed = Bed::bare();
+    let items = vec![wrapped("a", 10, Some(fixed("a", 1, ""))), bare(fixed("b", 1, ""))];
+    assert_eq!(bed.deliver(Kind::Cluster, "1", true, items, &[]).error(), None);
+    assert_eq!(bed.clusters(), ["a", "b"]);
+    bed.at(9);
+    bed.deliver(Kind::Cluster, "1", true, vec![wrapped("a", 10, None)], &[]);
+    bed.at(18);
+    assert_eq!(bed.clusters(), ["a", "b"]);
+    bed.at(19);
+    assert_eq!(bed.clusters(), ["b"]);
+    let applied = bed.deliver(Kind::Cluster, "1", true, vec![wrapped("x", 1, Some(fixed("y", 1, "")))], &[]);
+    assert!(applied.error().unwrap().contains("`x`"));
 }
