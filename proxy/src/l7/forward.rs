@@ -41,6 +41,16 @@ const ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const ATTEMPT_COUNT: &str = "x-envoy-attempt-count";
 
+/// Headers that only steer this proxy.
+const STEERING: &[&str] = &[
+    "x-envoy-retry-on",
+    "x-envoy-retry-grpc-on",
+    "x-envoy-max-retries",
+    "x-envoy-retriable-status-codes",
+    "x-envoy-upstream-rq-timeout-ms",
+    "x-envoy-upstream-rq-per-try-timeout-ms",
+];
+
 /// One request being forwarded.
 pub(super) struct Forwarding<'a> {
     pub conn: &'a Rc<Connection>,
@@ -169,12 +179,14 @@ impl<'a> Forwarding<'a> {
         let policy = self.route.retry.as_ref().or(self.selected.virtual_host.retry.as_ref());
         let grpc = request.sane.grpc;
         let headers = &mut request.parts.headers;
-        let rules = Rules::new(policy.map(|p| &**p), envoy_headers.then_some(&*headers));
+        // Most requests have none of these headers: one look at the names saves a dozen lookups.
+        let steered = headers.keys().any(|name| name.as_str().starts_with("x-envoy-"));
+        let rules = Rules::new(policy.map(|p| &**p), (envoy_headers && steered).then_some(&*headers));
         let timeouts = Timeouts::new(config, self.route, rules.as_ref(), (headers, grpc), router);
-        for name in
-            ["x-envoy-retry-on", "x-envoy-retry-grpc-on", "x-envoy-max-retries", "x-envoy-retriable-status-codes"]
-        {
-            headers.remove(name);
+        if steered {
+            for name in STEERING {
+                headers.remove(*name);
+            }
         }
         timeouts.announce(self.route, (headers, grpc), envoy_headers);
         let has_body = !request.body.is_end_stream();

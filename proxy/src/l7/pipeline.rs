@@ -131,7 +131,10 @@ async fn act(conn: &Rc<Connection>, flow: &Rc<Flow>, live: &Live, request: Inbou
         return Err(Reply::new(StatusCode::MOVED_PERMANENTLY, "direct_response").location(location));
     }
     match &selected.route.action {
-        Action::Forward(route) => Forwarding { conn, flow, live, table, selected, route, random }.run(request).await,
+        Action::Forward(route) => {
+            // Boxed: hyper keeps room for this whole future on every open connection, idle ones included.
+            Box::pin(Forwarding { conn, flow, live, table, selected, route, random }.run(request)).await
+        }
         Action::Redirect(redirect) => {
             note_head(flow, &request.parts, scheme);
             conn.scope.stats.local().rq_redirect.inc();

@@ -39,12 +39,12 @@ pub struct Timeouts {
 }
 
 impl Timeouts {
-    /// Collects what configuration and headers say. Header fields that only steer this proxy are removed.
+    /// Collects what configuration and headers say.
     pub fn new(
         hcm: &ConnectionManager,
         route: &Forward,
         rules: Option<&Rules>,
-        request: (&mut HeaderMap, bool),
+        request: (&HeaderMap, bool),
         router: Option<&Router>,
     ) -> Self {
         let (headers, grpc) = request;
@@ -68,9 +68,6 @@ impl Timeouts {
         let mut per_try = rules.and_then(|r| r.per_try_timeout);
         if response.is_some() && per_try >= response {
             per_try = None;
-        }
-        for name in [RQ_TIMEOUT, "x-envoy-upstream-rq-per-try-timeout-ms"] {
-            headers.remove(name);
         }
         let stream = route.max_stream_duration.unwrap_or(hcm.max_stream_duration);
         let per_try_idle = rules.and_then(|r| r.per_try_idle_timeout);

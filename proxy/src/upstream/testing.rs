@@ -26,6 +26,7 @@ pub(crate) fn config(name: &str, discovery: Discovery) -> Cluster {
         buffer_limit: 1 << 20,
         drain_on_host_removal: false,
         metadata: None,
+        locality_weighted: false,
     }
 }
 

@@ -225,3 +225,13 @@ fn redirects_direct_responses_and_misses() {
         assert_eq!(proxy.log(1).await, ["503 NC cluster_not_found 0 0 0 /"]);
     });
 }
+
+/// Every open HTTP/1 connection holds one of these, busy or not.
+#[test]
+fn the_future_of_a_request_is_small() {
+    fn size<A, B, F: Future>(_: impl Fn(A, B) -> F) -> usize {
+        size_of::<F>()
+    }
+    let size = size(crate::l7::pipeline::handle);
+    assert!(size <= 2560, "{size} bytes");
+}
