@@ -503,6 +503,8 @@ impl<'a> Forwarding<'a> {
             self.flow.touch();
         }
         let switched = upgrade::accept(&mut response, &down, facts.protocol);
+        // What version the upstream speaks is between it and us.
+        *response.version_mut() = Version::HTTP_11;
         let status = response.status();
         let trailers_to_http1 = record.version() == Version::HTTP_11 && facts.protocol == HttpProtocol::Http2;
         let headers = response.headers_mut();

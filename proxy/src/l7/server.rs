@@ -14,7 +14,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::Version;
+use http::{HeaderMap, StatusCode, Version};
 use hyper::{
     rt::Executor,
     server::conn::{http1, http2},
@@ -34,7 +34,11 @@ use crate::{
     ir::http::Codec,
     live::LiveHcm,
     net::io::Io,
-    telemetry::{exchange::HttpScope, record::ConnInfo},
+    telemetry::{
+        exchange::{HttpScope, RequestRecord},
+        flags::Flags,
+        record::ConnInfo,
+    },
 };
 
 #[cfg(test)]
@@ -318,7 +322,21 @@ async fn drive<F: Future<Output = hyper::Result<()>>>(
 fn note_error(conn: &Connection, error: &hyper::Error) {
     tracing::debug!(%error, "downstream connection ended with an error");
     if error.is_parse() || error.is_parse_too_large() || conn.wire.refused() {
-        conn.scope.stats.local().downstream_cx_protocol_error.inc();
+        let stats = conn.scope.stats.local();
+        stats.downstream_cx_protocol_error.inc();
+        // hyper answered it: it is a request like any other to whoever reads the log.
+        let record = RequestRecord::open(conn.scope.clone(), Version::HTTP_11);
+        record.flag(Flags::DOWNSTREAM_PROTOCOL_ERROR);
+        let status = if error.is_parse_too_large() {
+            stats.downstream_rq_too_large.inc();
+            record.details("request_headers_too_large");
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE
+        } else {
+            record.details("http1.codec_error");
+            StatusCode::BAD_REQUEST
+        };
+        record.response_head(status.as_u16(), &HeaderMap::new());
+        record.response_complete();
     }
     if error.is_user() {
         // A response was cut off: the close must not look like its end.

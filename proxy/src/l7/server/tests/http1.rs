@@ -246,3 +246,30 @@ fn trailers_reach_clients_that_did_not_ask_in_so_many_words() {
         assert_eq!(client.until("x-end: yes\r\n\r\n").await, "2\r\nhi\r\n0\r\nx-end: yes\r\n\r\n");
     });
 }
+
+#[test]
+fn old_protocol_versions_stay_between_neighbours() {
+    run(async {
+        let (proxy, upstream) = pair(|_| {}).await;
+        let mut client = proxy.connect().await;
+        client.send("GET /a HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        let mut server = upstream.accept().await;
+        server.head().await;
+        server.send("HTTP/1.0 200 OK\r\n\r\nuntil the end").await;
+        drop(server);
+        let head = client.head().await;
+        assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+        assert_eq!(header(&head, "transfer-encoding"), Some("chunked"), "{head}");
+        client.until("0\r\n\r\n").await;
+        // A client of the old version that keeps its connection.
+        let mut client = proxy.connect().await;
+        for _ in 0..2 {
+            client.send("GET /b HTTP/1.0\r\nHost: x\r\nConnection: Keep-Alive\r\n\r\n").await;
+            let mut server = upstream.accept().await;
+            server.head().await;
+            server.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok").await;
+            let (head, body) = client.message().await;
+            assert_eq!((header(&head, "connection"), body.as_str()), (Some("keep-alive"), "ok"), "{head}");
+        }
+    });
+}

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
 use super::support::{header, pair, run, until};
 use crate::{
     drain::Phase,
@@ -68,6 +70,7 @@ fn an_ambiguous_head_is_caught_in_pieces_and_after_others() {
         }
         assert!(client.head().await.starts_with("HTTP/1.1 400"));
         until(|| proxy.stats.local().downstream_cx_protocol_error.get() == 1).await;
+        assert_eq!(proxy.log(2).await[1], "400 DPE http1.codec_error 0 0 0 -");
     });
 }
 
@@ -234,4 +237,43 @@ fn the_future_of_a_request_is_small() {
     }
     let size = size(crate::l7::pipeline::handle);
     assert!(size <= 2560, "{size} bytes");
+}
+
+#[test]
+fn garbage_harms_nobody_else() {
+    run(async {
+        let (proxy, upstream) = pair(|_| {}).await;
+        let mut good = proxy.connect().await;
+        let mut random = fastrand::Rng::with_seed(7);
+        let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+        let head = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
+        for round in 0..150 {
+            let mut client = proxy.connect().await;
+            let mut bytes = match round % 3 {
+                0 => Vec::new(),
+                1 => preface.to_vec(),
+                _ => head.to_vec(),
+            };
+            bytes.extend((0..random.usize(1..400)).map(|_| random.u8(..)));
+            // The peer may close before all of it is written.
+            let _ = client.stream.write_all(&bytes).await;
+            let _ = client.stream.shutdown().await;
+            let mut answer = Vec::new();
+            let _ = client.stream.read_to_end(&mut answer).await;
+        }
+        good.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        loop {
+            let mut server = upstream.accept().await;
+            let Ok(head) = tokio::time::timeout(Duration::from_millis(200), server.head_or_end()).await else {
+                continue;
+            };
+            if head.starts_with("GET / ") {
+                server.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+                break;
+            }
+        }
+        assert!(good.head().await.starts_with("HTTP/1.1 200"));
+        until(|| proxy.stats.local().downstream_cx_active.get() == 1).await;
+        assert_eq!(proxy.stats.local().downstream_rq_active.get(), 0);
+    });
 }

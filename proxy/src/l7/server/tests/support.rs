@@ -1,6 +1,7 @@
 //! A proxy over loopback, and peers that say exactly what a test tells them to.
 
 use std::{
+    cell::Cell,
     collections::BTreeMap,
     future::Future,
     net::SocketAddr,
@@ -39,13 +40,26 @@ use crate::{
     upstream::Deps,
 };
 
-/// Runs a test on one thread, as a worker would, with a deadline.
+thread_local! {
+    static PANICKED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs a test on one thread, as a worker would, with a deadline. A panic in any of its tasks fails it.
 pub(super) fn run<F: Future<Output = ()>>(test: F) {
+    static HOOK: std::sync::Once = std::sync::Once::new();
+    HOOK.call_once(|| {
+        let former = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            PANICKED.set(true);
+            former(info);
+        }));
+    });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let tasks = LocalSet::new();
     tasks.block_on(&runtime, async {
         tokio::time::timeout(Duration::from_secs(30), test).await.expect("the test hangs");
     });
+    assert!(!PANICKED.get(), "a task panicked");
 }
 
 pub(crate) fn hcm() -> ConnectionManager {
@@ -350,6 +364,16 @@ impl Peer {
 
     pub(super) async fn head(&mut self) -> String {
         self.until("\r\n\r\n").await
+    }
+
+    /// A head, or what came before the peer closed.
+    pub(super) async fn head_or_end(&mut self) -> String {
+        while find(&self.buffer, b"\r\n\r\n").is_none() {
+            if self.stream.read_buf(&mut self.buffer).await.unwrap_or(0) == 0 {
+                break;
+            }
+        }
+        String::from_utf8_lossy(&self.buffer).into_owned()
     }
 
     /// Head and body by its length.
