@@ -7,7 +7,9 @@ pub mod fabric;
 pub mod mesh;
 pub mod pair;
 pub mod peers;
+pub mod pki;
 pub mod process;
+pub mod proxies;
 pub mod wait;
 
 pub use exchange::Exchange;
@@ -15,6 +17,7 @@ pub use fabric::{Fabric, Pod};
 pub use mesh::{Mesh, Workload};
 pub use pair::Pair;
 pub use process::Process;
+pub use proxies::Kind;
 pub use wait::{eventually, until};
 
 /// Why a test cannot run here, if it cannot: printed, so that a skipped test is seen.
