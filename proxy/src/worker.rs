@@ -26,10 +26,14 @@ use crate::{
     live::{Publisher, Reader},
     net::listener::Acceptor,
     telemetry::metrics,
+    upstream,
 };
 
 /// How often a worker looks for pooled connections that are stale.
 const SWEEP: Duration = Duration::from_secs(1);
+
+/// Destinations of `ORIGINAL_DST` clusters are looked over every so many sweeps: Envoy's `cleanup_interval` of 5 s.
+const SWEEPS_PER_ORIGINAL_DST: u32 = 5;
 
 /// What the control thread tells a worker.
 #[derive(Debug)]
@@ -78,6 +82,11 @@ impl Worker {
 
     pub fn drains(&self) -> &Drains {
         &self.shared.drains
+    }
+
+    /// A uniform draw.
+    pub fn random(&self) -> u64 {
+        fastrand::u64(..)
     }
 
     pub fn next_connection_id(&self) -> u64 {
@@ -137,11 +146,16 @@ async fn run(shared: Arc<Shared>, mut commands: mpsc::UnboundedReceiver<Command>
     let mut listening: HashMap<u64, Listening> = HashMap::new();
     let mut sweep = tokio::time::interval(SWEEP);
     sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut sweeps = 0u32;
     loop {
         let command = tokio::select! {
             command = commands.recv() => command,
             _ = sweep.tick() => {
                 worker.engine.sweep(Instant::now());
+                sweeps += 1;
+                if sweeps % SWEEPS_PER_ORIGINAL_DST == 0 {
+                    upstream::sweep_original_dst();
+                }
                 continue;
             }
         };
@@ -176,9 +190,10 @@ async fn accept(
     name: Rc<RefCell<Name>>,
     mut stopped: oneshot::Receiver<()>,
 ) {
-    let mut acceptor = Acceptor::new(socket);
+    let failing = (worker.clone(), name.clone());
+    let mut acceptor = Acceptor::new(socket, move |_error: &std::io::Error| count_accept_error(&failing.0, &failing.1.borrow()));
     loop {
-        let stream = tokio::select! {
+        let (stream, _) = tokio::select! {
             biased;
             _ = &mut stopped => return,
             stream = acceptor.accept() => stream,
@@ -191,6 +206,12 @@ async fn accept(
             conn::serve(worker, stream, listener).await;
             drop(serving);
         });
+    }
+}
+
+fn count_accept_error(worker: &Worker, listener: &str) {
+    if let Some(listener) = worker.engine.live.get().listener(listener) {
+        listener.stats.local().accept_error.inc();
     }
 }
 

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{Inner, http::Answer};
 use crate::{
     ir::endpoint::{Address, Health},
-    upstream::{Cluster, Member},
+    upstream::{Cluster, Member, endpoint::EndpointStats},
 };
 
 pub(super) fn clusters(inner: &Inner, as_json: bool) -> Answer {
@@ -58,7 +58,7 @@ fn lines(text: &mut String, cluster: &Cluster) {
 fn counts(member: &Member) -> [(&'static str, u64); 7] {
     let endpoint = &member.endpoint;
     let stats = endpoint.stats_if_used();
-    let count = |pick: fn(&crate::upstream::EndpointStats) -> u64| stats.map_or(0, pick);
+    let count = |pick: fn(&EndpointStats) -> u64| stats.map_or(0, pick);
     [
         ("cx_active", u64::from(endpoint.cx_active.load(Ordering::Relaxed))),
         ("cx_connect_fail", count(|s| s.cx_connect_fail.load(Ordering::Relaxed))),

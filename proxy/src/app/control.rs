@@ -1,7 +1,7 @@
 //! The control loop: every new snapshot becomes a `Live`, every `Live` gets its sockets, and at the end all is drained.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
@@ -14,13 +14,13 @@ use crate::{
     drain::Phase,
     ir::{
         Name,
-        cluster::{Cluster, Discovery},
         endpoint::Assignment,
         listener::Direction,
+        secret::Secret,
         snapshot::Snapshot,
     },
     live::{Builder, Live, Publisher},
-    upstream::dns::Resolvers,
+    upstream::dns::{SystemResolver, Watcher},
     worker::{Handle, Shared},
     xds,
 };
@@ -41,6 +41,8 @@ pub(super) struct Control {
     sockets: Sockets,
     state: Arc<admin::State>,
     resolved: HashMap<Name, Arc<Assignment>>,
+    /// What the TLS contexts were given.
+    secrets: BTreeMap<Name, Arc<Secret>>,
     /// Set once draining began: no socket is opened any more.
     draining: bool,
 }
@@ -53,7 +55,7 @@ impl Control {
         sockets: Sockets,
         state: Arc<admin::State>,
     ) -> Self {
-        Self { builder, publisher, subscription, sockets, state, resolved: HashMap::new(), draining: false }
+        Self { builder, publisher, subscription, sockets, state, resolved: HashMap::new(), secrets: BTreeMap::new(), draining: false }
     }
 
     /// Runs until somebody asks for the end and the drain is over. Gives back the workers, idle or to be cut.
@@ -64,9 +66,10 @@ impl Control {
         drain_time: Duration,
     ) -> Vec<Handle> {
         let (answers, mut resolutions) = mpsc::unbounded_channel();
-        let mut resolvers = Resolvers::new(Arc::new(move |name: Name, assignment: Arc<Assignment>| {
+        let publish = move |name: Name, assignment: Arc<Assignment>| {
             let _ = answers.send((name, assignment));
-        }));
+        };
+        let mut dns = Watcher::new(Arc::new(SystemResolver::new()), Arc::new(publish));
         let mut snapshots = self.subscription.snapshots();
         snapshots.mark_changed();
         let mut retry = tokio::time::interval(BIND_RETRY);
@@ -80,9 +83,9 @@ impl Control {
                         std::future::pending::<()>().await;
                     }
                     let snapshot = snapshots.borrow_and_update().clone();
-                    resolvers.reconcile(dns_clusters(&snapshot));
                     self.resolved.retain(|name, _| snapshot.clusters.contains_key(name));
                     unbound = self.apply(&snapshot);
+                    dns.set(self.publisher.current().clusters());
                 }
                 Some((name, assignment)) = resolutions.recv() => {
                     self.resolved.insert(name, assignment);
@@ -94,7 +97,6 @@ impl Control {
                     unbound = self.apply(&snapshot);
                 }
                 _ = retry.tick() => {
-                    crate::upstream::sweep_original_dst(self.publisher.current().clusters(), Instant::now());
                     if unbound {
                         unbound = self.bind();
                     }
@@ -131,17 +133,16 @@ impl Control {
         unbound
     }
 
-    fn update_secrets(&self, snapshot: &Snapshot) {
+    fn update_secrets(&mut self, snapshot: &Snapshot) {
         for (name, secret) in &snapshot.secrets {
-            if self.builder.secrets.get(name).is_none_or(|known| !Arc::ptr_eq(&known, secret)) {
+            if self.secrets.get(name).is_none_or(|known| !Arc::ptr_eq(known, secret)) {
                 self.builder.secrets.set(name.clone(), secret.clone());
             }
         }
-        for name in self.builder.secrets.names() {
-            if !snapshot.secrets.contains_key(&name) {
-                self.builder.secrets.remove(&name);
-            }
+        for name in self.secrets.keys().filter(|name| !snapshot.secrets.contains_key(*name)) {
+            self.builder.secrets.remove(name);
         }
+        self.secrets.clone_from(&snapshot.secrets);
     }
 
     fn bind(&mut self) -> bool {
@@ -223,9 +224,4 @@ fn drain_removed(previous: &Live, live: &Live) -> usize {
         });
     }
     count
-}
-
-fn dns_clusters(snapshot: &Snapshot) -> Vec<Arc<Cluster>> {
-    let is_dns = |c: &&Arc<Cluster>| matches!(c.discovery, Discovery::StrictDns(..) | Discovery::LogicalDns(..));
-    snapshot.clusters.values().filter(is_dns).cloned().collect()
 }

@@ -16,11 +16,14 @@ use crate::{
     live::{Builder, Publisher},
     settings::{Mode, Settings, XDS_CLUSTER},
     telemetry::{access_log::Sinks, metrics, registry::Registry},
-    tls::Secrets,
+    tls::{Secrets, files::FileWatcher},
     upstream::Deps,
     worker::{self, Shared},
     xds::{self, decode::Notes},
 };
+
+/// How long the end of the process waits for access log lines to be written.
+const FLUSH_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// A configuration that cannot be used.
 const EXIT_CONFIG: u8 = 64;
@@ -100,7 +103,7 @@ async fn run(settings: Settings, bootstrap: Bootstrap, log: logging::Handle) -> 
     let shared = Arc::new(Shared::new(publisher.clone()));
     let secrets = Arc::new(Secrets::default());
     let registry = Arc::new(Registry::default());
-    let sinks = Arc::new(Sinks::start()?);
+    let sinks = Sinks::start()?;
     let handles = (0..workers).map(|index| worker::spawn(index, shared.clone())).collect::<Result<Vec<_>, _>>()?;
 
     let subscription = xds::start(
@@ -124,6 +127,7 @@ async fn run(settings: Settings, bootstrap: Bootstrap, log: logging::Handle) -> 
     })
     .await?;
 
+    tokio::spawn(FileWatcher::new(secrets.clone()).run());
     tracing::info!(workers, node = %bootstrap.node.id, version = env!("CARGO_PKG_VERSION"), "starting");
     let builder = Builder { secrets: secrets.clone(), registry, sinks: sinks.clone(), upstream: Deps { secrets } };
     let control = control::Control::new(builder, publisher, subscription, sockets::Sockets::new(handles), admin.state());
@@ -131,7 +135,8 @@ async fn run(settings: Settings, bootstrap: Bootstrap, log: logging::Handle) -> 
     admin.stop();
     // The threads are joined off the runtime: a worker may be in the middle of a request.
     tokio::task::spawn_blocking(move || workers.into_iter().for_each(worker::Handle::stop)).await?;
-    sinks.flush();
+    // Lines of the last connections are still on their way to the writer.
+    tokio::task::spawn_blocking(move || sinks.flush(FLUSH_TIMEOUT)).await?;
     tracing::info!("stopped");
     Ok(())
 }

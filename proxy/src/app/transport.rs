@@ -60,8 +60,7 @@ async fn attempt(live: &Live, name: &str) -> Result<Box<dyn Connection>, Failure
     let cluster = live.cluster(name).ok_or_else(|| Failure::NotYet(format!("cluster `{name}` does not exist")))?;
     let pick = PickContext { random: fastrand::u64(..), attempts: 1, ..PickContext::default() };
     let endpoint = cluster.pick(&pick).map_err(|e| Failure::NotYet(format!("cluster `{name}`: {e}")))?;
-    let options = ConnectOptions { alpn: None, sni: None, downstream: None };
-    let connected = connect(cluster, &endpoint, &options)
+    let connected = connect(cluster, &endpoint, &ConnectOptions::default())
         .await
         .map_err(|e| Failure::Final(format!("{}: {}", endpoint.label, e.reason)))?;
     Ok(Box::new(Held { io: connected.io, _permit: connected.permit }))

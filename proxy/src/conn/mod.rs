@@ -158,11 +158,11 @@ impl Accepted {
         let port = self.local.port();
         let enabled = |inspector: &Option<Inspector>| inspector.as_ref().is_some_and(|i| i.enabled_for(port));
         let (tls, http) = (enabled(&config.inspectors.tls), enabled(&config.inspectors.http));
-        if !tls && !http {
-            return Some(Inspected::undecided(stream.into()));
-        }
         let timeout = config.inspection_timeout.unwrap_or(INSPECTION_BOUND).min(INSPECTION_BOUND);
         let plan = InspectPlan { tls, http, timeout: Some(timeout), max_bytes: MAX_INSPECTED };
+        if !tls && !http {
+            return inspect(stream, &plan, std::future::pending()).await.ok();
+        }
         let stats = listener.stats.local();
         stats.downstream_pre_cx_active.inc();
         let candidate = self.choose(listener, &Silent).and_then(|chain| match &chain.terminal {

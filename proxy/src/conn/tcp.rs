@@ -60,7 +60,7 @@ pub(super) async fn open(
         reason: None,
         attempts: 0,
     };
-    let Some(target) = pick_weighted(&proxy.config.targets, worker.engine.random()) else {
+    let Some(target) = pick_weighted(&proxy.config.targets, worker.random()) else {
         return Err(failure(Flags::NO_CLUSTER, "cluster_not_found", None));
     };
     let Some(cluster) = live.cluster(&target.cluster) else {
@@ -72,13 +72,13 @@ pub(super) async fn open(
     for attempt in 1..=proxy.config.max_connect_attempts {
         let pick = PickContext {
             original_dst: to.original_dst,
-            random: worker.engine.random(),
+            random: worker.random(),
             exclude: &tried,
             attempts: 3,
             hash: None,
         };
         let Ok(endpoint) = cluster.pick(&pick) else { break };
-        let options = ConnectOptions { alpn: None, sni: None, downstream: Some(to.remote) };
+        let options = ConnectOptions { downstream: Some(to.remote), ..ConnectOptions::default() };
         match connect(cluster, &endpoint, &options).await {
             Ok(connected) => {
                 return Ok(Upstream { cluster: cluster.clone(), endpoint, connected, attempts: attempt });
@@ -139,7 +139,7 @@ pub(super) async fn serve(
     };
     record.upstream.cluster = Some(upstream.cluster.config.name.clone());
     record.upstream.host = Some(upstream.endpoint.label.clone());
-    record.upstream.local = Some(upstream.connected.local);
+    record.upstream.local = upstream.connected.local;
     record.upstream.attempts = upstream.attempts;
 
     // What a server said first is passed on before the relay: the client waits for exactly these bytes.

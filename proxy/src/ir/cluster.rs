@@ -24,6 +24,8 @@ pub struct Cluster {
     pub lb: LbPolicy,
     /// Percentage of healthy hosts below which health is ignored; 0 switches panic off. Default 50.
     pub panic_threshold: u8,
+    /// `locality_weighted_lb_config`: spread over the localities of a priority by their weights; otherwise ignore those.
+    pub locality_weighted: bool,
     pub http: UpstreamHttp,
     /// The transport socket of endpoints that no match claims; `None` is plaintext.
     pub tls: Option<Arc<UpstreamTls>>,
@@ -34,7 +36,7 @@ pub struct Cluster {
     pub keepalive: Option<Keepalive>,
     /// Bound on bytes buffered per direction and connection.
     pub buffer_limit: u32,
-    /// Close connections to hosts that discovery removed (`close_connections_on_host_health_failure` and kin stay off).
+    /// Close pooled connections to hosts that discovery removed once they are idle: Envoy always does.
     pub drain_on_host_removal: bool,
     pub metadata: Option<Arc<Metadata>>,
 }

@@ -1,6 +1,10 @@
 //! The operator language of access logs and header values (Envoy's "substitution formatter"), parsed once.
 
+mod parse;
+
 use std::sync::Arc;
+
+use super::{Fraction, matcher::HeaderMatcher};
 
 /// A parsed format string.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -81,6 +85,49 @@ pub enum Operator {
 pub struct AccessLog {
     pub sink: Sink,
     pub format: LogFormat,
+    /// Log only what this accepts; `None` logs everything.
+    pub filter: Option<LogFilter>,
+}
+
+/// `AccessLogFilter`. A filter that cannot be evaluated is not here: such a logger logs everything, with a note.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogFilter {
+    StatusCode(Comparison, u32),
+    /// Total duration in milliseconds.
+    Duration(Comparison, u32),
+    /// Logs this share.
+    Sample(Fraction),
+    And(Vec<LogFilter>),
+    Or(Vec<LogFilter>),
+    RequestHeader(HeaderMatcher),
+    /// Any of these short names (`UF`, `NR`) is set; empty: any flag at all.
+    ResponseFlags(Vec<Box<str>>),
+    GrpcStatus {
+        codes: Vec<u8>,
+        exclude: bool,
+    },
+    /// `/healthz`-like requests do not exist here (no health check filter): accepts everything.
+    NotHealthCheck,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Comparison {
+    Eq,
+    Ge,
+    Le,
+    Ne,
+}
+
+impl Comparison {
+    pub fn holds(self, value: u64, bound: u32) -> bool {
+        let bound = u64::from(bound);
+        match self {
+            Self::Eq => value == bound,
+            Self::Ge => value >= bound,
+            Self::Le => value <= bound,
+            Self::Ne => value != bound,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -93,7 +140,7 @@ pub enum Sink {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LogFormat {
     Text(Template),
-    /// Keys in configured order.
+    /// Keys in alphabetical order: protobuf keeps none.
     Json(Vec<(Box<str>, JsonField)>),
 }
 

@@ -2,6 +2,9 @@
 
 use std::net::IpAddr;
 
+/// Longest regular expression accepted, in bytes.
+const MAX_REGEX: usize = 16 << 10;
+
 /// A regular expression that must match the whole input (RE2 semantics), compared by its source text.
 #[derive(Clone, Debug)]
 pub struct Regex(regex::Regex);
@@ -9,6 +12,10 @@ pub struct Regex(regex::Regex);
 impl Regex {
     /// Compiles `source`, anchored at both ends, with the program size bounded.
     pub fn full(source: &str) -> Result<Self, String> {
+        if source.contains(')') {
+            // `a)|(?:b` would close the group below and so escape the anchors.
+            Self::build(source)?;
+        }
         Self::build(&format!("^(?:{source})$"))
     }
 
@@ -18,6 +25,9 @@ impl Regex {
     }
 
     fn build(source: &str) -> Result<Self, String> {
+        if source.len() > MAX_REGEX {
+            return Err(format!("regular expression of {} bytes is longer than {MAX_REGEX}", source.len()));
+        }
         regex::RegexBuilder::new(source).size_limit(1 << 20).build().map(Self).map_err(|e| e.to_string())
     }
 
@@ -25,13 +35,18 @@ impl Regex {
         self.0.is_match(text)
     }
 
-    /// Replaces every match; `substitution` uses `$1` group references.
+    /// Replaces every match; `substitution` uses `${1}` group references and `$$` for a dollar.
     pub fn replace_all(&self, text: &str, substitution: &str) -> String {
         self.0.replace_all(text, substitution).into_owned()
     }
 
     pub fn as_str(&self) -> &str {
         self.0.as_str()
+    }
+
+    /// Number of capture groups, with group 0, the whole match.
+    pub fn groups(&self) -> usize {
+        self.0.captures_len()
     }
 }
 

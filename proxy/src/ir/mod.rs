@@ -39,6 +39,8 @@ impl Fraction {
 pub enum ConfigSource {
     /// The aggregated stream of the bootstrap's `ads_config`.
     Ads,
+    /// The bootstrap itself: a static secret, nothing to subscribe to.
+    Static,
     /// The same source the referring resource came from.
     SelfSource,
     /// A file with a `DiscoveryResponse` or a plain list of resources (`path_config_source`).

@@ -1,6 +1,12 @@
 //! proto3 JSON mapping (<https://protobuf.dev/programming-guides/json/>) for every message in the descriptor pool.
 //!
-//! Unknown fields are refused: an option that is silently dropped is worse than an error.
+//! Unknown fields are refused: an option that is silently dropped is worse than an error. An `Any` of a type that is not
+//! in the pool becomes an `xds.type.v3.TypedStruct` of that type, for the reader of the message to judge.
+
+mod admit;
+mod strict;
+#[cfg(test)]
+mod tests;
 
 use std::{io::Read, sync::OnceLock};
 
@@ -21,6 +27,9 @@ pub enum Error {
     Syntax(String),
     #[error("type `{0}` is not known here")]
     UnknownType(String),
+    /// `path` as field names and indexes from the message down.
+    #[error("{path}: {reason}")]
+    Field { path: String, reason: String },
     #[error("not a valid {message}: {reason}")]
     Invalid { message: String, reason: String },
 }
@@ -43,12 +52,16 @@ pub fn parse(text: &str) -> Result<Value, Error> {
         return Err(Error::TooLarge(text.len()));
     }
     // JSON first: it is the stricter and much faster grammar, and every JSON control plane file is JSON.
-    if text.trim_start().starts_with('{')
-        && let Ok(value) = serde_json::from_str(text)
-    {
-        return Ok(value);
+    if text.trim_start().starts_with('{') {
+        match serde_json::from_str(text) {
+            Ok(strict::Strict(value)) => return Ok(value),
+            // It is JSON, but not of a kind that could be YAML's flow style.
+            Err(e) if e.is_data() => return Err(Error::Syntax(e.to_string())),
+            Err(_) => {}
+        }
     }
-    serde_saphyr::from_str(text).map_err(|e| Error::Syntax(e.to_string()))
+    let strict::Strict(value) = serde_saphyr::from_str(text).map_err(|e| Error::Syntax(e.to_string()))?;
+    Ok(value)
 }
 
 /// Converts a JSON value to the message `M`, refusing unknown fields and `Any` types outside the pool.
@@ -61,6 +74,7 @@ pub fn from_value<M: Message + prost::Name + Default>(value: Value) -> Result<M,
 /// As [`from_value`], for a message known only by its full name.
 pub fn dynamic_from_value(full_name: &str, value: Value) -> Result<DynamicMessage, Error> {
     let descriptor = pool().get_message_by_name(full_name).ok_or_else(|| Error::UnknownType(full_name.to_owned()))?;
+    let value = admit::admit(value, &descriptor)?;
     DynamicMessage::deserialize_with_options(descriptor, value, &DeserializeOptions::new().deny_unknown_fields(true))
         .map_err(|e| Error::Invalid { message: full_name.to_owned(), reason: e.to_string() })
 }

@@ -1,0 +1,188 @@
+//! Clusters.
+
+use std::time::Duration;
+
+use outrigger_wire::pb::envoy::config::{
+    cluster::v3::{
+        CircuitBreakers, Cluster as Pb, Filter, UpstreamConnectionOptions, circuit_breakers::Thresholds,
+        circuit_breakers::thresholds::RetryBudget as PbBudget,
+    },
+    core::v3::RoutingPriority,
+};
+
+use super::{
+    address,
+    at::At,
+    cluster_dns, cluster_http, cluster_lb, cluster_tls, extension,
+    fields::fields,
+    listener::BUFFER_LIMIT,
+    metadata,
+    report::Reject,
+    scalar::{enumeration, keepalive, not_empty, percent, positive, u32_or},
+    tls,
+};
+use crate::ir::cluster::{BreakerThresholds, Cluster, Discovery, LbPolicy, RetryBudget};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+pub(crate) fn cluster(message: &Pb, at: &At<'_>) -> Result<Cluster, Reject> {
+    fields!(at, message => Pb {
+        read: [
+            transport_socket_matches, name, alt_stat_name, eds_cluster_config, connect_timeout,
+            per_connection_buffer_limit_bytes, lb_policy, load_assignment, health_checks, max_requests_per_connection,
+            circuit_breakers, upstream_http_protocol_options, common_http_protocol_options, http_protocol_options,
+            http2_protocol_options, typed_extension_protocol_options, dns_refresh_rate, respect_dns_ttl,
+            dns_lookup_family, upstream_bind_config, lb_subset_config, common_lb_config, transport_socket, metadata,
+            protocol_selection, upstream_connection_options, filters, load_balancing_policy, upstream_config,
+            cluster_discovery_type, lb_config, outlier_detection,
+        ],
+        harmless: [
+            stats_matcher, cleanup_interval, track_timeout_budgets, track_cluster_stats,
+            per_connection_buffer_high_watermark_timeout,
+        ],
+        unsupported: [
+            dns_jitter, dns_failure_refresh_rate, dns_resolvers, use_tcp_for_dns_lookups, dns_resolution_config,
+            typed_dns_resolver_config, wait_for_warm_on_init, close_connections_on_host_health_failure,
+            ignore_health_on_host_removal, lrs_server, lrs_report_endpoint_metrics, preconnect_policy,
+            connection_pool_per_downstream_connection, queuing_policies,
+        ],
+        refuse: [transport_socket_matcher],
+    });
+    let name = not_empty(&message.name, &at.field("name"))?;
+    if !message.health_checks.is_empty() {
+        at.field("health_checks").unsupported("active health checks are not supported by this release");
+    }
+    if message.outlier_detection.is_some() {
+        at.field("outlier_detection").unsupported("outlier detection is not supported by this release");
+    }
+    if message.lb_subset_config.as_ref().is_some_and(|s| !s.subset_selectors.is_empty()) {
+        let at = at.field("lb_subset_config");
+        return Err(at.reject("subset load balancing is not supported by this release"));
+    }
+    network_filters(&message.filters, at)?;
+    if let Some(config) = &message.upstream_config {
+        let at = at.field("upstream_config");
+        let any = at.required("typed_config", &config.typed_config)?;
+        let at = at.field("typed_config");
+        extension::open(any, &at)?.ignore("upstream", &at)?;
+    }
+    let discovery = cluster_dns::discovery(message, at)?;
+    let balancing = cluster_lb::balancing(message, at)?;
+    let provided = balancing.policy == LbPolicy::ClusterProvided;
+    if provided != matches!(discovery, Discovery::OriginalDst { .. }) {
+        let reason = "CLUSTER_PROVIDED belongs to ORIGINAL_DST clusters, and they take no other policy";
+        return Err(at.field("lb_policy").reject(reason));
+    }
+    let timeout = positive(at.duration("connect_timeout", &message.connect_timeout)?, &at.field("connect_timeout"))?;
+    let bind = match &message.upstream_bind_config {
+        Some(m) => address::bind(m, &at.field("upstream_bind_config"))?,
+        None => None,
+    };
+    let keepalive = match &message.upstream_connection_options {
+        Some(m) => {
+            let at = at.field("upstream_connection_options");
+            fields!(&at, m => UpstreamConnectionOptions {
+                read: [tcp_keepalive],
+                harmless: [set_local_interface_name_on_upstream_connections],
+                unsupported: [happy_eyeballs_config],
+            });
+            match &m.tcp_keepalive {
+                Some(m) => Some(keepalive(m, &at.field("tcp_keepalive"))?),
+                None => None,
+            }
+        }
+        None => None,
+    };
+    let (breaker, breaker_high) = breakers(&message.circuit_breakers, at)?;
+    let stat_name = if message.alt_stat_name.is_empty() { name } else { &message.alt_stat_name };
+    Ok(Cluster {
+        name: name.into(),
+        stat_name: stat_name.replace(':', "_").into(),
+        discovery,
+        connect_timeout: timeout.unwrap_or(CONNECT_TIMEOUT),
+        lb: balancing.policy,
+        panic_threshold: balancing.panic_threshold,
+        locality_weighted: balancing.locality_weighted,
+        http: cluster_http::upstream(message, at)?,
+        tls: tls::upstream(&message.transport_socket, &at.field("transport_socket"))?,
+        transport_matches: at.each(
+            "transport_socket_matches",
+            &message.transport_socket_matches,
+            cluster_tls::transport_match,
+        )?,
+        breaker,
+        breaker_high,
+        bind,
+        keepalive,
+        buffer_limit: u32_or(&message.per_connection_buffer_limit_bytes, BUFFER_LIMIT),
+        drain_on_host_removal: true,
+        metadata: metadata::metadata(&message.metadata, at),
+    })
+}
+
+fn network_filters(filters: &[Filter], at: &At<'_>) -> Result<(), Reject> {
+    for (i, filter) in filters.iter().enumerate() {
+        let at = at.index("filters", i);
+        fields!(&at, filter => Filter { read: [name, typed_config], refuse: [config_discovery] });
+        let any = at.required("typed_config", &filter.typed_config)?;
+        let at = at.field("typed_config");
+        extension::open(any, &at)?.ignore("upstream network filter", &at)?;
+    }
+    Ok(())
+}
+
+fn breakers(message: &Option<CircuitBreakers>, at: &At<'_>) -> Result<(BreakerThresholds, BreakerThresholds), Reject> {
+    let (mut normal, mut high) = (BreakerThresholds::default(), BreakerThresholds::default());
+    let Some(message) = message else { return Ok((normal, high)) };
+    let at = at.field("circuit_breakers");
+    fields!(&at, message => CircuitBreakers { read: [thresholds], unsupported: [per_host_thresholds] });
+    let mut given = [false; 2];
+    for (i, m) in message.thresholds.iter().enumerate() {
+        let at = at.index("thresholds", i);
+        let (slot, seen) = match enumeration(m.priority, &at.field("priority"))? {
+            RoutingPriority::Default => (&mut normal, &mut given[0]),
+            RoutingPriority::High => (&mut high, &mut given[1]),
+        };
+        // Of several for one priority Envoy uses the first.
+        if std::mem::replace(seen, true) {
+            at.unsupported("the first thresholds of a priority count");
+            continue;
+        }
+        *slot = thresholds(m, &at)?;
+    }
+    Ok((normal, high))
+}
+
+fn thresholds(message: &Thresholds, at: &At<'_>) -> Result<BreakerThresholds, Reject> {
+    fields!(at, message => Thresholds {
+        read: [priority, max_connections, max_pending_requests, max_requests, max_retries, retry_budget],
+        harmless: [track_remaining],
+        unsupported: [max_connection_pools],
+    });
+    let default = BreakerThresholds::default();
+    let mut result = BreakerThresholds {
+        max_connections: u32_or(&message.max_connections, default.max_connections),
+        max_pending_requests: u32_or(&message.max_pending_requests, default.max_pending_requests),
+        max_requests: u32_or(&message.max_requests, default.max_requests),
+        max_retries: u32_or(&message.max_retries, default.max_retries),
+        retry_budget: default.retry_budget,
+    };
+    if let Some(budget) = &message.retry_budget {
+        let at = at.field("retry_budget");
+        fields!(&at, budget => PbBudget {
+            read: [budget_percent, min_retry_concurrency],
+            unsupported: [budget_interval],
+        });
+        let share = match &budget.budget_percent {
+            Some(p) => percent(p, &at.field("budget_percent"))?,
+            None => 20.0,
+        };
+        result.retry_budget = RetryBudget {
+            permille: (share * 10.0).round() as u32,
+            min_concurrency: u32_or(&budget.min_retry_concurrency, 3),
+        };
+        // A configured budget takes the place of the fixed limit.
+        result.max_retries = u32::MAX;
+    }
+    Ok(result)
+}

@@ -1,0 +1,183 @@
+//! HTTP filters: those that exist here, the ones that may be ignored, and the refusal of all others.
+
+use outrigger_wire::pb::envoy::extensions::filters::{
+    http::{
+        cors::v3::Cors, fault::v3::HttpFault, grpc_web::v3::GrpcWeb, router::v3::Router as PbRouter,
+        stateful_session::v3::StatefulSession,
+    },
+    network::http_connection_manager::v3::{HttpFilter as Pb, http_filter::ConfigType},
+};
+use serde_json::{Map, Value};
+
+use super::{
+    at::At,
+    extension::{self, Extension},
+    fields::fields,
+    report::Reject,
+    tls::without_peer_exchange,
+};
+use crate::ir::http::{AlpnOverride, FilterKind, HttpFilter, Router};
+
+const ALPN: &str = "istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig";
+
+/// `istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig`.
+#[derive(Clone, PartialEq, prost::Message)]
+struct AlpnConfig {
+    #[prost(message, repeated, tag = "1")]
+    alpn_override: Vec<AlpnEntry>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct AlpnEntry {
+    /// HTTP10 = 0, HTTP11 = 1, HTTP2 = 2.
+    #[prost(int32, tag = "1")]
+    upstream_protocol: i32,
+    #[prost(string, repeated, tag = "2")]
+    alpn_override: Vec<String>,
+}
+
+/// The filters of a connection manager; the router is last.
+pub(crate) fn filters(messages: &[Pb], at: &At<'_>) -> Result<Vec<HttpFilter>, Reject> {
+    let mut filters: Vec<HttpFilter> = Vec::new();
+    for (i, message) in messages.iter().enumerate() {
+        let at = at.index("http_filters", i);
+        if filters.last().is_some_and(|f| matches!(f.kind, FilterKind::Router(_))) {
+            return Err(at.reject("follows the router, which must be the last filter"));
+        }
+        let any = match &message.config_type {
+            Some(ConfigType::TypedConfig(any)) => any,
+            Some(ConfigType::ConfigDiscovery(_)) => {
+                return Err(at.field("config_discovery").reject("is not supported by this release"));
+            }
+            None => return Err(at.field("typed_config").reject("is required")),
+        };
+        let inner = at.field("typed_config");
+        let extension = extension::open(any, &inner)?;
+        if message.disabled {
+            if extension.is::<PbRouter>() {
+                return Err(at.field("disabled").reject("the router cannot be disabled"));
+            }
+            // Only a per-route configuration could switch it on again, and that is refused where it does.
+            at.field("disabled").harmless("the filter is off");
+            continue;
+        }
+        if let Some(kind) = filter(&extension, &inner)? {
+            filters.push(HttpFilter { name: message.name.as_str().into(), kind });
+        }
+    }
+    match filters.last() {
+        Some(HttpFilter { kind: FilterKind::Router(_), .. }) => Ok(filters),
+        _ => Err(at.field("http_filters").reject("the last filter must be the router")),
+    }
+}
+
+fn filter(extension: &Extension<'_>, at: &At<'_>) -> Result<Option<FilterKind>, Reject> {
+    if extension.is::<PbRouter>() {
+        return Ok(Some(FilterKind::Router(router(&extension.message(at)?, at)?)));
+    }
+    if extension.kind == ALPN {
+        let config = extension.foreign(at, alpn_from_json)?;
+        return Ok(Some(FilterKind::Alpn(alpn(&config, at)?)));
+    }
+    if inert(extension) {
+        at.harmless(format!("{} is empty and does nothing", extension.kind));
+        return Ok(None);
+    }
+    if extension.is::<GrpcWeb>() {
+        at.unsupported("gRPC-Web requests pass untranslated");
+        return Ok(None);
+    }
+    extension.ignore("HTTP filter", at).map(|()| None)
+}
+
+/// Filters that a control plane sends always, to be switched on by a per-route configuration.
+pub(crate) fn inert(extension: &Extension<'_>) -> bool {
+    // `Cors` has no fields at all: its policy is in the routes.
+    extension.is::<Cors>()
+        || (extension.is_empty() && (extension.is::<HttpFault>() || extension.is::<StatefulSession>()))
+}
+
+fn router(message: &PbRouter, at: &At<'_>) -> Result<Router, Reject> {
+    fields!(at, message => PbRouter {
+        read: [suppress_envoy_headers, respect_expected_rq_timeout, upstream_http_filters],
+        harmless: [
+            dynamic_stats, start_child_span, suppress_grpc_request_failure_code_stats, reject_connect_request_early_data,
+        ],
+        unsupported: [upstream_log, upstream_log_options, strict_check_headers],
+    });
+    upstream_filters("upstream_http_filters", &message.upstream_http_filters, at)?;
+    Ok(Router {
+        suppress_envoy_headers: message.suppress_envoy_headers,
+        respect_expected_rq_timeout: message.respect_expected_rq_timeout,
+    })
+}
+
+/// Upstream filter chains: nothing beyond the codec and what may be ignored.
+pub(crate) fn upstream_filters(name: &str, messages: &[Pb], at: &At<'_>) -> Result<(), Reject> {
+    for (i, message) in messages.iter().enumerate() {
+        let at = at.index(name, i);
+        let Some(ConfigType::TypedConfig(any)) = &message.config_type else {
+            return Err(at.field("typed_config").reject("is required"));
+        };
+        let inner = at.field("typed_config");
+        if !message.disabled {
+            extension::open(any, &inner)?.ignore("upstream HTTP filter", &inner)?;
+        }
+    }
+    Ok(())
+}
+
+fn alpn(config: &AlpnConfig, at: &At<'_>) -> Result<AlpnOverride, Reject> {
+    let mut result = AlpnOverride::default();
+    for (i, entry) in config.alpn_override.iter().enumerate() {
+        let at = at.index("alpn_override", i);
+        let slot = match entry.upstream_protocol {
+            0 => &mut result.http10,
+            1 => &mut result.http11,
+            2 => &mut result.http2,
+            other => return Err(at.field("upstream_protocol").reject(format!("protocol {other} is not known"))),
+        };
+        if entry.alpn_override.iter().any(|p| p.is_empty() || p.len() > 255) {
+            return Err(at.field("alpn_override").reject("protocols must have 1 to 255 bytes"));
+        }
+        if !slot.is_empty() {
+            return Err(at.field("upstream_protocol").reject("occurs twice"));
+        }
+        *slot = without_peer_exchange(&entry.alpn_override);
+    }
+    Ok(result)
+}
+
+fn alpn_from_json(fields: &Map<String, Value>) -> Result<AlpnConfig, String> {
+    let either = |m: &Map<String, Value>, snake: &str, camel: &str| m.get(snake).or_else(|| m.get(camel)).cloned();
+    let known = |m: &Map<String, Value>, names: &[&str]| match m.keys().find(|k| !names.contains(&k.as_str())) {
+        Some(key) => Err(format!("{key}: unknown field")),
+        None => Ok(()),
+    };
+    known(fields, &["alpn_override", "alpnOverride"])?;
+    let Some(list) = either(fields, "alpn_override", "alpnOverride") else { return Ok(AlpnConfig::default()) };
+    let list = list.as_array().cloned().ok_or("alpn_override: must be a list")?;
+    let entry = |value: Value| {
+        let m = value.as_object().ok_or("alpn_override: must hold objects")?;
+        known(m, &["upstream_protocol", "upstreamProtocol", "alpn_override", "alpnOverride"])?;
+        let upstream_protocol = match either(m, "upstream_protocol", "upstreamProtocol") {
+            None | Some(Value::Null) => 0,
+            Some(Value::String(name)) => match name.as_str() {
+                "HTTP10" => 0,
+                "HTTP11" => 1,
+                "HTTP2" => 2,
+                other => return Err(format!("upstream_protocol: {other:?} is not known")),
+            },
+            Some(number) => {
+                let number = number.as_i64().and_then(|n| i32::try_from(n).ok());
+                number.ok_or("upstream_protocol: must be a name or a number")?
+            }
+        };
+        let protocols = match either(m, "alpn_override", "alpnOverride") {
+            Some(list) => serde_json::from_value(list).map_err(|_| "alpn_override: must hold strings".to_owned())?,
+            None => Vec::new(),
+        };
+        Ok(AlpnEntry { upstream_protocol, alpn_override: protocols })
+    };
+    Ok(AlpnConfig { alpn_override: list.into_iter().map(entry).collect::<Result<_, String>>()? })
+}

@@ -1,0 +1,268 @@
+//! What a route does: forward, redirect, or answer directly.
+
+use http::StatusCode;
+use outrigger_wire::pb::envoy::config::{
+    core::v3::RoutingPriority,
+    route::v3::{
+        DirectResponseAction, RedirectAction, RouteAction, WeightedCluster,
+        redirect_action::{PathRewriteSpecifier, RedirectResponseCode, SchemeRewriteSpecifier},
+        route_action::{
+            ClusterNotFoundResponseCode, ClusterSpecifier, HostRewriteSpecifier, InternalRedirectAction,
+            MaxStreamDuration, UpgradeConfig,
+        },
+        weighted_cluster::{ClusterWeight, cluster_weight},
+    },
+};
+
+use super::{
+    at::At,
+    fields::fields,
+    hash_policy::hash_policies,
+    hcm_options::header_value,
+    header_ops::{header_ops, lists},
+    matcher, per_route,
+    report::{NoteKind, Reject},
+    retry::retry,
+    scalar::{bool_or, enumeration, header_name, not_empty, port, u32_or, zero_is_off},
+    secret::inline_text,
+    virtual_host::no_cors,
+};
+use crate::ir::route::{
+    DirectResponse, Forward, HostRewrite, PathMatch, PathRewrite, Redirect, Target, WeightedTarget,
+};
+
+/// Envoy's default route timeout.
+const TIMEOUT: std::time::Duration = std::time::Duration::from_secs(15);
+
+pub(crate) fn forward(message: &RouteAction, path: &PathMatch, at: &At<'_>) -> Result<Forward, Reject> {
+    fields!(at, message => RouteAction {
+        read: [
+            cluster_not_found_response_code, prefix_rewrite, regex_rewrite, append_x_forwarded_host, timeout,
+            idle_timeout, retry_policy, priority, hash_policy, cors, max_grpc_timeout, upgrade_configs,
+            internal_redirect_action, max_stream_duration, cluster_specifier, host_rewrite_specifier,
+        ],
+        // Rate limits are the rate limit filter's, and that one is refused.
+        harmless: [rate_limits, include_vh_rate_limits, early_data_policy],
+        unsupported: [
+            metadata_match, flush_timeout, retry_policy_typed_config, grpc_timeout_offset, internal_redirect_policy,
+            max_internal_redirects, hedge_policy,
+        ],
+        refuse: [path_rewrite_policy, path_rewrite, request_mirror_policies],
+    });
+    no_cors(&message.cors, at)?;
+    let redirects: InternalRedirectAction =
+        enumeration(message.internal_redirect_action, &at.field("internal_redirect_action"))?;
+    if redirects == InternalRedirectAction::HandleInternalRedirect {
+        at.field("internal_redirect_action").unsupported("redirects are passed to the client");
+    }
+    if *path == PathMatch::Connect && (!message.prefix_rewrite.is_empty() || message.regex_rewrite.is_some()) {
+        return Err(at.reject("a CONNECT request has no path to rewrite"));
+    }
+    let not_found = enumeration(message.cluster_not_found_response_code, &at.field("cluster_not_found_response_code"))?;
+    let max_stream = message.max_stream_duration.unwrap_or_default();
+    let (max_stream_duration, mut grpc_timeout_max) = durations(&max_stream, &at.field("max_stream_duration"))?;
+    if message.max_grpc_timeout.is_some() && grpc_timeout_max.is_none() {
+        at.field("max_grpc_timeout").note(NoteKind::Deprecated, "use max_stream_duration.grpc_timeout_header_max");
+        grpc_timeout_max = at.duration("max_grpc_timeout", &message.max_grpc_timeout)?.map(|d| zero_is_off(Some(d)));
+    }
+    let priority: RoutingPriority = enumeration(message.priority, &at.field("priority"))?;
+    Ok(Forward {
+        target: target(message, at)?,
+        cluster_not_found: match not_found {
+            ClusterNotFoundResponseCode::ServiceUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            ClusterNotFoundResponseCode::NotFound => StatusCode::NOT_FOUND,
+            ClusterNotFoundResponseCode::InternalServerError => StatusCode::INTERNAL_SERVER_ERROR,
+        },
+        path_rewrite: match (message.prefix_rewrite.as_str(), &message.regex_rewrite) {
+            ("", None) => None,
+            (prefix, None) => Some(PathRewrite::Prefix(a_path(prefix, &at.field("prefix_rewrite"))?)),
+            ("", Some(m)) => {
+                let (pattern, substitution) = matcher::substitution(m, &at.field("regex_rewrite"))?;
+                Some(PathRewrite::Regex { pattern, substitution })
+            }
+            _ => return Err(at.field("regex_rewrite").reject("excludes prefix_rewrite")),
+        },
+        host_rewrite: host_rewrite(message, at)?,
+        append_forwarded_host: message.append_x_forwarded_host,
+        timeout: zero_is_off(at.duration("timeout", &message.timeout)?.or(Some(TIMEOUT))),
+        idle_timeout: at.duration("idle_timeout", &message.idle_timeout)?.map(|d| zero_is_off(Some(d))),
+        max_stream_duration,
+        grpc_timeout_max,
+        retry: retry(&message.retry_policy, at)?,
+        upgrades: at.each("upgrade_configs", &message.upgrade_configs, upgrade)?,
+        hash_policy: hash_policies(&message.hash_policy, at)?,
+        high_priority: priority == RoutingPriority::High,
+    })
+}
+
+type MaybeOff = Option<Option<std::time::Duration>>;
+
+fn durations(message: &MaxStreamDuration, at: &At<'_>) -> Result<(MaybeOff, MaybeOff), Reject> {
+    fields!(at, message => MaxStreamDuration {
+        read: [max_stream_duration, grpc_timeout_header_max],
+        unsupported: [grpc_timeout_header_offset],
+    });
+    let off = |d| zero_is_off(Some(d));
+    let stream = at.duration("max_stream_duration", &message.max_stream_duration)?.map(off);
+    Ok((stream, at.duration("grpc_timeout_header_max", &message.grpc_timeout_header_max)?.map(off)))
+}
+
+fn target(message: &RouteAction, at: &At<'_>) -> Result<Target, Reject> {
+    match at.required("cluster_specifier", &message.cluster_specifier)? {
+        ClusterSpecifier::Cluster(name) => Ok(Target::Cluster(not_empty(name, &at.field("cluster"))?.into())),
+        ClusterSpecifier::ClusterHeader(name) => Ok(Target::Header(header_name(name, &at.field("cluster_header"))?)),
+        ClusterSpecifier::WeightedClusters(m) => weighted(m, &at.field("weighted_clusters")).map(Target::Weighted),
+        ClusterSpecifier::ClusterSpecifierPlugin(_) | ClusterSpecifier::InlineClusterSpecifierPlugin(_) => {
+            Err(at.field("cluster_specifier_plugin").reject("is not supported by this release"))
+        }
+    }
+}
+
+fn weighted(message: &WeightedCluster, at: &At<'_>) -> Result<Vec<WeightedTarget>, Reject> {
+    fields!(at, message => WeightedCluster {
+        read: [clusters, total_weight],
+        harmless: [runtime_key_prefix],
+        unsupported: [random_value_specifier],
+    });
+    let targets = at.each("clusters", &message.clusters, |m, at| {
+        fields!(at, m => ClusterWeight {
+            read: [
+                name, weight, request_headers_to_add, request_headers_to_remove, response_headers_to_add,
+                response_headers_to_remove, typed_per_filter_config, host_rewrite_specifier,
+            ],
+            unsupported: [metadata_match],
+            refuse: [cluster_header],
+        });
+        per_route::check(&m.typed_per_filter_config, at)?;
+        let host_rewrite = match &m.host_rewrite_specifier {
+            Some(cluster_weight::HostRewriteSpecifier::HostRewriteLiteral(host)) => {
+                Some(a_host(host, &at.field("host_rewrite_literal"))?)
+            }
+            None => None,
+        };
+        Ok(WeightedTarget {
+            cluster: not_empty(&m.name, &at.field("name"))?.into(),
+            weight: u32_or(&m.weight, 0),
+            headers: header_ops(&lists!(m), at)?,
+            host_rewrite,
+        })
+    })?;
+    let sum: u64 = targets.iter().map(|t| u64::from(t.weight)).sum();
+    if sum == 0 || sum > u64::from(u32::MAX) {
+        return Err(at.field("clusters").reject(format!("the sum of the weights must be 1 to 2^32-1, not {sum}")));
+    }
+    if let Some(total) = &message.total_weight {
+        let at = at.field("total_weight");
+        at.note(NoteKind::Deprecated, "the sum of the weights counts");
+        if u64::from(total.value) != sum {
+            return Err(at.reject(format!("the sum of the weights is {sum}, not {}", total.value)));
+        }
+    }
+    Ok(targets)
+}
+
+fn host_rewrite(message: &RouteAction, at: &At<'_>) -> Result<Option<HostRewrite>, Reject> {
+    use HostRewriteSpecifier as S;
+    Ok(match &message.host_rewrite_specifier {
+        None => None,
+        Some(S::HostRewriteLiteral(host)) => {
+            Some(HostRewrite::Literal(a_host(host, &at.field("host_rewrite_literal"))?))
+        }
+        Some(S::AutoHostRewrite(auto)) => auto.value.then_some(HostRewrite::Auto),
+        Some(S::HostRewriteHeader(name)) => {
+            Some(HostRewrite::Header(header_name(name, &at.field("host_rewrite_header"))?))
+        }
+        Some(S::HostRewritePathRegex(m)) => {
+            let (pattern, substitution) = matcher::substitution(m, &at.field("host_rewrite_path_regex"))?;
+            Some(HostRewrite::PathRegex { pattern, substitution })
+        }
+        Some(S::HostRewrite(_)) => return Err(at.field("host_rewrite").reject("is not supported by this release")),
+    })
+}
+
+fn upgrade(message: &UpgradeConfig, at: &At<'_>) -> Result<(Box<str>, bool), Reject> {
+    fields!(at, message => UpgradeConfig {
+        read: [upgrade_type, enabled],
+        // Termination of CONNECT: the payload would go out as if it were a request.
+        refuse: [connect_config],
+    });
+    let kind = not_empty(&message.upgrade_type, &at.field("upgrade_type"))?.to_ascii_lowercase();
+    Ok((kind.into(), bool_or(&message.enabled, true)))
+}
+
+pub(crate) fn redirect(message: &RedirectAction, at: &At<'_>) -> Result<Redirect, Reject> {
+    fields!(at, message => RedirectAction {
+        read: [host_redirect, port_redirect, response_code, strip_query, scheme_rewrite_specifier, path_rewrite_specifier],
+    });
+    let (https, scheme) = match &message.scheme_rewrite_specifier {
+        None => (false, None),
+        Some(SchemeRewriteSpecifier::HttpsRedirect(on)) => (*on, None),
+        Some(SchemeRewriteSpecifier::SchemeRedirect(scheme)) => {
+            let at = at.field("scheme_redirect");
+            let valid = http::uri::Scheme::try_from(scheme.as_str()).map_err(|_| at.reject("is not a scheme"))?;
+            (false, Some(valid.as_str().into()))
+        }
+    };
+    let (path, rewrite) = match &message.path_rewrite_specifier {
+        None => (None, None),
+        Some(PathRewriteSpecifier::PathRedirect(text)) => (Some(a_path(text, &at.field("path_redirect"))?), None),
+        Some(PathRewriteSpecifier::PrefixRewrite(text)) => {
+            (None, Some(PathRewrite::Prefix(a_path(text, &at.field("prefix_rewrite"))?)))
+        }
+        Some(PathRewriteSpecifier::RegexRewrite(m)) => {
+            let (pattern, substitution) = matcher::substitution(m, &at.field("regex_rewrite"))?;
+            (None, Some(PathRewrite::Regex { pattern, substitution }))
+        }
+        Some(PathRewriteSpecifier::PathRewrite(_)) => {
+            return Err(at.field("path_rewrite").reject("is not supported by this release"));
+        }
+    };
+    let host = match message.host_redirect.as_str() {
+        "" => None,
+        host => Some(a_host(host, &at.field("host_redirect"))?),
+    };
+    Ok(Redirect {
+        status: match enumeration(message.response_code, &at.field("response_code"))? {
+            RedirectResponseCode::MovedPermanently => StatusCode::MOVED_PERMANENTLY,
+            RedirectResponseCode::Found => StatusCode::FOUND,
+            RedirectResponseCode::SeeOther => StatusCode::SEE_OTHER,
+            RedirectResponseCode::TemporaryRedirect => StatusCode::TEMPORARY_REDIRECT,
+            RedirectResponseCode::PermanentRedirect => StatusCode::PERMANENT_REDIRECT,
+        },
+        https,
+        scheme,
+        host,
+        port: Some(port(message.port_redirect, &at.field("port_redirect"))?).filter(|p| *p != 0),
+        path: path.filter(|p| !p.is_empty()),
+        rewrite: rewrite.filter(|r| *r != PathRewrite::Prefix("".into())),
+        strip_query: message.strip_query,
+    })
+}
+
+pub(crate) fn direct(message: &DirectResponseAction, max: usize, at: &At<'_>) -> Result<DirectResponse, Reject> {
+    fields!(at, message => DirectResponseAction { read: [status, body], refuse: [body_format] });
+    let status = u16::try_from(message.status).ok().filter(|s| (200..600).contains(s));
+    let status = status.and_then(|s| StatusCode::from_u16(s).ok());
+    let status =
+        status.ok_or_else(|| at.field("status").reject(format!("{} is not between 200 and 599", message.status)))?;
+    let body = match &message.body {
+        Some(source) => inline_text(source, &at.field("body"))?,
+        None => &[],
+    };
+    if body.len() > max {
+        return Err(at.field("body").reject(format!("{} bytes are more than {max}", body.len())));
+    }
+    Ok(DirectResponse { status, body: bytes::Bytes::copy_from_slice(body) })
+}
+
+fn a_host(text: &str, at: &At<'_>) -> Result<Box<str>, Reject> {
+    header_value(not_empty(text, at)?, at)
+}
+
+/// A path that goes into a request line or a `location`: visible ASCII and UTF-8, no controls, no blanks.
+fn a_path(text: &str, at: &At<'_>) -> Result<Box<str>, Reject> {
+    if text.bytes().any(|b| b <= b' ' || b == 0x7f) {
+        return Err(at.reject("contains control characters or blanks"));
+    }
+    Ok(text.into())
+}

@@ -1,0 +1,135 @@
+//! Virtual hosts, and the routes in them.
+
+use std::{collections::HashMap, sync::Arc};
+
+use outrigger_wire::pb::envoy::config::route::v3::{
+    CorsPolicy, Route as PbRoute, VirtualHost as Pb, route::Action as PbAction, virtual_host::TlsRequirementType,
+};
+
+use super::{
+    at::At,
+    fields::fields,
+    header_ops::{header_ops, lists},
+    metadata, per_route,
+    report::Reject,
+    retry::retry,
+    route_action,
+    route_match::route_match,
+    scalar::{enumeration, not_empty},
+};
+use crate::ir::route::{Action, Route, VirtualHost};
+
+/// What the routes need to know of the configuration they are in.
+#[derive(Clone, Copy)]
+pub(crate) struct Limits {
+    pub direct_response_body: usize,
+}
+
+pub(crate) fn virtual_hosts(messages: &[Pb], limits: Limits, at: &At<'_>) -> Result<Vec<Arc<VirtualHost>>, Reject> {
+    let mut domains: HashMap<Box<str>, usize> = HashMap::new();
+    let mut names: HashMap<&str, usize> = HashMap::new();
+    messages
+        .iter()
+        .enumerate()
+        .map(|(i, message)| {
+            let at = at.index("virtual_hosts", i);
+            let host = virtual_host(message, limits, &at)?;
+            if names.insert(&message.name, i).is_some() {
+                return Err(at.field("name").reject(format!("{:?} occurs twice", message.name)));
+            }
+            for (d, domain) in host.domains.iter().enumerate() {
+                if let Some(other) = domains.insert(domain.clone(), i) {
+                    let reason =
+                        format!("only unique values for domains are permitted: {domain:?} is in host {other} too");
+                    return Err(at.index("domains", d).reject(reason));
+                }
+            }
+            Ok(Arc::new(host))
+        })
+        .collect()
+}
+
+fn virtual_host(message: &Pb, limits: Limits, at: &At<'_>) -> Result<VirtualHost, Reject> {
+    fields!(at, message => Pb {
+        read: [
+            name, domains, routes, require_tls, request_headers_to_add, request_headers_to_remove,
+            response_headers_to_add, response_headers_to_remove, cors, typed_per_filter_config,
+            include_request_attempt_count, include_attempt_count_in_response, retry_policy,
+        ],
+        // Rate limits are the rate limit filter's, and that one is refused.
+        harmless: [virtual_clusters, rate_limits, metadata, per_request_buffer_limit_bytes, request_body_buffer_limit],
+        unsupported: [retry_policy_typed_config, hedge_policy, include_is_timeout_retry_header],
+        refuse: [matcher, request_mirror_policies, route_specifiers],
+    });
+    no_cors(&message.cors, at)?;
+    per_route::check(&message.typed_per_filter_config, at)?;
+    if message.domains.is_empty() {
+        return Err(at.field("domains").reject("must not be empty"));
+    }
+    let require_tls = match enumeration(message.require_tls, &at.field("require_tls"))? {
+        TlsRequirementType::None => false,
+        TlsRequirementType::All => true,
+        TlsRequirementType::ExternalOnly => {
+            return Err(at.field("require_tls").reject("EXTERNAL_ONLY is not supported by this release: use ALL"));
+        }
+    };
+    Ok(VirtualHost {
+        name: not_empty(&message.name, &at.field("name"))?.into(),
+        domains: at.each("domains", &message.domains, |d, at| domain(d, at))?,
+        routes: at.each("routes", &message.routes, |m, at| route(m, limits, at).map(Arc::new))?,
+        headers: header_ops(&lists!(message), at)?,
+        retry: retry(&message.retry_policy, at)?,
+        attempt_count_in_request: message.include_request_attempt_count,
+        attempt_count_in_response: message.include_attempt_count_in_response,
+        require_tls,
+    })
+}
+
+fn domain(domain: &str, at: &At<'_>) -> Result<Box<str>, Reject> {
+    if domain.bytes().any(|b| b.is_ascii_whitespace() || b.is_ascii_control()) {
+        return Err(at.reject(format!("{domain:?} contains white space")));
+    }
+    let rest = domain.strip_prefix('*').unwrap_or_else(|| domain.strip_suffix('*').unwrap_or(domain));
+    if rest.contains('*') {
+        return Err(at.reject(format!("{domain:?}: only one wildcard, at the start or the end, is possible")));
+    }
+    Ok(not_empty(domain, at)?.to_ascii_lowercase().into())
+}
+
+/// The deprecated inline policy: empty it is a no-op.
+pub(crate) fn no_cors(message: &Option<CorsPolicy>, at: &At<'_>) -> Result<(), Reject> {
+    match message {
+        Some(m) if *m != CorsPolicy::default() => Err(at.field("cors").reject("is not supported by this release")),
+        _ => Ok(()),
+    }
+}
+
+fn route(message: &PbRoute, limits: Limits, at: &At<'_>) -> Result<Route, Reject> {
+    fields!(at, message => PbRoute {
+        read: [
+            name, r#match, metadata, typed_per_filter_config, request_headers_to_add, request_headers_to_remove,
+            response_headers_to_add, response_headers_to_remove, action,
+        ],
+        harmless: [decorator, tracing, stat_prefix, per_request_buffer_limit_bytes, request_body_buffer_limit],
+        refuse: [route_specifiers],
+    });
+    per_route::check(&message.typed_per_filter_config, at)?;
+    let matches = route_match(at.required("match", &message.r#match)?, &at.field("match"))?;
+    let action = match at.required("action", &message.action)? {
+        PbAction::Route(m) => Action::Forward(Arc::new(route_action::forward(m, &matches.path, &at.field("route"))?)),
+        PbAction::Redirect(m) => Action::Redirect(Arc::new(route_action::redirect(m, &at.field("redirect"))?)),
+        PbAction::DirectResponse(m) => {
+            let at = at.field("direct_response");
+            Action::Direct(Arc::new(route_action::direct(m, limits.direct_response_body, &at)?))
+        }
+        PbAction::NonForwardingAction(_) => Action::NonForwarding,
+        PbAction::FilterAction(_) => return Err(at.field("filter_action").reject("is not supported by this release")),
+    };
+    Ok(Route {
+        name: message.name.as_str().into(),
+        matches,
+        action,
+        headers: header_ops(&lists!(message), at)?,
+        metadata: metadata::metadata(&message.metadata, at),
+    })
+}
