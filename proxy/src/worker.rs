@@ -59,7 +59,12 @@ pub struct Shared {
 
 impl Shared {
     pub fn new(publisher: Arc<Publisher>) -> Self {
-        Self { publisher, drains: Drains::default(), connections: AtomicU64::new(0), next_connection: AtomicU64::new(1) }
+        Self {
+            publisher,
+            drains: Drains::default(),
+            connections: AtomicU64::new(0),
+            next_connection: AtomicU64::new(1),
+        }
     }
 }
 
@@ -191,7 +196,8 @@ async fn accept(
     mut stopped: oneshot::Receiver<()>,
 ) {
     let failing = (worker.clone(), name.clone());
-    let mut acceptor = Acceptor::new(socket, move |_error: &std::io::Error| count_accept_error(&failing.0, &failing.1.borrow()));
+    let mut acceptor =
+        Acceptor::new(socket, move |_error: &std::io::Error| count_accept_error(&failing.0, &failing.1.borrow()));
     loop {
         let (stream, _) = tokio::select! {
             biased;

@@ -1,8 +1,19 @@
 //! The bootstrap: an Envoy v3 bootstrap file (YAML or JSON) as node, static resources and where the dynamic ones come from.
 //!
-//! Knows nothing of the command line or the environment: `load` takes text. What it cannot honour it names by path.
+//! Knows nothing of the command line or the environment: `load` takes text. What it cannot honour it names by path, and
+//! what changes who may do what it refuses. Deprecated fields that Envoy still honours are honoured.
+#![allow(deprecated)]
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+mod admin;
+mod dynamic;
+mod files;
+mod load;
+mod references;
+mod runtime;
+#[cfg(test)]
+mod tests;
+
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use outrigger_wire::pb::envoy::config::{bootstrap::v3::Bootstrap as PbBootstrap, core::v3::Node};
 
@@ -14,7 +25,7 @@ use crate::{
         listener::Listener,
         secret::Secret,
     },
-    xds::decode::{Notes, Reject},
+    xds::decode::Reject,
 };
 
 /// Everything a bootstrap says, decoded.
@@ -29,6 +40,9 @@ pub struct Bootstrap {
     pub admin: Option<Admin>,
     /// Bound on downstream connections over all listeners (`overload_manager`).
     pub max_downstream_connections: Option<u64>,
+    /// `envoy.resource_limits.listener.NAME.connection_limit` of the static runtime layers, by listener; already applied
+    /// to the static listeners.
+    pub listener_limits: BTreeMap<Name, u64>,
     /// `cluster_manager.upstream_bind_config`: for clusters without one of their own (already applied to static ones).
     pub upstream_bind: Option<Bind>,
     /// As loaded (defaults not filled in), for `/config_dump`.
@@ -72,23 +86,17 @@ pub enum AdminAddress {
     Pipe(PathBuf),
 }
 
+pub use self::load::{load, validate};
+
 /// Why a bootstrap cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum BootstrapError {
     #[error(transparent)]
     Syntax(#[from] outrigger_wire::json::Error),
+    /// A file that the bootstrap names cannot be read.
+    #[error("{path}: {reason}")]
+    File { path: PathBuf, reason: String },
     /// `Reject::path` starts at the bootstrap, `static_resources.listeners[0]...`.
     #[error("{0}")]
     Rejected(#[from] Reject),
-}
-
-/// Reads a bootstrap. `overlay` (`--config-yaml`) is merged over it as protobuf merges: scalars replace, lists append.
-pub fn load(text: &str, overlay: Option<&str>) -> Result<(Bootstrap, Notes), BootstrapError> {
-    let _ = (text, overlay);
-    Err(BootstrapError::Syntax(outrigger_wire::json::Error::Syntax("unfinished".into())))
-}
-
-/// What `--mode validate` prints about a bootstrap that is usable; an error means it is not.
-pub fn validate(text: &str, overlay: Option<&str>) -> Result<Notes, BootstrapError> {
-    load(text, overlay).map(|(_, notes)| notes)
 }

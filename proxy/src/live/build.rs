@@ -84,8 +84,7 @@ impl Builder {
                 }
             }
         }
-        let by_address =
-            listeners.values().flat_map(|l| l.config.addresses.iter().map(|a| (*a, l.clone()))).collect();
+        let by_address = listeners.values().flat_map(|l| l.config.addresses.iter().map(|a| (*a, l.clone()))).collect();
         (Live { version: snapshot.version, listeners, by_address, clusters, assignments, routes }, problems)
     }
 

@@ -6,8 +6,6 @@
 
 mod build;
 mod publish;
-#[cfg(test)]
-mod tests;
 
 use std::{collections::HashMap, net::SocketAddr, sync::Arc, sync::atomic::AtomicU64};
 

@@ -22,6 +22,10 @@ impl Gate {
     fn take(&self, max: u32) -> bool {
         self.used.fetch_update(Relaxed, Relaxed, |used| (used < max).then(|| used + 1)).is_ok()
     }
+
+    fn give(&self) {
+        self.used.fetch_sub(1, Relaxed);
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +87,15 @@ impl Breaker {
         self.permit(Resource::Request, self.requests.max.load(Relaxed))
     }
 
+    /// [`Self::try_request`] without a guard, for [`super::RequestPermit`], which spares the reference counts.
+    pub(super) fn take_request(&self) -> bool {
+        self.requests.take(self.requests.max.load(Relaxed))
+    }
+
+    pub(super) fn give_request(&self) {
+        self.requests.give();
+    }
+
     /// A retry: bounded by `max_retries` and by the budget, whichever is lower.
     pub fn try_retry(self: &Arc<Self>) -> Option<Permit> {
         self.permit(Resource::Retry, self.retries.max.load(Relaxed).min(self.retry_budget()))
@@ -116,7 +129,7 @@ impl Breaker {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.breaker.gate(self.resource).used.fetch_sub(1, Relaxed);
+        self.breaker.gate(self.resource).give();
     }
 }
 

@@ -7,6 +7,7 @@
 use std::{
     fmt,
     net::SocketAddr,
+    rc::Rc,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
@@ -15,7 +16,11 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 
-use super::{breaker::Permit, transport::Transport};
+use super::{
+    Cluster,
+    breaker::{Breaker, Permit},
+    transport::Transport,
+};
 use crate::{
     ir::{Metadata, endpoint::Address},
     telemetry::metrics::{ClusterStats, Sharded},
@@ -167,28 +172,52 @@ impl Drop for ConnectionPermit {
     }
 }
 
-/// A request in flight: its circuit breaker permit and its place in the gauges, until drop.
+/// What requests of one worker to one endpoint are counted by. Held once per connection pool, so that a request touches
+/// no reference count that other workers touch.
 #[derive(Debug)]
-pub struct RequestPermit {
-    _permit: Permit,
+pub struct Scope {
+    default: Arc<Breaker>,
+    high: Arc<Breaker>,
     endpoint: Arc<Endpoint>,
     stats: Arc<Sharded<ClusterStats>>,
 }
 
-impl RequestPermit {
-    pub(crate) fn new(permit: Permit, endpoint: Arc<Endpoint>, stats: Arc<Sharded<ClusterStats>>) -> Self {
-        endpoint.rq_active.fetch_add(1, Relaxed);
-        endpoint.stats().rq_total.fetch_add(1, Relaxed);
-        let local = stats.local();
+impl Scope {
+    pub fn new(cluster: &Cluster, endpoint: Arc<Endpoint>) -> Rc<Self> {
+        let (default, high) = (cluster.breaker(false).clone(), cluster.breaker(true).clone());
+        Rc::new(Self { default, high, endpoint, stats: cluster.stats.clone() })
+    }
+
+    fn breaker(&self, high: bool) -> &Breaker {
+        if high { &self.high } else { &self.default }
+    }
+
+    /// Counts a request in, unless the circuit breaker is open.
+    pub fn try_request(self: &Rc<Self>, high: bool) -> Option<RequestPermit> {
+        let local = self.stats.local();
+        if !self.breaker(high).take_request() {
+            local.upstream_rq_pending_overflow.inc();
+            return None;
+        }
+        self.endpoint.rq_active.fetch_add(1, Relaxed);
+        self.endpoint.stats().rq_total.fetch_add(1, Relaxed);
         local.upstream_rq_total.inc();
         local.upstream_rq_active.inc();
-        Self { _permit: permit, endpoint, stats }
+        Some(RequestPermit { scope: self.clone(), high })
     }
+}
+
+/// A request in flight: its circuit breaker permit and its place in the gauges, until drop.
+#[derive(Debug)]
+pub struct RequestPermit {
+    scope: Rc<Scope>,
+    high: bool,
 }
 
 impl Drop for RequestPermit {
     fn drop(&mut self) {
-        self.endpoint.rq_active.fetch_sub(1, Relaxed);
-        self.stats.local().upstream_rq_active.dec();
+        self.scope.breaker(self.high).give_request();
+        self.scope.endpoint.rq_active.fetch_sub(1, Relaxed);
+        self.scope.stats.local().upstream_rq_active.dec();
     }
 }

@@ -17,5 +17,5 @@ mod transport;
 
 pub use cluster::{Cluster, Deps, Member, PickContext, PickError};
 pub use connect::{ConnectError, ConnectErrorKind, ConnectOptions, Connected, connect};
-pub use endpoint::{ConnectionPermit, Endpoint, RequestPermit};
+pub use endpoint::{ConnectionPermit, Endpoint, RequestPermit, Scope};
 pub use original_dst::sweep as sweep_original_dst;

@@ -146,7 +146,10 @@ impl<B: Payload> H2<B> {
             && let Ok(driven) = self.driven.try_borrow()
             && let Some(connection) = driven.as_ref()
         {
-            lane.learn_peer_streams(u32::try_from(connection.current_max_send_streams()).unwrap_or(u32::MAX));
+            let peers = u32::try_from(connection.current_max_send_streams()).unwrap_or(u32::MAX);
+            // A connection that allows none right now says nothing of the next: one stream can always be asked for.
+            lane.learn_peer_streams(peers.max(1));
+            return ours.min(peers);
         }
         ours.min(lane.peer_streams())
     }
@@ -169,7 +172,7 @@ impl<B: Payload> H2<B> {
     }
 
     fn is_used_up(&self) -> bool {
-        self.config.http.max_requests_per_connection.is_some_and(|max| self.served.get() >= max)
+        self.config.http.max_requests_per_connection.is_some_and(|max| self.served.get() >= max.max(1))
     }
 
     /// The stream is over.

@@ -6,26 +6,22 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::VecDeque,
     rc::Rc,
     sync::Arc,
     time::Instant,
 };
 
 use http::Request;
-use tokio::sync::oneshot;
 
 use super::{
     Payload,
+    dial::{Dial, Plan, dial},
     http1::{self, H1},
     http2::{self, H2},
-    metered::Metered,
-    types::{Attempt, Facts, HttpProtocol, Protocol, SendError, SendErrorKind, Sent},
+    types::{Attempt, HttpProtocol, Protocol, SendError, SendErrorKind, Sent},
+    wait::Waiters,
 };
-use crate::{
-    telemetry::metrics::{ClusterStats, Sharded},
-    upstream::{Cluster, ConnectError, ConnectErrorKind, ConnectOptions, Endpoint, RequestPermit, connect},
-};
+use crate::upstream::{ConnectError, ConnectErrorKind, ConnectOptions, Endpoint, RequestPermit, Scope};
 
 /// Streams that a peer is taken to allow until it says otherwise; h2 assumes the same.
 const ASSUMED_STREAMS: u32 = 100;
@@ -45,7 +41,7 @@ impl<B: Payload> Lease<B> {
         }
     }
 
-    fn give_back(self) {
+    pub(super) fn give_back(self) {
         match self {
             Self::Http1(connection) => connection.release(),
             Self::Http2(connection) => connection.release(),
@@ -53,23 +49,10 @@ impl<B: Payload> Lease<B> {
     }
 }
 
-type Grant<B> = Result<Lease<B>, ConnectError>;
-
-/// A request that waits.
-struct Waiter<B: Payload> {
-    answer: oneshot::Sender<Grant<B>>,
-    plan: Rc<Plan>,
-}
-
-/// What a dial on behalf of a waiting request needs.
-struct Plan {
-    cluster: Arc<Cluster>,
-    options: ConnectOptions,
-}
-
 pub(super) struct Lane<B: Payload> {
     pub(super) endpoint: Arc<Endpoint>,
-    protocol: Protocol,
+    pub(super) scope: Rc<Scope>,
+    pub(super) protocol: Protocol,
     alpn: Option<Arc<[Box<str>]>>,
     sni: Option<Box<str>>,
     /// HTTP/1 connections without a request, the last used on top.
@@ -78,9 +61,7 @@ pub(super) struct Lane<B: Payload> {
     http1: RefCell<Vec<Rc<H1<B>>>>,
     /// HTTP/2 connections that take new streams, or still carry some.
     http2: RefCell<Vec<Rc<H2<B>>>>,
-    waiters: RefCell<VecDeque<Waiter<B>>>,
-    /// How many of `waiters` nobody waits for any more.
-    abandoned: Cell<usize>,
+    waiters: Waiters<B>,
     dials: Cell<usize>,
     /// Streams that the dials in progress are expected to bring.
     expected: Cell<usize>,
@@ -94,14 +75,14 @@ impl<B: Payload> Lane<B> {
     pub(super) fn new(attempt: &Attempt) -> Rc<Self> {
         Rc::new(Self {
             endpoint: attempt.endpoint.clone(),
+            scope: Scope::new(&attempt.cluster, attempt.endpoint.clone()),
             protocol: attempt.protocol,
             alpn: attempt.alpn.clone(),
             sni: attempt.sni.clone(),
             idle: RefCell::default(),
             http1: RefCell::default(),
             http2: RefCell::default(),
-            waiters: RefCell::default(),
-            abandoned: Cell::new(0),
+            waiters: Waiters::default(),
             dials: Cell::new(0),
             expected: Cell::new(0),
             negotiated: Cell::new(None),
@@ -143,7 +124,6 @@ impl<B: Payload> Lane<B> {
             stats.local().upstream_rq_pending_overflow.inc();
             return Err(SendErrorKind::PoolOverflow);
         };
-        let (answer, granted) = oneshot::channel();
         let plan = Rc::new(Plan {
             cluster: attempt.cluster.clone(),
             options: ConnectOptions {
@@ -153,19 +133,9 @@ impl<B: Payload> Lane<B> {
                 high_priority: attempt.high_priority,
             },
         });
-        self.waiters.borrow_mut().push_back(Waiter { answer, plan });
-        stats.local().upstream_rq_pending_active.inc();
-        let mut waiting = Waiting { lane: self, stats, granted, done: false };
+        let waiting = self.waiters.push(plan, stats);
         self.dial_for_waiters();
-        let grant = (&mut waiting.granted).await;
-        waiting.done = true;
-        match grant {
-            Ok(grant) => grant.map_err(SendErrorKind::Connect),
-            Err(_) => Err(SendErrorKind::Connect(ConnectError {
-                kind: ConnectErrorKind::Io,
-                reason: "the connection pool is closed".to_owned(),
-            })),
-        }
+        waiting.granted().await.map_err(SendErrorKind::Connect)
     }
 
     /// As Envoy: without configured protocols a connection offers what its pool speaks.
@@ -181,10 +151,6 @@ impl<B: Payload> Lane<B> {
         Some(names.iter().map(|n| Box::from(*n)).collect())
     }
 
-    fn waiting(&self) -> usize {
-        self.waiters.borrow().len() - self.abandoned.get()
-    }
-
     /// The protocol of the next connection, as far as it is known.
     fn protocol(&self) -> Option<HttpProtocol> {
         match self.protocol {
@@ -193,6 +159,27 @@ impl<B: Payload> Lane<B> {
             Protocol::Auto if self.endpoint.tls.is_none() => Some(HttpProtocol::Http1),
             Protocol::Auto => self.negotiated.get(),
         }
+    }
+
+    /// Counts a dial that is expected to bring so many streams.
+    pub(super) fn dial_started(&self, brings: usize) {
+        self.dials.set(self.dials.get() + 1);
+        self.expected.set(self.expected.get() + brings);
+    }
+
+    pub(super) fn dial_ended(&self, brings: usize) {
+        self.dials.set(self.dials.get() - 1);
+        self.expected.set(self.expected.get() - brings);
+    }
+
+    pub(super) fn add_http1(&self, connection: Rc<H1<B>>) {
+        self.negotiated.set(Some(HttpProtocol::Http1));
+        self.http1.borrow_mut().push(connection);
+    }
+
+    pub(super) fn add_http2(&self, connection: Rc<H2<B>>) {
+        self.negotiated.set(Some(HttpProtocol::Http2));
+        self.http2.borrow_mut().push(connection);
     }
 
     /// How many streams the peer is known or taken to allow on a connection.
@@ -204,9 +191,9 @@ impl<B: Payload> Lane<B> {
         self.peer_streams.set(streams);
     }
 
-    fn dial_for_waiters(self: &Rc<Self>) {
-        while self.expected.get() < self.waiting() {
-            let Some(plan) = self.waiters.borrow().back().map(|w| w.plan.clone()) else { return };
+    pub(super) fn dial_for_waiters(self: &Rc<Self>) {
+        while self.expected.get() < self.waiters.len() {
+            let Some(plan) = self.waiters.newest_plan() else { return };
             let brings = match self.protocol() {
                 Some(HttpProtocol::Http1) => 1,
                 // An undecided dial counts as HTTP/2 until the handshake says otherwise.
@@ -215,19 +202,17 @@ impl<B: Payload> Lane<B> {
                     ours.min(self.peer_streams.get()).max(1) as usize
                 }
             };
-            self.dials.set(self.dials.get() + 1);
-            self.expected.set(self.expected.get() + brings);
-            tokio::task::spawn_local(dial(Dial { lane: self.clone(), brings }, plan));
+            tokio::task::spawn_local(dial(Dial::new(self.clone(), brings), plan));
         }
     }
 
     /// A connection of ours is free, or took less than it could: it goes to those who wait.
     pub(super) fn offer_http1(&self, connection: Rc<H1<B>>) {
-        if self.waiting() > 0 {
+        if !self.waiters.is_empty() {
             if !connection.lease_fresh() {
                 return connection.close();
             }
-            let Some(waiter) = self.next_waiter() else { return self.push_idle(connection) };
+            let Some(waiter) = self.waiters.next() else { return self.push_idle(connection) };
             if let Err(Ok(lease)) = waiter.answer.send(Ok(Lease::Http1(connection))) {
                 lease.give_back();
             }
@@ -242,21 +227,11 @@ impl<B: Payload> Lane<B> {
     }
 
     pub(super) fn offer_http2(&self, connection: &Rc<H2<B>>) {
-        while self.waiting() > 0 && connection.lease() {
-            let granted = self.next_waiter().map(|w| w.answer.send(Ok(Lease::Http2(connection.clone()))));
+        while !self.waiters.is_empty() && connection.lease() {
+            let granted = self.waiters.next().map(|w| w.answer.send(Ok(Lease::Http2(connection.clone()))));
             if !matches!(granted, Some(Ok(()))) {
                 connection.unlease();
             }
-        }
-    }
-
-    fn next_waiter(&self) -> Option<Waiter<B>> {
-        loop {
-            let waiter = self.waiters.borrow_mut().pop_front()?;
-            if !waiter.answer.is_closed() {
-                return Some(waiter);
-            }
-            self.abandoned.set(self.abandoned.get().saturating_sub(1));
         }
     }
 
@@ -277,13 +252,13 @@ impl<B: Payload> Lane<B> {
     }
 
     /// A dial failed: requests beyond what the others will bring fail with it.
-    fn fail_waiters(&self, error: &ConnectError) {
+    pub(super) fn fail_waiters(&self, error: &ConnectError) {
         // At the connection limit with connections of our own, those are what the requests wait for.
         if error.kind == ConnectErrorKind::Overflow && (self.has_connections() || self.dials.get() > 0) {
             return;
         }
-        while self.waiting() > self.expected.get() {
-            let Some(waiter) = self.next_waiter() else { return };
+        while self.waiters.len() > self.expected.get() {
+            let Some(waiter) = self.waiters.next() else { return };
             // The receiver may be gone in this very moment: nobody is left to tell.
             let _ = waiter.answer.send(Err(error.clone()));
         }
@@ -315,106 +290,11 @@ impl<B: Payload> Lane<B> {
 
     /// Whether nothing is left of the lane.
     pub(super) fn is_empty(&self) -> bool {
-        !self.has_connections() && self.dials.get() == 0 && self.waiters.borrow().is_empty()
+        !self.has_connections() && self.dials.get() == 0 && self.waiters.is_empty()
     }
 
     /// Connections: idle HTTP/1, all HTTP/1, HTTP/2.
     pub(super) fn counts(&self) -> [usize; 3] {
         [self.idle.borrow().len(), self.http1.borrow().len(), self.http2.borrow().len()]
-    }
-}
-
-/// Takes an abandoned waiter out of the count, whatever ends the wait.
-struct Waiting<'a, B: Payload> {
-    lane: &'a Lane<B>,
-    stats: &'a Sharded<ClusterStats>,
-    granted: oneshot::Receiver<Grant<B>>,
-    done: bool,
-}
-
-impl<B: Payload> Drop for Waiting<'_, B> {
-    fn drop(&mut self) {
-        self.stats.local().upstream_rq_pending_active.dec();
-        if self.done {
-            return;
-        }
-        self.granted.close();
-        match self.granted.try_recv() {
-            // Granted in the same moment: the connection is not lost.
-            Ok(Ok(lease)) => lease.give_back(),
-            Ok(Err(_)) => {}
-            Err(_) => {
-                let lane = self.lane;
-                lane.abandoned.set(lane.abandoned.get() + 1);
-                if lane.abandoned.get() > 16 + lane.waiters.borrow().len() / 2 {
-                    lane.waiters.borrow_mut().retain(|w| !w.answer.is_closed());
-                    lane.abandoned.set(0);
-                }
-            }
-        }
-    }
-}
-
-/// A dial in progress; dropping it, however it ends, takes it out of the expectations.
-struct Dial<B: Payload> {
-    lane: Rc<Lane<B>>,
-    brings: usize,
-}
-
-impl<B: Payload> Drop for Dial<B> {
-    fn drop(&mut self) {
-        self.lane.dials.set(self.lane.dials.get() - 1);
-        self.lane.expected.set(self.lane.expected.get() - self.brings);
-    }
-}
-
-/// Opens a connection and hands it to the lane. Runs on its own: the connection is of use even when the request that
-/// caused it went elsewhere or away.
-async fn dial<B: Payload>(dial: Dial<B>, plan: Rc<Plan>) {
-    let lane = dial.lane.clone();
-    let generation = lane.endpoint.tls.as_ref().map(|t| t.generation());
-    let connected = match connect(&plan.cluster, &lane.endpoint, &plan.options).await {
-        Ok(connected) => connected,
-        Err(error) => {
-            drop(dial);
-            return lane.fail_waiters(&error);
-        }
-    };
-    let protocol = match lane.protocol {
-        Protocol::Http1 => HttpProtocol::Http1,
-        Protocol::Http2 => HttpProtocol::Http2,
-        Protocol::Auto => match connected.alpn.as_deref() {
-            Some("h2" | "istio-h2") => HttpProtocol::Http2,
-            _ => HttpProtocol::Http1,
-        },
-    };
-    lane.negotiated.set(Some(protocol));
-    let facts = Rc::new(Facts {
-        host: lane.endpoint.label.clone(),
-        local: connected.local,
-        remote: connected.remote,
-        protocol,
-        tls: connected.tls,
-    });
-    let io = Metered::new(connected.io, plan.cluster.stats.clone(), connected.permit);
-    let opened = match protocol {
-        HttpProtocol::Http1 => http1::open(&lane, &plan.cluster, io, facts, generation).await.map(|connection| {
-            lane.http1.borrow_mut().push(connection.clone());
-            drop(dial);
-            lane.offer_http1(connection);
-        }),
-        HttpProtocol::Http2 => http2::open(&lane, &plan.cluster, io, facts, generation).await.map(|connection| {
-            lane.http2.borrow_mut().push(connection.clone());
-            drop(dial);
-            lane.offer_http2(&connection);
-        }),
-    };
-    match opened {
-        // The connection may bring less than it was expected to.
-        Ok(()) => lane.dial_for_waiters(),
-        Err(error) => {
-            let reason = format!("HTTP handshake failed: {error}");
-            lane.fail_waiters(&ConnectError { kind: ConnectErrorKind::Io, reason });
-        }
     }
 }

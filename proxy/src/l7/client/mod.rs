@@ -4,6 +4,7 @@
 //! request can have been processed. Refuses to know routes, retries and bodies' meaning. Invariant: a request is given
 //! back (or called unsent) only when no byte of it can have reached the peer.
 
+mod dial;
 mod failure;
 mod http1;
 mod http2;
@@ -12,6 +13,7 @@ mod metered;
 mod pool;
 mod request;
 mod types;
+mod wait;
 
 pub use metered::{Metered, Tunnel, tunnel};
 pub use pool::Pool;

@@ -13,7 +13,7 @@ use super::{
     lane::Lane,
     types::{Attempt, SendError, SendErrorKind, Sent},
 };
-use crate::upstream::{Endpoint, RequestPermit};
+use crate::upstream::Endpoint;
 
 /// All upstream HTTP connections of one worker.
 pub struct Pool<B: Payload> {
@@ -37,13 +37,10 @@ impl<B: Payload> Pool<B> {
     /// Sends `request` over a pooled or new connection and waits for the response's headers. Dropping the future gives
     /// the request up. The head may be in HTTP/1 or HTTP/2 form, whatever the connection turns out to speak.
     pub async fn send(&self, attempt: &Attempt, request: Request<B>) -> Result<Sent, Box<SendError<B>>> {
-        let cluster = &attempt.cluster;
-        let Some(permit) = cluster.breaker(attempt.high_priority).try_request() else {
-            cluster.stats.local().upstream_rq_pending_overflow.inc();
+        let lane = self.lane(attempt);
+        let Some(permit) = lane.scope.try_request(attempt.high_priority) else {
             return Err(unsent(SendErrorKind::PoolOverflow, request));
         };
-        let permit = RequestPermit::new(permit, attempt.endpoint.clone(), cluster.stats.clone());
-        let lane = self.lane(attempt);
         let lease = match lane.checkout() {
             Some(lease) => lease,
             None => match lane.wait(attempt).await {

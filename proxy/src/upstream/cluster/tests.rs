@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::{
-    ir::{Metadata, cluster::TransportMatch},
+    ir::{Metadata, cluster::TransportMatch, endpoint::Address},
     upstream::testing::{assignment, config, endpoint},
 };
 

@@ -110,10 +110,8 @@ impl Loads {
 fn distribute(scores: &[u32], remaining: &mut u32, total: u32) -> Vec<u32> {
     let mut loads = vec![0; scores.len()];
     for (load, score) in loads.iter_mut().zip(scores) {
-        if total > 0 {
-            *load = (score * 100 / total).min(*remaining);
-            *remaining -= *load;
-        }
+        *load = (score * 100).checked_div(total).unwrap_or(0).min(*remaining);
+        *remaining -= *load;
     }
     loads
 }

@@ -52,11 +52,6 @@ impl<'a> At<'a> {
         At { root: self.root, parent: Some(self), segment: Segment::Key(name, key) }
     }
 
-    /// The resource's name, for defaults derived from it.
-    pub(crate) fn resource(&self) -> &'a str {
-        self.root.resource
-    }
-
     pub(crate) fn reject(&self, reason: impl Into<String>) -> Reject {
         Reject {
             kind: self.root.kind.into(),

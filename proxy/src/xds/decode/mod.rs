@@ -7,17 +7,17 @@
 //! Deprecated fields that Envoy still honours are honoured.
 #![allow(deprecated)]
 
-mod access_log;
-mod address;
-mod at;
-mod cluster;
+pub(crate) mod access_log;
+pub(crate) mod address;
+pub(crate) mod at;
+pub(crate) mod cluster;
 mod cluster_dns;
 mod cluster_http;
 mod cluster_lb;
 mod cluster_tls;
 mod endpoint;
-mod extension;
-mod fields;
+pub(crate) mod extension;
+pub(crate) mod fields;
 mod filter_chain;
 mod format_string;
 mod hash_policy;
@@ -26,19 +26,19 @@ mod hcm_options;
 mod header_ops;
 mod http_filter;
 mod http_options;
-mod listener;
+pub(crate) mod listener;
 mod listener_filter;
 mod matcher;
-mod metadata;
+pub(crate) mod metadata;
 mod per_route;
 mod report;
 mod retry;
 mod route;
 mod route_action;
 mod route_match;
-mod scalar;
-mod secret;
-mod source;
+pub(crate) mod scalar;
+pub(crate) mod secret;
+pub(crate) mod source;
 mod tcp_proxy;
 mod tls;
 mod virtual_host;

@@ -73,11 +73,7 @@ fn a_leased_connection_that_died_gives_the_request_back() {
         let crate::l7::client::lane::Lease::Http1(connection) = &lease else { panic!() };
         connection.close();
         until("the connection ends", || pool.counts()[1] == 0).await;
-        let permit = crate::upstream::RequestPermit::new(
-            attempt.cluster.breaker(false).try_request().unwrap(),
-            attempt.endpoint.clone(),
-            attempt.cluster.stats.clone(),
-        );
+        let permit = lane.scope.try_request(false).unwrap();
         let error = lease.send(get("/again"), permit).await.unwrap_err();
         assert_eq!(error.kind, SendErrorKind::Unsent);
         assert_eq!(error.request.unwrap().uri(), "/again");

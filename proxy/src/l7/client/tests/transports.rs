@@ -107,6 +107,39 @@ fn an_untrusted_certificate_is_a_tls_failure() {
 }
 
 #[test]
+fn a_server_that_wants_our_certificate_is_a_tls_failure() {
+    worker(async {
+        for protocol in [Protocol::Http1, Protocol::Http2] {
+            // TLS 1.3: the server's alert comes after our side of the handshake is done.
+            let ca = rcgen::generate_simple_self_signed(vec!["ca.example".to_owned()]).unwrap();
+            let mut roots = rustls::RootCertStore::empty();
+            roots.add(ca.cert.der().clone()).unwrap();
+            let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+            let verifier =
+                rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
+            let key = rcgen::generate_simple_self_signed(vec!["test.example".to_owned()]).unwrap();
+            let private = rustls_pki_types::PrivateKeyDer::try_from(key.signing_key.serialize_der()).unwrap();
+            let mut config = rustls::ServerConfig::builder_with_provider(provider)
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_client_cert_verifier(verifier.build().unwrap())
+                .with_single_cert(vec![key.cert.der().clone()], private)
+                .unwrap();
+            config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+            let acceptor = TlsAcceptor::from(Arc::new(config));
+            let server = server(move |stream, _| serve_tls(acceptor.clone(), stream)).await;
+            let tls = upstream_tls(key.cert.pem().as_bytes(), &[]);
+            let attempt = attempt(address(server.address), protocol, |c| c.tls = Some(tls));
+            let error = Pool::<Body>::new().send(&attempt, get("/x")).await.unwrap_err();
+            let SendErrorKind::Connect(connect) = &error.kind else { panic!("{protocol:?}: {error:?}") };
+            assert_eq!(connect.kind, ConnectErrorKind::Tls);
+            assert!(connect.reason.to_lowercase().contains("certificate"), "{}", connect.reason);
+            settled(&attempt, 0).await;
+        }
+    });
+}
+
+#[test]
 fn the_connect_timeout_covers_the_handshake() {
     worker(async {
         // The kernel accepts; nobody answers the hello.
