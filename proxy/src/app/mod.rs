@@ -9,6 +9,10 @@ mod logging;
 mod retiring;
 mod shutdown;
 mod sockets;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 mod transport;
 
 use std::{net::SocketAddr, process::ExitCode, sync::Arc};

@@ -101,7 +101,7 @@ impl Accepted {
 
     /// The TCP proxy that a client which says nothing gets. `None` where that chain is HTTP, and where it asks for TLS:
     /// nobody who did not prove who they are causes a connection to the application.
-    fn silent_proxy(&self, listener: &LiveListener) -> Option<Arc<LiveTcp>> {
+    pub(super) fn silent_proxy(&self, listener: &LiveListener) -> Option<Arc<LiveTcp>> {
         let chain = self.choose(listener, &Silent)?;
         match &chain.terminal {
             LiveTerminal::Tcp(proxy) if chain.tls.is_none() => Some(proxy.clone()),
