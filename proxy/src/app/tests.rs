@@ -131,6 +131,7 @@ fn no_matching_chain_closes_counts_and_logs() {
     let mut rig = Rig::new(1, None);
     rig.apply(&statics(&[listener], &[cluster("c", echo_server())]));
     let mut stream = rig.connect("l");
+    stream.write_all(b"plaintext").unwrap();
     assert!(is_closed(&mut stream));
     logged(log.path(), "NR filter_chain_not_found");
     assert_eq!(rig.stat("listener", "strict", "no_filter_chain_match"), 1);
