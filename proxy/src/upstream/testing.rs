@@ -27,7 +27,6 @@ pub(crate) fn config(name: &str, discovery: Discovery) -> Cluster {
         drain_on_host_removal: false,
         locality_weighted: true,
         metadata: None,
-        locality_weighted: false,
     }
 }
 

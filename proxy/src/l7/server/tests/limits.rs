@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::support::{header, pair, run, until};
+use super::{
+    peer::header,
+    support::{pair, run, until},
+};
 use crate::{
     drain::Phase,
     ir::route::{Action, DirectResponse, PathRewrite, Redirect},
