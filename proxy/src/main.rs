@@ -1,1 +1,14 @@
-fn main() {}
+//! `outrigger-proxy`: see `--help`. Exit codes: 0 after an orderly end, 1 for a failure at run time, 2 for a usage
+//! error, 64 for a configuration that cannot be used.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// The system allocator keeps freed memory of bursts for ever; mimalloc returns it and is faster on small objects.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    outrigger_proxy::app::main(outrigger_proxy::settings::Settings::parse())
+}

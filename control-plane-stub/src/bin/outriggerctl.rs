@@ -1,1 +1,5 @@
-fn main() {}
+//! The operator's tool.
+
+fn main() -> std::process::ExitCode {
+    outrigger_control::cli::ctl()
+}

@@ -1,13 +1,45 @@
 //! The operator's documents, read and validated.
+//!
+//! [`load`] turns a directory into one immutable [`World`] or into every [`Problem`] it found: a world with a problem
+//! is never served. Knows Kubernetes' and Istio's documents; knows nothing of xDS. Whatever translation could choke on
+//! is refused here, so that `translate` cannot fail.
+
+mod check;
+mod decode;
+mod destination_rule;
+mod document;
+mod endpoint_slice;
+mod files;
+mod join;
+mod kinds;
+mod names;
+mod peer_authentication;
+mod pod;
+mod protocol;
+mod scalars;
+mod service;
+mod service_entry;
+mod settings;
+mod virtual_service;
+mod workload;
+mod world;
 
 use std::{fmt, path::PathBuf};
 
-/// The validated, immutable state of the mesh as one load of the configuration saw it.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct World {}
+pub use destination_rule::*;
+pub use document::{Meta, Object, Source};
+pub(crate) use names::covers;
+pub use names::{Host, Visibility};
+pub use peer_authentication::{Mode, MutualTls, PeerAuthentication, Policy, Selector};
+pub use protocol::{Class, Protocol};
+pub use scalars::{HumanDuration, RegexText};
+pub use settings::Settings;
+pub use virtual_service::*;
+pub use workload::{Address, Locality, Workload};
+pub use world::{Cidr, Endpoint, EndpointPort, Port, Resolution, Service, World};
 
 /// Why a load was refused: file, document (counted from 1), path inside the document, reason.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Problem {
     pub file: PathBuf,
     pub document: usize,
@@ -22,6 +54,27 @@ impl fmt::Display for Problem {
 }
 
 /// Reads every `*.yaml`, `*.yml` and `*.json` below `dir`. All problems are returned, not only the first.
-pub fn load(_dir: &std::path::Path) -> Result<World, Vec<Problem>> {
-    Ok(World::default())
+pub fn load(dir: &std::path::Path) -> Result<World, Vec<Problem>> {
+    load_with(dir, Settings::default())
 }
+
+/// As [`load`], with mesh-wide settings other than the defaults.
+pub fn load_with(dir: &std::path::Path, settings: Settings) -> Result<World, Vec<Problem>> {
+    let mut problems = Vec::new();
+    let documents = files::read(dir, &mut problems);
+    let mut kinds = kinds::Kinds::default();
+    for document in documents {
+        kinds.add(document, &mut problems);
+    }
+    let world = join::join(kinds, settings, &mut problems);
+    check::check(&world, &mut problems);
+    if problems.is_empty() {
+        return Ok(world);
+    }
+    problems.sort();
+    problems.dedup();
+    Err(problems)
+}
+
+#[cfg(test)]
+mod tests;

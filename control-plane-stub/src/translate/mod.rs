@@ -1,11 +1,49 @@
 //! From the world to the xDS of one client. Pure: no I/O, no clock; whatever can fail was refused by `model::load`.
+//!
+//! Names are Istio's (`outbound|80|v1|host`, `virtualInbound`, ...). One deviation: there is no `istio.alpn` filter,
+//! which Envoy itself does not have. Instead the ALPN list a cluster offers is fixed by what it carries: HTTP clusters
+//! offer `istio-http/1.1, istio-h2`, of which the other side's filter chains take either as "HTTP", and neither side
+//! negotiates one of them, so that the codec follows the bytes. A port whose protocol is detected is used for both, so
+//! it has a second cluster, `outbound-tcp|...`, over the same endpoints.
 
+mod clusters;
+mod endpoints;
+mod filters;
+mod grpc;
+mod http_route;
+mod inbound;
+mod inspectors;
+mod l4;
+mod matches;
+mod names;
+mod outbound;
+mod pb;
+mod policy;
+mod routes;
+mod scope;
+mod special;
+mod tls;
+
+use self::scope::Scope;
 use crate::{
     model::World,
-    resources::{Node, Resources},
+    resources::{ClientKind, Node, Resources},
 };
 
 /// Generates all resources for `node`.
-pub fn translate(_world: &World, _node: &Node) -> Resources {
-    Resources::default()
+pub fn translate(world: &World, node: &Node) -> Resources {
+    let scope = Scope::new(world, node);
+    let mut resources = Resources::default();
+    if node.kind == ClientKind::Grpc {
+        grpc::generate(&scope, &mut resources);
+        return resources;
+    }
+    special::clusters(&scope, &mut resources);
+    clusters::generate(&scope, &mut resources);
+    outbound::generate(&scope, &mut resources);
+    inbound::generate(&scope, &mut resources);
+    resources
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,10 @@
 //! What happened: counters, access logs, and the record of every connection and request that feeds them.
 
+pub mod access_log;
+pub mod exchange;
 pub mod flags;
+pub mod format;
+mod format_time;
 pub mod metrics;
 pub mod record;
+pub mod registry;

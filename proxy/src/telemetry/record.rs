@@ -1,15 +1,21 @@
 //! What is known of a downstream connection and of one request on it, collected while it runs.
 //!
-//! A [`RequestRecord`] (or [`ConnectionRecord`] for L4) is a guard: dropping it counts and logs, so no exit path,
-//! cancelled futures and panics included, can forget to.
+//! A [`ConnectionRecord`] (or a [`super::exchange::RequestRecord`] for HTTP) is a guard: dropping it logs, so no exit
+//! path, cancelled futures and panics included, can forget to.
 
 use std::{
+    borrow::Cow,
     net::SocketAddr,
     sync::Arc,
     time::{Instant, SystemTime},
 };
 
-use super::flags::Flags;
+use super::{
+    access_log::Logger,
+    exchange::millis,
+    flags::Flags,
+    format::{Facts, Times},
+};
 use crate::ir::{Name, listener::Direction};
 
 /// The authenticated (or at least presented) identity of a TLS peer, and the session's parameters.
@@ -44,6 +50,9 @@ pub struct ConnInfo {
     pub remote: SocketAddr,
     /// Where the peer wanted to go: the original destination, or the local address without redirection.
     pub local: SocketAddr,
+    /// Set only when redirection changed the destination: what an `ORIGINAL_DST` cluster connects to. A connection made
+    /// to our own port has none, so it can never be sent to ourselves in a loop.
+    pub original_dst: Option<SocketAddr>,
     pub direction: Direction,
     pub listener: Name,
     pub chain: Name,
@@ -65,9 +74,59 @@ pub struct UpstreamFacts {
     pub protocol: Option<&'static str>,
 }
 
-/// Why it ended: Envoy's flags and `response_code_details`.
-#[derive(Clone, Debug, Default)]
-pub struct Outcome {
+/// One L4 connection: logs when it is dropped, however that comes.
+#[derive(Debug)]
+pub struct ConnectionRecord {
+    info: Arc<ConnInfo>,
+    logs: Arc<[Logger]>,
     pub flags: Flags,
-    pub details: Option<std::borrow::Cow<'static, str>>,
+    /// Envoy's `response_code_details`, here the reason of the end.
+    pub details: Option<Cow<'static, str>>,
+    pub bytes_received: u64,
+    pub bytes_sent: u64,
+    pub upstream: UpstreamFacts,
+    /// Why the downstream handshake failed.
+    pub transport_failure: Option<Box<str>>,
+}
+
+impl ConnectionRecord {
+    pub fn new(info: Arc<ConnInfo>, logs: Arc<[Logger]>) -> Self {
+        Self {
+            info,
+            logs,
+            flags: Flags::default(),
+            details: None,
+            bytes_received: 0,
+            bytes_sent: 0,
+            upstream: UpstreamFacts::default(),
+            transport_failure: None,
+        }
+    }
+}
+
+impl Drop for ConnectionRecord {
+    fn drop(&mut self) {
+        if self.logs.is_empty() {
+            return;
+        }
+        let facts = Facts {
+            conn: &self.info,
+            protocol: None,
+            status: 0,
+            flags: self.flags,
+            details: self.details.as_deref(),
+            start: self.info.started,
+            times: Times { total: millis(self.info.started_at.elapsed()), ..Times::default() },
+            bytes_received: self.bytes_received,
+            bytes_sent: self.bytes_sent,
+            upstream: &self.upstream,
+            downstream_failure: self.transport_failure.as_deref(),
+            route: None,
+            remote: self.info.remote,
+            request: None,
+            response: None,
+            trailers: None,
+        };
+        self.logs.iter().for_each(|logger| logger.log(&facts));
+    }
 }

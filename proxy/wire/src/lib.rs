@@ -4,6 +4,7 @@
 //! to them and back with `Any` expanded by `@type`; [`ca`] is `istio.v1.auth.IstioCertificateService`.
 //! The descriptor pool behind [`json`] is decompressed on first use only: a proxy driven by gRPC never pays for it.
 
+pub mod ca;
 pub mod json;
 
 pub use envoy_types::pb;

@@ -1,0 +1,94 @@
+//! The command lines of `outrigger-control` and `outriggerctl`. Every setting has a flag and an `OUTRIGGER_*`
+//! variable; the flag wins. Knows how to talk to people; decides nothing.
+
+mod client;
+mod parse;
+pub mod serve;
+pub mod status;
+mod table;
+pub mod token;
+pub mod translate;
+pub mod validate;
+pub mod wait;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Outrigger's control plane: xDS, identities, status.
+#[derive(Debug, Parser)]
+#[command(name = "outrigger-control", version, propagate_version = true)]
+pub struct Control {
+    #[command(subcommand)]
+    command: ControlCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum ControlCommand {
+    /// Serve the configuration directory to proxies.
+    Serve(serve::Arguments),
+}
+
+/// The operator's tool.
+#[derive(Debug, Parser)]
+#[command(name = "outriggerctl", version, propagate_version = true)]
+pub struct Ctl {
+    #[command(subcommand)]
+    command: CtlCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum CtlCommand {
+    /// Check a configuration directory; every problem is printed.
+    Validate(validate::Arguments),
+    /// Print the xDS of one workload.
+    Translate(translate::Arguments),
+    /// Show what the control plane serves and how far each proxy is.
+    Status(status::Arguments),
+    /// Wait until every connected proxy has applied what the directory holds.
+    Wait(wait::Arguments),
+    /// Mint a bearer token bound to a workload's identity.
+    Token(token::Arguments),
+}
+
+/// Runs `outrigger-control`.
+pub fn control() -> ExitCode {
+    report(match Control::parse().command {
+        ControlCommand::Serve(arguments) => serve::run(arguments),
+    })
+}
+
+/// Runs `outriggerctl`.
+pub fn ctl() -> ExitCode {
+    report(match Ctl::parse().command {
+        CtlCommand::Validate(arguments) => validate::run(&arguments),
+        CtlCommand::Translate(arguments) => translate::run(arguments),
+        CtlCommand::Status(arguments) => status::run(&arguments),
+        CtlCommand::Wait(arguments) => wait::run(&arguments),
+        CtlCommand::Token(arguments) => token::run(&arguments),
+    })
+}
+
+fn report(outcome: anyhow::Result<ExitCode>) -> ExitCode {
+    outcome.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn command_lines_are_sound_and_every_serve_setting_has_a_variable() {
+        super::Control::command().debug_assert();
+        super::Ctl::command().debug_assert();
+        let command = super::Control::command();
+        let serve = command.find_subcommand("serve").unwrap();
+        for argument in serve.get_arguments().filter(|a| !matches!(a.get_id().as_str(), "help" | "version")) {
+            let variable = argument.get_env().unwrap_or_else(|| panic!("{} has no variable", argument.get_id()));
+            assert!(variable.to_str().unwrap().starts_with("OUTRIGGER_"), "{variable:?}");
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! `outriggerctl status`: the control plane's report as a table or as JSON.
+
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+
+use super::{
+    client::{block_on, report},
+    table::{one_line, print, render},
+};
+use crate::status::report::Report;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Table,
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// The control plane's status port.
+    #[arg(long, env = "OUTRIGGER_STATUS_ADDRESS", default_value = "127.0.0.1:15014", value_name = "HOST:PORT")]
+    address: String,
+    #[arg(long, value_enum, default_value_t = Output::Table)]
+    output: Output,
+}
+
+pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let report = block_on(report(&arguments.address, false))?;
+    match arguments.output {
+        Output::Json => print(&format!("{}\n", serde_json::to_string_pretty(&report)?))?,
+        Output::Table => print(&table(&report))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn table(report: &Report) -> String {
+    let mut out = match report.version {
+        0 => "nothing is served: no valid configuration has been loaded yet\n".to_owned(),
+        version => format!(
+            "serving generation {version} (content {}) since {}\n",
+            report.served,
+            report.loaded_at.as_deref().unwrap_or("unknown")
+        ),
+    };
+    if !report.problems.is_empty() {
+        out += &format!("the directory now holds {} problem(s) and is not served:\n", report.problems.len());
+        for problem in &report.problems {
+            let line = format!("{}: document {}: {}: {}", problem.file, problem.document, problem.path, problem.reason);
+            out += &format!("  {}\n", one_line(&line, 500));
+        }
+    }
+    if report.proxies.is_empty() {
+        out += "no proxy is connected\n";
+        return out;
+    }
+    let heading = ["PROXY", "KIND", "IDENTITY", "CONNECTED SINCE", "TYPE", "SENT", "ACKED", "APPLIED", "STATE"];
+    let mut rows = vec![heading.map(String::from).to_vec()];
+    let mut nacks = String::new();
+    for proxy in &report.proxies {
+        let state = proxy.behind(report.version).map_or("current", |_| "behind");
+        let identity = proxy.identity.clone().unwrap_or_else(|| "-".into());
+        rows.push(vec![
+            one_line(&proxy.id, 80),
+            proxy.kind.clone(),
+            identity,
+            proxy.connected_since.clone(),
+            String::new(),
+            String::new(),
+            String::new(),
+            String::new(),
+            state.to_owned(),
+        ]);
+        for (name, kind) in &proxy.types {
+            let state = match (kind.refused, kind.waiting) {
+                (true, _) => "refused",
+                (false, true) => "waiting",
+                (false, false) => "",
+            };
+            let short = |version: &str| if version.is_empty() { "-".to_owned() } else { version.to_owned() };
+            let mut row = vec![String::new(); 4];
+            row.push(one_line(name, 60));
+            row.extend([&kind.sent, &kind.acked, &kind.applied].map(|v| short(v)));
+            row.push(state.to_owned());
+            rows.push(row);
+            if let Some(nack) = &kind.last_nack {
+                let text = one_line(&nack.message, 500);
+                nacks += &format!("last NACK of {} for {name} at {}: {text}\n", one_line(&proxy.id, 80), nack.at);
+            }
+        }
+    }
+    out + &render(&rows) + &nacks
+}

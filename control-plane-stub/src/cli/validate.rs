@@ -1,0 +1,27 @@
+//! `outriggerctl validate DIR`: every problem on its own line, exit code 1 if there is one.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::Args;
+
+use super::table::print;
+use crate::model;
+
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Directory of YAML and JSON documents.
+    dir: PathBuf,
+}
+
+pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    match model::load(&arguments.dir) {
+        Ok(_) => {
+            print(&format!("{}: valid\n", arguments.dir.display()))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(problems) => {
+            print(&problems.iter().map(|problem| format!("{problem}\n")).collect::<String>())?;
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! DestinationRules and PeerAuthentications: hosts that exist, settings that make sense, one document per scope.
+
+use std::collections::HashMap;
+
+use crate::model::{
+    ClientTls, DestinationRule, Mode, Object, OutlierDetection, Problem, TlsMode,
+    names::{covers, is_host},
+    peer_authentication::{PeerAuthentication, subset},
+    world::World,
+};
+
+pub(super) fn check(world: &World, problems: &mut Vec<Problem>) {
+    let mut hosts = HashMap::new();
+    for (_, object) in &world.destination_rules {
+        rule(world, object, problems);
+        let spec = &object.spec;
+        if let Some(other) = hosts.insert((&object.meta.namespace, &spec.host), object) {
+            let reason = format!(
+                "DestinationRule {} of this namespace is for {} too ({} document {}): merge the two",
+                other.meta.name,
+                spec.host,
+                other.source.file.display(),
+                other.source.document
+            );
+            problems.push(object.source.problem("spec.host", reason));
+        }
+    }
+    for (index, object) in world.peer_authentications.iter().enumerate() {
+        peer(object, problems);
+        for other in &world.peer_authentications[..index] {
+            if let Some(reason) = clash(world, object, other) {
+                problems.push(object.source.problem("spec.selector", reason));
+            }
+        }
+    }
+}
+
+fn rule(world: &World, object: &Object<DestinationRule>, problems: &mut Vec<Problem>) {
+    let (spec, source) = (&object.spec, &object.source);
+    let host = &spec.host;
+    let known = world.services.keys().any(|service| covers(host, service));
+    if !is_host(host) && host != "*" {
+        problems.push(source.problem("spec.host", format!("`{host}` is not a DNS name")));
+    } else if !known && !host.starts_with('*') {
+        let namespace = &object.meta.namespace;
+        let reason = format!(
+            "no Service or ServiceEntry declares {host}: correct the name (a short name means namespace {namespace}), or declare it"
+        );
+        problems.push(source.problem("spec.host", reason));
+    }
+    let mut names = std::collections::HashSet::new();
+    let policies = std::iter::once(("spec.trafficPolicy".to_owned(), &spec.traffic_policy));
+    let subsets = spec.subsets.iter().enumerate();
+    let subsets = subsets.map(|(i, s)| (format!("spec.subsets[{i}].trafficPolicy"), &s.traffic_policy));
+    for (path, policy) in policies.chain(subsets) {
+        client_tls(&format!("{path}.tls"), policy.tls.as_ref(), object, problems);
+        outlier(&format!("{path}.outlierDetection"), policy.outlier_detection.as_ref(), object, problems);
+        for (index, port) in policy.port_level_settings.iter().enumerate() {
+            let path = format!("{path}.portLevelSettings[{index}]");
+            client_tls(&format!("{path}.tls"), port.tls.as_ref(), object, problems);
+            outlier(&format!("{path}.outlierDetection"), port.outlier_detection.as_ref(), object, problems);
+            let service = world.services.get(host);
+            if service.is_some_and(|s| s.port(port.port.number).is_none()) {
+                let reason = format!("{host} has no port {}", port.port.number);
+                problems.push(source.problem(format!("{path}.port.number"), reason));
+            }
+        }
+    }
+    for (index, subset) in spec.subsets.iter().enumerate() {
+        let path = format!("spec.subsets[{index}].name");
+        if !names.insert(&subset.name) {
+            problems.push(source.problem(path, format!("the subset {} is there twice", subset.name)));
+        } else if subset.name.is_empty() || subset.name.contains('|') {
+            problems.push(source.problem(path, "must not be empty nor hold `|`"));
+        }
+    }
+}
+
+fn client_tls(path: &str, tls: Option<&ClientTls>, object: &Object<DestinationRule>, problems: &mut Vec<Problem>) {
+    let Some(tls) = tls else { return };
+    let mut problem = |field: &str, reason: &str| {
+        problems.push(object.source.problem(format!("{path}.{field}"), reason));
+    };
+    if tls.mode == TlsMode::Mutual {
+        for (field, file) in [("clientCertificate", &tls.client_certificate), ("privateKey", &tls.private_key)] {
+            if file.as_ref().is_none_or(String::is_empty) {
+                problem(field, "mode MUTUAL needs the path of a PEM file");
+            }
+        }
+    }
+    let files = tls.client_certificate.is_some() || tls.private_key.is_some();
+    if files && tls.mode != TlsMode::Mutual {
+        problem("clientCertificate", "a client certificate is for mode MUTUAL only");
+    }
+    if tls.ca_certificates.is_some() && !matches!(tls.mode, TlsMode::Simple | TlsMode::Mutual) {
+        problem("caCertificates", "is for modes SIMPLE and MUTUAL only");
+    }
+    if tls.insecure_skip_verify && (tls.ca_certificates.is_some() || !tls.subject_alt_names.is_empty()) {
+        problem("insecureSkipVerify", "contradicts caCertificates and subjectAltNames: remove one side");
+    }
+    if tls.insecure_skip_verify && tls.mode == TlsMode::IstioMutual {
+        problem("insecureSkipVerify", "mesh identities are always verified: remove it, or use mode SIMPLE");
+    }
+}
+
+fn outlier(
+    path: &str,
+    outlier: Option<&OutlierDetection>,
+    object: &Object<DestinationRule>,
+    problems: &mut Vec<Problem>,
+) {
+    let Some(outlier) = outlier else { return };
+    for (field, percent) in
+        [("maxEjectionPercent", outlier.max_ejection_percent), ("minHealthPercent", outlier.min_health_percent)]
+    {
+        if percent.is_some_and(|p| p > 100) {
+            problems.push(object.source.problem(format!("{path}.{field}"), "is not a percentage (0 to 100)"));
+        }
+    }
+}
+
+fn peer(object: &Object<PeerAuthentication>, problems: &mut Vec<Problem>) {
+    let spec = &object.spec;
+    if !spec.port_level_mtls.is_empty() && spec.labels().is_none() {
+        let reason = "ports need a selector: they are ports of workloads, not of a namespace";
+        problems.push(object.source.problem("spec.portLevelMtls", reason));
+    }
+    if spec.port_level_mtls.contains_key(&0) {
+        problems.push(object.source.problem("spec.portLevelMtls.0", "0 is not a port (1 to 65535)"));
+    }
+    if spec.mtls.mode.is_none() && spec.port_level_mtls.is_empty() && spec.selector.is_some() {
+        let reason = "sets nothing: give mtls.mode or portLevelMtls, or remove the document";
+        problems.push(object.source.problem("spec.mtls.mode", reason));
+    }
+}
+
+/// Two policies on the same level, of which only one could hold.
+fn clash(world: &World, a: &Object<PeerAuthentication>, b: &Object<PeerAuthentication>) -> Option<String> {
+    let set = |p: &Object<PeerAuthentication>| p.spec.mtls.mode.is_some_and(|m| m != Mode::Unset);
+    let place =
+        format!("{}/{} ({} document {})", b.meta.namespace, b.meta.name, b.source.file.display(), b.source.document);
+    let same = a.meta.namespace == b.meta.namespace;
+    match (a.spec.labels(), b.spec.labels()) {
+        (None, None) if same => {
+            Some(format!("PeerAuthentication {place} is for the whole namespace too: merge the two"))
+        }
+        (None, None) => {
+            let root = |p: &Object<PeerAuthentication>| world.settings.is_root(&p.meta.namespace);
+            let both = root(a) && root(b) && set(a) && set(b);
+            both.then(|| format!("PeerAuthentication {place} is for the whole mesh too: keep one"))
+        }
+        (Some(x), Some(y)) if same => {
+            let mut own = world.workloads.iter().filter(|w| w.namespace == a.meta.namespace);
+            let shared = own.find(|w| subset(x, &w.labels) && subset(y, &w.labels));
+            let reason = |what: String| {
+                format!("PeerAuthentication {place} selects {what} too: part the selectors or merge the two")
+            };
+            match shared {
+                Some(workload) => Some(reason(format!("workload {}", workload.name))),
+                None if x == y => Some(reason("the same labels".to_owned())),
+                None => None,
+            }
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,252 @@
+//! VirtualServices: destinations that exist, routes that make sense, one document per host.
+
+use std::collections::HashMap;
+
+use crate::model::{
+    Destination, HttpRoute, Object, Problem, StringMatch, VirtualService,
+    names::is_host,
+    virtual_service::{L4Destination, for_mesh},
+    world::{Cidr, World},
+};
+
+pub(super) fn check(world: &World, problems: &mut Vec<Problem>) {
+    let mut owners: HashMap<&str, Vec<usize>> = HashMap::new();
+    for (index, (visibility, object)) in world.virtual_services.iter().enumerate() {
+        let mut report = Report { world, object, problems };
+        report.virtual_service();
+        if !for_mesh(&object.spec.gateways) {
+            continue;
+        }
+        for (place, host) in object.spec.hosts.iter().enumerate() {
+            let others = owners.entry(host).or_default();
+            let conflict = others.iter().map(|i| &world.virtual_services[*i]).find(|(v, _)| v.overlaps(visibility));
+            if let Some((_, other)) = conflict {
+                let reason = format!(
+                    "{host} is routed already by VirtualService {}/{} ({} document {}): merge the two, or part them by exportTo",
+                    other.meta.namespace,
+                    other.meta.name,
+                    other.source.file.display(),
+                    other.source.document
+                );
+                problems.push(object.source.problem(format!("spec.hosts[{place}]"), reason));
+            }
+            others.push(index);
+        }
+    }
+}
+
+struct Report<'a> {
+    world: &'a World,
+    object: &'a Object<VirtualService>,
+    problems: &'a mut Vec<Problem>,
+}
+
+impl Report<'_> {
+    fn problem(&mut self, path: impl AsRef<str>, reason: impl Into<String>) {
+        self.problems.push(self.object.source.problem(path, reason));
+    }
+
+    fn virtual_service(&mut self) {
+        let spec = &self.object.spec;
+        if spec.hosts.is_empty() {
+            self.problem("spec.hosts", "needs at least one host");
+        }
+        if spec.http.is_empty() && spec.tcp.is_empty() && spec.tls.is_empty() {
+            self.problem("spec", "needs at least one route under http, tcp or tls");
+        }
+        for (index, host) in spec.hosts.iter().enumerate() {
+            if !is_host(host) && host != "*" {
+                self.problem(format!("spec.hosts[{index}]"), format!("`{host}` is not a DNS name"));
+            }
+            if host == "*" && for_mesh(&spec.gateways) {
+                self.problem(
+                    format!("spec.hosts[{index}]"),
+                    "`*` is for gateways only: name the host, or give a wildcard such as *.example.com",
+                );
+            }
+        }
+        for (index, route) in spec.http.iter().enumerate() {
+            self.http(&format!("spec.http[{index}]"), route);
+        }
+        for (index, route) in spec.tcp.iter().enumerate() {
+            let path = format!("spec.tcp[{index}]");
+            self.l4(&path, &route.route);
+            for (m, condition) in route.matches.iter().enumerate() {
+                self.subnets(&format!("{path}.match[{m}]"), &condition.destination_subnets);
+            }
+        }
+        for (index, route) in spec.tls.iter().enumerate() {
+            let path = format!("spec.tls[{index}]");
+            self.l4(&path, &route.route);
+            if route.matches.is_empty() {
+                self.problem(format!("{path}.match"), "needs at least one match with sniHosts");
+            }
+            for (m, condition) in route.matches.iter().enumerate() {
+                let path = format!("{path}.match[{m}]");
+                self.subnets(&path, &condition.destination_subnets);
+                if condition.sni_hosts.is_empty() {
+                    self.problem(format!("{path}.sniHosts"), "needs at least one name");
+                }
+                for (h, host) in condition.sni_hosts.iter().enumerate() {
+                    let covered = spec.hosts.iter().any(|own| crate::model::names::covers(own, host));
+                    if !is_host(host) || !covered {
+                        let reason = format!("`{host}` is not a DNS name that one of spec.hosts covers");
+                        self.problem(format!("{path}.sniHosts[{h}]"), reason);
+                    }
+                }
+            }
+        }
+    }
+
+    fn subnets(&mut self, path: &str, subnets: &[String]) {
+        for (index, text) in subnets.iter().enumerate() {
+            if Cidr::parse(text).is_none() {
+                let reason = format!("`{text}` is neither an IP address nor a prefix");
+                self.problem(format!("{path}.destinationSubnets[{index}]"), reason);
+            }
+        }
+    }
+
+    fn l4(&mut self, path: &str, route: &[L4Destination]) {
+        if route.is_empty() {
+            self.problem(format!("{path}.route"), "needs at least one destination");
+        }
+        for (index, target) in route.iter().enumerate() {
+            self.destination(&format!("{path}.route[{index}].destination"), &target.destination);
+        }
+        self.weights(path, route.len(), route.iter().map(|r| u64::from(r.weight)).sum());
+    }
+
+    fn weights(&mut self, path: &str, destinations: usize, sum: u64) {
+        if destinations > 1 && sum == 0 {
+            self.problem(format!("{path}.route"), "the weights of several destinations must not all be 0");
+        }
+        if sum > u64::from(u32::MAX) {
+            self.problem(format!("{path}.route"), "the sum of the weights exceeds 32 bits");
+        }
+    }
+
+    fn http(&mut self, path: &str, route: &HttpRoute) {
+        let actions = [!route.route.is_empty(), route.redirect.is_some(), route.direct_response.is_some()];
+        if actions.iter().filter(|there| **there).count() != 1 {
+            self.problem(path, "needs exactly one of route, redirect, directResponse");
+        }
+        if route.route.is_empty() && (route.rewrite.is_some() || route.retries.is_some() || route.timeout.is_some()) {
+            self.problem(path, "rewrite, retries and timeout need a route: there is nothing to send elsewhere");
+        }
+        for (index, target) in route.route.iter().enumerate() {
+            let path = format!("{path}.route[{index}]");
+            self.destination(&format!("{path}.destination"), &target.destination);
+            self.headers(&path, &target.headers);
+        }
+        let weights = route.route.iter().map(|r| u64::from(r.weight.unwrap_or(0)));
+        self.weights(path, route.route.len(), weights.sum());
+        self.headers(path, &route.headers);
+        self.elsewhere(path, route);
+        for (index, condition) in route.matches.iter().enumerate() {
+            let path = format!("{path}.match[{index}]");
+            if condition
+                .uri
+                .as_ref()
+                .is_some_and(|uri| matches!(uri, StringMatch::Exact(u) | StringMatch::Prefix(u) if !u.starts_with('/')))
+            {
+                self.problem(format!("{path}.uri"), "must start with /");
+            }
+            for (name, value) in &condition.query_params {
+                if matches!(value, StringMatch::Prefix(text) if text.is_empty()) || name.is_empty() {
+                    self.problem(format!("{path}.queryParams.{name}"), "must not be empty");
+                }
+            }
+        }
+    }
+
+    /// Rewrites and redirects.
+    fn elsewhere(&mut self, path: &str, route: &HttpRoute) {
+        let mut texts = Vec::new();
+        if let Some(rewrite) = &route.rewrite {
+            texts.extend([("rewrite.uri", &rewrite.uri), ("rewrite.authority", &rewrite.authority)]);
+            if rewrite.uri.is_some() && rewrite.uri_regex_rewrite.is_some() {
+                self.problem(format!("{path}.rewrite"), "give uri or uriRegexRewrite, not both");
+            }
+            if rewrite.uri_regex_rewrite.as_ref().is_some_and(|regex| !regex.is_valid()) {
+                let reason = r"after \ must come the number of a group of match, or \";
+                self.problem(format!("{path}.rewrite.uriRegexRewrite.rewrite"), reason);
+            }
+        }
+        if let Some(redirect) = &route.redirect {
+            texts.extend([("redirect.uri", &redirect.uri), ("redirect.authority", &redirect.authority)]);
+            if redirect.port.is_some() && redirect.derive_port.is_some() {
+                self.problem(format!("{path}.redirect"), "give port or derivePort, not both");
+            }
+            if redirect.scheme.as_deref().is_some_and(|s| s != "http" && s != "https") {
+                self.problem(format!("{path}.redirect.scheme"), "must be http or https");
+            }
+        }
+        for (field, text) in texts {
+            if text.as_ref().is_some_and(|text| text.is_empty() || http::HeaderValue::from_str(text).is_err()) {
+                self.problem(format!("{path}.{field}"), "must not be empty nor hold control characters");
+            }
+        }
+    }
+
+    fn headers(&mut self, path: &str, headers: &crate::model::Headers) {
+        for (direction, operations) in headers.operations() {
+            let host = |name: &str| name.eq_ignore_ascii_case("host") || name == ":authority";
+            let names =
+                operations.add.0.keys().map(|n| ("add", n)).chain(operations.remove.iter().map(|n| ("remove", n)));
+            let set = operations.set.0.keys().filter(|_| direction == "response").map(|n| ("set", n));
+            for (operation, name) in names.chain(set) {
+                let path = format!("{path}.headers.{direction}.{operation}");
+                if host(name) {
+                    self.problem(path, "the host can only be changed by headers.request.set or rewrite.authority");
+                } else if crate::model::scalars::header_name(name).is_err() {
+                    self.problem(path, format!("`{name}` is not a header name"));
+                }
+            }
+        }
+    }
+
+    /// The host must be a known service, the subset one of its DestinationRule, the port one of its ports.
+    fn destination(&mut self, path: &str, destination: &Destination) {
+        let Destination { host, subset, port } = destination;
+        let namespace = &self.object.meta.namespace;
+        let Some(service) = self.world.services.get(host) else {
+            let reason = format!(
+                "no Service or ServiceEntry declares {host}: correct the name (a short name means namespace \
+                 {namespace}; other namespaces need name.namespace.svc.{}), or declare it",
+                self.world.settings.cluster_domain
+            );
+            return self.problem(format!("{path}.host"), reason);
+        };
+        if !service.visibility.includes(namespace) {
+            let reason = format!("{host} is not exported to namespace {namespace}");
+            self.problem(format!("{path}.host"), reason);
+        }
+        if let Some(name) = subset
+            && self.world.subset(namespace, host, name).is_none()
+        {
+            let reason = format!("no DestinationRule that {namespace} sees for {host} has a subset {name}: add it");
+            self.problem(format!("{path}.subset"), reason);
+        }
+        match port {
+            Some(port) if service.port(port.number).is_none() => {
+                let known: Vec<_> = service.ports.iter().map(|p| p.number.to_string()).collect();
+                let reason = format!("{host} has no port {}, only {}", port.number, known.join(", "));
+                self.problem(format!("{path}.port.number"), reason);
+            }
+            Some(_) => {}
+            None if service.ports.len() > 1 && !self.ports_agree(service) => {
+                let reason = format!("{host} has several ports: say which, none of them is that of the routed host");
+                self.problem(format!("{path}.port"), reason);
+            }
+            None => {}
+        }
+    }
+
+    /// Without a port, the port that the client called counts: it must exist at the destination.
+    fn ports_agree(&self, service: &crate::model::Service) -> bool {
+        let hosts = self.object.spec.hosts.iter().filter_map(|host| self.world.services.get(host));
+        let mut ports = hosts.flat_map(|s| &s.ports).peekable();
+        ports.peek().is_none() || ports.any(|port| service.port(port.number).is_some())
+    }
+}

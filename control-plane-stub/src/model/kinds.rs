@@ -1,0 +1,75 @@
+//! Which documents are understood, which are somebody else's, and which must be refused.
+
+use std::collections::BTreeMap;
+
+use super::{
+    Problem,
+    decode::{object, whole},
+    destination_rule::DestinationRule,
+    document::{Document, Object},
+    endpoint_slice::EndpointSlice,
+    peer_authentication::PeerAuthentication,
+    pod::Pod,
+    service::ServiceSpec,
+    service_entry::ServiceEntry,
+    virtual_service::VirtualService,
+    workload::WorkloadEntry,
+};
+
+/// All understood documents, by kind, in the order of their files.
+#[derive(Debug, Default)]
+pub(super) struct Kinds {
+    pub services: Vec<Object<ServiceSpec>>,
+    pub pods: Vec<Object<Pod>>,
+    pub slices: Vec<Object<EndpointSlice>>,
+    pub workload_entries: Vec<Object<WorkloadEntry>>,
+    pub service_entries: Vec<Object<ServiceEntry>>,
+    pub virtual_services: Vec<Object<VirtualService>>,
+    pub destination_rules: Vec<Object<DestinationRule>>,
+    pub peer_authentications: Vec<Object<PeerAuthentication>>,
+    /// Documents of other Kubernetes kinds, which do not concern the mesh: `group/kind` to count.
+    pub ignored: BTreeMap<String, usize>,
+}
+
+impl Kinds {
+    /// Decodes one document into its list, or says why not.
+    pub(super) fn add(&mut self, document: Document, problems: &mut Vec<Problem>) {
+        let istio = matches!(document.version.as_str(), "v1alpha3" | "v1beta1" | "v1");
+        let served = match (document.group.as_str(), document.kind.as_str()) {
+            ("", "Service" | "Pod") | ("discovery.k8s.io", "EndpointSlice") => document.version == "v1",
+            ("networking.istio.io" | "security.istio.io", _) => istio,
+            _ => true,
+        };
+        if !served {
+            let reason = format!("version `{}` of {} is not served: use v1", document.version, document.kind);
+            return problems.push(document.source.problem("apiVersion", reason));
+        }
+        match (document.group.as_str(), document.kind.as_str()) {
+            ("", "Service") => self.services.extend(object(document, problems)),
+            ("", "Pod") => self.pods.extend(whole(document, problems)),
+            ("discovery.k8s.io", "EndpointSlice") => self.slices.extend(whole(document, problems)),
+            ("networking.istio.io", "WorkloadEntry") => self.workload_entries.extend(object(document, problems)),
+            ("networking.istio.io", "ServiceEntry") => self.service_entries.extend(object(document, problems)),
+            ("networking.istio.io", "VirtualService") => self.virtual_services.extend(object(document, problems)),
+            ("networking.istio.io", "DestinationRule") => self.destination_rules.extend(object(document, problems)),
+            ("security.istio.io", "PeerAuthentication") => {
+                self.peer_authentications.extend(object(document, problems));
+            }
+            (group, kind) if governs_the_mesh(group) => {
+                let reason = format!(
+                    "{group} {kind} is not supported yet by this release: move the document out of this directory; \
+                     ignoring it would leave the mesh other than you asked for"
+                );
+                problems.push(document.source.problem("kind", reason));
+            }
+            (group, kind) => {
+                let name = if group.is_empty() { kind.to_owned() } else { format!("{group}/{kind}") };
+                *self.ignored.entry(name).or_default() += 1;
+            }
+        }
+    }
+}
+
+fn governs_the_mesh(group: &str) -> bool {
+    group == "istio.io" || group.ends_with(".istio.io") || group == "gateway.networking.k8s.io"
+}

@@ -1,0 +1,83 @@
+use super::*;
+
+fn mixed() -> World {
+    load(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/mixed")).unwrap()
+}
+
+#[test]
+fn selectors_slices_entries_and_names() {
+    let world = mixed();
+    type Ports = Vec<(u16, u16, bool)>;
+    let ports = |host: &str| -> Vec<(String, Ports)> {
+        let ports = |e: &Endpoint| e.ports.iter().map(|(own, at)| (*own, at.number, at.mtls)).collect();
+        world.services[host].endpoints.iter().map(|e| (e.address.to_string(), ports(e))).collect()
+    };
+    assert_eq!(
+        ports("echo.apps.svc.cluster.local"),
+        [("fd00:10:244::20".to_owned(), vec![(7000, 7001, true), (7100, 7100, true), (7443, 7443, true)])]
+    );
+    // A named target port, and one Pod without a sidecar.
+    assert_eq!(
+        ports("web.apps.svc.cluster.local"),
+        [
+            ("10.244.1.1".to_owned(), vec![(80, 80, true), (6379, 6379, true)]),
+            ("10.244.1.2".to_owned(), vec![(80, 80, false), (6379, 6379, false)]),
+        ]
+    );
+    assert_eq!(ports("slices.apps.svc.cluster.local"), [("10.244.1.2".to_owned(), vec![(80, 8080, false)])]);
+    assert_eq!(ports("legacy.apps.example"), [("192.0.2.10".to_owned(), vec![(5432, 15432, true)])]);
+    assert_eq!(ports("api.example.com"), [("api.example.com".to_owned(), vec![(80, 443, false), (443, 443, false)])]);
+    let vm = &world.services["legacy.apps.example"].endpoints[0];
+    assert_eq!((vm.weight, vm.locality.region.as_str(), vm.service_account.as_str()), (3, "eu", "legacy"));
+    assert_eq!(world.services["slices.apps.svc.cluster.local"].endpoints[0].locality.zone, "zone-a");
+}
+
+#[test]
+fn a_workload_is_found_by_address_within_its_namespace() {
+    let world = mixed();
+    let at = ["10.244.1.1".parse().unwrap()];
+    assert_eq!(world.workload("apps", &at).map(|w| w.name.as_str()), Some("web-0"));
+    assert_eq!(world.workload("default", &at), None);
+}
+
+#[test]
+fn pods_that_cannot_serve_are_left_out() {
+    let pod = |name: &str, status: &str| {
+        format!(
+            "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, labels: {{app: x}}}}\nspec: {{}}\nstatus: {status}\n"
+        )
+    };
+    let service = |extra: &str| {
+        format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: x}}\nspec: {{selector: {{app: x}}, ports: [{{port: 80}}]{extra}}}\n"
+        )
+    };
+    let pods = pod("ok", "{podIP: 10.0.0.1, conditions: [{type: Ready, status: 'True'}]}")
+        + &pod("unready", "{podIP: 10.0.0.2, conditions: [{type: Ready, status: 'False'}]}")
+        + &pod("done", "{podIP: 10.0.0.3, phase: Succeeded}")
+        + &pod("homeless", "{phase: Pending}");
+    let count = |extra: &str| loaded(&(service(extra) + &pods)).services["x.default.svc.cluster.local"].endpoints.len();
+    assert_eq!(count(""), 1);
+    assert_eq!(count(", publishNotReadyAddresses: true"), 2);
+}
+
+#[test]
+fn disabling_mutual_tls_at_the_server_reaches_the_clients() {
+    let world = load(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/bookinfo")).unwrap();
+    let ratings = &world.services["ratings.default.svc.cluster.local"].endpoints[0];
+    assert!(ratings.ports[&9080].mtls);
+    assert!(!ratings.ports[&9090].mtls);
+}
+
+#[test]
+fn port_protocols() {
+    let of = |app: Option<&str>, name: &str, port| Protocol::of_service_port(app, name, port);
+    assert_eq!(of(None, "http-web", 1), Protocol::Http);
+    assert_eq!(of(None, "grpc-web-x", 1), Protocol::GrpcWeb);
+    assert_eq!(of(None, "grpc", 1), Protocol::Grpc);
+    assert_eq!(of(None, "httpx", 1), Protocol::Auto);
+    assert_eq!(of(Some("tcp"), "http", 1), Protocol::Tcp);
+    assert_eq!(of(Some("kubernetes.io/h2c"), "", 1), Protocol::Http2);
+    assert_eq!(of(Some("example.com/own"), "http", 1), Protocol::Auto);
+    assert_eq!(of(None, "", 3306), Protocol::Tcp);
+}

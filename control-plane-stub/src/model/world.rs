@@ -1,0 +1,220 @@
+//! The mesh as one load saw it: services with their endpoints, workloads, and the policies over them.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use super::{
+    destination_rule::{DestinationRule, Subset},
+    document::{Object, Source},
+    names::Visibility,
+    peer_authentication::{self, PeerAuthentication, Policy},
+    protocol::Protocol,
+    settings::Settings,
+    virtual_service::{self, VirtualService},
+    workload::{Address, Locality, Workload},
+};
+
+/// The validated, immutable state of the mesh as one load of the configuration saw it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct World {
+    pub settings: Settings,
+    /// By host.
+    pub services: BTreeMap<String, Service>,
+    pub workloads: Vec<Workload>,
+    /// With absolute hosts and destinations, and their visibility. Sorted by namespace and name.
+    pub virtual_services: Vec<(Visibility, Object<VirtualService>)>,
+    pub destination_rules: Vec<(Visibility, Object<DestinationRule>)>,
+    pub peer_authentications: Vec<Object<PeerAuthentication>>,
+    /// What the operator should know although it is no error.
+    pub notes: Vec<String>,
+    pub(super) by_address: HashMap<IpAddr, Vec<usize>>,
+    pub(super) routes: Index,
+    pub(super) rules: Index,
+}
+
+/// A service of the mesh, whoever declared it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Service {
+    pub host: String,
+    pub name: String,
+    pub namespace: String,
+    /// Declared by a Kubernetes Service, so it has short names.
+    pub kubernetes: bool,
+    /// Virtual addresses, or the prefixes a ServiceEntry covers.
+    pub addresses: Vec<Cidr>,
+    /// `clusterIP: None`: clients see and choose the addresses of the Pods.
+    pub headless: bool,
+    pub ports: Vec<Port>,
+    pub resolution: Resolution,
+    /// Outside of the mesh: no mutual TLS of ours.
+    pub external: bool,
+    pub visibility: Visibility,
+    pub subject_alt_names: Vec<String>,
+    /// Sorted by address.
+    pub endpoints: Vec<Endpoint>,
+    pub(super) source: Source,
+}
+
+impl Service {
+    /// The port with that number.
+    pub fn port(&self, number: u16) -> Option<&Port> {
+        self.ports.iter().find(|port| port.number == number)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Port {
+    pub name: String,
+    pub number: u16,
+    pub protocol: Protocol,
+}
+
+/// How the addresses behind a service are found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resolution {
+    Endpoints,
+    Dns,
+    DnsRoundRobin,
+    /// Where the client pointed.
+    OriginalDst,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Endpoint {
+    pub address: Address,
+    /// By number of the service's port.
+    pub ports: BTreeMap<u16, EndpointPort>,
+    pub namespace: String,
+    pub service_account: String,
+    pub labels: BTreeMap<String, String>,
+    pub weight: u32,
+    pub locality: Locality,
+    pub hostname: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EndpointPort {
+    /// Where the application listens.
+    pub number: u16,
+    /// A sidecar takes mutual TLS here.
+    pub mtls: bool,
+}
+
+/// An address prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Cidr {
+    pub address: IpAddr,
+    pub length: u8,
+}
+
+impl Cidr {
+    /// The prefix of one address.
+    pub fn host(address: IpAddr) -> Self {
+        Self { address, length: if address.is_ipv4() { 32 } else { 128 } }
+    }
+
+    /// An address or `address/length`; bits beyond the length are cleared.
+    pub fn parse(text: &str) -> Option<Self> {
+        let Some((address, length)) = text.split_once('/') else {
+            return text.parse().ok().map(Self::host);
+        };
+        let (address, length): (IpAddr, u8) = (address.parse().ok()?, length.parse().ok()?);
+        let address = match address {
+            IpAddr::V4(ip) if length <= 32 => {
+                let mask = u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0);
+                IpAddr::V4(Ipv4Addr::from_bits(ip.to_bits() & mask))
+            }
+            IpAddr::V6(ip) if length <= 128 => {
+                let mask = u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0);
+                IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() & mask))
+            }
+            _ => return None,
+        };
+        Some(Self { address, length })
+    }
+
+    /// The one address it covers, if it covers one.
+    pub fn single(&self) -> Option<IpAddr> {
+        (*self == Self::host(self.address)).then_some(self.address)
+    }
+}
+
+impl fmt::Display for Cidr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.length)
+    }
+}
+
+impl World {
+    /// The workload of `namespace` at one of `addresses`. Namespaces part: an address alone proves nothing.
+    pub fn workload(&self, namespace: &str, addresses: &[IpAddr]) -> Option<&Workload> {
+        let at = addresses.iter().filter_map(|ip| self.by_address.get(ip)).flatten();
+        at.map(|index| &self.workloads[*index]).find(|workload| workload.namespace == namespace)
+    }
+
+    /// What PeerAuthentication demands of a workload.
+    pub fn peer_policy(&self, namespace: &str, labels: &BTreeMap<String, String>) -> Policy {
+        peer_authentication::resolve(&self.peer_authentications, &self.settings, namespace, labels)
+    }
+
+    /// The VirtualService that governs `host` for sidecars of `namespace`: exact before the longest wildcard.
+    pub fn virtual_service(&self, namespace: &str, host: &str) -> Option<&Object<VirtualService>> {
+        let mut found = self.routes.of(host).map(|index| &self.virtual_services[index]);
+        let seen = |visibility: &Visibility, object: &Object<VirtualService>| {
+            visibility.includes(namespace) && virtual_service::for_mesh(&object.spec.gateways)
+        };
+        found.find(|(visibility, object)| seen(visibility, object)).map(|(_, object)| object)
+    }
+
+    /// The DestinationRule for calls of `namespace` to `host`, which `owner` declares: the caller's before the
+    /// owner's before the mesh's.
+    pub fn destination_rule(&self, namespace: &str, owner: &str, host: &str) -> Option<&Object<DestinationRule>> {
+        let of = |wanted: &dyn Fn(&str) -> bool| {
+            let mut found = self.rules.of(host).map(|index| &self.destination_rules[index]);
+            found.find(|(seen, object)| wanted(&object.meta.namespace) && seen.includes(namespace))
+        };
+        let own = of(&|ns| ns == namespace).or_else(|| of(&|ns| ns == owner));
+        own.or_else(|| of(&|ns| self.settings.is_root(ns))).map(|(_, object)| object)
+    }
+
+    /// To be called once both lists are complete.
+    pub(super) fn index(&mut self) {
+        let hosts = self.virtual_services.iter().map(|(_, object)| object.spec.hosts.as_slice());
+        self.routes = Index::new(hosts);
+        let hosts = self.destination_rules.iter().map(|(_, object)| std::slice::from_ref(&object.spec.host));
+        self.rules = Index::new(hosts);
+    }
+
+    /// The subset of `host` as calls of `namespace` see it.
+    pub fn subset(&self, namespace: &str, host: &str, name: &str) -> Option<&Subset> {
+        let owner = self.services.get(host).map_or(namespace, |service| service.namespace.as_str());
+        let rule = self.destination_rule(namespace, owner, host)?;
+        rule.spec.subsets.iter().find(|subset| subset.name == name)
+    }
+}
+
+/// Places in a list by the host patterns that lead to them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Index(HashMap<String, Vec<usize>>);
+
+impl Index {
+    fn new<'a>(hosts: impl Iterator<Item = &'a [String]>) -> Self {
+        let mut index: HashMap<String, Vec<usize>> = HashMap::new();
+        for (place, patterns) in hosts.enumerate() {
+            for pattern in patterns {
+                index.entry(pattern.clone()).or_default().push(place);
+            }
+        }
+        Self(index)
+    }
+
+    /// What covers `host`, the most specific pattern first.
+    fn of(&self, host: &str) -> impl Iterator<Item = usize> {
+        let suffixes = host.match_indices('.').map(|(at, _)| format!("*{}", &host[at..]));
+        let patterns = std::iter::once(host.to_owned()).chain(suffixes).chain(["*".to_owned()]);
+        patterns.filter_map(|pattern| self.0.get(&pattern)).flatten().copied()
+    }
+}

@@ -1,0 +1,147 @@
+//! The filters of listeners: `tcp_proxy`, `http_connection_manager`.
+
+use super::pb::{self, any, core, hcm, listener, types};
+use outrigger_wire::pb::envoy::extensions::{
+    filters::{
+        http::router::v3::Router,
+        network::tcp_proxy::v3::{TcpProxy, tcp_proxy},
+    },
+    http::header_formatters::preserve_case::v3::PreserveCaseFormatterConfig,
+    request_id::uuid::v3::UuidRequestIdConfig,
+};
+
+/// Where connections go, by weight.
+pub(super) type Targets = Vec<(String, u32)>;
+
+/// Time limits of opaque connections.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct TcpLimits {
+    pub idle: Option<std::time::Duration>,
+    pub duration: Option<std::time::Duration>,
+}
+
+fn network(name: &str, config: pb::Any) -> listener::Filter {
+    let config = listener::filter::ConfigType::TypedConfig(config);
+    listener::Filter { name: name.to_owned(), config_type: Some(config) }
+}
+
+/// `tcp_proxy` to one cluster or, weighted, to several.
+pub(super) fn tcp_proxy(stat_prefix: &str, mut targets: Targets, limits: TcpLimits) -> listener::Filter {
+    if targets.len() > 1 {
+        targets.retain(|(_, weight)| *weight > 0);
+    }
+    let specifier = if targets.len() == 1 {
+        tcp_proxy::ClusterSpecifier::Cluster(targets.swap_remove(0).0)
+    } else {
+        let weight = |(name, weight)| tcp_proxy::weighted_cluster::ClusterWeight { name, weight, ..Default::default() };
+        let clusters = targets.into_iter().map(weight).collect();
+        tcp_proxy::ClusterSpecifier::WeightedClusters(tcp_proxy::WeightedCluster { clusters })
+    };
+    let config = TcpProxy {
+        stat_prefix: stat_prefix.to_owned(),
+        cluster_specifier: Some(specifier),
+        idle_timeout: limits.idle.and_then(pb::duration),
+        max_downstream_connection_duration: limits.duration.and_then(pb::duration),
+        ..Default::default()
+    };
+    network("envoy.filters.network.tcp_proxy", any(config))
+}
+
+/// Whether the application's view of the caller's certificate is ours to give.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ClientCertificate {
+    /// Plaintext, or outbound: a header claiming one is removed.
+    Remove,
+    /// Verified by this listener: appended to `x-forwarded-client-cert`.
+    Append,
+}
+
+/// HTTP/1 as transparent as it can be.
+pub(super) fn http1_options(preserve_case: bool) -> core::Http1ProtocolOptions {
+    let formatter = core::TypedExtensionConfig {
+        name: "preserve_case".to_owned(),
+        typed_config: Some(any(PreserveCaseFormatterConfig::default())),
+    };
+    use core::http1_protocol_options::{HeaderKeyFormat, header_key_format::HeaderFormat};
+    let format = HeaderKeyFormat { header_format: Some(HeaderFormat::StatefulFormatter(formatter)) };
+    core::Http1ProtocolOptions {
+        accept_http_10: true,
+        header_key_format: preserve_case.then_some(format),
+        ..Default::default()
+    }
+}
+
+/// The HTTP filter every chain ends with.
+pub(super) fn router() -> hcm::HttpFilter {
+    hcm::HttpFilter {
+        name: "envoy.filters.http.router".to_owned(),
+        config_type: Some(hcm::http_filter::ConfigType::TypedConfig(any(Router::default()))),
+        ..Default::default()
+    }
+}
+
+/// What Istio sets on the connection manager of a sidecar.
+pub(super) fn http(
+    stat_prefix: &str,
+    routes: hcm::http_connection_manager::RouteSpecifier,
+    certificate: ClientCertificate,
+    preserve_case: bool,
+) -> listener::Filter {
+    use hcm::http_connection_manager as manager;
+    let mut config = hcm::HttpConnectionManager {
+        codec_type: manager::CodecType::Auto as i32,
+        stat_prefix: stat_prefix.to_owned(),
+        route_specifier: Some(routes),
+        http_filters: vec![router()],
+        use_remote_address: pb::no(),
+        http_protocol_options: Some(http1_options(preserve_case)),
+        // An application may allow any method; what it does not know is for it to refuse.
+        server_header_transformation: manager::ServerHeaderTransformation::PassThrough as i32,
+        stream_idle_timeout: pb::zero(),
+        normalize_path: pb::yes(),
+        proxy_100_continue: true,
+        upgrade_configs: vec![manager::UpgradeConfig { upgrade_type: "websocket".to_owned(), ..Default::default() }],
+        request_id_extension: Some(hcm::RequestIdExtension {
+            typed_config: Some(any(UuidRequestIdConfig {
+                use_request_id_for_trace_sampling: pb::yes(),
+                ..Default::default()
+            })),
+        }),
+        forward_client_cert_details: manager::ForwardClientCertDetails::Sanitize as i32,
+        ..Default::default()
+    };
+    if certificate == ClientCertificate::Append {
+        config.forward_client_cert_details = manager::ForwardClientCertDetails::AppendForward as i32;
+        config.set_current_client_cert_details = Some(manager::SetCurrentClientCertDetails {
+            subject: pb::yes(),
+            uri: true,
+            dns: true,
+            ..Default::default()
+        });
+    }
+    network("envoy.filters.network.http_connection_manager", any(config))
+}
+
+/// Routes by name over ADS.
+pub(super) fn rds(name: &str) -> hcm::http_connection_manager::RouteSpecifier {
+    let rds = hcm::Rds { config_source: pb::ads(), route_config_name: name.to_owned() };
+    hcm::http_connection_manager::RouteSpecifier::Rds(rds)
+}
+
+/// A listener filter, unless `disabled` holds for the connection.
+pub(super) fn listener_filter(
+    name: &str,
+    config: pb::Any,
+    disabled: Option<listener::ListenerFilterChainMatchPredicate>,
+) -> listener::ListenerFilter {
+    listener::ListenerFilter {
+        name: name.to_owned(),
+        filter_disabled: disabled,
+        config_type: Some(listener::listener_filter::ConfigType::TypedConfig(config)),
+    }
+}
+
+/// Ports as the half-open range that the predicate wants.
+pub(super) fn port_range(port: u16) -> types::Int32Range {
+    types::Int32Range { start: port.into(), end: i32::from(port) + 1 }
+}

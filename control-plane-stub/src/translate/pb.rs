@@ -1,0 +1,110 @@
+//! Short constructors for the values that xDS messages are made of. Knows nothing of the mesh.
+
+use std::net::IpAddr;
+
+pub(super) use outrigger_wire::{
+    pack_any as any,
+    pb::{
+        envoy::{
+            config::{
+                cluster::v3 as cluster, core::v3 as core, endpoint::v3 as endpoint, listener::v3 as listener,
+                route::v3 as route,
+            },
+            extensions::{
+                filters::{listener as listener_filters, network::http_connection_manager::v3 as hcm},
+                transport_sockets::tls::v3 as tls,
+                upstreams::http::v3 as upstream_http,
+            },
+            r#type::{matcher::v3 as matcher, v3 as types},
+        },
+        google::protobuf::{Any, BoolValue, Duration, Struct, UInt32Value, Value, value::Kind},
+    },
+};
+
+use self::matcher::string_matcher::MatchPattern;
+
+pub(super) fn duration(value: std::time::Duration) -> Option<Duration> {
+    Some(Duration { seconds: value.as_secs() as i64, nanos: value.subsec_nanos() as i32 })
+}
+
+pub(super) fn zero() -> Option<Duration> {
+    duration(std::time::Duration::ZERO)
+}
+
+pub(super) fn number(value: u32) -> Option<UInt32Value> {
+    Some(UInt32Value { value })
+}
+
+pub(super) fn yes() -> Option<BoolValue> {
+    Some(BoolValue { value: true })
+}
+
+pub(super) fn no() -> Option<BoolValue> {
+    Some(BoolValue { value: false })
+}
+
+pub(super) fn strings<S: AsRef<str>>(values: impl IntoIterator<Item = S>) -> Vec<String> {
+    values.into_iter().map(|value| value.as_ref().to_owned()).collect()
+}
+
+pub(super) fn socket_address(host: impl ToString, port: u16) -> core::SocketAddress {
+    core::SocketAddress {
+        address: host.to_string(),
+        port_specifier: Some(core::socket_address::PortSpecifier::PortValue(port.into())),
+        ..Default::default()
+    }
+}
+
+pub(super) fn address(host: impl ToString, port: u16) -> Option<core::Address> {
+    let socket = socket_address(host, port);
+    Some(core::Address { address: Some(core::address::Address::SocketAddress(socket)) })
+}
+
+pub(super) fn cidr(prefix: crate::model::Cidr) -> core::CidrRange {
+    core::CidrRange { address_prefix: prefix.address.to_string(), prefix_len: number(prefix.length.into()) }
+}
+
+/// How an address is written in a URL or `Host` header.
+pub(super) fn bracketed(ip: IpAddr) -> String {
+    match ip {
+        IpAddr::V4(ip) => ip.to_string(),
+        IpAddr::V6(ip) => format!("[{ip}]"),
+    }
+}
+
+/// Resources over the ADS stream, waited for without limit of Envoy's.
+pub(super) fn ads() -> Option<core::ConfigSource> {
+    Some(core::ConfigSource {
+        initial_fetch_timeout: zero(),
+        resource_api_version: core::ApiVersion::V3 as i32,
+        config_source_specifier: Some(core::config_source::ConfigSourceSpecifier::Ads(Default::default())),
+        ..Default::default()
+    })
+}
+
+pub(super) fn transport_socket(name: &str, config: Any) -> core::TransportSocket {
+    let config = core::transport_socket::ConfigType::TypedConfig(config);
+    core::TransportSocket { name: name.to_owned(), config_type: Some(config) }
+}
+
+pub(super) fn exact(text: &str) -> matcher::StringMatcher {
+    string(MatchPattern::Exact(text.to_owned()))
+}
+
+pub(super) fn prefix(text: &str) -> matcher::StringMatcher {
+    string(MatchPattern::Prefix(text.to_owned()))
+}
+
+pub(super) fn regex(text: &str) -> matcher::RegexMatcher {
+    matcher::RegexMatcher { regex: text.to_owned(), ..Default::default() }
+}
+
+pub(super) fn string(pattern: MatchPattern) -> matcher::StringMatcher {
+    matcher::StringMatcher { match_pattern: Some(pattern), ..Default::default() }
+}
+
+/// A `Struct` of one text field. One only: a map of several would be encoded in random order.
+pub(super) fn single(field: &str, text: &str) -> Struct {
+    let value = Value { kind: Some(Kind::StringValue(text.to_owned())) };
+    Struct { fields: [(field.to_owned(), value)].into_iter().collect() }
+}

@@ -1,0 +1,144 @@
+//! The world as one client sees it: who it is, which services it sees, which rules hold for its calls.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use super::names::{self, Variant};
+use crate::{
+    model::{
+        Address, Class, Destination, Endpoint, EndpointPort, Object, Port, Resolution, Service, TlsMode, TrafficPolicy,
+        VirtualService, World,
+    },
+    resources::Node,
+};
+
+pub(super) struct Scope<'a> {
+    pub world: &'a World,
+    pub namespace: &'a str,
+    /// The workload's, as the operator declared them; else as the client says.
+    pub labels: &'a BTreeMap<String, String>,
+    pub ips: Vec<IpAddr>,
+    /// Sorted by host.
+    pub services: Vec<&'a Service>,
+}
+
+/// A port of a service, or of a subset of its endpoints.
+#[derive(Clone, Copy)]
+pub(super) struct Target<'a> {
+    pub service: &'a Service,
+    pub port: &'a Port,
+    pub subset: Option<&'a str>,
+    pub labels: Option<&'a BTreeMap<String, String>>,
+}
+
+impl<'a> Scope<'a> {
+    pub(super) fn new(world: &'a World, node: &'a Node) -> Self {
+        let workload = world.workload(&node.namespace, &node.ips);
+        let mut ips: BTreeSet<IpAddr> = node.ips.iter().copied().collect();
+        ips.extend(workload.into_iter().flat_map(|w| w.addresses.iter().filter_map(Address::ip)));
+        Self {
+            world,
+            namespace: &node.namespace,
+            labels: workload.map_or(&node.labels, |w| &w.labels),
+            ips: ips.into_iter().collect(),
+            services: world.services.values().filter(|s| s.visibility.includes(&node.namespace)).collect(),
+        }
+    }
+
+    pub(super) fn virtual_service(&self, host: &str) -> Option<&'a Object<VirtualService>> {
+        self.world.virtual_service(self.namespace, host)
+    }
+
+    /// The policy of the DestinationRule that holds, or an empty one.
+    pub(super) fn policy(&self, service: &Service, subset: Option<&str>, port: u16) -> TrafficPolicy {
+        let rule = self.world.destination_rule(self.namespace, &service.namespace, &service.host);
+        rule.map(|rule| rule.spec.policy(subset, port)).unwrap_or_default()
+    }
+
+    /// The host itself and its subsets, for each of its ports.
+    pub(super) fn targets(&self, service: &'a Service) -> Vec<Target<'a>> {
+        let rule = self.world.destination_rule(self.namespace, &service.namespace, &service.host);
+        let subsets = rule.map(|rule| rule.spec.subsets.as_slice()).unwrap_or_default();
+        let mut targets = Vec::new();
+        for port in &service.ports {
+            targets.push(Target { service, port, subset: None, labels: None });
+            targets.extend(subsets.iter().map(|subset| Target {
+                service,
+                port,
+                subset: Some(&subset.name),
+                labels: Some(&subset.labels),
+            }));
+        }
+        targets
+    }
+
+    /// Whether rules for sources (`sourceLabels`, `sourceNamespace`, `gateways`) take this client.
+    pub(super) fn is_source(
+        &self,
+        labels: &BTreeMap<String, String>,
+        namespace: Option<&str>,
+        gateways: &[String],
+    ) -> bool {
+        labels.iter().all(|(key, value)| self.labels.get(key) == Some(value))
+            && namespace.is_none_or(|wanted| wanted == self.namespace)
+            && (gateways.is_empty() || gateways.iter().any(|g| g == "mesh"))
+    }
+
+    /// The cluster of a destination, called through port `called` of the routed host.
+    pub(super) fn cluster(&self, destination: &Destination, called: u16, carries_tcp: bool) -> String {
+        let Some(service) = self.world.services.get(&destination.host) else {
+            return names::BLACK_HOLE.to_owned();
+        };
+        let number = match (&destination.port, service.ports.as_slice()) {
+            (Some(port), _) => port.number,
+            (None, [only]) => only.number,
+            (None, _) => called,
+        };
+        let port = service.port(number);
+        let twin = carries_tcp && port.is_some_and(|port| self.has_twin(service, port, destination.subset.as_deref()));
+        let variant = if twin { Variant::Tcp } else { Variant::Main };
+        names::outbound(variant, number, destination.subset.as_deref(), &destination.host)
+    }
+
+    /// Whether opaque bytes to a port of unknown protocol need a cluster of their own: only the mesh's TLS tells them
+    /// apart from HTTP.
+    pub(super) fn has_twin(&self, service: &Service, port: &Port, subset: Option<&str>) -> bool {
+        let mode = || self.policy(service, subset, port.number).tls.map(|tls| tls.mode);
+        class(service, port) == Class::Auto
+            && match mode() {
+                None => !service.external,
+                Some(mode) => mode == TlsMode::IstioMutual,
+            }
+    }
+}
+
+/// How a port is proxied. Without an address of its own, nothing can be detected: it is opaque.
+pub(super) fn class(service: &Service, port: &Port) -> Class {
+    match port.protocol.class() {
+        Class::Auto if !service.addresses.iter().any(|cidr| cidr.single().is_some()) => Class::Tcp,
+        class => class,
+    }
+}
+
+impl<'a> Target<'a> {
+    /// The endpoints of the port, of the subset if it is one.
+    pub(super) fn endpoints(&self) -> impl Iterator<Item = (&'a Endpoint, EndpointPort)> + use<'a> {
+        let (number, labels) = (self.port.number, self.labels);
+        let wanted = move |e: &&Endpoint| labels.is_none_or(|l| l.iter().all(|(k, v)| e.labels.get(k) == Some(v)));
+        self.service.endpoints.iter().filter(wanted).filter_map(move |e| Some((e, *e.ports.get(&number)?)))
+    }
+
+    /// Whom to expect there.
+    pub(super) fn identities(&self, scope: &Scope<'_>) -> BTreeSet<String> {
+        let of = |e: &Endpoint| scope.world.settings.identity(&e.namespace, &e.service_account);
+        let known = |(e, _): &(&Endpoint, EndpointPort)| !e.service_account.is_empty();
+        self.endpoints().filter(known).map(|(e, _)| of(e)).collect()
+    }
+
+    /// Whether its endpoints come over EDS.
+    pub(super) fn is_eds(&self) -> bool {
+        self.service.resolution == Resolution::Endpoints
+    }
+}

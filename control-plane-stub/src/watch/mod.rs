@@ -1,0 +1,211 @@
+//! Turns a changing directory into generations of the world.
+//!
+//! Owns when to look and what to do with what was found: a good load replaces the world, a bad one is reported and
+//! the last good world stays. Knows neither the documents' meaning (`load` is given) nor who is served.
+//! Invariant: the content hash published with a generation is that of the bytes it was loaded from.
+
+mod events;
+mod scan;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use notify::RecommendedWatcher;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use self::{events::Events, scan::Scan};
+use crate::{
+    model::Problem,
+    resources::{Node, Resources},
+    server::source::{Generation, Publisher},
+    status::Status,
+};
+
+pub use self::scan::content_hash;
+
+/// How often the directory is looked at without an event: for file systems that send none.
+const POLL: Duration = Duration::from_secs(2);
+/// Loads repeated because the directory changed while it was read.
+const MAX_REPEATS: usize = 5;
+/// Pause before looking again at a directory that would not hold still.
+const RESTLESS: Duration = Duration::from_millis(50);
+
+/// Generates a client's resources from one loaded world.
+pub type Generate = Box<dyn Fn(&Node) -> Resources + Send + Sync>;
+/// Reads a directory into a [`Generate`], or says everything that is wrong with it.
+pub type Load = dyn Fn(&Path) -> Result<Generate, Vec<Problem>> + Send + Sync;
+
+/// Watches one directory and publishes what it holds.
+pub struct DirectoryWatch {
+    dir: PathBuf,
+    load: Arc<Load>,
+    publisher: Publisher,
+    status: Arc<Status>,
+    events: Events,
+    /// Dropping it ends the watching.
+    watcher: Option<RecommendedWatcher>,
+    last: Option<Scan>,
+    observed: String,
+    served: String,
+    version: u64,
+}
+
+/// One look's result, computed off the runtime.
+struct Look {
+    scan: Scan,
+    content: String,
+    /// `None`: the content is what was last looked at, or what is served.
+    loaded: Option<Result<Generate, Vec<Problem>>>,
+    restless: bool,
+    took: Duration,
+}
+
+impl DirectoryWatch {
+    pub fn new(dir: &Path, load: Arc<Load>, publisher: Publisher, status: Arc<Status>) -> std::io::Result<Self> {
+        Ok(Self {
+            dir: std::path::absolute(dir)?,
+            load,
+            publisher,
+            status,
+            events: Events::default(),
+            watcher: None,
+            last: None,
+            observed: String::new(),
+            served: String::new(),
+            version: 0,
+        })
+    }
+
+    /// Looks once now, then whenever something changes or `rescan` asks, until shutdown.
+    pub async fn run(mut self, mut rescan: mpsc::Receiver<oneshot::Sender<()>>, shutdown: CancellationToken) {
+        // Watch first, look second: what changes in between raises an event.
+        self.watch();
+        let mut restless = self.look().await;
+        loop {
+            let pause = if restless { RESTLESS } else { POLL };
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                replaced = self.events.changed() => {
+                    if replaced {
+                        self.watch();
+                    }
+                    restless = self.look().await;
+                }
+                Some(done) = rescan.recv() => {
+                    restless = self.look().await;
+                    // The asker may have given up.
+                    let _ = done.send(());
+                }
+                () = tokio::time::sleep(pause) => {
+                    let dir = self.dir.clone();
+                    let scan = tokio::task::spawn_blocking(move || Scan::of(&dir)).await.ok();
+                    if restless || scan != self.last {
+                        restless = self.look().await;
+                    }
+                }
+            }
+        }
+    }
+
+    fn watch(&mut self) {
+        self.watcher = self
+            .events
+            .watch(&self.dir)
+            .inspect_err(|error| {
+                tracing::warn!(dir = %self.dir.display(), %error, "cannot watch; polling every {POLL:?} instead");
+            })
+            .ok();
+    }
+
+    /// Reads the directory and publishes what is new. Returns whether it kept changing meanwhile.
+    async fn look(&mut self) -> bool {
+        let (dir, load) = (self.dir.clone(), Arc::clone(&self.load));
+        let (observed, served) = (self.observed.clone(), self.served.clone());
+        let look = tokio::task::spawn_blocking(move || look(&dir, &*load, &observed, &served)).await;
+        let Ok(look) = look else {
+            tracing::error!("reading the configuration panicked; the last good one stays");
+            self.status.metrics.loaded(false);
+            return false;
+        };
+        let directories_differ = self.last.as_ref().is_none_or(|last| last.directories != look.scan.directories);
+        if directories_differ && self.last.is_some() {
+            // A link now leads elsewhere, or a directory came or went. The new watches may have missed something.
+            self.watch();
+        }
+        self.last = Some(look.scan);
+        match look.loaded {
+            None if look.content == self.served && look.content != self.observed => {
+                tracing::info!(content = %look.content, "configuration is back at what is served");
+                self.status.update_config(|config| {
+                    config.observed.clone_from(&look.content);
+                    config.problems.clear();
+                });
+            }
+            None => {}
+            Some(Ok(generate)) => self.publish(generate, &look.content, look.took),
+            Some(Err(problems)) => self.refuse(problems, &look.content),
+        }
+        self.observed = look.content;
+        look.restless || (directories_differ && self.version > 1)
+    }
+
+    fn publish(&mut self, generate: Generate, content: &str, took: Duration) {
+        self.version += 1;
+        content.clone_into(&mut self.served);
+        self.status.metrics.loaded(true);
+        self.status.update_config(|config| {
+            config.version = self.version;
+            content.clone_into(&mut config.served);
+            content.clone_into(&mut config.observed);
+            config.problems.clear();
+            config.loaded_at = Some(SystemTime::now());
+        });
+        tracing::info!(version = self.version, content, ?took, "configuration loaded");
+        self.publisher.send_replace(Some(Generation::new(self.version, content.to_owned(), generate)));
+    }
+
+    fn refuse(&self, problems: Vec<Problem>, content: &str) {
+        for problem in &problems {
+            tracing::error!(
+                file = %problem.file.display(), document = problem.document, path = %problem.path,
+                reason = %problem.reason, "configuration refused"
+            );
+        }
+        tracing::error!(problems = problems.len(), serving = self.version, "the last good configuration stays");
+        self.status.metrics.loaded(false);
+        self.status.update_config(|config| {
+            content.clone_into(&mut config.observed);
+            config.problems = problems;
+        });
+    }
+}
+
+fn look(dir: &Path, load: &Load, observed: &str, served: &str) -> Look {
+    let start = Instant::now();
+    let mut scan = Scan::of(dir);
+    let mut content = scan.content(dir);
+    for _ in 0..MAX_REPEATS {
+        if content == observed || content == served {
+            return Look { scan, content, loaded: None, restless: false, took: start.elapsed() };
+        }
+        let loaded = load(dir);
+        let (scan_after, content_after) = {
+            let scan = Scan::of(dir);
+            let content = scan.content(dir);
+            (scan, content)
+        };
+        let still = content_after == content;
+        (scan, content) = (scan_after, content_after);
+        if still {
+            return Look { scan, content, loaded: Some(loaded), restless: false, took: start.elapsed() };
+        }
+    }
+    // Never two looks alike: what is served stays until it holds still.
+    Look { scan, content: observed.to_owned(), loaded: None, restless: true, took: start.elapsed() }
+}

@@ -1,0 +1,214 @@
+use std::{fs, os::unix::fs::symlink};
+
+use tokio::time::timeout;
+
+use super::*;
+use crate::server::source::Worlds;
+
+const DEADLINE: Duration = Duration::from_secs(20);
+
+struct Bench {
+    root: tempfile::TempDir,
+    worlds: Worlds,
+    status: Arc<Status>,
+    rescan: mpsc::Sender<oneshot::Sender<()>>,
+    shutdown: CancellationToken,
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}
+
+/// A loader that refuses the text `bad` and whose only route is what the files hold.
+fn load(dir: &Path) -> Result<Generate, Vec<Problem>> {
+    let problem = |file: &Path, reason: &str| Problem {
+        file: file.to_owned(),
+        document: 1,
+        path: "spec".into(),
+        reason: reason.into(),
+    };
+    if !dir.exists() {
+        return Err(vec![problem(dir, "is missing")]);
+    }
+    let scan = Scan::of(dir);
+    let mut text = String::new();
+    for file in &scan.files {
+        text += &fs::read_to_string(file).unwrap_or_default();
+    }
+    if text.contains("bad") {
+        return Err(vec![problem(&scan.files[0], "is bad")]);
+    }
+    Ok(Box::new(move |_| {
+        let any = outrigger_wire::pb::google::protobuf::Any { type_url: "x".into(), value: text.clone().into() };
+        Resources { routes: [(text.clone(), any)].into(), ..Resources::default() }
+    }))
+}
+
+impl Bench {
+    fn start(prepare: impl FnOnce(&Path)) -> Self {
+        let root = tempfile::tempdir().unwrap();
+        prepare(root.path());
+        let (publisher, worlds) = tokio::sync::watch::channel(None);
+        let (rescan, asked) = mpsc::channel(4);
+        let (status, shutdown) = (Arc::new(Status::default()), CancellationToken::new());
+        let dir = root.path().join("config");
+        let watch = DirectoryWatch::new(&dir, Arc::new(load), publisher, Arc::clone(&status)).unwrap();
+        tokio::spawn(watch.run(asked, shutdown.clone()));
+        Self { root, worlds, status, rescan, shutdown }
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.root.path().join("config").join(name)
+    }
+
+    async fn text(&mut self, wanted: &str) -> u64 {
+        let is = |world: &Option<Arc<Generation>>| world.as_ref().is_some_and(|g| text_of(g) == wanted);
+        let world = timeout(DEADLINE, self.worlds.wait_for(is)).await.expect("in time").unwrap();
+        world.as_ref().unwrap().version
+    }
+
+    async fn sync(&self) {
+        let (done, wait) = oneshot::channel();
+        self.rescan.send(done).await.unwrap();
+        timeout(DEADLINE, wait).await.unwrap().unwrap();
+    }
+}
+
+fn text_of(generation: &Generation) -> String {
+    let node = Node {
+        id: "n".into(),
+        kind: crate::resources::ClientKind::Envoy,
+        namespace: "n".into(),
+        service_account: "s".into(),
+        ips: Vec::new(),
+        labels: Default::default(),
+    };
+    let metrics = crate::status::metrics::Metrics::default();
+    let snapshot = generation.snapshot(&node, &metrics);
+    snapshot.set(&crate::server::types::TypeUrl::Route).keys().next().cloned().unwrap_or_default()
+}
+
+fn plain(root: &Path) {
+    fs::create_dir(root.join("config")).unwrap();
+    fs::write(root.join("config/a.yaml"), "one").unwrap();
+}
+
+#[tokio::test]
+async fn an_edit_and_an_atomic_rename_arrive() {
+    let mut bench = Bench::start(plain);
+    assert_eq!(bench.text("one").await, 1);
+    fs::write(bench.file("a.yaml"), "two").unwrap();
+    bench.text("two").await;
+    fs::write(bench.file(".a.tmp"), "three").unwrap();
+    fs::rename(bench.file(".a.tmp"), bench.file("a.yaml")).unwrap();
+    bench.text("three").await;
+    fs::create_dir(bench.file("sub")).unwrap();
+    fs::write(bench.file("sub/b.yml"), "+four").unwrap();
+    bench.text("three+four").await;
+    fs::remove_file(bench.file("a.yaml")).unwrap();
+    bench.text("+four").await;
+}
+
+#[tokio::test]
+async fn a_configmap_swap_arrives() {
+    let mut bench = Bench::start(|root| {
+        let dir = root.join("config");
+        fs::create_dir_all(dir.join("..1")).unwrap();
+        fs::write(dir.join("..1/a.yaml"), "one").unwrap();
+        symlink("..1", dir.join("..data")).unwrap();
+        symlink("..data/a.yaml", dir.join("a.yaml")).unwrap();
+    });
+    assert_eq!(bench.text("one").await, 1);
+    for (number, text) in [(2, "two"), (3, "three")] {
+        fs::create_dir(bench.file(&format!("..{number}"))).unwrap();
+        fs::write(bench.file(&format!("..{number}/a.yaml")), text).unwrap();
+        symlink(format!("..{number}"), bench.file("..data_tmp")).unwrap();
+        fs::rename(bench.file("..data_tmp"), bench.file("..data")).unwrap();
+        fs::remove_dir_all(bench.file(&format!("..{}", number - 1))).unwrap();
+        bench.text(text).await;
+    }
+}
+
+#[tokio::test]
+async fn the_directory_itself_may_be_a_link_that_is_swapped() {
+    let mut bench = Bench::start(|root| {
+        for (name, text) in [("v1", "one"), ("v2", "two")] {
+            fs::create_dir(root.join(name)).unwrap();
+            fs::write(root.join(name).join("a.yaml"), text).unwrap();
+        }
+        symlink("v1", root.join("config")).unwrap();
+    });
+    bench.text("one").await;
+    symlink("v2", bench.root.path().join("new")).unwrap();
+    fs::rename(bench.root.path().join("new"), bench.root.path().join("config")).unwrap();
+    bench.text("two").await;
+    fs::write(bench.root.path().join("v2/a.yaml"), "three").unwrap();
+    bench.text("three").await;
+}
+
+#[tokio::test]
+async fn a_bad_edit_keeps_the_last_good_world_and_is_reported() {
+    let mut bench = Bench::start(plain);
+    assert_eq!(bench.text("one").await, 1);
+    fs::write(bench.file("a.yaml"), "bad").unwrap();
+    bench.sync().await;
+    let config = bench.status.config();
+    assert_eq!((config.version, config.problems.len()), (1, 1));
+    assert_ne!(config.served, config.observed);
+    assert_eq!(bench.text("one").await, 1);
+
+    fs::write(bench.file("a.yaml"), "one").unwrap();
+    bench.sync().await;
+    let config = bench.status.config();
+    assert_eq!((config.version, config.problems.len()), (1, 0), "back at what is served: nothing to push");
+    assert_eq!(config.served, config.observed);
+    assert_eq!(config.served, content_hash(&bench.root.path().join("config")));
+
+    fs::write(bench.file("a.yaml"), "two").unwrap();
+    bench.sync().await;
+    assert_eq!(bench.text("two").await, 2);
+}
+
+#[tokio::test]
+async fn a_bad_start_serves_nothing_until_it_is_mended() {
+    let mut bench = Bench::start(|root| {
+        fs::create_dir(root.join("config")).unwrap();
+        fs::write(root.join("config/a.yaml"), "bad").unwrap();
+    });
+    bench.sync().await;
+    assert!(bench.worlds.borrow().is_none());
+    assert_eq!(bench.status.config().problems[0].reason, "is bad");
+    fs::write(bench.file("a.yaml"), "good").unwrap();
+    assert_eq!(bench.text("good").await, 1);
+}
+
+#[tokio::test]
+async fn a_directory_that_comes_late_or_again_is_watched() {
+    let mut bench = Bench::start(|_| {});
+    bench.sync().await;
+    assert!(bench.worlds.borrow().is_none());
+    for (version, text) in [(1, "one"), (2, "two")] {
+        plain(bench.root.path());
+        fs::write(bench.file("a.yaml"), text).unwrap();
+        bench.text(text).await;
+        fs::remove_dir_all(bench.root.path().join("config")).unwrap();
+        bench.sync().await;
+        assert!(bench.status.config().version >= version);
+    }
+}
+
+#[test]
+fn names_and_contents_make_the_hash_and_places_do_not() {
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    for dir in [&one, &two] {
+        fs::write(dir.path().join("a.yaml"), "x").unwrap();
+    }
+    assert_eq!(content_hash(one.path()), content_hash(two.path()));
+    fs::write(two.path().join("README"), "ignored").unwrap();
+    fs::write(two.path().join(".b.yaml"), "ignored").unwrap();
+    assert_eq!(content_hash(one.path()), content_hash(two.path()));
+    fs::rename(two.path().join("a.yaml"), two.path().join("b.yaml")).unwrap();
+    assert_ne!(content_hash(one.path()), content_hash(two.path()));
+}

@@ -1,0 +1,124 @@
+//! `/clusters`: every endpoint with its health, weight and live counts, as text or as `envoy.admin.v3.Clusters`.
+
+use std::{
+    fmt::Write,
+    sync::{Arc, atomic::Ordering},
+};
+
+use serde_json::{Value, json};
+
+use super::{Inner, http::Answer};
+use crate::{
+    ir::endpoint::{Address, Health},
+    upstream::{Cluster, Member, endpoint::EndpointStats},
+};
+
+pub(super) fn clusters(inner: &Inner, as_json: bool) -> Answer {
+    let live = inner.context.publisher.current();
+    let mut clusters: Vec<&Arc<Cluster>> = live.clusters().collect();
+    clusters.sort_by(|a, b| a.config.name.cmp(&b.config.name));
+    if as_json {
+        let statuses: Vec<Value> = clusters.into_iter().map(|c| status(c)).collect();
+        return Answer::json(&json!({"cluster_statuses": statuses}));
+    }
+    let mut text = String::new();
+    for cluster in clusters {
+        lines(&mut text, cluster);
+    }
+    Answer::text(text)
+}
+
+fn lines(text: &mut String, cluster: &Cluster) {
+    let name = &cluster.config.name;
+    let thresholds = [("default_priority", &cluster.config.breaker), ("high_priority", &cluster.config.breaker_high)];
+    // Writing to a String cannot fail.
+    for (priority, t) in thresholds {
+        let _ = writeln!(text, "{name}::{priority}::max_connections::{}", t.max_connections);
+        let _ = writeln!(text, "{name}::{priority}::max_pending_requests::{}", t.max_pending_requests);
+        let _ = writeln!(text, "{name}::{priority}::max_requests::{}", t.max_requests);
+        let _ = writeln!(text, "{name}::{priority}::max_retries::{}", t.max_retries);
+    }
+    for member in cluster.members() {
+        let endpoint = &member.endpoint;
+        let at = &endpoint.label;
+        let locality = &cluster.localities()[member.locality as usize];
+        for (key, value) in counts(member) {
+            let _ = writeln!(text, "{name}::{at}::{key}::{value}");
+        }
+        let _ = writeln!(text, "{name}::{at}::hostname::{}", endpoint.hostname);
+        let _ = writeln!(text, "{name}::{at}::health_flags::{}", health_flags(member.health));
+        let _ = writeln!(text, "{name}::{at}::weight::{}", member.weight);
+        let _ = writeln!(text, "{name}::{at}::region::{}", locality.region);
+        let _ = writeln!(text, "{name}::{at}::zone::{}", locality.zone);
+        let _ = writeln!(text, "{name}::{at}::sub_zone::{}", locality.sub_zone);
+        let _ = writeln!(text, "{name}::{at}::priority::{}", locality.priority);
+    }
+}
+
+fn counts(member: &Member) -> [(&'static str, u64); 7] {
+    let endpoint = &member.endpoint;
+    let stats = endpoint.stats_if_used();
+    let count = |pick: fn(&EndpointStats) -> u64| stats.map_or(0, pick);
+    [
+        ("cx_active", u64::from(endpoint.cx_active.load(Ordering::Relaxed))),
+        ("cx_connect_fail", count(|s| s.cx_connect_fail.load(Ordering::Relaxed))),
+        ("cx_total", count(|s| s.cx_total.load(Ordering::Relaxed))),
+        ("rq_active", u64::from(endpoint.rq_active.load(Ordering::Relaxed))),
+        ("rq_error", count(|s| s.rq_error.load(Ordering::Relaxed))),
+        ("rq_success", count(|s| s.rq_success.load(Ordering::Relaxed))),
+        ("rq_total", count(|s| s.rq_total.load(Ordering::Relaxed))),
+    ]
+}
+
+fn status(cluster: &Cluster) -> Value {
+    let hosts: Vec<Value> = cluster
+        .members()
+        .iter()
+        .map(|member| {
+            let locality = &cluster.localities()[member.locality as usize];
+            let stats: Vec<Value> = counts(member)
+                .into_iter()
+                .map(|(name, value)| {
+                    let kind = if name.ends_with("_active") { "GAUGE" } else { "COUNTER" };
+                    json!({"name": name, "value": value.to_string(), "type": kind})
+                })
+                .collect();
+            json!({
+                "address": address(&member.endpoint.address),
+                "stats": stats,
+                "health_status": {"eds_health_status": eds_health(member.health)},
+                "weight": member.weight,
+                "hostname": *member.endpoint.hostname,
+                "priority": locality.priority,
+                "locality": {"region": *locality.region, "zone": *locality.zone, "sub_zone": *locality.sub_zone},
+            })
+        })
+        .collect();
+    json!({"name": *cluster.config.name, "observability_name": *cluster.config.stat_name, "host_statuses": hosts})
+}
+
+fn address(address: &Address) -> Value {
+    match address {
+        Address::Ip(a) => json!({"socket_address": {"address": a.ip().to_string(), "port_value": a.port()}}),
+        Address::Host { host, port } => json!({"socket_address": {"address": **host, "port_value": port}}),
+        Address::Pipe(path) => json!({"pipe": {"path": path}}),
+    }
+}
+
+fn health_flags(health: Health) -> &'static str {
+    match health {
+        Health::Healthy => "healthy",
+        Health::Degraded => "/degraded_eds_health",
+        Health::Unhealthy => "/failed_eds_health",
+        Health::Draining => "/eds_status_draining",
+    }
+}
+
+fn eds_health(health: Health) -> &'static str {
+    match health {
+        Health::Healthy => "HEALTHY",
+        Health::Degraded => "DEGRADED",
+        Health::Unhealthy => "UNHEALTHY",
+        Health::Draining => "DRAINING",
+    }
+}

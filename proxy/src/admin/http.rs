@@ -1,0 +1,155 @@
+//! The small HTTP/1.1 server of the admin interface: bounded, local, never on the data path.
+
+use std::{convert::Infallible, future::Future, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use http::{Method, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    net::{TcpListener, UnixListener},
+    sync::Semaphore,
+    task::JoinHandle,
+};
+
+use super::Inner;
+use crate::bootstrap::AdminAddress;
+
+/// Connections served at once; more wait in the accept queue.
+const MAX_CONNECTIONS: usize = 64;
+
+/// A client that does not finish its request head is dropped after this.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+
+pub(super) enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+pub(super) async fn bind(address: &AdminAddress) -> anyhow::Result<Listener> {
+    match address {
+        AdminAddress::Tcp(address) => {
+            let listener = TcpListener::bind(address).await.with_context(|| format!("cannot bind {address}"))?;
+            tracing::info!(address = %listener.local_addr()?, "admin interface");
+            Ok(Listener::Tcp(listener))
+        }
+        AdminAddress::Pipe(path) => {
+            // A socket file left by a former process would make every restart fail.
+            let _ = std::fs::remove_file(path);
+            let listener = UnixListener::bind(path).with_context(|| format!("cannot bind {}", path.display()))?;
+            Ok(Listener::Unix(listener))
+        }
+    }
+}
+
+/// A parsed request: method, path, and query parameters decoded.
+pub(super) struct Call {
+    pub(super) method: Method,
+    pub(super) path: String,
+    pub(super) query: Vec<(String, String)>,
+}
+
+impl Call {
+    fn new(request: &http::Request<Incoming>) -> Self {
+        let decode =
+            |text: &str| percent_encoding::percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned();
+        let query = request.uri().query().unwrap_or_default();
+        Self {
+            method: request.method().clone(),
+            path: request.uri().path().to_owned(),
+            query: query
+                .split('&')
+                .filter(|pair| !pair.is_empty())
+                .map(|pair| {
+                    let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+                    (decode(key), decode(value))
+                })
+                .collect(),
+        }
+    }
+
+    pub(super) fn parameter(&self, name: &str) -> Option<&str> {
+        self.query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+}
+
+/// An answer.
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) content_type: &'static str,
+    pub(super) body: String,
+}
+
+impl Answer {
+    pub(super) fn text(body: impl Into<String>) -> Self {
+        Self { status: StatusCode::OK, content_type: "text/plain; charset=UTF-8", body: body.into() }
+    }
+
+    pub(super) fn json(value: &serde_json::Value) -> Self {
+        let body = serde_json::to_string_pretty(value).unwrap_or_default();
+        Self { status: StatusCode::OK, content_type: "application/json", body }
+    }
+
+    pub(super) fn error(status: StatusCode, body: impl Into<String>) -> Self {
+        Self { status, ..Self::text(body) }
+    }
+}
+
+/// Serves until the returned task is aborted.
+pub(super) fn serve<F, Fut>(listener: Listener, inner: Arc<Inner>, handler: F) -> JoinHandle<()>
+where
+    F: Fn(Arc<Inner>, Call) -> Fut + Copy + Send + Sync + 'static,
+    Fut: Future<Output = Answer> + Send + 'static,
+{
+    tokio::spawn(async move {
+        let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        loop {
+            let Ok(permit) = permits.clone().acquire_owned().await else { return };
+            let inner = inner.clone();
+            match &listener {
+                Listener::Tcp(listener) => match listener.accept().await {
+                    Ok((stream, _)) => drop(tokio::spawn(connection(TokioIo::new(stream), inner, handler, permit))),
+                    Err(error) => accept_failed(&error).await,
+                },
+                Listener::Unix(listener) => match listener.accept().await {
+                    Ok((stream, _)) => drop(tokio::spawn(connection(TokioIo::new(stream), inner, handler, permit))),
+                    Err(error) => accept_failed(&error).await,
+                },
+            }
+        }
+    })
+}
+
+async fn accept_failed(error: &std::io::Error) {
+    tracing::warn!(%error, "admin interface cannot accept");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+}
+
+async fn connection<I, F, Fut>(io: I, inner: Arc<Inner>, handler: F, _permit: tokio::sync::OwnedSemaphorePermit)
+where
+    I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+    F: Fn(Arc<Inner>, Call) -> Fut + Copy + Send + Sync + 'static,
+    Fut: Future<Output = Answer> + Send + 'static,
+{
+    let service = hyper::service::service_fn(move |request: http::Request<Incoming>| {
+        let inner = inner.clone();
+        async move {
+            let answer = handler(inner, Call::new(&request)).await;
+            let mut response = Response::new(Full::new(Bytes::from(answer.body)));
+            *response.status_mut() = answer.status;
+            let headers = response.headers_mut();
+            headers.insert(header::CONTENT_TYPE, http::HeaderValue::from_static(answer.content_type));
+            headers.insert(header::CACHE_CONTROL, http::HeaderValue::from_static("no-cache, max-age=0"));
+            headers.insert(header::X_CONTENT_TYPE_OPTIONS, http::HeaderValue::from_static("nosniff"));
+            Ok::<_, Infallible>(response)
+        }
+    });
+    // A client that goes away is its own affair.
+    let _ = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .serve_connection(io, service)
+        .await;
+}

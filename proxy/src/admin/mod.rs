@@ -1,0 +1,170 @@
+//! The admin interface, in the shape Envoy's users know, and the status port for probes and scrapes.
+//!
+//! Runs on the control thread and only reads: snapshots, statistics blocks, the subscription's status. The few calls
+//! that change something (`POST` only) leave as a [`Request`] or a log level.
+
+mod clusters;
+mod http;
+mod info;
+mod routes;
+mod stats;
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+use outrigger_wire::pb::envoy::config::{bootstrap::v3::Bootstrap, core::v3::Node};
+use tokio::sync::mpsc;
+
+use crate::{
+    bootstrap::AdminAddress,
+    live::Publisher,
+    settings::Settings,
+    telemetry::{access_log::Sinks, registry::Registry},
+    worker::Shared,
+    xds,
+};
+
+/// What somebody asks the control loop to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// Drain, then end.
+    Stop,
+    /// End now.
+    Cut,
+    /// Stop accepting and drain, but go on running.
+    DrainListeners { inbound_only: bool },
+    /// Close and reopen access log files (after rotation).
+    ReopenLogs,
+}
+
+/// Sets the program's log level; the reason when it is not one.
+pub type SetLogLevel = Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
+
+/// Everything the interface shows or touches.
+pub struct Context {
+    pub settings: Settings,
+    pub bootstrap: Arc<Bootstrap>,
+    /// `None`: no admin interface was asked for.
+    pub address: Option<AdminAddress>,
+    pub node: Node,
+    pub publisher: Arc<Publisher>,
+    pub shared: Arc<Shared>,
+    pub registry: Arc<Registry>,
+    pub sinks: Arc<Sinks>,
+    pub subscription: xds::Handle,
+    pub set_log_level: SetLogLevel,
+    pub shutdown: mpsc::UnboundedSender<Request>,
+    pub workers: usize,
+}
+
+/// What the control loop tells the interface.
+#[derive(Debug)]
+pub struct State {
+    pub started: Instant,
+    applied: AtomicU64,
+    draining: AtomicBool,
+    failed_health: AtomicBool,
+    problems: Mutex<Vec<String>>,
+    unbound: Mutex<Vec<String>>,
+}
+
+impl State {
+    fn new() -> Self {
+        Self {
+            started: Instant::now(),
+            applied: AtomicU64::new(0),
+            draining: AtomicBool::new(false),
+            failed_health: AtomicBool::new(false),
+            problems: Mutex::default(),
+            unbound: Mutex::default(),
+        }
+    }
+
+    /// A snapshot took effect.
+    pub fn applied(&self, version: u64) {
+        self.applied.store(version, Ordering::Relaxed);
+    }
+
+    /// Resources that kept their former version, with the reason.
+    pub fn set_problems(&self, problems: Vec<String>) {
+        *lock(&self.problems) = problems;
+    }
+
+    /// Listeners without their sockets.
+    pub fn set_unbound(&self, unbound: Vec<String>) {
+        *lock(&self.unbound) = unbound;
+    }
+
+    pub fn set_draining(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    pub fn version(&self) -> u64 {
+        self.applied.load(Ordering::Relaxed)
+    }
+
+    /// Why the proxy is not ready, machine-readable; empty when it is.
+    fn not_ready(&self, status: &xds::Status) -> Vec<(&'static str, String)> {
+        let mut reasons = Vec::new();
+        if self.draining.load(Ordering::Relaxed) {
+            reasons.push(("draining", "the proxy is shutting down".to_owned()));
+        }
+        if self.failed_health.load(Ordering::Relaxed) {
+            reasons.push(("healthcheck_failed", "POST /healthcheck/fail was called".to_owned()));
+        }
+        if let Some(reason) = status.not_ready_reason() {
+            reasons.push(("not_configured", reason));
+        } else if self.version() == 0 {
+            reasons.push(("not_configured", "no configuration in force yet".to_owned()));
+        }
+        reasons.extend(lock(&self.unbound).iter().map(|l| ("cannot_bind", l.clone())));
+        reasons
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What the request handlers see.
+struct Inner {
+    context: Context,
+    state: Arc<State>,
+}
+
+/// A running interface.
+pub struct Admin {
+    state: Arc<State>,
+    servers: Vec<tokio::task::JoinHandle<()>>,
+}
+
+impl Admin {
+    pub fn state(&self) -> Arc<State> {
+        self.state.clone()
+    }
+
+    pub fn stop(&self) {
+        self.servers.iter().for_each(tokio::task::JoinHandle::abort);
+    }
+}
+
+/// Binds the admin address and the status address and serves them. An address that cannot be bound is an error: an
+/// operator who cannot look inside has to know at once.
+pub async fn start(context: Context) -> anyhow::Result<Admin> {
+    let state = Arc::new(State::new());
+    let (address, status) = (context.address.clone(), context.settings.status_address);
+    let inner = Arc::new(Inner { context, state: state.clone() });
+    let mut servers = Vec::new();
+    if let Some(address) = address {
+        servers.push(http::serve(http::bind(&address).await?, inner.clone(), routes::admin));
+    }
+    if let Some(address) = status {
+        servers.push(http::serve(http::bind(&AdminAddress::Tcp(address)).await?, inner, routes::status));
+    }
+    Ok(Admin { state, servers })
+}

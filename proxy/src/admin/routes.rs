@@ -1,0 +1,139 @@
+//! Path to answer. Reading is `GET`; whatever changes something is `POST`, as in Envoy.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use http::{Method, StatusCode};
+
+use super::{
+    Inner, Request, clusters,
+    http::{Answer, Call},
+    info, stats,
+};
+use crate::xds::DumpQuery;
+
+const HELP: &[(&str, &str)] = &[
+    ("/", "this list"),
+    ("/certs", "the workload's certificate"),
+    ("/clusters", "upstream clusters and their endpoints (?format=json)"),
+    ("/config_dump", "configuration in force (?resource=, ?include_eds, ?name_regex=)"),
+    ("POST /drain_listeners", "stop accepting and drain (?inboundonly)"),
+    ("POST /healthcheck/fail", "make /ready fail"),
+    ("POST /healthcheck/ok", "undo /healthcheck/fail"),
+    ("/help", "this list"),
+    ("/listeners", "listeners and their addresses (?format=json)"),
+    ("POST /logging", "log level (?level=debug, ?paths=outrigger_proxy::xds:debug)"),
+    ("POST /quitquitquit", "drain and exit"),
+    ("/ready", "200 LIVE, or 503 and the reason (?verbose: JSON)"),
+    ("POST /reopen_logs", "reopen access log files"),
+    ("/server_info", "version, state, settings"),
+    ("/stats", "statistics (?filter=REGEX, ?usedonly, ?format=json|prometheus)"),
+    ("/stats/prometheus", "statistics for Prometheus"),
+];
+
+/// The admin interface.
+pub(super) async fn admin(inner: Arc<Inner>, call: Call) -> Answer {
+    let changes = matches!(
+        call.path.as_str(),
+        "/logging" | "/quitquitquit" | "/drain_listeners" | "/healthcheck/fail" | "/healthcheck/ok" | "/reopen_logs"
+    );
+    if changes && call.method != Method::POST {
+        return Answer::error(StatusCode::METHOD_NOT_ALLOWED, format!("{} needs POST\n", call.path));
+    }
+    match call.path.as_str() {
+        "/" | "/help" => Answer::text(help()),
+        "/ready" => ready(&inner, &call),
+        "/server_info" => info::server_info(&inner),
+        "/config_dump" => config_dump(&inner, &call).await,
+        "/clusters" => clusters::clusters(&inner, call.parameter("format") == Some("json")),
+        "/listeners" => info::listeners(&inner, call.parameter("format") == Some("json")),
+        "/certs" => info::certs(&inner),
+        "/stats" => stats::stats(&inner, &call),
+        "/stats/prometheus" => stats::prometheus(&inner, call.parameter("usedonly").is_some()),
+        "/logging" => logging(&inner, &call),
+        "/quitquitquit" => request(&inner, Request::Stop),
+        "/drain_listeners" => {
+            request(&inner, Request::DrainListeners { inbound_only: call.parameter("inboundonly").is_some() })
+        }
+        "/reopen_logs" => request(&inner, Request::ReopenLogs),
+        "/healthcheck/fail" | "/healthcheck/ok" => {
+            inner.state.failed_health.store(call.path.ends_with("fail"), Ordering::Relaxed);
+            Answer::text("OK\n")
+        }
+        _ => Answer::error(StatusCode::NOT_FOUND, format!("invalid path. admin commands are:\n{}", help())),
+    }
+}
+
+/// The status port: what kubelet and Prometheus may ask from outside the Pod. It changes nothing.
+pub(super) async fn status(inner: Arc<Inner>, call: Call) -> Answer {
+    match call.path.as_str() {
+        "/healthz/ready" | "/ready" => ready(&inner, &call),
+        "/stats/prometheus" | "/metrics" => stats::prometheus(&inner, false),
+        _ => Answer::error(StatusCode::NOT_FOUND, "not found\n"),
+    }
+}
+
+fn help() -> String {
+    HELP.iter().map(|(path, what)| format!("  {path}: {what}\n")).collect()
+}
+
+fn ready(inner: &Inner, call: &Call) -> Answer {
+    let status = inner.context.subscription.status().borrow().clone();
+    let reasons = inner.state.not_ready(&status);
+    let code = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    if call.parameter("verbose").is_some() {
+        let reasons: Vec<_> =
+            reasons.iter().map(|(code, text)| serde_json::json!({"code": code, "reason": text})).collect();
+        let body =
+            serde_json::json!({"ready": reasons.is_empty(), "reasons": reasons, "version": inner.state.version()});
+        return Answer { status: code, ..Answer::json(&body) };
+    }
+    if reasons.is_empty() {
+        return Answer::text("LIVE\n");
+    }
+    let state = if inner.state.draining.load(Ordering::Relaxed) { "DRAINING" } else { "PRE_INITIALIZING" };
+    let lines: String = reasons.iter().map(|(_, reason)| format!("{reason}\n")).collect();
+    Answer::error(code, format!("{state}\n{lines}"))
+}
+
+async fn config_dump(inner: &Inner, call: &Call) -> Answer {
+    if call.parameter("mask").is_some() {
+        return Answer::error(StatusCode::NOT_IMPLEMENTED, "?mask= is not supported; use ?resource=\n");
+    }
+    let query = DumpQuery {
+        include_eds: call.parameter("include_eds").is_some_and(|v| v != "off" && v != "false"),
+        resource: call.parameter("resource").map(str::to_owned),
+        name_regex: call.parameter("name_regex").map(str::to_owned),
+    };
+    Answer::json(&inner.context.subscription.config_dump(query).await)
+}
+
+fn logging(inner: &Inner, call: &Call) -> Answer {
+    let filter = match (call.parameter("level"), call.parameter("paths")) {
+        (Some(level), _) => level.to_owned(),
+        (None, Some(paths)) => paths.split(',').map(per_target).collect::<Vec<_>>().join(","),
+        (None, None) => match call.query.first() {
+            // Envoy's per-logger form: /logging?xds=debug
+            Some((name, level)) => format!("info,{name}={level}"),
+            None => return Answer::error(StatusCode::BAD_REQUEST, "usage: /logging?level=LEVEL\n"),
+        },
+    };
+    match (inner.context.set_log_level)(&filter) {
+        Ok(()) => Answer::text(format!("log level: {filter}\n")),
+        Err(reason) => Answer::error(StatusCode::BAD_REQUEST, format!("{reason}\n")),
+    }
+}
+
+/// `target:level` of Envoy's `paths` to `target=level`; the target itself may contain `::`.
+fn per_target(path: &str) -> String {
+    match path.rsplit_once(':') {
+        Some((target, level)) if !target.ends_with(':') => format!("{target}={level}"),
+        _ => path.to_owned(),
+    }
+}
+
+fn request(inner: &Inner, request: Request) -> Answer {
+    match inner.context.shutdown.send(request) {
+        Ok(()) => Answer::text("OK\n"),
+        Err(_) => Answer::error(StatusCode::SERVICE_UNAVAILABLE, "the control loop has ended\n"),
+    }
+}

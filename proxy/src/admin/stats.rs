@@ -1,0 +1,204 @@
+//! `/stats` and `/stats/prometheus`: the statistics blocks under Envoy's names.
+
+use std::{collections::BTreeMap, fmt::Write, sync::atomic::Ordering};
+
+use http::StatusCode;
+use serde_json::json;
+
+use super::{
+    Inner,
+    http::{Answer, Call},
+};
+use crate::{ir::matcher::Regex, telemetry::metrics::Kind, xds};
+
+/// One value: where it belongs, its metric name, and what it counts.
+struct Stat {
+    /// `cluster`, `http`, `tcp`, `listener`, or empty for the process's own.
+    scope: &'static str,
+    /// Cluster name, stat prefix...; empty for the process's own.
+    owner: String,
+    metric: String,
+    kind: Kind,
+    value: u64,
+}
+
+impl Stat {
+    /// Envoy's dotted name.
+    fn dotted(&self) -> String {
+        match self.scope {
+            "" => self.metric.clone(),
+            scope => format!("{scope}.{}.{}", self.owner, self.metric),
+        }
+    }
+}
+
+fn collect(inner: &Inner) -> Vec<Stat> {
+    let mut stats = own(inner);
+    inner.context.registry.visit(&mut |scope, owner, metric, kind, value| {
+        stats.push(Stat { scope, owner: owner.to_owned(), metric: metric.to_owned(), kind, value });
+    });
+    let live = inner.context.publisher.current();
+    for cluster in live.clusters() {
+        let totals = cluster.stats.totals();
+        stats.extend(totals.into_iter().map(|(metric, kind, value)| Stat {
+            scope: "cluster",
+            owner: cluster.config.stat_name.to_string(),
+            metric: metric.to_owned(),
+            kind,
+            value,
+        }));
+    }
+    stats
+}
+
+/// The process's own statistics.
+fn own(inner: &Inner) -> Vec<Stat> {
+    let stat =
+        |metric: &str, kind, value| Stat { scope: "", owner: String::new(), metric: metric.to_owned(), kind, value };
+    let status = inner.context.subscription.status().borrow().clone();
+    let live = inner.context.publisher.current();
+    let ready = inner.state.not_ready(&status).is_empty();
+    // Envoy's `server.state`: 0 live, 1 draining, 2 pre-initializing.
+    let state = if inner.state.draining.load(Ordering::Relaxed) { 1 } else { 2 * u64::from(!ready) };
+    let mut stats = vec![
+        stat("server.live", Kind::Gauge, u64::from(ready)),
+        stat("server.state", Kind::Gauge, state),
+        stat("server.uptime", Kind::Gauge, inner.state.started.elapsed().as_secs()),
+        stat("server.concurrency", Kind::Gauge, inner.context.workers as u64),
+        stat("server.total_connections", Kind::Gauge, inner.context.shared.connections.load(Ordering::Relaxed)),
+        stat("server.config_version", Kind::Gauge, inner.state.version()),
+        stat("listener_manager.total_listeners_active", Kind::Gauge, live.listeners.len() as u64),
+        stat("listener_manager.workers_started", Kind::Gauge, 1),
+        stat("cluster_manager.active_clusters", Kind::Gauge, live.clusters().count() as u64),
+        stat("access_log.written", Kind::Counter, inner.context.sinks.written()),
+        stat("access_log.dropped", Kind::Counter, inner.context.sinks.dropped()),
+        stat("access_log.failed", Kind::Counter, inner.context.sinks.failed()),
+    ];
+    for (kind, s) in &status.kinds {
+        let prefix = match kind {
+            xds::Kind::Cluster => "cluster_manager.cds".to_owned(),
+            xds::Kind::Listener => "listener_manager.lds".to_owned(),
+            xds::Kind::Endpoints | xds::Kind::Routes | xds::Kind::Secret => format!("xds.{kind}"),
+        };
+        for (name, value) in [
+            ("update_attempt", s.update_attempt),
+            ("update_success", s.update_success),
+            ("update_rejected", s.update_rejected),
+            ("update_failure", s.update_failure),
+        ] {
+            stats.push(stat(&format!("{prefix}.{name}"), Kind::Counter, value));
+        }
+    }
+    let connected = status.sources.values().any(|s| s.connected_since.is_some());
+    stats.push(stat("control_plane.connected_state", Kind::Gauge, u64::from(connected)));
+    if let Some(identity) = &status.identity {
+        let seconds = identity.not_after.and_then(|t| t.duration_since(std::time::SystemTime::now()).ok());
+        stats.push(stat("server.cert_seconds_to_expiry", Kind::Gauge, seconds.map_or(0, |d| d.as_secs())));
+        stats.push(stat("server.cert_renewals", Kind::Counter, identity.renewals));
+        stats.push(stat("server.cert_renewal_failures", Kind::Counter, identity.failures));
+    }
+    stats
+}
+
+/// `/stats`.
+pub(super) fn stats(inner: &Inner, call: &Call) -> Answer {
+    let filter = match call.parameter("filter").map(Regex::search).transpose() {
+        Ok(filter) => filter,
+        Err(reason) => return Answer::error(StatusCode::BAD_REQUEST, format!("filter: {reason}\n")),
+    };
+    let used_only = call.parameter("usedonly").is_some();
+    if call.parameter("format") == Some("prometheus") {
+        return prometheus(inner, used_only);
+    }
+    let mut lines: Vec<(String, u64)> = collect(inner)
+        .into_iter()
+        .filter(|s| !used_only || s.value != 0)
+        .map(|s| (s.dotted(), s.value))
+        .filter(|(name, _)| filter.as_ref().is_none_or(|f| f.is_match(name)))
+        .collect();
+    lines.sort();
+    match call.parameter("format") {
+        Some("json") => {
+            let stats: Vec<_> = lines.iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
+            Answer::json(&json!({"stats": stats}))
+        }
+        Some("text") | None => Answer::text(lines.iter().fold(String::new(), |mut text, (name, value)| {
+            let _ = writeln!(text, "{name}: {value}");
+            text
+        })),
+        Some(other) => {
+            Answer::error(StatusCode::BAD_REQUEST, format!("format: `{other}` is not text, json or prometheus\n"))
+        }
+    }
+}
+
+/// `/stats/prometheus`, exposition format 0.0.4.
+pub(super) fn prometheus(inner: &Inner, used_only: bool) -> Answer {
+    // One family must be one block of lines, whatever order the scopes come in.
+    let mut families: BTreeMap<String, (Kind, String)> = BTreeMap::new();
+    for stat in collect(inner) {
+        if used_only && stat.value == 0 {
+            continue;
+        }
+        let (metric, class) = split_class(&stat.metric);
+        let name = match stat.scope {
+            "" => format!("envoy_{}", sanitize(&metric)),
+            scope => format!("envoy_{scope}_{}", sanitize(&metric)),
+        };
+        let owner_label = match stat.scope {
+            "cluster" => Some("envoy_cluster_name"),
+            "http" => Some("envoy_http_conn_manager_prefix"),
+            "tcp" => Some("envoy_tcp_prefix"),
+            "listener" => Some("envoy_listener_address"),
+            _ => None,
+        };
+        let mut labels = Vec::new();
+        if let Some(class) = class {
+            labels.push(format!("envoy_response_code_class=\"{class}\""));
+        }
+        if let Some(label) = owner_label {
+            labels.push(format!("{label}=\"{}\"", escape(&stat.owner)));
+        }
+        let (_, lines) = families.entry(name.clone()).or_insert((stat.kind, String::new()));
+        let _ = writeln!(lines, "{name}{{{}}} {}", labels.join(","), stat.value);
+    }
+    let mut text = String::new();
+    for (name, (kind, lines)) in families {
+        let kind = match kind {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+        };
+        let _ = write!(text, "# TYPE {name} {kind}\n{lines}");
+    }
+    Answer { content_type: "text/plain; version=0.0.4; charset=utf-8", ..Answer::text(text) }
+}
+
+/// `upstream_rq_2xx` is `upstream_rq_xx` with the class as a label, as Envoy's tag extraction makes it.
+fn split_class(metric: &str) -> (String, Option<char>) {
+    let class = metric.strip_suffix("xx").and_then(|m| m.chars().last()).filter(char::is_ascii_digit);
+    match class {
+        Some(class) => (metric.replacen(&format!("_{class}xx"), "_xx", 1), Some(class)),
+        None => (metric.to_owned(), None),
+    }
+}
+
+fn sanitize(name: &str) -> String {
+    name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '_' }).collect()
+}
+
+fn escape(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_labels_are_envoys() {
+        assert_eq!(split_class("upstream_rq_5xx"), ("upstream_rq_xx".to_owned(), Some('5')));
+        assert_eq!(split_class("upstream_rq_total"), ("upstream_rq_total".to_owned(), None));
+        assert_eq!(sanitize("listener_manager.lds.update_success"), "listener_manager_lds_update_success");
+        assert_eq!(escape("a\"b\\c"), "a\\\"b\\\\c");
+    }
+}

@@ -1,0 +1,192 @@
+//! The only composition root: settings and bootstrap in, a running proxy out.
+//!
+//! The calling thread becomes the control thread: xDS, identity, DNS, admin, signals and drain run on its own runtime,
+//! and nothing it does delays a request. Workers are started here and told what to listen on.
+
+mod control;
+mod logging;
+mod shutdown;
+mod sockets;
+mod transport;
+
+use std::{process::ExitCode, sync::Arc};
+
+use crate::{
+    bootstrap::{self, Bootstrap},
+    live::{Builder, Publisher},
+    settings::{Mode, Settings, XDS_CLUSTER},
+    telemetry::{access_log::Sinks, metrics, registry::Registry},
+    tls::{Secrets, files::FileWatcher},
+    upstream::Deps,
+    worker::{self, Shared},
+    xds::{self, decode::Notes},
+};
+
+/// How long the end of the process waits for access log lines to be written.
+const FLUSH_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// A configuration that cannot be used.
+const EXIT_CONFIG: u8 = 64;
+
+/// Runs the program and says how it ended.
+pub fn main(settings: Settings) -> ExitCode {
+    let log = match logging::init(&settings.log_level, settings.log_json) {
+        Ok(log) => log,
+        Err(reason) => {
+            eprintln!("outrigger-proxy: --log-level: {reason}");
+            return ExitCode::from(2);
+        }
+    };
+    for flag in settings.ignored.given() {
+        tracing::warn!(flag, "this Envoy flag has no effect here");
+    }
+    let (bootstrap, notes) = match load(&settings) {
+        Ok(loaded) => loaded,
+        Err(reason) => {
+            eprintln!("outrigger-proxy: {reason}");
+            return ExitCode::from(EXIT_CONFIG);
+        }
+    };
+    if settings.mode != Mode::Serve {
+        notes.iter().for_each(|note| println!("{note}"));
+        println!("configuration OK");
+        return ExitCode::SUCCESS;
+    }
+    notes.iter().for_each(|note| tracing::warn!("{note}"));
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("outrigger-proxy: cannot start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(run(settings, bootstrap, log)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Reads the bootstrap, from the file or made from the settings.
+fn load(settings: &Settings) -> Result<(Bootstrap, Notes), String> {
+    let overlay = settings.config_yaml.as_deref();
+    let (text, origin) = match &settings.config_path {
+        Some(path) => {
+            let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
+            (text, path.display().to_string())
+        }
+        None if settings.xds_address.is_none() && overlay.is_some() => ("{}".to_owned(), "--config-yaml".to_owned()),
+        None => (settings.made_bootstrap()?.to_string(), "the settings".to_owned()),
+    };
+    let (mut bootstrap, notes) = bootstrap::load(&text, overlay).map_err(|e| format!("{origin}: {e}"))?;
+    let node = &mut bootstrap.node;
+    let fill = |field: &mut String, value: &Option<String>| {
+        if let (true, Some(value)) = (field.is_empty(), value) {
+            field.clone_from(value);
+        }
+    };
+    fill(&mut node.id, &settings.service_node);
+    fill(&mut node.cluster, &settings.service_cluster);
+    if settings.service_zone.is_some() {
+        fill(&mut node.locality.get_or_insert_default().zone, &settings.service_zone);
+    }
+    Ok((bootstrap, notes))
+}
+
+async fn run(settings: Settings, bootstrap: Bootstrap, log: logging::Handle) -> anyhow::Result<()> {
+    raise_open_files();
+    let workers = settings.workers();
+    metrics::set_shards(workers + 1);
+    let publisher = Arc::new(Publisher::default());
+    let shared = Arc::new(Shared::new(publisher.clone()));
+    let secrets = Arc::new(Secrets::default());
+    let registry = Arc::new(Registry::default());
+    let sinks = Sinks::start()?;
+    let handles = (0..workers).map(|index| worker::spawn(index, shared.clone())).collect::<Result<Vec<_>, _>>()?;
+
+    let subscription =
+        xds::start(start_config(&settings, &bootstrap), Arc::new(transport::ClusterTransport::new(publisher.clone())));
+    let (shutdown, asked) = shutdown::channel();
+    let admin = crate::admin::start(crate::admin::Context {
+        settings: settings.clone(),
+        bootstrap: bootstrap.raw.clone(),
+        address: settings.admin_address.map(bootstrap::AdminAddress::Tcp).or(bootstrap.admin.map(|a| a.address)),
+        node: bootstrap.node.clone(),
+        publisher: publisher.clone(),
+        shared: shared.clone(),
+        registry: registry.clone(),
+        sinks: sinks.clone(),
+        subscription: subscription.clone(),
+        set_log_level: Box::new(move |level| log.set(level)),
+        shutdown,
+        workers,
+    })
+    .await?;
+
+    tokio::spawn(FileWatcher::new(secrets.clone()).run());
+    tracing::info!(workers, node = %bootstrap.node.id, version = env!("CARGO_PKG_VERSION"), "starting");
+    let builder = Builder { secrets: secrets.clone(), registry, sinks: sinks.clone(), upstream: Deps { secrets } };
+    let control =
+        control::Control::new(builder, publisher, subscription, sockets::Sockets::new(handles), admin.state());
+    let workers = control.run(asked, &shared, settings.drain_time()).await;
+    admin.stop();
+    // The threads are joined off the runtime: a worker may be in the middle of a request.
+    tokio::task::spawn_blocking(move || workers.into_iter().for_each(worker::Handle::stop)).await?;
+    // Lines of the last connections are still on their way to the writer.
+    tokio::task::spawn_blocking(move || sinks.flush(FLUSH_TIMEOUT)).await?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn start_config(settings: &Settings, bootstrap: &Bootstrap) -> xds::StartConfig {
+    // Without a file the token both opens the xDS stream and gets the certificate; with one, the operator says so.
+    let made = settings.config_path.is_none();
+    let ca_cluster =
+        settings.ca_cluster.clone().or_else(|| (made && settings.token_file.is_some()).then(|| XDS_CLUSTER.to_owned()));
+    let ads = bootstrap.dynamic.ads.as_ref().map(|ads| xds::AdsConfig {
+        cluster: ads.cluster.clone(),
+        delta: ads.delta,
+        metadata: ads.metadata.clone(),
+        authority: ads.authority.clone(),
+    });
+    let mut grpc = xds::GrpcOptions::default();
+    if let (Some(path), Some(ads)) = (&settings.token_file, &ads) {
+        grpc.token = Some(xds::TokenFile { path: path.clone(), clusters: vec![ads.cluster.clone()] });
+    }
+    xds::StartConfig {
+        node: bootstrap.node.clone(),
+        ads,
+        lds: bootstrap.dynamic.lds.clone(),
+        cds: bootstrap.dynamic.cds.clone(),
+        statics: xds::Statics {
+            listeners: bootstrap.listeners.clone(),
+            clusters: bootstrap.clusters.clone(),
+            secrets: bootstrap.secrets.clone(),
+            routes: Vec::new(),
+        },
+        upstream_bind: bootstrap.upstream_bind.clone(),
+        bootstrap: Some(bootstrap.raw.clone()),
+        identity: ca_cluster.map(|cluster| xds::IdentityConfig {
+            ca_cluster: cluster.as_str().into(),
+            token_file: settings.token_file.clone(),
+            root_file: settings.xds_root_cert.clone(),
+            spiffe_id: None,
+            ttl: std::time::Duration::from_secs(settings.cert_ttl_s),
+            metadata: Vec::new(),
+        }),
+        grpc,
+        warming: xds::Warming::default(),
+    }
+}
+
+/// Two descriptors a connection: the soft limit of 1024 is far too low for a proxy. The hard limit is the operator's.
+fn raise_open_files() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised =
+        getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+    }
+}

@@ -1,0 +1,110 @@
+//! How xDS reaches its servers: through the proxy's own clusters, with their endpoints, TLS and timeouts.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use futures_util::future::BoxFuture;
+
+use crate::{
+    live::{Live, Publisher},
+    upstream::{ConnectOptions, PickContext, connect},
+    xds::{Connection, Transport},
+};
+
+/// How long a dial waits for a cluster that has no endpoints yet (its name is still being resolved).
+const PATIENCE: Duration = Duration::from_secs(5);
+
+pub(super) struct ClusterTransport {
+    publisher: Arc<Publisher>,
+}
+
+impl ClusterTransport {
+    pub(super) fn new(publisher: Arc<Publisher>) -> Self {
+        Self { publisher }
+    }
+}
+
+impl fmt::Debug for ClusterTransport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ClusterTransport")
+    }
+}
+
+impl Transport for ClusterTransport {
+    fn connect(self: Arc<Self>, cluster: &str) -> BoxFuture<'static, Result<Box<dyn Connection>, String>> {
+        let name = cluster.to_owned();
+        Box::pin(async move {
+            let mut changes = self.publisher.watch();
+            let deadline = tokio::time::Instant::now() + PATIENCE;
+            loop {
+                changes.borrow_and_update();
+                let error = match attempt(&self.publisher.current(), &name).await {
+                    Ok(connection) => return Ok(connection),
+                    Err(Failure::Final(reason)) => return Err(reason),
+                    Err(Failure::NotYet(reason)) => reason,
+                };
+                match tokio::time::timeout_at(deadline, changes.changed()).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(_)) | Err(_) => return Err(error),
+                }
+            }
+        })
+    }
+}
+
+enum Failure {
+    NotYet(String),
+    Final(String),
+}
+
+async fn attempt(live: &Live, name: &str) -> Result<Box<dyn Connection>, Failure> {
+    let cluster = live.cluster(name).ok_or_else(|| Failure::NotYet(format!("cluster `{name}` does not exist")))?;
+    let pick = PickContext { random: fastrand::u64(..), attempts: 1, ..PickContext::default() };
+    let endpoint = cluster.pick(&pick).map_err(|e| Failure::NotYet(format!("cluster `{name}`: {e}")))?;
+    let connected = connect(cluster, &endpoint, &ConnectOptions::default())
+        .await
+        .map_err(|e| Failure::Final(format!("{}: {}", endpoint.label, e.reason)))?;
+    Ok(Box::new(Held { io: connected.io, _permit: connected.permit }))
+}
+
+pin_project_lite::pin_project! {
+    /// A connection that counts as one of its cluster's until it is dropped.
+    struct Held {
+        #[pin]
+        io: crate::net::io::Io,
+        _permit: crate::upstream::ConnectionPermit,
+    }
+}
+
+impl tokio::io::AsyncRead for Held {
+    fn poll_read(
+        self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+        buf: &mut tokio::io::ReadBuf<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        self.project().io.poll_read(cx, buf)
+    }
+}
+
+impl tokio::io::AsyncWrite for Held {
+    fn poll_write(
+        self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+        buf: &[u8],
+    ) -> std::task::Poll<std::io::Result<usize>> {
+        self.project().io.poll_write(cx, buf)
+    }
+
+    fn poll_flush(
+        self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        self.project().io.poll_flush(cx)
+    }
+
+    fn poll_shutdown(
+        self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        self.project().io.poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,280 @@
+//! The bodies of both directions: streamed frame by frame, counted, timed, never gathered.
+//!
+//! A body that breaks yields an error, and hyper then resets the other side: a cut body can never look complete.
+//! Length and end are passed through, so framing is kept as the sender chose it. Knows no routes and no retries;
+//! [`super::replay`] holds what a retry needs.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+    time::Instant,
+};
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::Sleep;
+
+use super::{
+    client::StreamGuard,
+    expect::Gate,
+    flow::{DeadlineKind, Flow},
+    replay::Replay,
+};
+use crate::telemetry::flags::Flags;
+
+/// Why a body ended early.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BodyError {
+    #[error("the client's request broke off")]
+    Downstream,
+    #[error("the upstream's response broke off")]
+    Upstream,
+    #[error("this try was given up")]
+    Superseded,
+    #[error("timed out")]
+    Timeout,
+}
+
+/// Any body this proxy sends.
+pub enum Body {
+    Empty,
+    /// A local reply; `None` once it was taken.
+    Full(Option<Bytes>),
+    /// Nothing, but with the length that a `304` announces.
+    Announced(u64),
+    /// A request on its way up.
+    Upload(Upload),
+    /// A response on its way down.
+    Download(Box<Download>),
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            Self::Empty | Self::Announced(_) => Poll::Ready(None),
+            Self::Full(data) => Poll::Ready(data.take().map(|data| Ok(Frame::data(data)))),
+            Self::Upload(upload) => upload.poll_frame(cx),
+            Self::Download(download) => download.poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Announced(_) => false,
+            Self::Full(data) => data.is_none(),
+            Self::Upload(upload) => upload.is_end_stream(),
+            Self::Download(download) => download.incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Announced(length) => SizeHint::with_exact(*length),
+            Self::Full(data) => SizeHint::with_exact(data.as_ref().map_or(0, |d| d.len() as u64)),
+            Self::Upload(upload) => upload.size_hint(),
+            Self::Download(download) => download.incoming.size_hint(),
+        }
+    }
+}
+
+/// A request body.
+pub struct Upload {
+    source: Source,
+    flow: Rc<Flow>,
+    /// Holds the body back until the upstream wants it (`Expect: 100-continue`).
+    gate: Option<Gate>,
+}
+
+enum Source {
+    Direct(Incoming),
+    /// Kept, within a limit, for further tries.
+    Shared(Replay),
+}
+
+impl Upload {
+    pub fn direct(incoming: Incoming, flow: Rc<Flow>) -> Self {
+        Self { source: Source::Direct(incoming), flow, gate: None }
+    }
+
+    pub fn shared(replay: Replay, flow: Rc<Flow>) -> Self {
+        Self { source: Source::Shared(replay), flow, gate: None }
+    }
+
+    pub fn set_gate(&mut self, gate: Gate) {
+        self.gate = Some(gate);
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(gate) = &mut self.gate {
+            ready!(gate.poll_open(cx));
+            self.gate = None;
+        }
+        let frame = match &mut self.source {
+            Source::Direct(incoming) => poll_upload(incoming, &self.flow, cx),
+            Source::Shared(replay) => replay.poll_frame(&self.flow, cx),
+        };
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            Source::Direct(incoming) => incoming.is_end_stream(),
+            Source::Shared(replay) => replay.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Direct(incoming) => incoming.size_hint(),
+            Source::Shared(replay) => replay.size_hint(),
+        }
+    }
+}
+
+/// Takes one frame from the client, counting it.
+pub(super) fn poll_upload(
+    incoming: &mut Incoming,
+    flow: &Flow,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    let frame = ready!(Pin::new(&mut *incoming).poll_frame(cx));
+    flow.touch();
+    Poll::Ready(match frame {
+        None => {
+            flow.request_complete();
+            None
+        }
+        Some(Ok(frame)) => {
+            if let Some(data) = frame.data_ref() {
+                flow.record.received(data.len());
+            }
+            if frame.is_trailers() || incoming.is_end_stream() {
+                flow.request_complete();
+            }
+            Some(Ok(frame))
+        }
+        Some(Err(error)) => {
+            tracing::debug!(%error, "request body broke off");
+            flow.record.flag(Flags::DOWNSTREAM_CONNECTION_TERMINATION);
+            flow.record.details("downstream_remote_disconnect");
+            Some(Err(BodyError::Downstream))
+        }
+    })
+}
+
+/// A response body.
+pub struct Download {
+    incoming: Incoming,
+    /// The stream's place on its upstream connection.
+    guard: Option<StreamGuard>,
+    flow: Rc<Flow>,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Download {
+    pub fn new(incoming: Incoming, guard: StreamGuard, flow: Rc<Flow>) -> Self {
+        Self { incoming, guard: Some(guard), flow, timer: None }
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match Pin::new(&mut self.incoming).poll_frame(cx) {
+            Poll::Pending => self.poll_timers(cx).map(|()| Some(Err(BodyError::Timeout))),
+            Poll::Ready(None) => {
+                self.complete();
+                Poll::Ready(None)
+            }
+            Poll::Ready(Some(Ok(frame))) => {
+                self.flow.touch();
+                if let Some(data) = frame.data_ref() {
+                    self.flow.record.sent(data.len());
+                } else if let Some(trailers) = frame.trailers_ref() {
+                    self.flow.record.trailers(trailers);
+                }
+                if frame.is_trailers() || self.incoming.is_end_stream() {
+                    self.complete();
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(error))) => {
+                tracing::debug!(%error, "response body broke off");
+                let reset = std::error::Error::source(&error).is_some_and(|s| s.is::<h2::Error>());
+                let (flag, details) = if reset {
+                    (Flags::UPSTREAM_REMOTE_RESET, "upstream_reset_after_response_started{remote_reset}")
+                } else {
+                    (
+                        Flags::UPSTREAM_CONNECTION_TERMINATION,
+                        "upstream_reset_after_response_started{connection_termination}",
+                    )
+                };
+                self.flow.record.flag(flag);
+                self.flow.record.details(details);
+                self.give_up();
+                Poll::Ready(Some(Err(BodyError::Upstream)))
+            }
+        }
+    }
+
+    fn complete(&mut self) {
+        self.flow.record.response_complete();
+        // Dropping the guard hands the connection back.
+        self.guard.take();
+        self.timer.take();
+    }
+
+    fn give_up(&mut self) {
+        if let Some(guard) = self.guard.take() {
+            guard.abort();
+        }
+    }
+
+    /// Ready when the stream sat idle too long or a deadline passed. The timer exists only once a body stalls.
+    fn poll_timers(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let deadline = self.flow.deadline();
+            let idle = self.flow.idle_at();
+            let Some(next) = deadline.map(|d| d.at).into_iter().chain(idle).min() else { return Poll::Pending };
+            let now = Instant::now();
+            if now >= next {
+                let record = &self.flow.record;
+                match deadline.filter(|d| now >= d.at).map(|d| d.kind) {
+                    Some(DeadlineKind::Response) => {
+                        record.flag(Flags::UPSTREAM_REQUEST_TIMEOUT);
+                        record.details("response_timeout");
+                    }
+                    Some(DeadlineKind::Stream) => {
+                        record.flag(Flags::DURATION_TIMEOUT);
+                        record.details("max_duration_timeout");
+                        record.scope().stats.local().downstream_rq_max_duration_reached.inc();
+                    }
+                    None => {
+                        record.flag(Flags::STREAM_IDLE_TIMEOUT);
+                        record.details("stream_idle_timeout");
+                        record.scope().stats.local().downstream_rq_idle_timeout.inc();
+                    }
+                }
+                self.give_up();
+                return Poll::Ready(());
+            }
+            let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(next.into())));
+            if timer.deadline() != next.into() {
+                timer.as_mut().reset(next.into());
+            }
+            ready!(timer.as_mut().poll(cx));
+        }
+    }
+}
+
+impl Drop for Download {
+    fn drop(&mut self) {
+        // Not complete: the client went away, and the upstream's work is of no use to anyone.
+        self.give_up();
+    }
+}

@@ -1,0 +1,8 @@
+//! The pool against real servers on loopback.
+
+mod failures;
+mod http1;
+mod http2;
+mod limits;
+mod support;
+mod transports;

@@ -1,0 +1,124 @@
+//! One exchange while it runs: its record, and what its timers need to know.
+//!
+//! Shared by the pipeline and both bodies on one worker. Holds no I/O.
+
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    task::Waker,
+    time::{Duration, Instant},
+};
+
+use super::server::Active;
+use crate::telemetry::exchange::{HttpScope, RequestRecord};
+
+/// See the module's head.
+pub struct Flow {
+    pub record: RequestRecord,
+    /// `stream_idle_timeout`, as the route overrides it.
+    idle: Cell<Option<Duration>>,
+    last_activity: Cell<Instant>,
+    watched: Cell<bool>,
+    /// Who waits for the request's last byte.
+    waiter: RefCell<Option<Waker>>,
+    /// The response body must be through by then.
+    deadline: Cell<Option<Deadline>>,
+    /// The connection this exchange keeps busy.
+    active: Option<Active>,
+}
+
+/// A moment after which a response body is cut, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deadline {
+    pub at: Instant,
+    pub kind: DeadlineKind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeadlineKind {
+    /// The route's timeout.
+    Response,
+    /// `max_stream_duration`.
+    Stream,
+}
+
+impl Flow {
+    pub(super) fn open(scope: Rc<HttpScope>, version: http::Version, active: Option<Active>) -> Rc<Self> {
+        let record = RequestRecord::open(scope, version);
+        let last_activity = Cell::new(record.started());
+        Rc::new(Self {
+            record,
+            idle: Cell::new(None),
+            last_activity,
+            watched: Cell::new(false),
+            waiter: RefCell::default(),
+            deadline: Cell::new(None),
+            active,
+        })
+    }
+
+    pub fn set_idle(&self, idle: Option<Duration>) {
+        self.idle.set(idle);
+    }
+
+    pub fn idle(&self) -> Option<Duration> {
+        self.idle.get()
+    }
+
+    /// Sets the earlier of the present and the given deadline.
+    pub fn limit(&self, deadline: Deadline) {
+        if self.deadline.get().is_none_or(|present| deadline.at < present.at) {
+            self.deadline.set(Some(deadline));
+        }
+    }
+
+    pub fn deadline(&self) -> Option<Deadline> {
+        self.deadline.get()
+    }
+
+    /// A byte went in either direction.
+    pub fn touch(&self) {
+        if self.idle.get().is_some() || self.watched.get() {
+            self.last_activity.set(Instant::now());
+        }
+    }
+
+    /// Keeps track of activity even without an idle timeout of the stream.
+    pub fn watch(&self) {
+        self.watched.set(true);
+    }
+
+    pub fn last_activity(&self) -> Instant {
+        self.last_activity.get()
+    }
+
+    /// When the stream counts as idle, if nothing moves until then.
+    pub fn idle_at(&self) -> Option<Instant> {
+        self.idle.get().map(|idle| self.last_activity.get() + idle)
+    }
+
+    /// The request's last byte arrived: the timers that count from it start.
+    pub fn request_complete(&self) {
+        self.record.request_complete();
+        if let Some(waiter) = self.waiter.borrow_mut().take() {
+            waiter.wake();
+        }
+    }
+
+    pub fn wait_for_request(&self, waker: &Waker) {
+        let mut waiter = self.waiter.borrow_mut();
+        if !waiter.as_ref().is_some_and(|w| w.will_wake(waker)) {
+            *waiter = Some(waker.clone());
+        }
+    }
+}
+
+impl Drop for Flow {
+    fn drop(&mut self) {
+        if self.record.request_done().is_some()
+            && let Some(active) = &self.active
+        {
+            active.next_is_head();
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! HTTP: the server side, the request pipeline and the client side.
+//!
+//! [`server`] serves a downstream connection, [`pipeline`] is the life of one request in visible phases, [`client`]
+//! holds the upstream connections. The other modules are single decisions or single mechanisms of those three.
+
+pub mod body;
+pub mod client;
+pub mod engine;
+pub mod expect;
+pub mod flow;
+mod forward;
+pub mod forwarded;
+pub mod headers;
+mod outcome;
+pub mod path;
+mod pipeline;
+pub mod replay;
+pub mod respond;
+pub mod retry;
+pub mod rewrite;
+pub mod sanitize;
+pub mod server;
+pub mod timeouts;
+mod upgrade;
+pub mod wire;
+
+pub use body::{Body, BodyError};
+pub use engine::Engine;

@@ -1,0 +1,286 @@
+//! The life of one request, in order: sanitise, route, act (reply, redirect or forward), finish the response.
+//!
+//! Every phase is one call; a phase that decides to answer returns a [`Reply`], and there is one place that turns it
+//! into a response. The record travels in the [`Flow`] and speaks whichever way this future ends.
+
+use std::rc::Rc;
+
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header, request::Parts};
+use hyper::{body::Incoming, upgrade::OnUpgrade};
+
+use super::{
+    body::{Body, BodyError},
+    flow::Flow,
+    forward::Forwarding,
+    headers::{self, Pseudo, RequestView},
+    respond::{self, Reply},
+    rewrite::{self, Line},
+    sanitize::{REQUEST_ID, Sane, sanitize},
+    server::Connection,
+};
+use crate::{
+    ir::{
+        http::{RouteSource, ServerHeader},
+        route::{Action, HeaderOps},
+    },
+    live::Live,
+    policy::router::{Miss, RequestFacts, RouteTable, Selected},
+    telemetry::flags::Flags,
+};
+
+/// A sane request and what came with it.
+pub(super) struct Inbound {
+    pub parts: Parts,
+    pub body: Incoming,
+    pub sane: Sane,
+    /// hyper's promise of the raw connection, where the request asked for one.
+    pub upgrade: Option<OnUpgrade>,
+}
+
+impl Inbound {
+    pub(super) fn path(&self) -> &str {
+        path(&self.parts)
+    }
+
+    pub(super) fn authority(&self) -> &str {
+        self.parts.headers.get(header::HOST).and_then(|v| v.to_str().ok()).unwrap_or_default()
+    }
+}
+
+pub(super) fn path(parts: &Parts) -> &str {
+    if parts.method == Method::CONNECT && parts.extensions.get::<hyper::ext::Protocol>().is_none() {
+        return "";
+    }
+    parts.uri.path_and_query().map_or("/", |p| p.as_str())
+}
+
+/// What finishing a response needs to know of its request.
+struct Ending {
+    version: Version,
+    head: bool,
+    grpc: bool,
+    request_id: Option<HeaderValue>,
+}
+
+/// Serves one request.
+pub(super) async fn handle(conn: Rc<Connection>, mut request: Request<Incoming>) -> Result<Response<Body>, BodyError> {
+    let live = conn.engine.live.get();
+    let flow = conn.open(request.version());
+    let upgrade = request.extensions_mut().remove::<OnUpgrade>();
+    let (mut parts, body) = request.into_parts();
+    if http_body::Body::is_end_stream(&body) {
+        flow.request_complete();
+    }
+    let mut ending = Ending {
+        version: parts.version,
+        head: parts.method == Method::HEAD,
+        grpc: respond::is_grpc(&parts.headers),
+        request_id: None,
+    };
+    let answer = match sanitize(&conn.hcm.config, &conn.scope.conn, &mut parts) {
+        Err(reply) => {
+            note_head(&flow, &parts, "http");
+            Err(reply)
+        }
+        Ok(sane) => {
+            flow.record.remote_address(sane.origin.remote);
+            if conn.hcm.config.request_id_in_response {
+                ending.request_id = parts.headers.get(&REQUEST_ID).cloned();
+            }
+            act(&conn, &flow, &live, Inbound { parts, body, sane, upgrade }).await
+        }
+    };
+    let response = match answer {
+        Ok(response) => response,
+        Err(reply) => {
+            count_reply(&conn, &reply);
+            reply.into_response(&flow, ending.grpc)
+        }
+    };
+    Ok(finish(&conn, &flow, &ending, response))
+}
+
+/// Routes the request and does what the route says.
+async fn act(conn: &Rc<Connection>, flow: &Rc<Flow>, live: &Live, request: Inbound) -> Result<Response<Body>, Reply> {
+    let random = fastrand::u64(..);
+    let Some(table) = routes(conn, live) else {
+        note_head(flow, &request.parts, request.sane.origin.scheme);
+        return Err(no_route(Miss::NoVirtualHost));
+    };
+    let selected = table.select(&RequestFacts {
+        authority: request.authority(),
+        path: request.path(),
+        method: &request.parts.method,
+        scheme: request.sane.origin.scheme,
+        headers: &request.parts.headers,
+        random,
+    });
+    let scheme = request.sane.origin.scheme;
+    let selected = match selected {
+        Ok(selected) => selected,
+        Err(miss) => {
+            note_head(flow, &request.parts, scheme);
+            return Err(no_route(miss));
+        }
+    };
+    flow.record.route_name(&selected.route.name);
+    flow.set_idle(conn.hcm.config.stream_idle_timeout);
+    if selected.virtual_host.require_tls && scheme != "https" {
+        note_head(flow, &request.parts, scheme);
+        let location = format!("https://{}{}", request.authority(), request.path());
+        return Err(Reply::new(StatusCode::MOVED_PERMANENTLY, "direct_response").location(location));
+    }
+    match &selected.route.action {
+        Action::Forward(route) => {
+            // Boxed: hyper keeps room for this whole future on every open connection, idle ones included.
+            Box::pin(Forwarding { conn, flow, live, table, selected, route, random }.run(request)).await
+        }
+        Action::Redirect(redirect) => {
+            note_head(flow, &request.parts, scheme);
+            conn.scope.stats.local().rq_redirect.inc();
+            let line = Line { scheme, authority: request.authority(), path: request.path() };
+            let (status, location) = rewrite::redirect(redirect, &selected.route.matches, &line);
+            let reply = Reply::new(status, "direct_response").location(location);
+            Ok(local(flow, table, selected, &request, reply.into_response(flow, false)))
+        }
+        Action::Direct(direct) => {
+            note_head(flow, &request.parts, scheme);
+            conn.scope.stats.local().rq_direct_response.inc();
+            flow.record.details("direct_response");
+            flow.record.sent(direct.body.len());
+            let response = respond::text_response(direct.status, direct.body.clone());
+            Ok(local(flow, table, selected, &request, response))
+        }
+        Action::NonForwarding => {
+            note_head(flow, &request.parts, scheme);
+            Err(no_route(Miss::NoRoute))
+        }
+    }
+}
+
+fn routes<'a>(conn: &'a Connection, live: &'a Live) -> Option<&'a RouteTable> {
+    match &conn.hcm.config.routes {
+        RouteSource::Inline(_) => conn.hcm.inline_routes.as_deref(),
+        RouteSource::Rds { name, .. } => live.routes(name).map(|table| &**table),
+    }
+}
+
+fn no_route(miss: Miss) -> Reply {
+    // Envoy says the same for both; which one it was is in our details.
+    let details = match miss {
+        Miss::NoVirtualHost | Miss::NoRoute => "route_not_found",
+    };
+    Reply::new(StatusCode::NOT_FOUND, details).flag(Flags::NO_ROUTE)
+}
+
+fn count_reply(conn: &Connection, reply: &Reply) {
+    let stats = conn.scope.stats.local();
+    if reply.flags.contains(Flags::NO_ROUTE) {
+        stats.no_route.inc();
+    }
+    if reply.flags.contains(Flags::NO_CLUSTER) {
+        stats.no_cluster.inc();
+    }
+    match &*reply.details {
+        "path_normalization_failed" => stats.downstream_rq_failed_path_normalization.inc(),
+        "path_normalization_redirect" => stats.downstream_rq_redirected_with_normalized_path.inc(),
+        "request_headers_too_large" => stats.downstream_rq_too_large.inc(),
+        "upgrade_failed" => stats.downstream_rq_ws_on_non_ws_route.inc(),
+        "request_overall_timeout" => stats.downstream_rq_timeout.inc(),
+        "stream_idle_timeout" => stats.downstream_rq_idle_timeout.inc(),
+        "max_duration_timeout" => stats.downstream_rq_max_duration_reached.inc(),
+        _ => {}
+    }
+}
+
+/// Notes the request head for the access log as it stands.
+pub(super) fn note_head(flow: &Flow, parts: &Parts, scheme: &str) {
+    if flow.record.logged() {
+        let pseudo = Pseudo { method: &parts.method, path: path(parts), scheme };
+        flow.record.request_head(&RequestView { pseudo, headers: &parts.headers });
+    }
+}
+
+/// The mutations of a route's levels in the order they apply.
+pub(super) fn levels<'a>(
+    table: &'a RouteTable,
+    selected: Selected<'a>,
+    weighted: Option<&'a HeaderOps>,
+) -> impl Iterator<Item = &'a HeaderOps> {
+    let mut levels =
+        [weighted, Some(&selected.route.headers), Some(&selected.virtual_host.headers), Some(&table.config.headers)];
+    if table.config.most_specific_wins {
+        levels.reverse();
+    }
+    levels.into_iter().flatten().filter(|ops| !ops.is_empty())
+}
+
+/// A redirect or direct response with the route's response mutations.
+fn local(
+    flow: &Flow,
+    table: &RouteTable,
+    selected: Selected<'_>,
+    request: &Inbound,
+    mut response: Response<Body>,
+) -> Response<Body> {
+    let pseudo = Pseudo { method: &request.parts.method, path: request.path(), scheme: request.sane.origin.scheme };
+    let view = RequestView { pseudo, headers: &request.parts.headers };
+    for ops in levels(table, selected, None) {
+        let status = response.status();
+        flow.record.facts(Some(&view), |facts| headers::apply_response(ops, response.headers_mut(), status, facts));
+    }
+    response
+}
+
+/// The last touch to every response, local or not.
+fn finish(conn: &Connection, flow: &Rc<Flow>, ending: &Ending, mut response: Response<Body>) -> Response<Body> {
+    let config = &conn.hcm.config;
+    let status = response.status();
+    let headers = response.headers_mut();
+    match config.server_header {
+        ServerHeader::Overwrite => set_server(headers, &config.server_name),
+        ServerHeader::AppendIfAbsent if !headers.contains_key(header::SERVER) => {
+            set_server(headers, &config.server_name);
+        }
+        ServerHeader::AppendIfAbsent | ServerHeader::PassThrough => {}
+    }
+    if !config.via.is_empty() {
+        super::forwarded::append(headers, &header::VIA, &config.via);
+    }
+    if let Some(id) = &ending.request_id {
+        headers.insert(REQUEST_ID, id.clone());
+    }
+    let http1 = ending.version != Version::HTTP_2;
+    if http1 && conn.last_request() && status != StatusCode::SWITCHING_PROTOCOLS {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    flow.record.response_head(status.as_u16(), headers);
+    let announced = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
+    match response.body() {
+        Body::Download(_) | Body::Upload(_) => {}
+        Body::Empty => {
+            flow.record.response_complete();
+            // hyper drops the length of a bodiless 304 unless the body itself claims it.
+            if http1
+                && !ending.head
+                && status == StatusCode::NOT_MODIFIED
+                && let Some(length) = announced
+            {
+                *response.body_mut() = Body::Announced(length);
+            }
+        }
+        Body::Full(_) | Body::Announced(_) => {
+            flow.record.response_complete();
+            if ending.head {
+                *response.body_mut() = Body::Empty;
+            }
+        }
+    }
+    response
+}
+
+fn set_server(headers: &mut HeaderMap, name: &str) {
+    if let Ok(name) = HeaderValue::from_str(name) {
+        headers.insert(header::SERVER, name);
+    }
+}

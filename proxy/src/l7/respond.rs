@@ -1,0 +1,128 @@
+//! Replies this proxy makes itself, in the form the client understands: plain HTTP, or gRPC status in headers.
+//!
+//! Texts, codes, flags and `response_code_details` are Envoy's, so runbooks and dashboards keep working.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+
+use super::{body::Body, flow::Flow};
+use crate::telemetry::flags::Flags;
+
+#[cfg(test)]
+#[path = "respond_tests.rs"]
+mod tests;
+
+/// A decision to answer here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    pub status: StatusCode,
+    pub body: Cow<'static, str>,
+    pub flags: Flags,
+    pub details: Cow<'static, str>,
+    /// Overrides the status a gRPC client sees.
+    pub grpc: Option<u16>,
+    pub location: Option<String>,
+}
+
+impl Reply {
+    pub fn new(status: StatusCode, details: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            status,
+            body: Cow::Borrowed(""),
+            flags: Flags::default(),
+            details: details.into(),
+            grpc: None,
+            location: None,
+        }
+    }
+
+    pub fn body(mut self, body: impl Into<Cow<'static, str>>) -> Self {
+        self.body = body.into();
+        self
+    }
+
+    pub fn flag(mut self, flag: Flags) -> Self {
+        self.flags.insert(flag);
+        self
+    }
+
+    pub fn grpc(mut self, status: u16) -> Self {
+        self.grpc = Some(status);
+        self
+    }
+
+    pub fn location(mut self, location: String) -> Self {
+        self.location = Some(location);
+        self
+    }
+
+    /// Makes the response and notes flags and details.
+    pub fn into_response(self, flow: &Flow, is_grpc: bool) -> Response<Body> {
+        flow.record.flag(self.flags);
+        flow.record.details(self.details);
+        let mut response = if is_grpc {
+            grpc_response(self.grpc.unwrap_or_else(|| grpc_status(self.status)), &self.body)
+        } else {
+            text_response(self.status, Bytes::from(self.body.into_owned().into_bytes()))
+        };
+        if let Some(location) = self.location.and_then(|l| HeaderValue::from_str(&l).ok()) {
+            response.headers_mut().insert(header::LOCATION, location);
+        }
+        if let Body::Full(Some(data)) = response.body() {
+            flow.record.sent(data.len());
+        }
+        response
+    }
+}
+
+/// A plain response with a text body.
+pub fn text_response(status: StatusCode, body: Bytes) -> Response<Body> {
+    let mut headers = HeaderMap::with_capacity(6);
+    if !body.is_empty() {
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    }
+    let mut response = Response::new(if body.is_empty() { Body::Empty } else { Body::Full(Some(body)) });
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
+}
+
+/// A headers-only gRPC response.
+fn grpc_response(status: u16, message: &str) -> Response<Body> {
+    // What `grpc-message` percent-encodes: everything outside printable ASCII, and the percent sign itself.
+    const SET: &AsciiSet = &CONTROLS.add(b'%');
+    let mut response = Response::new(Body::Empty);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert(HeaderName::from_static("grpc-status"), HeaderValue::from(status));
+    if !message.is_empty()
+        && let Ok(message) = HeaderValue::from_str(&utf8_percent_encode(message, SET).to_string())
+    {
+        headers.insert(HeaderName::from_static("grpc-message"), message);
+    }
+    response
+}
+
+/// gRPC's own mapping of HTTP statuses.
+pub fn grpc_status(status: StatusCode) -> u16 {
+    match status.as_u16() {
+        400 => 13,
+        401 => 16,
+        403 => 7,
+        404 => 12,
+        429 | 502 | 503 | 504 => 14,
+        _ => 2,
+    }
+}
+
+/// Whether a request is gRPC, by its content type.
+pub fn is_grpc(headers: &HeaderMap) -> bool {
+    headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|v| v.as_bytes().strip_prefix(b"application/grpc"))
+        .is_some_and(|rest| matches!(rest.first(), None | Some(b'+')))
+}

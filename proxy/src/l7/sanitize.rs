@@ -1,0 +1,223 @@
+//! The first phase of a request: what is malformed is refused, what is ambiguous is made plain.
+//!
+//! Afterwards every request looks alike, whatever codec it came over: an origin-form path, the authority in `Host`, no
+//! hop-by-hop fields, forwarding headers that tell the truth. All later decisions see only this form, and it is what
+//! goes upstream.
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header, request::Parts, uri::PathAndQuery,
+};
+
+use super::{
+    forwarded::{self, Origin},
+    headers,
+    path::{self, Normalized},
+    respond::{Reply, is_grpc},
+    wire::SILENT_TE,
+};
+use crate::{
+    ir::{
+        http::{ConnectionManager, StripPort, Underscores},
+        listener::Direction,
+    },
+    policy::router::strip_port,
+    telemetry::record::ConnInfo,
+};
+
+#[cfg(test)]
+#[path = "sanitize_tests.rs"]
+mod tests;
+
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// What a request wants its connection or stream to become.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Tunnel {
+    None,
+    /// HTTP/1.1 `Upgrade`, lower case.
+    Upgrade(Box<str>),
+    /// RFC 8441: an HTTP/2 CONNECT with `:protocol`.
+    Extended(Box<str>),
+    Connect,
+}
+
+impl Tunnel {
+    /// The name `upgrade_configs` knows it by.
+    pub fn kind(&self) -> Option<&str> {
+        match self {
+            Self::None => None,
+            Self::Upgrade(kind) | Self::Extended(kind) => Some(kind),
+            Self::Connect => Some("connect"),
+        }
+    }
+}
+
+/// What the phase found out.
+#[derive(Clone, Debug)]
+pub struct Sane {
+    pub origin: Origin,
+    pub tunnel: Tunnel,
+    pub grpc: bool,
+}
+
+/// Checks and rewrites a request head.
+pub fn sanitize(hcm: &ConnectionManager, conn: &ConnInfo, parts: &mut Parts) -> Result<Sane, Reply> {
+    if parts.version == Version::HTTP_10 && !hcm.http1.accept_http_10 {
+        return Err(Reply::new(StatusCode::UPGRADE_REQUIRED, "low_version"));
+    }
+    if parts.headers.get(header::TE).is_some_and(|te| te == SILENT_TE) {
+        parts.headers.remove(header::TE);
+    }
+    if parts.headers.len() > hcm.max_header_count as usize {
+        return Err(Reply::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "request_headers_too_large")
+            .body(format!("more than {} request headers", hcm.max_header_count)));
+    }
+    authority(hcm, conn, parts)?;
+    underscores(hcm.underscores, &mut parts.headers)?;
+    let tunnel = tunnel(parts);
+    headers::strip_hop_by_hop(&mut parts.headers);
+    if parts.version == Version::HTTP_2 {
+        headers::join_cookies(&mut parts.headers);
+    }
+    target(hcm, parts, &tunnel)?;
+    if conn.direction == Direction::Inbound {
+        // Peer metadata comes from the peer's certificate; these would let an application invent its own.
+        parts.headers.remove("x-envoy-peer-metadata");
+        parts.headers.remove("x-envoy-peer-metadata-id");
+    }
+    let origin = forwarded::apply(hcm, conn, &mut parts.headers);
+    request_id(hcm, origin, &mut parts.headers);
+    Ok(Sane { origin, tunnel, grpc: is_grpc(&parts.headers) })
+}
+
+/// Exactly one authority, in `Host`.
+fn authority(hcm: &ConnectionManager, conn: &ConnInfo, parts: &mut Parts) -> Result<(), Reply> {
+    let missing = || Reply::new(StatusCode::BAD_REQUEST, "missing_host_header");
+    let mut hosts = parts.headers.get_all(header::HOST).iter();
+    let (first, second) = (hosts.next(), hosts.next());
+    if second.is_some() {
+        return Err(Reply::new(StatusCode::BAD_REQUEST, "http1.multiple_host_headers"));
+    }
+    // The authority of an absolute-form target or of `:authority` wins over `Host` (RFC 9112 section 3.2.2).
+    let value = match (parts.uri.authority(), first) {
+        (Some(authority), _) => HeaderValue::from_str(authority.as_str()).map_err(|_| missing())?,
+        (None, Some(host)) if !host.is_empty() => {
+            if !is_authority(host.as_bytes()) {
+                return Err(Reply::new(StatusCode::BAD_REQUEST, "invalid_authority"));
+            }
+            if hcm.strip_port == StripPort::No {
+                return Ok(());
+            }
+            host.clone()
+        }
+        (None, _) if parts.version == Version::HTTP_10 => {
+            // Such clients know no `Host`: where they connected to is what they mean.
+            if hcm.http1.default_host_for_http_10.is_empty() {
+                HeaderValue::from_str(&conn.local.to_string())
+            } else {
+                HeaderValue::from_str(&hcm.http1.default_host_for_http_10)
+            }
+            .map_err(|_| missing())?
+        }
+        (None, _) => return Err(missing()),
+    };
+    if !is_authority(value.as_bytes()) {
+        return Err(Reply::new(StatusCode::BAD_REQUEST, "invalid_authority"));
+    }
+    let value = stripped(hcm.strip_port, conn, &parts.method, value);
+    parts.headers.insert(header::HOST, value);
+    Ok(())
+}
+
+fn is_authority(bytes: &[u8]) -> bool {
+    bytes.iter().all(|b| b.is_ascii_graphic() && !matches!(b, b'/' | b'?' | b'#' | b'\\' | b'@' | b'"' | b'<' | b'>'))
+}
+
+fn stripped(mode: StripPort, conn: &ConnInfo, method: &Method, value: HeaderValue) -> HeaderValue {
+    if mode == StripPort::No || method == Method::CONNECT {
+        return value;
+    }
+    let Ok(text) = value.to_str() else { return value };
+    let host = strip_port(text);
+    let port = text[host.len()..].strip_prefix(':').and_then(|p| p.parse::<u16>().ok());
+    let strips = mode == StripPort::Any || port == Some(conn.local.port());
+    if strips && host.len() < text.len() { HeaderValue::from_str(host).unwrap_or(value) } else { value }
+}
+
+fn underscores(mode: Underscores, headers: &mut HeaderMap) -> Result<(), Reply> {
+    if mode == Underscores::Allow {
+        return Ok(());
+    }
+    let found: Vec<HeaderName> = headers.keys().filter(|n| n.as_str().contains('_')).cloned().collect();
+    if mode == Underscores::RejectRequest && !found.is_empty() {
+        return Err(Reply::new(StatusCode::BAD_REQUEST, "unexpected_underscore"));
+    }
+    found.iter().for_each(|name| {
+        headers.remove(name);
+    });
+    Ok(())
+}
+
+fn tunnel(parts: &Parts) -> Tunnel {
+    if parts.method == Method::CONNECT {
+        return match parts.extensions.get::<hyper::ext::Protocol>() {
+            Some(protocol) => Tunnel::Extended(protocol.as_str().to_ascii_lowercase().into()),
+            None => Tunnel::Connect,
+        };
+    }
+    if parts.version != Version::HTTP_11 || !parts.headers.contains_key(header::UPGRADE) {
+        return Tunnel::None;
+    }
+    let asked = parts
+        .headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|v| v.to_str().ok())
+        .flat_map(|v| v.split(','))
+        .any(|token| token.trim().eq_ignore_ascii_case("upgrade"));
+    match parts.headers.get(header::UPGRADE).and_then(|v| v.to_str().ok()) {
+        // An offer of HTTP/2 may be declined by not answering it (RFC 9110 section 7.8).
+        Some(kind) if asked && !kind.split(',').any(|k| k.trim().eq_ignore_ascii_case("h2c")) => {
+            Tunnel::Upgrade(kind.trim().to_ascii_lowercase().into())
+        }
+        _ => Tunnel::None,
+    }
+}
+
+/// The target as a normalised origin-form path.
+fn target(hcm: &ConnectionManager, parts: &mut Parts, tunnel: &Tunnel) -> Result<(), Reply> {
+    if *tunnel == Tunnel::Connect {
+        return Ok(());
+    }
+    let whole = parts.uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    let normal = match path::normalize(hcm, whole) {
+        Normalized::Unchanged if parts.uri.authority().is_none() => return Ok(()),
+        Normalized::Unchanged => parts.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/")),
+        Normalized::Changed(path) => PathAndQuery::from_maybe_shared(path.into_owned().into_bytes())
+            .map_err(|_| Reply::new(StatusCode::BAD_REQUEST, "path_normalization_failed"))?,
+        Normalized::Redirect(location) => {
+            return Err(Reply::new(StatusCode::TEMPORARY_REDIRECT, "path_normalization_redirect").location(location));
+        }
+        Normalized::Rejected => return Err(Reply::new(StatusCode::BAD_REQUEST, "path_normalization_failed")),
+    };
+    parts.uri = Uri::from(normal);
+    Ok(())
+}
+
+/// A fresh `x-request-id`, unless the request has one that may be kept.
+fn request_id(hcm: &ConnectionManager, origin: Origin, headers: &mut HeaderMap) {
+    if !hcm.generate_request_id {
+        return;
+    }
+    let from_outside = hcm.use_remote_address && !origin.internal;
+    let fresh = from_outside && !hcm.preserve_external_request_id;
+    if fresh || !headers.contains_key(&REQUEST_ID) {
+        // Unique is enough here: nobody proves anything with a request id.
+        let id = uuid::Builder::from_random_bytes(fastrand::u128(..).to_ne_bytes()).into_uuid();
+        let mut buffer = [0; uuid::fmt::Hyphenated::LENGTH];
+        let text = id.hyphenated().encode_lower(&mut buffer);
+        if let Ok(value) = HeaderValue::from_str(text) {
+            headers.insert(REQUEST_ID, value);
+        }
+    }
+}

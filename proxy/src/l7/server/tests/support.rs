@@ -1,0 +1,432 @@
+//! A proxy over loopback, and peers that say exactly what a test tells them to.
+
+use std::{
+    cell::Cell,
+    collections::BTreeMap,
+    future::Future,
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use http::StatusCode;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    task::LocalSet,
+};
+
+use crate::{
+    drain,
+    ir::{
+        cluster::{BreakerThresholds, Cluster, Discovery, LbPolicy, UpstreamHttp, UpstreamProtocol},
+        endpoint::{Address, Assignment, Endpoint, Health, Locality},
+        format::{AccessLog, LogFormat, Operator, Segment, Sink, Template},
+        http::*,
+        listener::Direction,
+        route::*,
+        snapshot::Snapshot,
+    },
+    l7::{Engine, server},
+    live::{Builder, Live, LiveHcm, Publisher, Reader},
+    policy::router::RouteTable,
+    telemetry::{
+        access_log::{Logger, Sinks},
+        metrics::{ClusterStats, HttpStats, Sharded},
+        record::ConnInfo,
+    },
+    tls::Secrets,
+    upstream::Deps,
+};
+
+thread_local! {
+    static PANICKED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs a test on one thread, as a worker would, with a deadline. A panic in any of its tasks fails it.
+pub(super) fn run<F: Future<Output = ()>>(test: F) {
+    static HOOK: std::sync::Once = std::sync::Once::new();
+    HOOK.call_once(|| {
+        let former = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            PANICKED.set(true);
+            former(info);
+        }));
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let tasks = LocalSet::new();
+    tasks.block_on(&runtime, async {
+        tokio::time::timeout(Duration::from_secs(30), test).await.expect("the test hangs");
+    });
+    assert!(!PANICKED.get(), "a task panicked");
+}
+
+pub(crate) fn hcm() -> ConnectionManager {
+    ConnectionManager {
+        stat_prefix: "test".into(),
+        codec: Codec::Auto,
+        routes: RouteSource::Inline(Arc::default()),
+        filters: vec![HttpFilter { name: "router".into(), kind: FilterKind::Router(Router::default()) }],
+        http1: Http1Options::default(),
+        http2: Http2Options::default(),
+        idle_timeout: Some(Duration::from_secs(3600)),
+        max_connection_duration: None,
+        max_requests_per_connection: None,
+        stream_idle_timeout: Some(Duration::from_secs(300)),
+        request_timeout: None,
+        request_headers_timeout: None,
+        max_stream_duration: None,
+        drain_timeout: Duration::from_secs(5),
+        max_header_bytes: 60 * 1024,
+        max_header_count: 100,
+        underscores: Underscores::Allow,
+        normalize_path: true,
+        merge_slashes: false,
+        escaped_slashes: EscapedSlashes::Keep,
+        strip_port: StripPort::No,
+        server_name: "outrigger".into(),
+        server_header: ServerHeader::Overwrite,
+        via: "".into(),
+        use_remote_address: false,
+        xff_trusted_hops: 0,
+        skip_xff_append: false,
+        append_forwarded_port: false,
+        client_cert: ForwardClientCert::Sanitize,
+        client_cert_details: ClientCertDetails::default(),
+        generate_request_id: true,
+        preserve_external_request_id: false,
+        request_id_in_response: false,
+        upgrades: vec![("websocket".into(), true), ("connect".into(), true)],
+        proxy_100_continue: true,
+        access_log: Vec::new(),
+    }
+}
+
+pub(crate) fn forward() -> Forward {
+    Forward {
+        target: Target::Cluster("up".into()),
+        cluster_not_found: StatusCode::SERVICE_UNAVAILABLE,
+        path_rewrite: None,
+        host_rewrite: None,
+        append_forwarded_host: false,
+        timeout: Some(Duration::from_secs(15)),
+        idle_timeout: None,
+        max_stream_duration: None,
+        grpc_timeout_max: None,
+        retry: None,
+        upgrades: Vec::new(),
+        hash_policy: Vec::new(),
+        high_priority: false,
+    }
+}
+
+pub(super) fn retry(on: &str, max_retries: u32) -> Arc<RetryPolicy> {
+    Arc::new(RetryPolicy {
+        on: RetryOn::parse(on).0,
+        max_retries,
+        per_try_timeout: None,
+        per_try_idle_timeout: None,
+        retriable_status: Vec::new(),
+        retriable_headers: Vec::new(),
+        backoff_base: Duration::from_millis(1),
+        backoff_max: Duration::from_millis(2),
+        avoid_previous_hosts: true,
+        host_selection_attempts: 3,
+    })
+}
+
+/// What a test may change before the proxy starts.
+pub(super) struct Setup {
+    pub hcm: ConnectionManager,
+    pub forward: Forward,
+    pub action: Option<Action>,
+    pub vhost: VirtualHost,
+    pub headers: HeaderOps,
+    pub cluster: Cluster,
+}
+
+impl Setup {
+    pub(super) fn new(upstreams: &[SocketAddr]) -> Self {
+        let endpoint = |address: &SocketAddr| Endpoint {
+            address: Address::Ip(*address),
+            hostname: "backend.internal".into(),
+            weight: 1,
+            health: Health::Healthy,
+            metadata: None,
+        };
+        let locality = Locality { endpoints: upstreams.iter().map(endpoint).collect(), ..Locality::default() };
+        let assignment = Assignment { localities: vec![locality], overprovisioning: 140 };
+        Self {
+            hcm: hcm(),
+            forward: forward(),
+            action: None,
+            vhost: VirtualHost {
+                name: "all".into(),
+                domains: vec!["*".into()],
+                routes: Vec::new(),
+                headers: HeaderOps::default(),
+                retry: None,
+                attempt_count_in_request: false,
+                attempt_count_in_response: false,
+                require_tls: false,
+            },
+            headers: HeaderOps::default(),
+            cluster: Cluster {
+                name: "up".into(),
+                stat_name: "up".into(),
+                discovery: Discovery::Static(Arc::new(assignment)),
+                connect_timeout: Duration::from_secs(5),
+                lb: LbPolicy::RoundRobin,
+                panic_threshold: 50,
+                http: UpstreamHttp::default(),
+                tls: None,
+                transport_matches: Vec::new(),
+                breaker: BreakerThresholds::default(),
+                breaker_high: BreakerThresholds::default(),
+                bind: None,
+                keepalive: None,
+                buffer_limit: 1 << 20,
+                drain_on_host_removal: false,
+                metadata: None,
+                locality_weighted: false,
+            },
+        }
+    }
+
+    pub(super) fn upstream_http2(mut self) -> Self {
+        self.cluster.http.protocol = UpstreamProtocol::Http2;
+        self
+    }
+
+    /// Starts the proxy; it ends with the test's task set.
+    pub(super) async fn start(self) -> Proxy {
+        let Self { mut hcm, forward, action, mut vhost, headers, cluster } = self;
+        let route = Route {
+            name: "the-route".into(),
+            matches: RouteMatch {
+                path: PathMatch::Prefix("/".into()),
+                case_sensitive: true,
+                headers: Vec::new(),
+                query: Vec::new(),
+                grpc: false,
+                fraction: None,
+            },
+            action: action.unwrap_or_else(|| Action::Forward(Arc::new(forward.clone()))),
+            headers,
+            metadata: None,
+        };
+        let connect =
+            Route { matches: RouteMatch { path: PathMatch::Connect, ..route.matches.clone() }, ..route.clone() };
+        vhost.routes = vec![Arc::new(connect), Arc::new(route)];
+        let config = RouteConfiguration { virtual_hosts: vec![Arc::new(vhost)], ..RouteConfiguration::default() };
+        let table = Arc::new(RouteTable::new(Arc::new(config.clone())));
+        hcm.routes = RouteSource::Inline(Arc::new(config));
+        let sinks = Sinks::start().unwrap();
+        let log = tempfile::NamedTempFile::new().unwrap();
+        let path: Arc<str> = log.path().to_str().unwrap().into();
+        let logger = Logger::new(&AccessLog { sink: Sink::File(path), format: log_format(), filter: None }, &sinks);
+        let secrets = Arc::<Secrets>::default();
+        let builder = Builder { secrets: secrets.clone(), registry: Arc::default(), sinks, upstream: Deps { secrets } };
+        let snapshot = Snapshot {
+            version: 1,
+            clusters: BTreeMap::from([("up".into(), Arc::new(cluster))]),
+            ..Snapshot::default()
+        };
+        let (live, problems) = builder.build(&snapshot, &Default::default(), &Live::default());
+        assert_eq!(problems, []);
+        let cluster_stats = live.cluster("up").unwrap().stats.clone();
+        let publisher = Arc::new(Publisher::default());
+        publisher.publish(Arc::new(live));
+        let stats = Arc::<Sharded<HttpStats>>::default();
+        let live_hcm = Arc::new(LiveHcm {
+            config: Arc::new(hcm),
+            inline_routes: Some(table),
+            stats: stats.clone(),
+            logs: Arc::new([logger]),
+        });
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (process, chain) = (Rc::new(drain::Source::default()), drain::Source::default());
+        let engine = Rc::new(Engine::new(Reader::new(publisher)));
+        let process_drain = process.clone();
+        tokio::task::spawn_local(async move {
+            for id in 1.. {
+                let (stream, remote) = listener.accept().await.unwrap();
+                let info = Rc::new(conn_info(id, remote, address));
+                let signal = drain::Signal::new(&process_drain, &chain);
+                let serving = server::serve(stream.into(), info, live_hcm.clone(), engine.clone(), signal);
+                tokio::task::spawn_local(serving);
+            }
+        });
+        Proxy { address, stats, cluster_stats, drain: process, log }
+    }
+}
+
+pub(crate) fn conn_info(id: u64, remote: SocketAddr, local: SocketAddr) -> ConnInfo {
+    ConnInfo {
+        id,
+        remote,
+        local,
+        original_dst: None,
+        direction: Direction::Outbound,
+        listener: "listener".into(),
+        chain: "chain".into(),
+        server_name: None,
+        tls: None,
+        started: SystemTime::now(),
+        started_at: Instant::now(),
+    }
+}
+
+/// `CODE FLAGS DETAILS ATTEMPTS RECEIVED SENT ROUTE`.
+fn log_format() -> LogFormat {
+    let ops = [
+        Operator::ResponseCode,
+        Operator::ResponseFlags,
+        Operator::ResponseCodeDetails,
+        Operator::UpstreamRequestAttemptCount,
+        Operator::BytesReceived,
+        Operator::BytesSent,
+        Operator::Req(":path".into(), None),
+    ];
+    let mut segments = Vec::new();
+    for op in ops {
+        segments.push(Segment::Op { op, max_len: None });
+        segments.push(Segment::Text(" ".into()));
+    }
+    segments.push(Segment::Text("\n".into()));
+    LogFormat::Text(Template { segments })
+}
+
+/// A running proxy.
+pub(super) struct Proxy {
+    pub address: SocketAddr,
+    pub stats: Arc<Sharded<HttpStats>>,
+    pub cluster_stats: Arc<Sharded<ClusterStats>>,
+    pub drain: Rc<drain::Source>,
+    log: tempfile::NamedTempFile,
+}
+
+impl Proxy {
+    pub(super) async fn connect(&self) -> Peer {
+        Peer::new(TcpStream::connect(self.address).await.unwrap())
+    }
+
+    /// Waits for `count` access log lines.
+    pub(super) async fn log(&self, count: usize) -> Vec<String> {
+        let mut lines = Vec::new();
+        until(|| {
+            lines = std::fs::read_to_string(self.log.path()).unwrap().lines().map(|l| l.trim().to_owned()).collect();
+            lines.len() >= count
+        })
+        .await;
+        lines
+    }
+}
+
+/// Waits for a condition.
+pub(super) async fn until(mut condition: impl FnMut() -> bool) {
+    while !condition() {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// A raw connection.
+pub(super) struct Peer {
+    pub stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+impl Peer {
+    pub(super) fn new(stream: TcpStream) -> Self {
+        stream.set_nodelay(true).unwrap();
+        Self { stream, buffer: Vec::new() }
+    }
+
+    pub(super) async fn send(&mut self, text: &str) {
+        self.stream.write_all(text.as_bytes()).await.unwrap();
+    }
+
+    /// Reads until `end` was seen and returns everything up to and including it.
+    pub(super) async fn until(&mut self, end: &str) -> String {
+        loop {
+            if let Some(at) = find(&self.buffer, end.as_bytes()) {
+                let rest = self.buffer.split_off(at + end.len());
+                let text = std::mem::replace(&mut self.buffer, rest);
+                return String::from_utf8(text).unwrap();
+            }
+            let count = self.stream.read_buf(&mut self.buffer).await.unwrap();
+            let seen = String::from_utf8_lossy(&self.buffer);
+            assert_ne!(count, 0, "closed before {end:?}, saw {seen:?}");
+        }
+    }
+
+    pub(super) async fn head(&mut self) -> String {
+        self.until("\r\n\r\n").await
+    }
+
+    /// A head, or what came before the peer closed.
+    pub(super) async fn head_or_end(&mut self) -> String {
+        while find(&self.buffer, b"\r\n\r\n").is_none() {
+            if self.stream.read_buf(&mut self.buffer).await.unwrap_or(0) == 0 {
+                break;
+            }
+        }
+        String::from_utf8_lossy(&self.buffer).into_owned()
+    }
+
+    /// Head and body by its length.
+    pub(super) async fn message(&mut self) -> (String, String) {
+        let head = self.head().await;
+        let length = header(&head, "content-length").map_or(0, |l| l.parse().unwrap());
+        (head, self.exactly(length).await)
+    }
+
+    pub(super) async fn exactly(&mut self, length: usize) -> String {
+        while self.buffer.len() < length {
+            assert_ne!(self.stream.read_buf(&mut self.buffer).await.unwrap(), 0, "closed in the body");
+        }
+        let rest = self.buffer.split_off(length);
+        String::from_utf8(std::mem::replace(&mut self.buffer, rest)).unwrap()
+    }
+
+    /// Everything until the peer closes; the error if it reset.
+    pub(super) async fn rest(&mut self) -> std::io::Result<String> {
+        let mut all = std::mem::take(&mut self.buffer);
+        self.stream.read_to_end(&mut all).await?;
+        Ok(String::from_utf8(all).unwrap())
+    }
+}
+
+fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
+    haystack.windows(needle.len()).position(|w| w == needle)
+}
+
+/// The value of a header in a raw head.
+pub(super) fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+    head.lines().skip(1).filter_map(|l| l.split_once(": ")).find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v)
+}
+
+/// An upstream under the test's control.
+pub(super) struct Upstream(pub TcpListener);
+
+impl Upstream {
+    pub(super) async fn bind() -> (Self, SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        (Self(listener), address)
+    }
+
+    pub(super) async fn accept(&self) -> Peer {
+        Peer::new(self.0.accept().await.unwrap().0)
+    }
+}
+
+/// An upstream and a proxy in front of it.
+pub(super) async fn pair(change: impl FnOnce(&mut Setup)) -> (Proxy, Upstream) {
+    let (upstream, address) = Upstream::bind().await;
+    let mut setup = Setup::new(&[address]);
+    change(&mut setup);
+    (setup.start().await, upstream)
+}

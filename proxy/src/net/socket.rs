@@ -1,0 +1,163 @@
+//! Socket calls: binding, connecting, the original destination, options and limits.
+//!
+//! Owns every raw socket option of the data path. Knows nothing of configuration beyond plain values. Invariant: an
+//! address that leaves this file is canonical, a v4 peer of a dual-stack socket is a v4 address.
+#![allow(unsafe_code, reason = "one ioctl has no safe wrapper")]
+
+use std::{io, net::SocketAddr, os::fd::AsRawFd};
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use tokio::net::{TcpSocket, TcpStream};
+
+use crate::ir::listener::Keepalive;
+
+/// The address with a v4-mapped v6 address turned into the v4 one.
+pub fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+/// How to bind a listening socket.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ListenOptions {
+    pub reuse_port: bool,
+    /// 0 takes the kernel's maximum.
+    pub backlog: u32,
+    pub transparent: bool,
+    pub freebind: bool,
+    pub v6only: bool,
+}
+
+/// How to open an outgoing connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ConnectSocketOptions {
+    /// Source address; port 0 lets the kernel choose one at connect time.
+    pub bind: Option<SocketAddr>,
+    pub freebind: bool,
+    pub transparent: bool,
+    pub keepalive: Option<Keepalive>,
+}
+
+/// Where the peer wanted to go before the kernel redirected it; the local address when nothing was redirected.
+pub fn original_dst(stream: &TcpStream) -> io::Result<SocketAddr> {
+    let local = canonical(stream.local_addr()?);
+    let socket = SockRef::from(stream);
+    // A v4 connection on a dual-stack socket has its record under the v4 option.
+    let asked = if local.is_ipv4() { socket.original_dst_v4() } else { socket.original_dst_v6() };
+    match asked {
+        Ok(address) => match address.as_socket() {
+            Some(address) => Ok(canonical(address)),
+            None => Err(io::Error::new(io::ErrorKind::InvalidData, "the original destination is not an IP address")),
+        },
+        // No connection tracking entry, or no connection tracking in this kernel or sandbox: nothing was redirected.
+        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENOPROTOOPT | libc::EOPNOTSUPP)) => Ok(local),
+        Err(e) => Err(e),
+    }
+}
+
+/// Binds and listens; the socket is non-blocking.
+pub fn bind_listener(addr: SocketAddr, options: &ListenOptions) -> io::Result<std::net::TcpListener> {
+    let socket = new_socket(addr)?;
+    socket.set_reuse_address(true)?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(options.v6only)?;
+    }
+    if options.reuse_port {
+        socket.set_reuse_port(true)?;
+    }
+    set_foreign(&socket, addr, options.freebind, options.transparent)?;
+    socket.bind(&addr.into())?;
+    let backlog = match options.backlog {
+        0 => i32::MAX,
+        n => i32::try_from(n).unwrap_or(i32::MAX),
+    };
+    socket.listen(backlog)?;
+    Ok(socket.into())
+}
+
+/// An unconnected, possibly bound socket for a connection to `peer`, with TCP_NODELAY set.
+pub fn connect_socket(peer: SocketAddr, options: &ConnectSocketOptions) -> io::Result<TcpSocket> {
+    let socket = new_socket(peer)?;
+    socket.set_tcp_nodelay(true)?;
+    if let Some(keepalive) = &options.keepalive {
+        socket.set_tcp_keepalive(&keepalive_params(keepalive))?;
+    }
+    if let Some(source) = options.bind {
+        if source.is_ipv4() != peer.is_ipv4() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("source address {source} and peer {peer} are of different families"),
+            ));
+        }
+        set_foreign(&socket, source, options.freebind, options.transparent)?;
+        if source.port() == 0 {
+            // Defers the choice of the port to connect, so one port serves many destinations. An optimisation only.
+            let _ = nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::IpBindAddressNoPort, &true);
+        }
+        socket.bind(&source.into())?;
+    }
+    Ok(TcpSocket::from_std_stream(socket.into()))
+}
+
+fn new_socket(addr: SocketAddr) -> io::Result<Socket> {
+    let kind = Type::STREAM.nonblocking().cloexec();
+    Socket::new(Domain::for_address(addr), kind, Some(Protocol::TCP))
+}
+
+fn set_foreign(socket: &Socket, addr: SocketAddr, freebind: bool, transparent: bool) -> io::Result<()> {
+    if freebind {
+        if addr.is_ipv4() { socket.set_freebind_v4(true)? } else { socket.set_freebind_v6(true)? }
+    }
+    if transparent {
+        if addr.is_ipv4() { socket.set_ip_transparent_v4(true)? } else { socket.set_ip_transparent_v6(true)? }
+    }
+    Ok(())
+}
+
+fn keepalive_params(keepalive: &Keepalive) -> TcpKeepalive {
+    let mut params = TcpKeepalive::new();
+    if let Some(time) = keepalive.time {
+        params = params.with_time(time);
+    }
+    if let Some(interval) = keepalive.interval {
+        params = params.with_interval(interval);
+    }
+    if let Some(probes) = keepalive.probes {
+        params = params.with_retries(probes);
+    }
+    params
+}
+
+/// Sets TCP_NODELAY.
+pub fn set_nodelay(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)
+}
+
+/// Switches TCP keepalive on, with the kernel's defaults where the configuration says nothing.
+pub fn set_keepalive(stream: &TcpStream, keepalive: &Keepalive) -> io::Result<()> {
+    SockRef::from(stream).set_tcp_keepalive(&keepalive_params(keepalive))
+}
+
+/// Bytes written to the socket that the peer has not acknowledged yet.
+pub fn unacknowledged(stream: &TcpStream) -> io::Result<usize> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the descriptor is open for the length of the borrow, and TIOCOUTQ (SIOCOUTQ) writes one `int` through
+    // the pointer, which points at a live, aligned `c_int`.
+    let result = unsafe { libc::ioctl(stream.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(usize::try_from(bytes).unwrap_or(0))
+}
+
+/// Raises the soft limit of open files to the hard one; returns the limit that now holds.
+pub fn raise_fd_limit() -> io::Result<u64> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    if soft < hard {
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    }
+    Ok(hard.max(soft))
+}
+
+#[cfg(test)]
+mod tests;

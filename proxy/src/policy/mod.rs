@@ -1,0 +1,4 @@
+//! Decisions: pure functions over the configuration and the facts of a connection or request. No I/O, no clock.
+
+pub mod chain;
+pub mod router;

@@ -1,0 +1,104 @@
+//! Whether one route matches: path, headers, query, gRPC, fraction.
+
+use std::borrow::Cow;
+
+use http::{HeaderMap, Method, header};
+
+use super::RequestFacts;
+use crate::ir::{
+    matcher::HeaderMatcher,
+    route::{PathMatch, RouteMatch},
+};
+
+/// The path of a request, split once per decision.
+pub(super) struct PathFacts<'a> {
+    /// Without query and fragment.
+    path: &'a str,
+    query: Option<&'a str>,
+    /// Lower-cased copy, for case-insensitive routes.
+    folded: Cow<'a, str>,
+}
+
+impl<'a> PathFacts<'a> {
+    pub(super) fn new(facts: &RequestFacts<'a>) -> Self {
+        let whole = facts.path.split('#').next().unwrap_or_default();
+        let (path, query) = match whole.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (whole, None),
+        };
+        let folded = if path.bytes().any(|b| b.is_ascii_uppercase()) {
+            Cow::Owned(path.to_ascii_lowercase())
+        } else {
+            Cow::Borrowed(path)
+        };
+        Self { path, query, folded }
+    }
+}
+
+pub(super) fn route(rule: &RouteMatch, facts: &RequestFacts<'_>, path: &PathFacts<'_>) -> bool {
+    path_matches(rule, facts, path)
+        && (!rule.grpc || is_grpc(facts.headers))
+        && rule.headers.iter().all(|matcher| header(matcher, facts))
+        && rule.query.iter().all(|matcher| match query_value(path.query, &matcher.name) {
+            None => false,
+            Some(value) => matcher.value.as_ref().is_none_or(|m| m.matches(value)),
+        })
+        // The high half: the low bits of the same draw choose among weighted clusters.
+        && rule.fraction.is_none_or(|fraction| fraction.hit((facts.random >> 32) as u32))
+}
+
+fn path_matches(rule: &RouteMatch, facts: &RequestFacts<'_>, path: &PathFacts<'_>) -> bool {
+    let is_connect = facts.method == Method::CONNECT;
+    let text = if rule.case_sensitive { path.path } else { &path.folded };
+    match &rule.path {
+        PathMatch::Connect => is_connect,
+        // A plain CONNECT has no path: only `connect_matcher` and the match-all prefix of RFC 8441 requests apply.
+        _ if is_connect && text.is_empty() => false,
+        PathMatch::Prefix(prefix) => text.starts_with(&**prefix),
+        PathMatch::Exact(exact) => text == &**exact,
+        PathMatch::SeparatedPrefix(prefix) => {
+            text.strip_prefix(&**prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        }
+        PathMatch::Regex(regex) => regex.is_match(text),
+    }
+}
+
+/// `application/grpc` or `application/grpc+…`, as Envoy's `Grpc::Common::isGrpcRequestHeaders`.
+pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
+    headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|v| v.as_bytes().strip_prefix(b"application/grpc"))
+        .is_some_and(|rest| rest.is_empty() || rest[0] == b'+')
+}
+
+/// Decides one header matcher, pseudo headers included; several values are joined by commas, as Envoy does.
+pub fn header(matcher: &HeaderMatcher, facts: &RequestFacts<'_>) -> bool {
+    match &*matcher.name {
+        ":method" => matcher.matches(Some(facts.method.as_str())),
+        ":path" => matcher.matches(Some(facts.path)),
+        ":authority" | "host" => matcher.matches(Some(facts.authority)),
+        ":scheme" => matcher.matches(Some(facts.scheme)),
+        name => matcher.matches(joined(facts.headers, name).as_deref()),
+    }
+}
+
+/// The value of a header, several joined by commas; bytes outside UTF-8 become U+FFFD.
+pub fn joined<'a>(headers: &'a HeaderMap, name: &str) -> Option<Cow<'a, str>> {
+    let mut values = headers.get_all(name).iter();
+    let first = String::from_utf8_lossy(values.next()?.as_bytes());
+    let mut all: Option<String> = None;
+    for value in values {
+        let text = all.get_or_insert_with(|| first.to_string());
+        text.push(',');
+        text.push_str(&String::from_utf8_lossy(value.as_bytes()));
+    }
+    Some(all.map_or(first, Cow::Owned))
+}
+
+/// The first value of a query parameter, not decoded; a parameter without `=` has the empty value.
+fn query_value<'a>(query: Option<&'a str>, name: &str) -> Option<&'a str> {
+    query?.split('&').find_map(|pair| {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (key == name).then_some(value)
+    })
+}

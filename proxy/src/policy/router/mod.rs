@@ -1,0 +1,130 @@
+//! Which virtual host and route a request takes, and which of a route's clusters.
+//!
+//! Follows Envoy's order: exact host, longest `*.suffix`, longest `prefix.*`, `*`; then the first route that matches.
+//! Pure: the random draw comes in with the facts, so a decision can be replayed.
+
+mod hosts;
+mod matches;
+pub use matches::{header as header_matches, joined as header_value};
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use http::{HeaderMap, Method};
+
+use crate::ir::route::{Route, RouteConfiguration, Target, VirtualHost, WeightedTarget};
+
+/// What a routing decision may look at.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestFacts<'a> {
+    /// `:authority` or `Host`, as sent.
+    pub authority: &'a str,
+    /// Path with query; empty for a plain CONNECT.
+    pub path: &'a str,
+    pub method: &'a Method,
+    pub scheme: &'a str,
+    pub headers: &'a HeaderMap,
+    /// Uniform draw for fractions.
+    pub random: u64,
+}
+
+/// A compiled route configuration.
+#[derive(Debug)]
+pub struct RouteTable {
+    pub config: Arc<RouteConfiguration>,
+    hosts: hosts::HostIndex,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Selected<'a> {
+    pub virtual_host: &'a Arc<VirtualHost>,
+    pub route: &'a Arc<Route>,
+}
+
+/// Why no route was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Miss {
+    NoVirtualHost,
+    NoRoute,
+}
+
+impl RouteTable {
+    pub fn new(config: Arc<RouteConfiguration>) -> Self {
+        let hosts = hosts::HostIndex::new(&config.virtual_hosts);
+        Self { config, hosts }
+    }
+
+    /// The virtual host for an authority.
+    pub fn virtual_host(&self, authority: &str) -> Option<&Arc<VirtualHost>> {
+        let host = if self.config.ignore_port_in_host { strip_port(authority) } else { authority };
+        self.hosts.find(host).map(|index| &self.config.virtual_hosts[index])
+    }
+
+    /// Decides virtual host and route.
+    pub fn select(&self, facts: &RequestFacts<'_>) -> Result<Selected<'_>, Miss> {
+        let virtual_host = self.virtual_host(facts.authority).ok_or(Miss::NoVirtualHost)?;
+        let path = matches::PathFacts::new(facts);
+        virtual_host
+            .routes
+            .iter()
+            .find(|route| matches::route(&route.matches, facts, &path))
+            .map(|route| Selected { virtual_host, route })
+            .ok_or(Miss::NoRoute)
+    }
+}
+
+/// The cluster a route forwards to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Chosen<'a> {
+    Cluster(&'a str),
+    Weighted(&'a WeightedTarget),
+}
+
+impl<'a> Chosen<'a> {
+    pub fn cluster(self) -> &'a str {
+        match self {
+            Self::Cluster(name) => name,
+            Self::Weighted(target) => &target.cluster,
+        }
+    }
+}
+
+/// Picks among a route's clusters; `None` when a `cluster_header` is absent or not text.
+pub fn pick_target<'a>(target: &'a Target, headers: &'a HeaderMap, random: u64) -> Option<Chosen<'a>> {
+    match target {
+        Target::Cluster(name) => Some(Chosen::Cluster(name)),
+        Target::Header(name) => {
+            headers.get(name).and_then(|v| v.to_str().ok()).filter(|v| !v.is_empty()).map(Chosen::Cluster)
+        }
+        Target::Weighted(targets) => pick_weighted(targets, random).map(Chosen::Weighted),
+    }
+}
+
+/// Picks by weight; `None` only for an empty or all-zero list.
+pub fn pick_weighted(targets: &[WeightedTarget], random: u64) -> Option<&WeightedTarget> {
+    let total: u64 = targets.iter().map(|t| u64::from(t.weight)).sum();
+    if total == 0 {
+        return None;
+    }
+    let mut draw = random % total;
+    targets.iter().find(|t| {
+        let weight = u64::from(t.weight);
+        let hit = draw < weight;
+        draw = draw.saturating_sub(weight);
+        hit
+    })
+}
+
+/// The authority without its port; IPv6 literals keep their brackets.
+pub fn strip_port(authority: &str) -> &str {
+    match authority.rfind(':') {
+        // A colon inside the brackets of `[::1]` is part of the address.
+        Some(colon)
+            if !authority[colon..].contains(']') && authority[colon + 1..].bytes().all(|b| b.is_ascii_digit()) =>
+        {
+            &authority[..colon]
+        }
+        _ => authority,
+    }
+}

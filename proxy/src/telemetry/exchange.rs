@@ -1,0 +1,300 @@
+//! [`RequestRecord`]: the guard of one HTTP exchange that counts and logs.
+//!
+//! It is filled in while the exchange runs, through shared references, and speaks when the last holder drops it:
+//! no exit path, cancelled futures and panics included, can forget to. What only a log line needs is not collected
+//! when no logger is configured.
+
+use std::{
+    borrow::Cow,
+    cell::{Cell, RefCell},
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
+
+use http::{HeaderMap, Version};
+
+use super::{
+    access_log::Logger,
+    flags::Flags,
+    format::{Facts, Headers, Times},
+    metrics::{HttpStats, Sharded},
+    record::{ConnInfo, UpstreamFacts},
+};
+
+#[cfg(test)]
+#[path = "exchange_tests.rs"]
+mod tests;
+
+/// What all requests of one downstream connection share.
+#[derive(Debug)]
+pub struct HttpScope {
+    pub conn: Rc<ConnInfo>,
+    pub stats: Arc<Sharded<HttpStats>>,
+    pub logs: Arc<[Logger]>,
+}
+
+/// Header values that some logger mentions.
+#[derive(Debug, Default)]
+struct Captured(Vec<(Box<str>, String)>);
+
+impl Headers for Captured {
+    fn get(&self, name: &str) -> Option<Cow<'_, str>> {
+        self.0.iter().find(|(known, _)| **known == *name).map(|(_, value)| value.as_str().into())
+    }
+}
+
+impl Captured {
+    fn fill<'a>(&mut self, names: impl Iterator<Item = &'a Box<str>>, source: &dyn Headers) {
+        self.0.clear();
+        for name in names {
+            if let Some(value) = source.get(name)
+                && !self.0.iter().any(|(known, _)| known == name)
+            {
+                self.0.push((name.clone(), value.into_owned()));
+            }
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    request: Captured,
+    response: Captured,
+    trailers: Captured,
+    route: Option<Box<str>>,
+    remote: Option<SocketAddr>,
+}
+
+/// One HTTP exchange. Shared between its request body, its response body and the pipeline.
+#[derive(Debug)]
+pub struct RequestRecord {
+    scope: Rc<HttpScope>,
+    version: Version,
+    started: Instant,
+    /// Asked of the clock only where a logger wants it.
+    start_time: Option<SystemTime>,
+    status: Cell<u16>,
+    flags: Cell<Flags>,
+    details: RefCell<Option<Cow<'static, str>>>,
+    bytes_received: Cell<u64>,
+    bytes_sent: Cell<u64>,
+    request_done: Cell<Option<Instant>>,
+    response_head: Cell<Option<Instant>>,
+    response_done: Cell<bool>,
+    upgraded: Cell<bool>,
+    upstream: RefCell<UpstreamFacts>,
+    seen: RefCell<Option<Box<Seen>>>,
+}
+
+impl RequestRecord {
+    /// Opens the record of a request that just arrived.
+    pub fn open(scope: Rc<HttpScope>, version: Version) -> Self {
+        let stats = scope.stats.local();
+        stats.downstream_rq_total.inc();
+        stats.downstream_rq_active.inc();
+        if version == Version::HTTP_2 { &stats.downstream_rq_http2_total } else { &stats.downstream_rq_http1_total }
+            .inc();
+        let logged = !scope.logs.is_empty();
+        Self {
+            version,
+            started: Instant::now(),
+            start_time: logged.then(SystemTime::now),
+            status: Cell::new(0),
+            flags: Cell::default(),
+            details: RefCell::default(),
+            bytes_received: Cell::new(0),
+            bytes_sent: Cell::new(0),
+            request_done: Cell::new(None),
+            response_head: Cell::new(None),
+            response_done: Cell::new(false),
+            upgraded: Cell::new(false),
+            upstream: RefCell::default(),
+            seen: RefCell::new(logged.then(Box::default)),
+            scope,
+        }
+    }
+
+    pub fn scope(&self) -> &Rc<HttpScope> {
+        &self.scope
+    }
+
+    /// Whether a logger will want to know more than the counters do.
+    pub fn logged(&self) -> bool {
+        !self.scope.logs.is_empty()
+    }
+
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    pub fn started(&self) -> Instant {
+        self.started
+    }
+
+    pub fn flag(&self, flag: Flags) {
+        let mut flags = self.flags.get();
+        flags.insert(flag);
+        self.flags.set(flags);
+    }
+
+    /// Envoy's `response_code_details`.
+    pub fn details(&self, details: impl Into<Cow<'static, str>>) {
+        *self.details.borrow_mut() = Some(details.into());
+    }
+
+    /// Forgets flags and details of an attempt that a retry made good.
+    pub fn clear_outcome(&self) {
+        self.flags.set(Flags::default());
+        self.details.borrow_mut().take();
+    }
+
+    pub fn received(&self, bytes: usize) {
+        self.bytes_received.set(self.bytes_received.get() + bytes as u64);
+    }
+
+    pub fn sent(&self, bytes: usize) {
+        self.bytes_sent.set(self.bytes_sent.get() + bytes as u64);
+    }
+
+    /// The last byte of the request arrived.
+    pub fn request_complete(&self) {
+        if self.request_done.get().is_none() {
+            self.request_done.set(Some(Instant::now()));
+        }
+    }
+
+    pub fn request_done(&self) -> Option<Instant> {
+        self.request_done.get()
+    }
+
+    /// The response's last byte (and trailers) left our hands.
+    pub fn response_complete(&self) {
+        self.response_done.set(true);
+    }
+
+    /// The exchange became a tunnel: its end is not a broken response.
+    pub fn upgraded(&self) {
+        self.upgraded.set(true);
+        let stats = self.scope.stats.local();
+        stats.downstream_cx_upgrades_total.inc();
+        stats.downstream_cx_upgrades_active.inc();
+    }
+
+    /// Changes what is known of the upstream.
+    pub fn upstream(&self, change: impl FnOnce(&mut UpstreamFacts)) {
+        change(&mut self.upstream.borrow_mut());
+    }
+
+    /// Notes the request head as it goes upstream (or as it stood when a local reply was made).
+    pub fn request_head(&self, head: &dyn Headers) {
+        if let Some(seen) = &mut *self.seen.borrow_mut() {
+            let request_id = "x-request-id".into();
+            seen.request.fill(self.scope.logs.iter().flat_map(|l| &l.names().request).chain([&request_id]), head);
+        }
+    }
+
+    /// Notes the final response head.
+    pub fn response_head(&self, status: u16, headers: &HeaderMap) {
+        self.status.set(status);
+        if let Some(seen) = &mut *self.seen.borrow_mut() {
+            self.response_head.set(Some(Instant::now()));
+            seen.response.fill(self.scope.logs.iter().flat_map(|l| &l.names().response), headers);
+        }
+    }
+
+    pub fn trailers(&self, trailers: &HeaderMap) {
+        if let Some(seen) = &mut *self.seen.borrow_mut() {
+            seen.trailers.fill(self.scope.logs.iter().flat_map(|l| &l.names().trailers), trailers);
+        }
+    }
+
+    pub fn route_name(&self, name: &str) {
+        if let Some(seen) = &mut *self.seen.borrow_mut() {
+            seen.route = Some(name.into()).filter(|_| !name.is_empty());
+        }
+    }
+
+    /// The client's address as trusted forwarding headers tell it.
+    pub fn remote_address(&self, remote: SocketAddr) {
+        if let Some(seen) = &mut *self.seen.borrow_mut() {
+            seen.remote = Some(remote);
+        }
+    }
+
+    fn finish(&self) {
+        let stats = self.scope.stats.local();
+        stats.downstream_rq_active.dec();
+        if self.upgraded.get() {
+            stats.downstream_cx_upgrades_active.dec();
+        }
+        // Dropped before the response was through, and nobody else said why: the client left.
+        if !self.response_done.get() && !self.upgraded.get() && self.flags.get().is_empty() {
+            self.flag(Flags::DOWNSTREAM_CONNECTION_TERMINATION);
+            let mut details = self.details.borrow_mut();
+            *details = Some("downstream_remote_disconnect".into());
+            stats.downstream_rq_rx_reset.inc();
+        }
+        stats.downstream_rq_completed.inc();
+        match self.status.get() / 100 {
+            1 => stats.downstream_rq_1xx.inc(),
+            2 => stats.downstream_rq_2xx.inc(),
+            3 => stats.downstream_rq_3xx.inc(),
+            4 => stats.downstream_rq_4xx.inc(),
+            5 => stats.downstream_rq_5xx.inc(),
+            _ => {}
+        }
+        if self.logged() {
+            self.facts(None, |facts| self.scope.logs.iter().for_each(|logger| logger.log(facts)));
+        }
+    }
+
+    /// Calls `with` with everything known so far.
+    pub fn facts<T>(&self, request: Option<&dyn Headers>, with: impl FnOnce(&Facts<'_>) -> T) -> T {
+        let (seen, upstream, details) = (self.seen.borrow(), self.upstream.borrow(), self.details.borrow());
+        let since = |at: Option<Instant>| at.map(|at| millis(at.saturating_duration_since(self.started)));
+        let via_upstream = (upstream.attempts > 0).then_some("via_upstream");
+        with(&Facts {
+            conn: &self.scope.conn,
+            protocol: Some(protocol(self.version)),
+            status: self.status.get(),
+            flags: self.flags.get(),
+            details: details.as_deref().or(via_upstream),
+            start: self.start_time.unwrap_or_else(SystemTime::now),
+            times: Times {
+                total: millis(self.started.elapsed()),
+                request_done: since(self.request_done.get()),
+                response_head: since(self.response_head.get()),
+            },
+            bytes_received: self.bytes_received.get(),
+            bytes_sent: self.bytes_sent.get(),
+            upstream: &upstream,
+            downstream_failure: None,
+            route: seen.as_ref().and_then(|s| s.route.as_deref()),
+            remote: seen.as_ref().and_then(|s| s.remote).unwrap_or(self.scope.conn.remote),
+            request: request.or(seen.as_ref().map(|s| &s.request as &dyn Headers)),
+            response: seen.as_ref().map(|s| &s.response as &dyn Headers),
+            trailers: seen.as_ref().map(|s| &s.trailers as &dyn Headers),
+        })
+    }
+}
+
+/// A protocol version as Envoy writes it.
+pub fn protocol(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_10 => "HTTP/1.0",
+        Version::HTTP_2 => "HTTP/2",
+        _ => "HTTP/1.1",
+    }
+}
+
+impl Drop for RequestRecord {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}
+
+pub(super) fn millis(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

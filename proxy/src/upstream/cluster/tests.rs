@@ -1,0 +1,133 @@
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::{
+    ir::{Metadata, cluster::TransportMatch, endpoint::Address},
+    upstream::testing::{assignment, config, endpoint},
+};
+
+fn deps() -> Deps {
+    Deps { secrets: Arc::default() }
+}
+
+fn eds() -> Discovery {
+    Discovery::Eds { service_name: "s".into(), source: ir::ConfigSource::Ads }
+}
+
+fn ip(last: u8) -> ir::endpoint::Endpoint {
+    endpoint(Address::Ip(SocketAddr::from(([10, 0, 0, last], 80))))
+}
+
+fn build(endpoints: Vec<ir::endpoint::Endpoint>, previous: Option<&Arc<Cluster>>) -> Arc<Cluster> {
+    Cluster::build(Arc::new(config("c", eds())), Some(assignment(endpoints)), &deps(), previous).unwrap()
+}
+
+fn labelled(last: u8, key: &str, value: &str) -> ir::endpoint::Endpoint {
+    let labels = serde_json::Map::from_iter([(key.to_owned(), value.into())]);
+    let metadata: Metadata = BTreeMap::from([("envoy.transport_socket_match".to_owned(), labels)]);
+    ir::endpoint::Endpoint { metadata: Some(Arc::new(metadata)), ..ip(last) }
+}
+
+#[test]
+fn equal_endpoints_are_the_same_objects_in_the_next_view() {
+    let first = build(vec![ip(1), ip(2), labelled(3, "a", "b")], None);
+    let held = first.breaker(false).try_request().unwrap();
+    first.stats.local().upstream_rq_total.inc();
+    let changed = ir::endpoint::Endpoint { weight: 5, health: Health::Degraded, ..ip(2) };
+    let second = build(vec![changed, labelled(3, "a", "b"), labelled(1, "x", "y")], Some(&first));
+    let (old, new) = (first.members(), second.members());
+    assert!(Arc::ptr_eq(&old[1].endpoint, &new[0].endpoint), "weight and health are of the view");
+    assert_eq!((new[0].weight, new[0].health), (5, Health::Degraded));
+    assert_eq!((old[1].weight, old[1].health), (1, Health::Healthy), "the old view is untouched");
+    assert!(Arc::ptr_eq(&old[2].endpoint, &new[1].endpoint), "equal metadata");
+    assert!(!Arc::ptr_eq(&old[0].endpoint, &new[2].endpoint), "other metadata");
+    assert!(old[0].endpoint.is_removed() && !new[0].endpoint.is_removed() && !new[2].endpoint.is_removed());
+    assert_eq!(second.breaker(false).used()[2], 1, "permits carry over");
+    assert!(Arc::ptr_eq(&first.stats, &second.stats));
+    drop(held);
+    assert_eq!(second.breaker(false).used()[2], 0);
+    second.retire();
+    assert!(new.iter().all(|m| m.endpoint.is_removed()));
+}
+
+#[test]
+fn duplicates_stay_apart() {
+    let first = build(vec![ip(1), ip(1)], None);
+    let second = build(vec![ip(1), ip(1)], Some(&first));
+    let [a, b] = second.members() else { panic!() };
+    assert!(!Arc::ptr_eq(&a.endpoint, &b.endpoint));
+    assert!(first.members().iter().all(|m| !m.endpoint.is_removed()));
+}
+
+#[test]
+fn picks_avoid_what_was_tried() {
+    let cluster = build(vec![ip(1), ip(2)], None);
+    for random in 0..100 {
+        let first = cluster.pick(&PickContext { random, attempts: 3, ..PickContext::default() }).unwrap();
+        let exclude = [first.clone()];
+        let context = PickContext { random, attempts: 3, exclude: &exclude, ..PickContext::default() };
+        assert!(!Arc::ptr_eq(&cluster.pick(&context).unwrap(), &first));
+    }
+    assert_eq!(build(vec![], None).pick(&PickContext::default()).unwrap_err(), PickError::NoEndpoints);
+    let sick = ir::endpoint::Endpoint { health: Health::Draining, ..ip(1) };
+    let sick = build(vec![sick], None);
+    assert_eq!(sick.pick(&PickContext::default()).unwrap_err(), PickError::NoneHealthy);
+    assert_eq!(sick.stats.local().upstream_cx_none_healthy.get(), 1);
+}
+
+#[test]
+fn names_are_refused_where_nobody_resolves_them() {
+    let named = endpoint(Address::Host { host: "a.example".into(), port: 1 });
+    let config = Arc::new(config("c", Discovery::Static(assignment(vec![named]))));
+    assert!(Cluster::build(config, None, &deps(), None).unwrap_err().contains("a.example:1"));
+}
+
+#[test]
+fn the_first_matching_transport_socket_wins() {
+    let matching = |criteria: &[(&str, &str)]| TransportMatch {
+        name: "m".into(),
+        criteria: criteria.iter().map(|(k, v)| ((*k).to_owned(), (*v).into())).collect(),
+        tls: None,
+    };
+    let mut config = config("c", eds());
+    config.transport_matches = vec![matching(&[("tlsMode", "istio"), ("v", "2")]), matching(&[("tlsMode", "istio")])];
+    let transports = Transports::new(&config, &deps().secrets, None).unwrap();
+    let selected = |e: &ir::endpoint::Endpoint| transports.position(e.metadata.as_deref());
+    assert_eq!(selected(&labelled(1, "tlsMode", "istio")), Some(1));
+    assert_eq!(selected(&labelled(1, "tlsMode", "disabled")), None);
+    assert_eq!(selected(&ip(1)), None, "no metadata satisfies no criteria");
+}
+
+#[test]
+fn original_destinations_keep_their_endpoint() {
+    let config = config("o", Discovery::OriginalDst { port_override: Some(15008) });
+    let cluster = Cluster::build(Arc::new(config), None, &deps(), None).unwrap();
+    let to = |port: u16| PickContext {
+        original_dst: Some(SocketAddr::from(([10, 1, 1, 1], port))),
+        ..PickContext::default()
+    };
+    let first = cluster.pick(&to(80)).unwrap();
+    assert_eq!(&*first.label, "10.1.1.1:15008");
+    assert!(Arc::ptr_eq(&first, &cluster.pick(&to(81)).unwrap()), "the port is overridden");
+    assert_eq!(cluster.pick(&PickContext::default()).unwrap_err(), PickError::NoOriginalDst);
+    // Held from outside (a pooled connection, a request): stays, however many sweeps.
+    (0..5).for_each(|_| original_dst::sweep());
+    assert!(Arc::ptr_eq(&first, &cluster.pick(&to(80)).unwrap()));
+    let weak = Arc::downgrade(&first);
+    drop(first);
+    original_dst::sweep();
+    assert!(weak.upgrade().is_some(), "used since the last sweep but one");
+    original_dst::sweep();
+    original_dst::sweep();
+    assert!(weak.upgrade().is_none(), "unused and forgotten");
+}
+
+#[test]
+fn ten_thousand_endpoints_rebuild_by_lookup() {
+    let many =
+        |n: u32| (0..n).map(|i| endpoint(Address::Ip(SocketAddr::from((i.to_be_bytes(), 80))))).collect::<Vec<_>>();
+    let first = build(many(10_000), None);
+    let second = build(many(10_001), Some(&first));
+    assert!(first.members().iter().zip(second.members()).all(|(a, b)| Arc::ptr_eq(&a.endpoint, &b.endpoint)));
+    assert!(second.members().iter().all(|m| m.endpoint.stats_if_used().is_none()), "statistics are lazy");
+}

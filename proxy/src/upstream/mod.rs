@@ -1,0 +1,21 @@
+//! Where traffic goes: clusters, their endpoints, load balancing, circuit breakers, name resolution and connections.
+//!
+//! A [`Cluster`] is an immutable view compiled on the control thread; everything that changes at run time (counts,
+//! permits, cursors, pooled addresses) hangs off shared objects that the next view of the same cluster takes over.
+//! Knows nothing of HTTP, routes or listeners. Picking an endpoint takes no lock.
+
+pub mod breaker;
+pub mod cluster;
+pub mod connect;
+pub mod dns;
+pub mod endpoint;
+pub mod lb;
+mod original_dst;
+#[cfg(test)]
+pub(crate) mod testing;
+mod transport;
+
+pub use cluster::{Cluster, Deps, Member, PickContext, PickError};
+pub use connect::{ConnectError, ConnectErrorKind, ConnectOptions, Connected, connect};
+pub use endpoint::{ConnectionPermit, Endpoint, RequestPermit, Scope};
+pub use original_dst::sweep as sweep_original_dst;

@@ -1,0 +1,310 @@
+//! From the picture of the store to JSON.
+//!
+//! Built as JSON rather than through the `envoy.admin.v3` messages: a resource whose type has left the descriptor pool
+//! then spoils only its own entry, and thousands of resources are not encoded and decoded twice.
+
+use std::{
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use outrigger_wire::{json, pb::envoy::config::bootstrap::v3::Bootstrap};
+use prost::Message;
+use regex::Regex;
+use serde_json::{Map, Value, json};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+use super::{Dump, DumpQuery, redact::redact};
+use crate::{
+    ir::secret::{DataSource, Secret},
+    xds::{
+        decode::Resource,
+        kind::Kind,
+        store::{Failure, Origin, Slot, Version},
+    },
+};
+
+/// How Envoy names the parts of a type's dump.
+struct Shape {
+    message: &'static str,
+    statics: &'static str,
+    actives: &'static str,
+    warmings: &'static str,
+    /// The field that holds the resource.
+    field: &'static str,
+}
+
+const fn shape(kind: Kind) -> Shape {
+    match kind {
+        Kind::Cluster => Shape {
+            message: "ClustersConfigDump",
+            statics: "static_clusters",
+            actives: "dynamic_active_clusters",
+            warmings: "dynamic_warming_clusters",
+            field: "cluster",
+        },
+        Kind::Endpoints => Shape {
+            message: "EndpointsConfigDump",
+            statics: "static_endpoint_configs",
+            actives: "dynamic_endpoint_configs",
+            warmings: "",
+            field: "endpoint_config",
+        },
+        Kind::Listener => Shape {
+            message: "ListenersConfigDump",
+            statics: "static_listeners",
+            actives: "dynamic_listeners",
+            warmings: "",
+            field: "listener",
+        },
+        Kind::Routes => Shape {
+            message: "RoutesConfigDump",
+            statics: "static_route_configs",
+            actives: "dynamic_route_configs",
+            warmings: "",
+            field: "route_config",
+        },
+        Kind::Secret => Shape {
+            message: "SecretsConfigDump",
+            statics: "static_secrets",
+            actives: "dynamic_active_secrets",
+            warmings: "dynamic_warming_secrets",
+            field: "secret",
+        },
+    }
+}
+
+/// As Envoy orders `/config_dump`.
+const ORDER: [Kind; 5] = [Kind::Cluster, Kind::Endpoints, Kind::Listener, Kind::Routes, Kind::Secret];
+
+impl Dump {
+    /// `{"configs": [...]}`, or `{"error": ...}` for a query that cannot be answered.
+    pub fn render(&self, query: &DumpQuery) -> Value {
+        let names = match query.name_regex.as_deref().map(|r| Regex::new(&format!("^(?:{r})$"))).transpose() {
+            Ok(names) => names,
+            Err(e) => return json!({ "error": format!("name_regex: {e}") }),
+        };
+        let mut configs = Vec::new();
+        if let Some(bootstrap) = &self.bootstrap
+            && names.is_none()
+        {
+            configs.push(json!({
+                "@type": "type.googleapis.com/envoy.admin.v3.BootstrapConfigDump",
+                "bootstrap": message(bootstrap.as_ref()),
+            }));
+        }
+        for kind in ORDER {
+            if kind != Kind::Endpoints || query.include_eds {
+                configs.push(self.table(kind, names.as_ref()));
+            }
+        }
+        configs.iter_mut().for_each(redact);
+        if let Some(field) = &query.resource {
+            let found = configs.iter_mut().find_map(|c| c.as_object_mut()?.remove(field));
+            configs = match found {
+                Some(Value::Array(items)) => items,
+                Some(single) => vec![single],
+                None => return json!({ "error": format!("{field} not found in config dump") }),
+            };
+        }
+        json!({ "configs": configs })
+    }
+
+    fn table(&self, kind: Kind, names: Option<&Regex>) -> Value {
+        let shape = shape(kind);
+        let mut out = Map::new();
+        out.insert("@type".into(), format!("type.googleapis.com/envoy.admin.v3.{}", shape.message).into());
+        if kind.is_wildcard()
+            && let Some(version) = self.versions.get(&kind).filter(|v| !v.is_empty())
+        {
+            out.insert("version_info".into(), version.to_string().into());
+        }
+        let mut put = |list: &str, entry: Map<String, Value>| {
+            if let Value::Array(items) = out.entry(list).or_insert_with(|| json!([])) {
+                items.push(entry.into());
+            }
+        };
+        for entry in self.bootstrap.iter().flat_map(|b| statics(b, kind, &shape)) {
+            let name = entry.get(shape.field).and_then(|r| r.get("name")).and_then(Value::as_str).unwrap_or_default();
+            if names.is_none_or(|n| n.is_match(name)) {
+                put(shape.statics, entry);
+            }
+        }
+        let slots = self.tables.get(&kind).into_iter().flatten();
+        for (name, slot) in slots.filter(|(name, slot)| names.is_none_or(|n| n.is_match(name)) && is_dynamic(slot)) {
+            match kind {
+                Kind::Listener => put(shape.actives, listener(name, slot)),
+                _ => {
+                    let warming = slot.latest.as_ref().filter(|l| {
+                        slot.active.as_ref().is_none_or(|a| !Arc::ptr_eq(a, l)) && !shape.warmings.is_empty()
+                    });
+                    if let Some(active) = &slot.active {
+                        put(shape.actives, resource(kind, &shape, name, Some(active), slot.failure.as_ref()));
+                    } else if warming.is_none() {
+                        let list = if shape.warmings.is_empty() { shape.actives } else { shape.warmings };
+                        put(list, resource(kind, &shape, name, slot.latest.as_ref(), slot.failure.as_ref()));
+                    }
+                    if let Some(latest) = warming {
+                        put(shape.warmings, resource(kind, &shape, name, Some(latest), slot.failure.as_ref()));
+                    }
+                }
+            }
+        }
+        Value::Object(out)
+    }
+}
+
+/// Whether a source delivered it, or was asked to.
+fn is_dynamic(slot: &Slot) -> bool {
+    let mut versions = slot.latest.iter().chain(&slot.active);
+    versions.all(|v| v.origin != Origin::Static)
+}
+
+/// The static resources of a type, as the bootstrap has them.
+fn statics(bootstrap: &Bootstrap, kind: Kind, shape: &Shape) -> Vec<Map<String, Value>> {
+    let Some(resources) = &bootstrap.static_resources else { return Vec::new() };
+    let typed = |mut value: Value| {
+        if let Value::Object(fields) = &mut value {
+            fields.insert("@type".into(), kind.type_url().into());
+        }
+        Map::from_iter([(shape.field.to_owned(), value)])
+    };
+    match kind {
+        Kind::Cluster => resources.clusters.iter().map(|c| typed(message(c))).collect(),
+        Kind::Listener => resources.listeners.iter().map(|l| typed(message(l))).collect(),
+        Kind::Secret => {
+            let named = |s: &outrigger_wire::pb::envoy::extensions::transport_sockets::tls::v3::Secret| {
+                let mut entry = Map::from_iter([("name".to_owned(), Value::from(s.name.clone()))]);
+                entry.append(&mut typed(message(s)));
+                entry
+            };
+            resources.secrets.iter().map(named).collect()
+        }
+        Kind::Endpoints | Kind::Routes => Vec::new(),
+    }
+}
+
+/// The entry of a resource that is neither static nor a listener.
+fn resource(
+    kind: Kind,
+    shape: &Shape,
+    name: &str,
+    version: Option<&Arc<Version>>,
+    failure: Option<&Failure>,
+) -> Map<String, Value> {
+    let mut entry = Map::new();
+    if kind == Kind::Secret {
+        entry.insert("name".into(), name.into());
+    }
+    match version {
+        Some(version) => state(&mut entry, shape.field, kind, name, version),
+        None if failure.is_none() && kind != Kind::Secret => {
+            // Asked for, nothing came yet: Envoy shows the bare name.
+            let field = if kind == Kind::Endpoints { "cluster_name" } else { "name" };
+            entry.insert(shape.field.into(), json!({ "@type": kind.type_url(), field: name }));
+        }
+        None => {}
+    }
+    if let Some(failure) = failure {
+        entry.insert("error_state".into(), error(kind, failure));
+    }
+    let status = match (version, failure) {
+        (_, Some(_)) => "NACKED",
+        (Some(_), None) => "ACKED",
+        (None, None) => "REQUESTED",
+    };
+    entry.insert("client_status".into(), status.into());
+    entry
+}
+
+fn listener(name: &str, slot: &Slot) -> Map<String, Value> {
+    let mut entry = Map::from_iter([("name".to_owned(), Value::from(name))]);
+    let mut put = |key: &str, version: &Arc<Version>| {
+        let mut inner = Map::new();
+        state(&mut inner, "listener", Kind::Listener, name, version);
+        entry.insert(key.to_owned(), inner.into());
+    };
+    match (&slot.active, &slot.latest) {
+        (Some(active), Some(latest)) if !Arc::ptr_eq(active, latest) => {
+            put("active_state", active);
+            put("warming_state", latest);
+        }
+        (Some(active), Some(_)) => put("active_state", active),
+        (Some(active), None) => put("draining_state", active),
+        (None, Some(latest)) => put("warming_state", latest),
+        (None, None) => {}
+    }
+    if let Some(failure) = &slot.failure {
+        entry.insert("error_state".into(), error(Kind::Listener, failure));
+    }
+    entry.insert("client_status".into(), if slot.failure.is_some() { "NACKED" } else { "ACKED" }.into());
+    entry
+}
+
+fn state(entry: &mut Map<String, Value>, field: &str, kind: Kind, name: &str, version: &Version) {
+    if !version.version.is_empty() {
+        entry.insert("version_info".into(), version.version.to_string().into());
+    }
+    let content = match &version.raw {
+        Some(raw) => any(kind, raw),
+        None => own(kind, name, &version.resource),
+    };
+    entry.insert(field.into(), content);
+    entry.insert("last_updated".into(), timestamp(version.updated));
+}
+
+/// A resource of our own making: of an identity the public part, so that tools can look at certificates.
+fn own(kind: Kind, name: &str, resource: &Resource) -> Value {
+    let bytes = |source: &DataSource| match source {
+        DataSource::Inline(bytes) => json!({ "inline_bytes": STANDARD.encode(bytes) }),
+        DataSource::File(path) => json!({ "filename": path.to_string_lossy() }),
+    };
+    let mut out = Map::from_iter([("@type".to_owned(), kind.type_url().into()), ("name".to_owned(), name.into())]);
+    if let Resource::Secret { secret, .. } = resource {
+        let (field, content) = match &**secret {
+            Secret::Certificate(c) => {
+                let hidden = json!({ "inline_bytes": STANDARD.encode("[redacted]") });
+                ("tls_certificate", json!({ "certificate_chain": bytes(&c.chain), "private_key": hidden }))
+            }
+            Secret::Validation(v) => ("validation_context", json!({ "trusted_ca": v.trusted_ca.as_ref().map(bytes) })),
+        };
+        out.insert(field.into(), content);
+    }
+    out.into()
+}
+
+fn error(kind: Kind, failure: &Failure) -> Value {
+    let mut state = Map::new();
+    if !failure.raw.is_empty() {
+        state.insert("failed_configuration".into(), any(kind, &failure.raw));
+    }
+    state.insert("last_update_attempt".into(), timestamp(failure.at));
+    state.insert("details".into(), failure.reason.to_string().into());
+    if !failure.version.is_empty() {
+        state.insert("version_info".into(), failure.version.to_string().into());
+    }
+    state.into()
+}
+
+/// A resource's bytes in JSON with `@type`; what cannot be rendered says so in place.
+fn any(kind: Kind, raw: &[u8]) -> Value {
+    let full_name = kind.type_url().trim_start_matches("type.googleapis.com/");
+    let mut out = Map::from_iter([("@type".to_owned(), Value::from(kind.type_url()))]);
+    match json::bytes_to_value(full_name, raw) {
+        Ok(Value::Object(mut fields)) => out.append(&mut fields),
+        Ok(other) => drop(out.insert("value".into(), other)),
+        Err(e) => drop(out.insert("unrenderable".into(), e.to_string().into())),
+    }
+    out.into()
+}
+
+fn message<M: Message + prost::Name>(message: &M) -> Value {
+    json::to_value(message).unwrap_or_else(|e| json!({ "unrenderable": e.to_string(), "type": M::full_name() }))
+}
+
+fn timestamp(at: SystemTime) -> Value {
+    let millis = at.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis());
+    let nanos = i128::try_from(millis).unwrap_or(0) * 1_000_000;
+    OffsetDateTime::from_unix_timestamp_nanos(nanos).ok().and_then(|t| t.format(&Rfc3339).ok()).into()
+}

@@ -1,0 +1,49 @@
+//! The application's end of a running subscription.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::DropGuard;
+
+use super::{driver::Event, dump::DumpQuery, status::Status};
+use crate::ir::snapshot::Snapshot;
+
+/// A running subscription. Cheap to clone; the tasks end with the last clone.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    pub(super) snapshots: watch::Receiver<Arc<Snapshot>>,
+    pub(super) status: watch::Receiver<Arc<Status>>,
+    pub(super) events: mpsc::Sender<Event>,
+    /// Ends the tasks with the last clone.
+    pub(super) _stop: Arc<DropGuard>,
+}
+
+impl Handle {
+    /// Warmed, consistent snapshots. The value now in it counts; intermediate ones may be skipped.
+    pub fn snapshots(&self) -> watch::Receiver<Arc<Snapshot>> {
+        self.snapshots.clone()
+    }
+
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.snapshots.borrow())
+    }
+
+    /// What the subscription says about itself.
+    pub fn status(&self) -> watch::Receiver<Arc<Status>> {
+        self.status.clone()
+    }
+
+    /// `/config_dump` in Envoy's shape: `{"configs": [...]}`. Private keys are redacted.
+    pub async fn config_dump(&self, query: DumpQuery) -> serde_json::Value {
+        let (reply, answer) = oneshot::channel();
+        let data = match self.events.send(Event::Dump(reply)).await {
+            Ok(()) => answer.await.ok(),
+            Err(_) => None,
+        };
+        let empty = || serde_json::json!({ "configs": [] });
+        match data {
+            Some(data) => tokio::task::spawn_blocking(move || data.render(&query)).await.unwrap_or_else(|_| empty()),
+            None => empty(),
+        }
+    }
+}

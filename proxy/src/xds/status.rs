@@ -1,0 +1,106 @@
+//! What the subscription says about itself: for readiness, statistics and people.
+
+use std::{collections::BTreeMap, time::SystemTime};
+
+use super::kind::Kind;
+use crate::ir::Name;
+
+/// A consistent picture of the subscription.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Status {
+    pub kinds: BTreeMap<Kind, KindStatus>,
+    /// By a printable name of the source: `ads:CLUSTER`, `grpc:CLUSTER/sds`, `path:FILE`.
+    pub sources: BTreeMap<Box<str>, SourceStatus>,
+    pub identity: Option<IdentityStatus>,
+    /// LDS has answered, if only with refused resources, or is not configured.
+    pub listeners_received: bool,
+    /// The same of CDS.
+    pub clusters_received: bool,
+    /// Clusters, route configurations and listeners that wait, each with what for.
+    pub warming: Vec<(Kind, Name, String)>,
+}
+
+impl Status {
+    /// Whether LDS and CDS have delivered and, where an identity is configured, there is one.
+    pub fn ready(&self) -> bool {
+        self.not_ready_reason().is_none()
+    }
+
+    /// What readiness still waits for.
+    pub fn not_ready_reason(&self) -> Option<String> {
+        if self.identity.as_ref().is_some_and(|i| i.not_after.is_none()) {
+            let error = self.identity.as_ref().and_then(|i| i.last_error.as_deref()).unwrap_or("not answered yet");
+            return Some(format!("no workload certificate: {error}"));
+        }
+        let missing = match (self.clusters_received, self.listeners_received) {
+            (true, true) => return None,
+            (false, true) => "clusters",
+            (true, false) => "listeners",
+            (false, false) => "clusters and listeners",
+        };
+        let errors: Vec<String> =
+            self.sources.iter().filter_map(|(name, s)| Some(format!("{name}: {}", s.last_error.as_ref()?))).collect();
+        Some(match errors.is_empty() {
+            true => format!("no {missing} received yet"),
+            false => format!("no {missing} received yet ({})", errors.join("; ")),
+        })
+    }
+}
+
+/// One resource type, over all its sources.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct KindStatus {
+    /// Version of the last response that applied completely.
+    pub version: Box<str>,
+    /// Version and nonce of the last response of any outcome.
+    pub last_version: Box<str>,
+    pub nonce: Box<str>,
+    /// Whether the last response was acknowledged; `None` before the first.
+    pub acked: Option<bool>,
+    /// Resources of the last response that were refused.
+    pub rejected: Vec<Rejected>,
+    /// Names asked for; `None` is the wildcard.
+    pub subscribed: Option<usize>,
+    /// Resources known, static ones included.
+    pub known: usize,
+    pub update_attempt: u64,
+    pub update_success: u64,
+    pub update_rejected: u64,
+    pub update_failure: u64,
+    pub last_updated: Option<SystemTime>,
+}
+
+/// A resource that was refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejected {
+    pub name: Box<str>,
+    /// With the field's path.
+    pub reason: String,
+}
+
+/// One stream or file.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SourceStatus {
+    /// `None` while there is no connection.
+    pub connected_since: Option<SystemTime>,
+    pub last_error: Option<Box<str>>,
+    /// Connections made.
+    pub connects: u64,
+    /// Connection attempts and streams that failed.
+    pub failures: u64,
+}
+
+/// The workload's own certificate.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct IdentityStatus {
+    pub spiffe_id: Option<Box<str>>,
+    pub serial: Box<str>,
+    pub not_before: Option<SystemTime>,
+    pub not_after: Option<SystemTime>,
+    pub next_renewal: Option<SystemTime>,
+    pub last_error: Option<Box<str>>,
+    /// The certificate is not valid yet by our clock, or was expired on arrival: the clock is suspect.
+    pub clock_skewed: bool,
+    pub renewals: u64,
+    pub failures: u64,
+}

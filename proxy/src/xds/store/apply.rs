@@ -1,0 +1,240 @@
+//! Second half of an update: what a source said becomes the latest version, resource by resource.
+
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{
+    super::{decode::Resource, kind::Kind, status::Rejected},
+    Failure, Needs, Now, Origin, Prepared, Slot, Store, Version,
+    prepare::Outcome,
+};
+use crate::ir::{ConfigSource, Name};
+
+/// What an update did.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// The first refused resources; good resources of the same update took effect.
+    pub rejected: Vec<Rejected>,
+    /// How many more were refused than are listed.
+    pub more: usize,
+}
+
+/// Refused resources listed in detail; the rest is summed up.
+const MAX_REPORTED: usize = 100;
+
+impl Applied {
+    /// The text of a NACK, `None` when everything was accepted.
+    pub fn error(&self) -> Option<String> {
+        if self.rejected.is_empty() {
+            return None;
+        }
+        let mut lines: Vec<String> = self.rejected.iter().map(|r| r.reason.clone()).collect();
+        if self.more > 0 {
+            lines.push(format!("and {} more", self.more));
+        }
+        Some(lines.join("\n"))
+    }
+}
+
+/// The frame around the resources of one update.
+#[derive(Clone, Debug)]
+pub struct Frame<'a> {
+    pub source: &'a ConfigSource,
+    pub kind: Kind,
+    /// The response's version; resources may have their own.
+    pub version: &'a str,
+    /// State of the world: for wildcard types, what is not in it is removed.
+    pub full: bool,
+    pub removed: &'a [String],
+}
+
+impl Store {
+    /// Whether `source` is asked for `name` (a wildcard does not count for named types).
+    pub(super) fn is_wanted(&self, source: &ConfigSource, kind: Kind, name: &str) -> bool {
+        // Sources are few; cloning the key for every resource would cost more than looking at all of them.
+        self.subscriptions.iter().any(|((s, k), w)| *k == kind && s == source && w.names.contains(name))
+    }
+
+    /// Takes a judged update over.
+    pub fn apply(&mut self, frame: &Frame<'_>, items: Vec<Prepared>, now: Now) -> Applied {
+        let version: Arc<str> = frame.version.into();
+        let mut applied = Applied::default();
+        let mut seen = BTreeSet::new();
+        let mut nameless = false;
+        // The servers that use times to live send heartbeats apart, and only for some of the resources.
+        let beats_only = !items.is_empty() && items.iter().all(|i| matches!(i.outcome, Outcome::Heartbeat));
+        for (index, item) in items.into_iter().enumerate() {
+            let name: Name = item.name.as_str().into();
+            nameless |= name.is_empty();
+            let twice = !name.is_empty() && !seen.insert(Arc::clone(&name));
+            if let Some(reason) = self.take(frame, &version, item, twice, now) {
+                if applied.rejected.len() == MAX_REPORTED {
+                    applied.more += 1;
+                    continue;
+                }
+                let label = if name.is_empty() { format!("resources[{index}]") } else { name.to_string() };
+                let reason = if reason.starts_with(&label) { reason } else { format!("{label}: {reason}") };
+                applied.rejected.push(Rejected { name: label.into(), reason });
+            }
+        }
+        let source = Origin::Source(frame.source.clone());
+        if frame.full && frame.kind.is_wildcard() && !nameless && !beats_only {
+            // A resource that cannot even be named may be any of those that are missing: then nothing is removed.
+            self.tables[frame.kind as usize].retain(|name, slot| {
+                let gone = !seen.contains(name) && slot.latest.as_ref().is_none_or(|v| v.origin == source);
+                if gone && slot.latest.take().is_some() {
+                    slot.since = Some(now.mono);
+                    self.stale = true;
+                }
+                if gone {
+                    (slot.failure, slot.expires) = (None, None);
+                }
+                !gone || slot.active.is_some()
+            });
+        }
+        for name in frame.removed {
+            self.remove(frame.kind, name, &source, now);
+        }
+        if frame.kind.is_wildcard() {
+            self.received.insert(frame.kind);
+        }
+        applied
+    }
+
+    /// One resource; the result is the reason of a refusal.
+    fn take(&mut self, frame: &Frame<'_>, version: &Arc<str>, item: Prepared, twice: bool, now: Now) -> Option<String> {
+        let version: Arc<str> =
+            if item.version.is_empty() { Arc::clone(version) } else { item.version.as_str().into() };
+        let table = &mut self.tables[frame.kind as usize];
+        let expires = item.ttl.and_then(|ttl| now.mono.checked_add(ttl));
+        match item.outcome {
+            Outcome::Unwanted => None,
+            Outcome::Unchanged | Outcome::Heartbeat => {
+                let slot = table.get_mut(item.name.as_str())?;
+                slot.expires = expires;
+                if matches!(item.outcome, Outcome::Unchanged) {
+                    slot.failure = None;
+                    slot.renew(version);
+                }
+                None
+            }
+            Outcome::Rejected { reason, raw } => {
+                if !item.name.is_empty() {
+                    let slot = table.entry(item.name.as_str().into()).or_default();
+                    if !slot.is_fixed() {
+                        slot.failure = Some(Failure { reason: reason.as_str().into(), raw, version, at: now.wall });
+                    }
+                }
+                Some(reason)
+            }
+            Outcome::New { .. } if twice => Some("delivered twice in one response".into()),
+            Outcome::New { mut resource, raw, notes } => {
+                let slot = table.entry(item.name.as_str().into()).or_default();
+                if slot.is_fixed() {
+                    tracing::warn!(kind = %frame.kind, name = item.name, "a static resource has this name; ignored");
+                    return None;
+                }
+                for note in notes.iter() {
+                    let before = self.notes.len();
+                    self.notes.push(note.kind, note.path.clone(), note.reason.clone(), note.count);
+                    if self.notes.len() > before {
+                        tracing::warn!(kind = %frame.kind, name = item.name, "{note}");
+                    }
+                }
+                if let (Resource::Cluster(cluster), Some(bind)) = (&mut resource, &self.bind)
+                    && cluster.bind.is_none()
+                {
+                    Arc::make_mut(cluster).bind = Some(bind.clone());
+                }
+                let held = slot.latest.iter().chain(&slot.active).find(|v| v.resource == resource);
+                if let Some(held) = held {
+                    // Equal in meaning: the same object goes on, so nothing downstream notices.
+                    resource = held.resource.clone();
+                }
+                let needs = Needs::of(&resource);
+                let origin = Origin::Source(frame.source.clone());
+                let latest = Version { resource, raw: Some(raw), version, updated: now.wall, origin, needs };
+                let same_origin = slot.latest.as_ref().is_some_and(|v| v.origin == latest.origin);
+                self.stale |= frame.kind.is_wildcard() && !(held.is_some() && same_origin);
+                slot.latest = Some(Arc::new(latest));
+                (slot.failure, slot.absent, slot.expires) = (None, false, expires);
+                if frame.kind.is_wildcard() {
+                    slot.since = None;
+                }
+                None
+            }
+        }
+    }
+
+    /// A delta removal. Named types keep what they have, as Envoy does: a reference still needs it.
+    fn remove(&mut self, kind: Kind, name: &str, source: &Origin, now: Now) {
+        let Some(slot) = self.tables[kind as usize].get_mut(name) else { return };
+        if kind.is_wildcard() {
+            if slot.latest.as_ref().is_some_and(|v| v.origin == *source) {
+                slot.latest = None;
+                (slot.since, slot.failure, slot.expires) = (Some(now.mono), None, None);
+                self.stale = true;
+            }
+        } else if slot.latest.is_none() {
+            slot.absent = true;
+        }
+    }
+
+    /// Forgets resources whose time to live has passed.
+    pub(super) fn expire(&mut self, now: Now) {
+        for kind in Kind::ALL {
+            for (name, slot) in &mut self.tables[kind as usize] {
+                if slot.expires.is_none_or(|at| at > now.mono) {
+                    continue;
+                }
+                tracing::warn!(%kind, %name, "the resource's time to live has passed");
+                slot.expires = None;
+                slot.latest = None;
+                if kind.is_wildcard() {
+                    slot.since = Some(now.mono);
+                    self.stale = true;
+                } else {
+                    slot.absent = true;
+                    self.changed |= slot.active.take().is_some();
+                }
+            }
+        }
+    }
+
+    /// The next time to live that ends.
+    pub(super) fn next_expiry(&self) -> Option<Instant> {
+        self.tables.iter().flat_map(|t| t.values()).filter_map(|s| s.expires).min()
+    }
+}
+
+impl Slot {
+    /// The held resource came again under a new version.
+    fn renew(&mut self, version: Arc<str>) {
+        let Some(latest) = &self.latest else { return };
+        if latest.version == version {
+            return;
+        }
+        let in_force = self.active.as_ref().is_some_and(|a| Arc::ptr_eq(a, latest));
+        let renewed = Arc::new(Version {
+            resource: latest.resource.clone(),
+            raw: latest.raw.clone(),
+            version,
+            updated: latest.updated,
+            origin: latest.origin.clone(),
+            needs: latest.needs.clone(),
+        });
+        if in_force {
+            self.active = Some(Arc::clone(&renewed));
+        }
+        self.latest = Some(renewed);
+    }
+}
+
+/// Reject a TTL that cannot be represented instead of wrapping.
+pub(in crate::xds) fn ttl(duration: &outrigger_wire::pb::google::protobuf::Duration) -> Option<Duration> {
+    let nanos = u32::try_from(duration.nanos).ok().filter(|n| *n < 1_000_000_000)?;
+    Some(Duration::new(u64::try_from(duration.seconds).ok()?, nanos))
+}

@@ -1,0 +1,86 @@
+//! What a resource refers to: the edges along which warming and subscriptions run.
+
+use std::collections::BTreeSet;
+
+use super::super::decode::Resource;
+use crate::ir::{
+    ConfigSource, Name,
+    cluster::{Cluster, Discovery},
+    http::RouteSource,
+    listener::{Listener, Terminal},
+    route::{Action, RouteConfiguration, Target},
+    secret::{CertificateSource, CommonTls, SecretRef, ValidationSource},
+};
+
+/// The references of one resource, each once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Needs {
+    pub(super) endpoints: BTreeSet<(Name, ConfigSource)>,
+    pub(super) secrets: BTreeSet<SecretRef>,
+    pub(super) routes: BTreeSet<(Name, ConfigSource)>,
+    pub(super) clusters: BTreeSet<Name>,
+}
+
+impl Needs {
+    pub(super) fn of(resource: &Resource) -> Self {
+        let mut needs = Self::default();
+        match resource {
+            Resource::Cluster(cluster) => needs.cluster(cluster),
+            Resource::Listener(listener) => needs.listener(listener),
+            Resource::Routes { routes, .. } => needs.route_configuration(routes),
+            Resource::Endpoints { .. } | Resource::Secret { .. } => {}
+        }
+        needs
+    }
+
+    fn cluster(&mut self, cluster: &Cluster) {
+        if let Discovery::Eds { service_name, source } = &cluster.discovery {
+            self.endpoints.insert((service_name.clone(), source.clone()));
+        }
+        let matches = cluster.transport_matches.iter().filter_map(|m| m.tls.as_ref());
+        for tls in cluster.tls.iter().chain(matches) {
+            self.tls(&tls.common);
+        }
+    }
+
+    fn listener(&mut self, listener: &Listener) {
+        for chain in listener.chains.iter().chain(&listener.default_chain) {
+            if let Some(tls) = &chain.tls {
+                self.tls(&tls.common);
+            }
+            match &chain.terminal {
+                Terminal::Tcp(tcp) => self.clusters.extend(tcp.targets.iter().map(|t| t.cluster.clone())),
+                Terminal::Http(http) => match &http.routes {
+                    RouteSource::Inline(routes) => self.route_configuration(routes),
+                    RouteSource::Rds { name, source } => drop(self.routes.insert((name.clone(), source.clone()))),
+                },
+            }
+        }
+    }
+
+    fn route_configuration(&mut self, routes: &RouteConfiguration) {
+        for route in routes.virtual_hosts.iter().flat_map(|v| &v.routes) {
+            let Action::Forward(forward) = &route.action else { continue };
+            match &forward.target {
+                Target::Cluster(name) => drop(self.clusters.insert(name.clone())),
+                Target::Weighted(targets) => self.clusters.extend(targets.iter().map(|t| t.cluster.clone())),
+                // Known only per request.
+                Target::Header(_) => {}
+            }
+        }
+    }
+
+    fn tls(&mut self, tls: &CommonTls) {
+        for certificate in &tls.certificates {
+            if let CertificateSource::Sds(secret) = certificate {
+                self.secrets.insert(secret.clone());
+            }
+        }
+        match &tls.validation {
+            ValidationSource::Sds(secret) | ValidationSource::Combined { secret, .. } => {
+                self.secrets.insert(secret.clone());
+            }
+            ValidationSource::None | ValidationSource::Static(_) => {}
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! The application of the demo and the tests: it knows nothing of any mesh.
+//!
+//! `outrigger-demo-app http ADDRESS NAME VERSION` answers every request with JSON about itself and what it saw;
+//! `outrigger-demo-app greet ADDRESS TEXT` is a server that speaks first, then echoes;
+//! `outrigger-demo-app load URL [--requests N | --seconds N] [--connections N] [--new-connections]` sends requests as
+//! fast as they are answered, counts the versions that answered, and fails when a request failed.
+
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty, Full};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    io::{AsyncWriteExt, copy},
+    net::TcpListener,
+};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["http", address, name, version] => http(TcpListener::bind(address).await?, name, version).await,
+        ["greet", address, text] => greet(TcpListener::bind(address).await?, text).await,
+        ["load", url, ref options @ ..] => load(url, &LoadOptions::parse(options)?).await,
+        _ => anyhow::bail!(
+            "usage: outrigger-demo-app http ADDRESS NAME VERSION | greet ADDRESS TEXT | load URL [OPTIONS]"
+        ),
+    }
+}
+
+async fn http(listener: TcpListener, name: &str, version: &str) -> anyhow::Result<()> {
+    let (name, version) = (name.to_owned(), version.to_owned());
+    loop {
+        let (stream, peer) = listener.accept().await?;
+        let (name, version) = (name.clone(), version.clone());
+        tokio::spawn(async move {
+            let service = hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
+                let header = |key: &str| request.headers().get(key).and_then(|v| v.to_str().ok()).unwrap_or("-");
+                let body = serde_json::json!({
+                    "service": name,
+                    "version": version,
+                    "method": request.method().as_str(),
+                    "path": request.uri().path(),
+                    "host": header("host"),
+                    "peer": peer.ip().to_string(),
+                    "client_identity": header("x-forwarded-client-cert"),
+                });
+                let response = http::Response::builder()
+                    .header("content-type", "application/json")
+                    .body(Full::new(Bytes::from(format!("{body}\n"))));
+                async move { Ok::<_, Infallible>(response.expect("static headers are valid")) }
+            });
+            let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+        });
+    }
+}
+
+async fn greet(listener: TcpListener, text: &str) -> anyhow::Result<()> {
+    loop {
+        let (mut stream, _) = listener.accept().await?;
+        let greeting = format!("{text}\r\n");
+        tokio::spawn(async move {
+            if stream.write_all(greeting.as_bytes()).await.is_ok() {
+                let (mut read, mut write) = stream.split();
+                let _ = copy(&mut read, &mut write).await;
+            }
+        });
+    }
+}
+
+struct LoadOptions {
+    requests: Option<usize>,
+    duration: Option<Duration>,
+    connections: usize,
+    new_connections: bool,
+}
+
+impl LoadOptions {
+    fn parse(options: &[&str]) -> anyhow::Result<Self> {
+        let mut parsed = Self { requests: None, duration: None, connections: 1, new_connections: false };
+        let mut options = options.iter();
+        while let Some(option) = options.next() {
+            let mut value = || options.next().with_context(|| format!("{option} needs a value"));
+            match *option {
+                "--requests" => parsed.requests = Some(value()?.parse()?),
+                "--seconds" => parsed.duration = Some(Duration::from_secs(value()?.parse()?)),
+                "--connections" => parsed.connections = value()?.parse()?,
+                "--new-connections" => parsed.new_connections = true,
+                other => anyhow::bail!("unknown option {other}"),
+            }
+        }
+        anyhow::ensure!(parsed.requests.is_some() || parsed.duration.is_some(), "--requests or --seconds is needed");
+        Ok(parsed)
+    }
+}
+
+/// What came back, over all connections.
+#[derive(Default)]
+struct Tally {
+    versions: BTreeMap<String, usize>,
+    failures: BTreeMap<String, usize>,
+    sent: usize,
+}
+
+async fn load(url: &str, options: &LoadOptions) -> anyhow::Result<()> {
+    let uri: http::Uri = url.parse()?;
+    let host = uri.host().context("the URL has no host")?.to_owned();
+    let address = (host.clone(), uri.port_u16().unwrap_or(80));
+    let tally = std::rc::Rc::new(std::cell::RefCell::new(Tally::default()));
+    let deadline = options.duration.map(|d| Instant::now() + d);
+    let started = Instant::now();
+    let workers = (0..options.connections.max(1)).map(|_| {
+        let (tally, uri, address, host) = (tally.clone(), uri.clone(), address.clone(), host.clone());
+        async move {
+            let mut sender = None;
+            loop {
+                {
+                    let mut tally = tally.borrow_mut();
+                    let enough = options.requests.is_some_and(|n| tally.sent >= n);
+                    if enough || deadline.is_some_and(|d| Instant::now() >= d) {
+                        return;
+                    }
+                    tally.sent += 1;
+                }
+                let result =
+                    tokio::time::timeout(Duration::from_secs(10), one(&mut sender, &address, &uri, &host)).await;
+                let mut tally = tally.borrow_mut();
+                match result.unwrap_or_else(|_| Err(anyhow::anyhow!("timeout"))) {
+                    Ok(version) => *tally.versions.entry(version).or_default() += 1,
+                    Err(error) => {
+                        sender = None;
+                        *tally.failures.entry(format!("{error:#}")).or_default() += 1;
+                    }
+                }
+                if options.new_connections {
+                    sender = None;
+                }
+            }
+        }
+    });
+    futures_util::future::join_all(workers).await;
+    let tally = tally.borrow();
+    let failed: usize = tally.failures.values().sum();
+    println!("{} requests in {:.1?}, {failed} failed, answered by {:?}", tally.sent, started.elapsed(), tally.versions);
+    tally.failures.iter().for_each(|(error, count)| println!("{count} x {error}"));
+    anyhow::ensure!(failed == 0, "{failed} requests failed");
+    Ok(())
+}
+
+type Sender = hyper::client::conn::http1::SendRequest<Empty<Bytes>>;
+
+/// Sends one request, over the connection there is or a new one, and names the version that answered.
+async fn one(
+    sender: &mut Option<Sender>,
+    address: &(String, u16),
+    uri: &http::Uri,
+    host: &str,
+) -> anyhow::Result<String> {
+    let mut ready = match sender.take() {
+        Some(sender) if !sender.is_closed() => sender,
+        _ => {
+            let stream = tokio::net::TcpStream::connect(address).await.context("connect")?;
+            let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+            tokio::spawn(connection);
+            sender
+        }
+    };
+    ready.ready().await.context("connection")?;
+    let path = uri.path_and_query().map_or("/", |p| p.as_str());
+    let request = http::Request::get(path).header("host", host).body(Empty::new())?;
+    let response = ready.send_request(request).await.context("send")?;
+    let status = response.status();
+    let body = response.into_body().collect().await.context("body")?.to_bytes();
+    anyhow::ensure!(status.is_success(), "status {status}: {}", String::from_utf8_lossy(&body));
+    let answer: serde_json::Value = serde_json::from_slice(&body).context("answer")?;
+    *sender = Some(ready);
+    Ok(answer["version"].as_str().unwrap_or("?").to_owned())
+}
