@@ -236,7 +236,11 @@ fn tls_contexts() {
             &p("common_tls_context.tls_params.cipher_suites[0]"),
             "not a cipher suite",
         ),
-        (common("alpn_protocols: ['']"), &p("common_tls_context.alpn_protocols[0]"), "1 to 255"),
+        (
+            common(&format!("alpn_protocols: [{}]", "a".repeat(256))),
+            &p("common_tls_context.alpn_protocols"),
+            "255 bytes",
+        ),
         (
             common("validation_context: {match_typed_subject_alt_names: [{san_type: URI, matcher: {exact: a}}]}"),
             &p("common_tls_context.validation_context.trusted_ca"),
@@ -276,6 +280,8 @@ fn tls_contexts() {
         ),
         (tls(&format!("sni: {}", "a".repeat(256))), &p("sni"), "255"),
     ]);
+    let joined = the_cluster(&common("alpn_protocols: ['h2,http/1.1', istio]")).tls.clone().unwrap();
+    assert_eq!(joined.common.alpn.iter().map(|p| &**p).collect::<Vec<_>>(), ["h2", "http/1.1", "istio"]);
     noted(&[(tls(""), &p("common_tls_context"), NoteKind::Unsupported)]);
 }
 
@@ -354,6 +360,11 @@ fn refusals() {
         (format!("{{\"@type\": {T}/{CLUSTER}}}"), "name", "must not be empty"),
         (c("connect_timeout: 0s"), "connect_timeout", "greater than zero"),
         (c("type: EDS"), "eds_cluster_config", "is required"),
+        (
+            c(&format!("type: EDS, eds_cluster_config: {{eds_config: {{ads: {{}}}}}}, {}", load(&endpoint("1.1.1.1")))),
+            "load_assignment",
+            "come from EDS",
+        ),
         (c("type: EDS, eds_cluster_config: {}"), "eds_cluster_config.eds_config", "is required"),
         (c("eds_cluster_config: {eds_config: {ads: {}}}"), "eds_cluster_config", "type EDS"),
         (c("type: LOGICAL_DNS"), "load_assignment", "single endpoint"),
@@ -401,9 +412,9 @@ fn refusals() {
             "other address family",
         ),
         (
-            c("upstream_connection_options: {tcp_keepalive: {keepalive_time: 0}}"),
+            c("upstream_connection_options: {tcp_keepalive: {keepalive_time: 40000}}"),
             "upstream_connection_options.tcp_keepalive.keepalive_time",
-            "between",
+            "32767",
         ),
         (c("dns_refresh_rate: 0s, type: STRICT_DNS"), "dns_refresh_rate", "longer than"),
     ]);
