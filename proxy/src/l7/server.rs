@@ -9,7 +9,7 @@ use std::{
     cell::{Cell, RefCell},
     future::Future,
     pin::pin,
-    rc::Rc,
+    rc::{Rc, Weak},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -61,6 +61,8 @@ pub(super) struct Connection {
     taken: Cell<u32>,
     idle_since: Cell<Instant>,
     closing: Cell<bool>,
+    /// The newest exchange: on HTTP/1 the only one that can be writing its response.
+    current: RefCell<Weak<Flow>>,
     tunnels: RefCell<JoinSet<()>>,
 }
 
@@ -73,7 +75,9 @@ impl Connection {
         self.wire.busy();
         self.active.set(self.active.get() + 1);
         self.taken.set(self.taken.get().saturating_add(1));
-        Flow::open(self.scope.clone(), version, Some(Active(self.clone())))
+        let flow = Flow::open(self.scope.clone(), version, Some(Active(self.clone())));
+        *self.current.borrow_mut() = Rc::downgrade(&flow);
+        flow
     }
 
     /// Whether the response under way should be the connection's last.
@@ -158,6 +162,7 @@ pub async fn serve(mut io: Io, info: Rc<ConnInfo>, hcm: Arc<LiveHcm>, engine: Rc
         taken: Cell::new(0),
         idle_since: Cell::new(Instant::now()),
         closing: Cell::new(false),
+        current: RefCell::default(),
         tunnels: RefCell::default(),
     });
     if is_http2 {

@@ -8,12 +8,14 @@ use std::{
     time::Instant,
 };
 
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use http::{HeaderMap, StatusCode, Version};
 use tokio::time::Sleep;
 
 use super::{Connection, DEFAULT_HEAD_TIMEOUT};
 use crate::{
     drain,
+    l7::flow::Flow,
     telemetry::{exchange::RequestRecord, flags::Flags},
 };
 
@@ -24,9 +26,9 @@ pub(super) async fn drive<F: Future<Output = hyper::Result<()>>>(
     (conn, is_http2): (&Rc<Connection>, bool),
     signal: &drain::Signal,
 ) {
-    let (mut draining, mut forced) = (signal.clone(), signal.clone());
-    let mut draining = pin!(draining.draining());
-    let mut forced = pin!(forced.forced());
+    // A set polls what was woken only: asking the signal itself at every wake-up would cost a lock all workers share.
+    let mut phases = FuturesUnordered::new();
+    phases.push(hear(signal.clone(), drain::Phase::Drain));
     let mut timer = pin!(None::<Sleep>);
     let mut ending = Ending::default();
     let stats = conn.scope.stats.local();
@@ -38,23 +40,24 @@ pub(super) async fn drive<F: Future<Output = hyper::Result<()>>>(
                 }
                 return Poll::Ready(());
             }
-            if forced.as_mut().poll(cx).is_ready() {
-                stats.downstream_cx_drain_close.inc();
-                conn.wire.abort();
-                return Poll::Ready(());
-            }
-            if !ending.begun {
-                let drained = draining.as_mut().poll(cx).is_ready();
-                if drained {
+            let mut begin = conn.used_up();
+            while let Poll::Ready(Some((phase, signal))) = phases.poll_next_unpin(cx) {
+                if !ending.begun {
                     stats.downstream_cx_drain_close.inc();
                 }
-                if drained || conn.used_up() {
-                    ending.begin(conn);
-                    if is_http2 {
-                        ending.shut = true;
-                        shutdown(running.as_mut());
-                        continue;
-                    }
+                if phase == drain::Phase::Force {
+                    conn.wire.abort();
+                    return Poll::Ready(());
+                }
+                begin = true;
+                phases.push(hear(signal, drain::Phase::Force));
+            }
+            if begin && !ending.begun {
+                ending.begin(conn);
+                if is_http2 {
+                    ending.shut = true;
+                    shutdown(running.as_mut());
+                    continue;
                 }
             }
             let Some((at, due)) = ending.next(conn, is_http2) else { return Poll::Pending };
@@ -67,6 +70,14 @@ pub(super) async fn drive<F: Future<Output = hyper::Result<()>>>(
             match due {
                 Due::Head => {
                     stats.downstream_rq_header_timeout.inc();
+                    return Poll::Ready(());
+                }
+                Due::Stalled(flow) => {
+                    // The client reads nothing, so hyper does not poll the body whose timer would end this.
+                    flow.record.flag(Flags::STREAM_IDLE_TIMEOUT);
+                    flow.record.details("stream_idle_timeout");
+                    stats.downstream_rq_idle_timeout.inc();
+                    conn.wire.abort();
                     return Poll::Ready(());
                 }
                 Due::Idle => stats.downstream_cx_idle_timeout.inc(),
@@ -85,6 +96,15 @@ pub(super) async fn drive<F: Future<Output = hyper::Result<()>>>(
         }
     })
     .await;
+}
+
+/// Waits for a phase; the signal comes back to wait for the next.
+async fn hear(mut signal: drain::Signal, phase: drain::Phase) -> (drain::Phase, drain::Signal) {
+    match phase {
+        drain::Phase::Force => signal.forced().await,
+        drain::Phase::Run | drain::Phase::Drain => signal.draining().await,
+    }
+    (phase, signal)
 }
 
 fn note_error(conn: &Connection, error: &hyper::Error) {
@@ -124,6 +144,7 @@ struct Ending {
 
 enum Due {
     Head,
+    Stalled(Rc<Flow>),
     Idle,
     Old,
     Shutdown,
@@ -141,20 +162,24 @@ impl Ending {
 
     /// What the clock brings next.
     fn next(&self, conn: &Connection, is_http2: bool) -> Option<(Instant, Due)> {
-        if self.shut {
-            return None;
-        }
         let config = &conn.hcm.config;
-        let idle =
-            config.idle_timeout.filter(|_| conn.active.get() == 0).map(|t| (conn.idle_since.get() + t, Due::Idle));
+        let idle = config
+            .idle_timeout
+            .filter(|_| conn.active.get() == 0 && !self.shut)
+            .map(|t| (conn.idle_since.get() + t, Due::Idle));
         let old =
             config.max_connection_duration.filter(|_| !self.begun).map(|t| (conn.scope.conn.started_at + t, Due::Old));
         let head = (!is_http2)
             .then(|| conn.wire.head_since())
             .flatten()
             .map(|since| (since + config.request_headers_timeout.unwrap_or(DEFAULT_HEAD_TIMEOUT), Due::Head));
-        let shutdown = self.shutdown_at.map(|at| (at, Due::Shutdown));
-        [idle, old, head, shutdown].into_iter().flatten().min_by_key(|(at, _)| *at)
+        let stalled = (!is_http2)
+            .then(|| conn.current.borrow().upgrade())
+            .flatten()
+            .filter(|flow| flow.record.is_responding())
+            .and_then(|flow| Some((flow.idle_at()?, Due::Stalled(flow))));
+        let shutdown = self.shutdown_at.filter(|_| !self.shut).map(|at| (at, Due::Shutdown));
+        [idle, old, head, stalled, shutdown].into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 }
 
