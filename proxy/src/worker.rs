@@ -158,7 +158,7 @@ async fn run(shared: Arc<Shared>, mut commands: mpsc::UnboundedReceiver<Command>
             _ = sweep.tick() => {
                 worker.engine.sweep(Instant::now());
                 sweeps += 1;
-                if sweeps % SWEEPS_PER_ORIGINAL_DST == 0 {
+                if sweeps.is_multiple_of(SWEEPS_PER_ORIGINAL_DST) {
                     upstream::sweep_original_dst();
                 }
                 continue;

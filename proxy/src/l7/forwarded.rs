@@ -130,7 +130,7 @@ fn one_address(headers: &HeaderMap) -> bool {
 }
 
 /// Appends to the last line of a list header, as Envoy's `appendXff` and `appendVia` do.
-fn append(headers: &mut HeaderMap, name: &HeaderName, value: &str) {
+pub fn append(headers: &mut HeaderMap, name: &HeaderName, value: &str) {
     let joined = headers.get_all(name).iter().fold(Vec::new(), |mut all: Vec<u8>, line| {
         if !all.is_empty() {
             all.push(b',');

@@ -139,7 +139,14 @@ fn bare(any: &Any, notes: &mut Notes) -> Result<Resource, Reject> {
         M::decode(any.value.as_slice()).map_err(|e| nowhere(&any.type_url, format!("malformed protobuf: {e}")))
     }
     match extension::short(&any.type_url) {
-        LISTENER => Ok(Resource::Listener(Arc::new(listener(&read(any)?, notes)?))),
+        LISTENER => {
+            let message: PbListener = read(any)?;
+            // A bootstrap's listener may be named by its address; on the wire the name is the identity.
+            if message.name.is_empty() {
+                return Err(nowhere(LISTENER, "a resource needs a name".into()).at("name"));
+            }
+            Ok(Resource::Listener(Arc::new(listener(&message, notes)?)))
+        }
         CLUSTER => Ok(Resource::Cluster(Arc::new(cluster(&read(any)?, notes)?))),
         ASSIGNMENT => {
             let message: ClusterLoadAssignment = read(any)?;
