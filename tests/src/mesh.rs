@@ -31,9 +31,10 @@ pub fn bin(name: &str) -> PathBuf {
 
 /// A mesh: control plane, its configuration folder, and Pods.
 pub struct Mesh {
+    // Before the fabric, whose folder holds its log.
+    control: Option<Process>,
     pub fabric: Fabric,
     control_pod: Pod,
-    control: Option<Process>,
     hosts: Vec<(String, String)>,
 }
 
@@ -267,6 +268,9 @@ impl Mesh {
             .args(["--labels", &labels.join(",")])
             .args(["--status-address", "[::]:15021", "--drain-time-s", "5"])
             .args(flags);
+        if let Ok(level) = std::env::var("OUTRIGGER_TESTS_LOG_LEVEL") {
+            command.args(["-l", &level]);
+        }
         Process::spawn(&format!("proxy-{}", pod.name), command, self.dir())
     }
 

@@ -2,8 +2,8 @@
 //!
 //! `outrigger-demo-app http ADDRESS NAME VERSION` answers every request with JSON about itself and what it saw;
 //! `outrigger-demo-app greet ADDRESS TEXT` is a server that speaks first, then echoes;
-//! `outrigger-demo-app load URL [--requests N | --seconds N] [--connections N] [--new-connections]` sends requests as
-//! fast as they are answered, counts the versions that answered, and fails when a request failed.
+//! `outrigger-demo-app load URL [--requests N | --seconds N | --until FILE] [--connections N] [--new-connections]` sends
+//! requests as fast as they are answered, counts the versions that answered, and fails when a request failed.
 
 use std::{
     collections::BTreeMap,
@@ -76,25 +76,29 @@ async fn greet(listener: TcpListener, text: &str) -> anyhow::Result<()> {
 struct LoadOptions {
     requests: Option<usize>,
     duration: Option<Duration>,
+    /// The load ends when this file appears.
+    until: Option<std::path::PathBuf>,
     connections: usize,
     new_connections: bool,
 }
 
 impl LoadOptions {
     fn parse(options: &[&str]) -> anyhow::Result<Self> {
-        let mut parsed = Self { requests: None, duration: None, connections: 1, new_connections: false };
+        let mut parsed = Self { requests: None, duration: None, until: None, connections: 1, new_connections: false };
         let mut options = options.iter();
         while let Some(option) = options.next() {
             let mut value = || options.next().with_context(|| format!("{option} needs a value"));
             match *option {
                 "--requests" => parsed.requests = Some(value()?.parse()?),
                 "--seconds" => parsed.duration = Some(Duration::from_secs(value()?.parse()?)),
+                "--until" => parsed.until = Some(value()?.into()),
                 "--connections" => parsed.connections = value()?.parse()?,
                 "--new-connections" => parsed.new_connections = true,
                 other => anyhow::bail!("unknown option {other}"),
             }
         }
-        anyhow::ensure!(parsed.requests.is_some() || parsed.duration.is_some(), "--requests or --seconds is needed");
+        let ends = parsed.requests.is_some() || parsed.duration.is_some() || parsed.until.is_some();
+        anyhow::ensure!(ends, "--requests, --seconds or --until is needed");
         Ok(parsed)
     }
 }
@@ -122,7 +126,8 @@ async fn load(url: &str, options: &LoadOptions) -> anyhow::Result<()> {
                 {
                     let mut tally = tally.borrow_mut();
                     let enough = options.requests.is_some_and(|n| tally.sent >= n);
-                    if enough || deadline.is_some_and(|d| Instant::now() >= d) {
+                    let told = options.until.as_ref().is_some_and(|file| file.exists());
+                    if enough || told || deadline.is_some_and(|d| Instant::now() >= d) {
                         return;
                     }
                     tally.sent += 1;
