@@ -2,6 +2,7 @@
 
 use std::{
     fmt::Write as _,
+    net::IpAddr,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -53,6 +54,37 @@ impl Mesh {
         let mut mesh = Self { fabric, control_pod, control: None, hosts };
         mesh.start_control();
         mesh
+    }
+
+    /// A fabric with names but no control plane and no proxies.
+    fn without_control(hosts: &[(&str, &str)]) -> Self {
+        let mut fabric = Fabric::new();
+        let control_pod = fabric.pod("control", &[]);
+        let hosts = hosts.iter().map(|(a, n)| ((*a).to_owned(), (*n).to_owned())).collect();
+        Self { fabric, control_pod, control: None, hosts }
+    }
+
+    /// Two Pods without proxies whose service is plain address translation: what a test must pass without any mesh, or
+    /// it tests itself.
+    pub(crate) fn unmeshed(hosts: &[(&str, &str)], service: &[(IpAddr, u16, u16)]) -> (Self, Workload, Workload) {
+        let mut mesh = Self::without_control(hosts);
+        let [client, server] = ["client", "server"].map(|name| {
+            let pod = mesh.outsider(name);
+            let mut nothing = pod.command("sleep");
+            nothing.arg("infinity");
+            let proxy = Process::spawn(&format!("proxy-{name}"), nothing, mesh.dir());
+            Workload { pod, proxy, service_account: name.to_owned() }
+        });
+        for (address, port, target) in service {
+            let (program, to) = match address {
+                IpAddr::V4(_) => ("iptables", format!("{}:{target}", server.pod.ip4)),
+                IpAddr::V6(_) => ("ip6tables", format!("[{}]:{target}", server.pod.ip6)),
+            };
+            client.pod.sh(&format!(
+                "{program} -w -t nat -A OUTPUT -p tcp -d {address} --dport {port} -j DNAT --to-destination {to}"
+            ));
+        }
+        (mesh, client, server)
     }
 
     fn dir(&self) -> &Path {
