@@ -59,7 +59,12 @@ pub struct Shared {
 
 impl Shared {
     pub fn new(publisher: Arc<Publisher>) -> Self {
-        Self { publisher, drains: Drains::default(), connections: AtomicU64::new(0), next_connection: AtomicU64::new(1) }
+        Self {
+            publisher,
+            drains: Drains::default(),
+            connections: AtomicU64::new(0),
+            next_connection: AtomicU64::new(1),
+        }
     }
 }
 
@@ -153,7 +158,7 @@ async fn run(shared: Arc<Shared>, mut commands: mpsc::UnboundedReceiver<Command>
             _ = sweep.tick() => {
                 worker.engine.sweep(Instant::now());
                 sweeps += 1;
-                if sweeps % SWEEPS_PER_ORIGINAL_DST == 0 {
+                if sweeps.is_multiple_of(SWEEPS_PER_ORIGINAL_DST) {
                     upstream::sweep_original_dst();
                 }
                 continue;
@@ -191,7 +196,8 @@ async fn accept(
     mut stopped: oneshot::Receiver<()>,
 ) {
     let failing = (worker.clone(), name.clone());
-    let mut acceptor = Acceptor::new(socket, move |_error: &std::io::Error| count_accept_error(&failing.0, &failing.1.borrow()));
+    let mut acceptor =
+        Acceptor::new(socket, move |_error: &std::io::Error| count_accept_error(&failing.0, &failing.1.borrow()));
     loop {
         let (stream, _) = tokio::select! {
             biased;

@@ -53,9 +53,8 @@ pub(super) struct Call {
 
 impl Call {
     fn new(request: &http::Request<Incoming>) -> Self {
-        let decode = |text: &str| {
-            percent_encoding::percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned()
-        };
+        let decode =
+            |text: &str| percent_encoding::percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned();
         let query = request.uri().query().unwrap_or_default();
         Self {
             method: request.method().clone(),

@@ -49,9 +49,8 @@ pub(super) fn listeners(inner: &Inner, as_json: bool) -> Answer {
         });
         return Answer::text(lines.collect::<String>());
     }
-    let address = |a: &std::net::SocketAddr| {
-        json!({"socket_address": {"address": a.ip().to_string(), "port_value": a.port()}})
-    };
+    let address =
+        |a: &std::net::SocketAddr| json!({"socket_address": {"address": a.ip().to_string(), "port_value": a.port()}});
     let statuses: Vec<Value> = listeners
         .iter()
         .map(|l| {

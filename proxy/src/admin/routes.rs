@@ -83,7 +83,8 @@ fn ready(inner: &Inner, call: &Call) -> Answer {
     if call.parameter("verbose").is_some() {
         let reasons: Vec<_> =
             reasons.iter().map(|(code, text)| serde_json::json!({"code": code, "reason": text})).collect();
-        let body = serde_json::json!({"ready": reasons.is_empty(), "reasons": reasons, "version": inner.state.version()});
+        let body =
+            serde_json::json!({"ready": reasons.is_empty(), "reasons": reasons, "version": inner.state.version()});
         return Answer { status: code, ..Answer::json(&body) };
     }
     if reasons.is_empty() {

@@ -53,13 +53,8 @@ fn collect(inner: &Inner) -> Vec<Stat> {
 
 /// The process's own statistics.
 fn own(inner: &Inner) -> Vec<Stat> {
-    let stat = |metric: &str, kind, value| Stat {
-        scope: "",
-        owner: String::new(),
-        metric: metric.to_owned(),
-        kind,
-        value,
-    };
+    let stat =
+        |metric: &str, kind, value| Stat { scope: "", owner: String::new(), metric: metric.to_owned(), kind, value };
     let status = inner.context.subscription.status().borrow().clone();
     let live = inner.context.publisher.current();
     let ready = inner.state.not_ready(&status).is_empty();
@@ -105,8 +100,6 @@ fn own(inner: &Inner) -> Vec<Stat> {
     stats
 }
 
-
-
 /// `/stats`.
 pub(super) fn stats(inner: &Inner, call: &Call) -> Answer {
     let filter = match call.parameter("filter").map(Regex::search).transpose() {
@@ -129,13 +122,13 @@ pub(super) fn stats(inner: &Inner, call: &Call) -> Answer {
             let stats: Vec<_> = lines.iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
             Answer::json(&json!({"stats": stats}))
         }
-        Some("text") | None => {
-            Answer::text(lines.iter().fold(String::new(), |mut text, (name, value)| {
-                let _ = writeln!(text, "{name}: {value}");
-                text
-            }))
+        Some("text") | None => Answer::text(lines.iter().fold(String::new(), |mut text, (name, value)| {
+            let _ = writeln!(text, "{name}: {value}");
+            text
+        })),
+        Some(other) => {
+            Answer::error(StatusCode::BAD_REQUEST, format!("format: `{other}` is not text, json or prometheus\n"))
         }
-        Some(other) => Answer::error(StatusCode::BAD_REQUEST, format!("format: `{other}` is not text, json or prometheus\n")),
     }
 }
 

@@ -12,13 +12,7 @@ use super::sockets::Sockets;
 use crate::{
     admin::{self, Request},
     drain::Phase,
-    ir::{
-        Name,
-        endpoint::Assignment,
-        listener::Direction,
-        secret::Secret,
-        snapshot::Snapshot,
-    },
+    ir::{Name, endpoint::Assignment, listener::Direction, secret::Secret, snapshot::Snapshot},
     live::{Builder, Live, Publisher},
     upstream::dns::{SystemResolver, Watcher},
     worker::{Handle, Shared},
@@ -55,7 +49,16 @@ impl Control {
         sockets: Sockets,
         state: Arc<admin::State>,
     ) -> Self {
-        Self { builder, publisher, subscription, sockets, state, resolved: HashMap::new(), secrets: BTreeMap::new(), draining: false }
+        Self {
+            builder,
+            publisher,
+            subscription,
+            sockets,
+            state,
+            resolved: HashMap::new(),
+            secrets: BTreeMap::new(),
+            draining: false,
+        }
     }
 
     /// Runs until somebody asks for the end and the drain is over. Gives back the workers, idle or to be cut.

@@ -19,11 +19,8 @@ pub(super) fn init(level: &str, json: bool) -> Result<Handle, String> {
     let (filter, handle) = reload::Layer::new(filter(level)?);
     let registry = tracing_subscriber::registry().with(filter);
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    let result = if json {
-        registry.with(lines.json()).try_init()
-    } else {
-        registry.with(lines.with_ansi(false)).try_init()
-    };
+    let result =
+        if json { registry.with(lines.json()).try_init() } else { registry.with(lines.with_ansi(false)).try_init() };
     result.map_err(|e| e.to_string())?;
     std::panic::set_hook(Box::new(|panic| {
         // One connection dies of it, the process goes on: somebody has to hear of it.

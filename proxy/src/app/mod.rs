@@ -106,10 +106,8 @@ async fn run(settings: Settings, bootstrap: Bootstrap, log: logging::Handle) -> 
     let sinks = Sinks::start()?;
     let handles = (0..workers).map(|index| worker::spawn(index, shared.clone())).collect::<Result<Vec<_>, _>>()?;
 
-    let subscription = xds::start(
-        start_config(&settings, &bootstrap),
-        Arc::new(transport::ClusterTransport::new(publisher.clone())),
-    );
+    let subscription =
+        xds::start(start_config(&settings, &bootstrap), Arc::new(transport::ClusterTransport::new(publisher.clone())));
     let (shutdown, asked) = shutdown::channel();
     let admin = crate::admin::start(crate::admin::Context {
         settings: settings.clone(),
@@ -130,7 +128,8 @@ async fn run(settings: Settings, bootstrap: Bootstrap, log: logging::Handle) -> 
     tokio::spawn(FileWatcher::new(secrets.clone()).run());
     tracing::info!(workers, node = %bootstrap.node.id, version = env!("CARGO_PKG_VERSION"), "starting");
     let builder = Builder { secrets: secrets.clone(), registry, sinks: sinks.clone(), upstream: Deps { secrets } };
-    let control = control::Control::new(builder, publisher, subscription, sockets::Sockets::new(handles), admin.state());
+    let control =
+        control::Control::new(builder, publisher, subscription, sockets::Sockets::new(handles), admin.state());
     let workers = control.run(asked, &shared, settings.drain_time()).await;
     admin.stop();
     // The threads are joined off the runtime: a worker may be in the middle of a request.
@@ -144,9 +143,8 @@ async fn run(settings: Settings, bootstrap: Bootstrap, log: logging::Handle) -> 
 fn start_config(settings: &Settings, bootstrap: &Bootstrap) -> xds::StartConfig {
     // Without a file the token both opens the xDS stream and gets the certificate; with one, the operator says so.
     let made = settings.config_path.is_none();
-    let ca_cluster = settings.ca_cluster.clone().or_else(|| {
-        (made && settings.token_file.is_some()).then(|| XDS_CLUSTER.to_owned())
-    });
+    let ca_cluster =
+        settings.ca_cluster.clone().or_else(|| (made && settings.token_file.is_some()).then(|| XDS_CLUSTER.to_owned()));
     let ads = bootstrap.dynamic.ads.as_ref().map(|ads| xds::AdsConfig {
         cluster: ads.cluster.clone(),
         delta: ads.delta,
@@ -186,7 +184,8 @@ fn start_config(settings: &Settings, bootstrap: &Bootstrap) -> xds::StartConfig 
 /// Two descriptors a connection: the soft limit of 1024 is far too low for a proxy. The hard limit is the operator's.
 fn raise_open_files() {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    let raised =
+        getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
     if let Err(error) = raised {
         tracing::warn!(%error, "cannot raise the limit of open files");
     }

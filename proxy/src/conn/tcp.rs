@@ -47,12 +47,7 @@ pub(super) struct Failure {
 }
 
 /// Picks and connects, at most `max_connect_attempts` times, never twice the same endpoint while there are others.
-pub(super) async fn open(
-    worker: &Worker,
-    live: &Live,
-    proxy: &LiveTcp,
-    to: &Destination,
-) -> Result<Upstream, Failure> {
+pub(super) async fn open(worker: &Worker, live: &Live, proxy: &LiveTcp, to: &Destination) -> Result<Upstream, Failure> {
     let failure = |flags, details, cluster: Option<&Arc<Cluster>>| Failure {
         flags,
         details,
@@ -65,7 +60,10 @@ pub(super) async fn open(
     };
     let Some(cluster) = live.cluster(&target.cluster) else {
         proxy.stats.local().downstream_cx_no_route.inc();
-        return Err(Failure { cluster: Some(target.cluster.clone()), ..failure(Flags::NO_CLUSTER, "cluster_not_found", None) });
+        return Err(Failure {
+            cluster: Some(target.cluster.clone()),
+            ..failure(Flags::NO_CLUSTER, "cluster_not_found", None)
+        });
     };
     let mut tried: Vec<Arc<Endpoint>> = Vec::new();
     let mut last = failure(Flags::NO_HEALTHY_UPSTREAM, "no_healthy_upstream", Some(cluster));
@@ -86,7 +84,11 @@ pub(super) async fn open(
             Err(error) => {
                 let overflow = error.kind == ConnectErrorKind::Overflow;
                 let flags = if overflow { Flags::UPSTREAM_OVERFLOW } else { Flags::UPSTREAM_CONNECTION_FAILURE };
-                last = failure(flags, if overflow { "upstream_overflow" } else { "upstream_connect_failure" }, Some(cluster));
+                last = failure(
+                    flags,
+                    if overflow { "upstream_overflow" } else { "upstream_connect_failure" },
+                    Some(cluster),
+                );
                 last.reason = Some(error.reason);
                 last.attempts = attempt;
                 if overflow {

@@ -161,7 +161,8 @@ impl<'a> Forwarding<'a> {
         let headers = &mut request.parts.headers;
         let rules = Rules::new(policy.map(|p| &**p), envoy_headers.then_some(&*headers));
         let timeouts = Timeouts::new(config, self.route, rules.as_ref(), (headers, grpc), envoy_headers);
-        for name in ["x-envoy-retry-on", "x-envoy-retry-grpc-on", "x-envoy-max-retries", "x-envoy-retriable-status-codes"]
+        for name in
+            ["x-envoy-retry-on", "x-envoy-retry-grpc-on", "x-envoy-max-retries", "x-envoy-retriable-status-codes"]
         {
             headers.remove(name);
         }
@@ -258,9 +259,7 @@ impl<'a> Forwarding<'a> {
     fn copy_head(&self, plan: &Plan<'_>, request: &Inbound) -> Option<Box<(Method, String, http::HeaderMap)>> {
         levels(self.table, self.selected, plan.weighted.map(|w| &w.headers))
             .any(|ops| headers::mentions_request(&ops.response_add))
-            .then(|| {
-                Box::new((request.parts.method.clone(), request.path().to_owned(), request.parts.headers.clone()))
-            })
+            .then(|| Box::new((request.parts.method.clone(), request.path().to_owned(), request.parts.headers.clone())))
     }
 
     /// The retry loop.
@@ -284,18 +283,12 @@ impl<'a> Forwarding<'a> {
             let started = Instant::now();
             let request = self.attempt_request(plan, &mut supply, &endpoint, attempts)?;
             let attempt = self.attempt(plan, &endpoint);
-            let tried_out = match within(
-                &plan.timeouts,
-                self.flow,
-                started,
-                self.conn.engine.pool.send(&attempt, request),
-            )
-            .await
-            {
-                Err(expired) => Tried::Expired(expired),
-                Ok(Ok(sent)) => Tried::Response(Box::new(sent)),
-                Ok(Err(error)) => self.failed(*error, &mut supply),
-            };
+            let tried_out =
+                match within(&plan.timeouts, self.flow, started, self.conn.engine.pool.send(&attempt, request)).await {
+                    Err(expired) => Tried::Expired(expired),
+                    Ok(Ok(sent)) => Tried::Response(Box::new(sent)),
+                    Ok(Err(error)) => self.failed(*error, &mut supply),
+                };
             drop(permit.take());
             let (outcome, reply) = match &tried_out {
                 Tried::Expired(Expired::PerTry) => {
@@ -314,11 +307,8 @@ impl<'a> Forwarding<'a> {
                     (Outcome::Response { status: response.status(), headers: response.headers() }, None)
                 }
             };
-            let facts = retry::Request {
-                method: &plan.method,
-                replayable: supply.can_repeat(),
-                has_body: plan.has_body,
-            };
+            let facts =
+                retry::Request { method: &plan.method, replayable: supply.can_repeat(), has_body: plan.has_body };
             let policy = plan.policy.map(|p| &**p);
             let verdict = retry::decide(plan.rules.as_ref(), policy, &facts, &outcome, (replays, retries));
             let again = match verdict {
@@ -562,7 +552,8 @@ impl Source {
 fn frame(parts: &mut Parts, body: &Incoming) {
     if body.is_end_stream() {
         parts.headers.remove(header::TRANSFER_ENCODING);
-    } else if !parts.headers.contains_key(header::CONTENT_LENGTH) && !parts.headers.contains_key(header::TRANSFER_ENCODING)
+    } else if !parts.headers.contains_key(header::CONTENT_LENGTH)
+        && !parts.headers.contains_key(header::TRANSFER_ENCODING)
     {
         // hyper would take a GET without this for one without a body.
         parts.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));

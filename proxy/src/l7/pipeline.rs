@@ -5,10 +5,7 @@
 
 use std::rc::Rc;
 
-use http::{
-    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header,
-    request::Parts,
-};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header, request::Parts};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 
 use super::{
@@ -66,10 +63,7 @@ struct Ending {
 }
 
 /// Serves one request.
-pub(super) async fn handle(
-    conn: Rc<Connection>,
-    mut request: Request<Incoming>,
-) -> Result<Response<Body>, BodyError> {
+pub(super) async fn handle(conn: Rc<Connection>, mut request: Request<Incoming>) -> Result<Response<Body>, BodyError> {
     let live = conn.engine.live.get();
     let flow = conn.open(request.version());
     let upgrade = request.extensions_mut().remove::<OnUpgrade>();
@@ -137,14 +131,11 @@ async fn act(conn: &Rc<Connection>, flow: &Rc<Flow>, live: &Live, request: Inbou
         return Err(Reply::new(StatusCode::MOVED_PERMANENTLY, "direct_response").location(location));
     }
     match &selected.route.action {
-        Action::Forward(route) => {
-            Forwarding { conn, flow, live, table, selected, route, random }.run(request).await
-        }
+        Action::Forward(route) => Forwarding { conn, flow, live, table, selected, route, random }.run(request).await,
         Action::Redirect(redirect) => {
             note_head(flow, &request.parts, scheme);
             conn.scope.stats.local().rq_redirect.inc();
-            let line =
-                Line { scheme, authority: request.authority(), path: request.path() };
+            let line = Line { scheme, authority: request.authority(), path: request.path() };
             let (status, location) = rewrite::redirect(redirect, &selected.route.matches, &line);
             let reply = Reply::new(status, "direct_response").location(location);
             Ok(local(flow, table, selected, &request, reply.into_response(flow, false)))
@@ -213,12 +204,8 @@ pub(super) fn levels<'a>(
     selected: Selected<'a>,
     weighted: Option<&'a HeaderOps>,
 ) -> impl Iterator<Item = &'a HeaderOps> {
-    let mut levels = [
-        weighted,
-        Some(&selected.route.headers),
-        Some(&selected.virtual_host.headers),
-        Some(&table.config.headers),
-    ];
+    let mut levels =
+        [weighted, Some(&selected.route.headers), Some(&selected.virtual_host.headers), Some(&table.config.headers)];
     if table.config.most_specific_wins {
         levels.reverse();
     }
@@ -233,8 +220,7 @@ fn local(
     request: &Inbound,
     mut response: Response<Body>,
 ) -> Response<Body> {
-    let pseudo =
-        Pseudo { method: &request.parts.method, path: request.path(), scheme: request.sane.origin.scheme };
+    let pseudo = Pseudo { method: &request.parts.method, path: request.path(), scheme: request.sane.origin.scheme };
     let view = RequestView { pseudo, headers: &request.parts.headers };
     for ops in levels(table, selected, None) {
         let status = response.status();
@@ -269,7 +255,9 @@ fn finish(conn: &Connection, flow: &Rc<Flow>, ending: &Ending, mut response: Res
         Body::Empty => {
             flow.record.response_complete();
             // hyper drops the length of a bodiless 304 unless the body itself claims it.
-            if http1 && !ending.head && status == StatusCode::NOT_MODIFIED
+            if http1
+                && !ending.head
+                && status == StatusCode::NOT_MODIFIED
                 && let Some(length) = announced
             {
                 *response.body_mut() = Body::Announced(length);

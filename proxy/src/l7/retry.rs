@@ -34,7 +34,9 @@ pub enum Failure {
     /// The connection was closed before a byte of the request was written.
     Unsent,
     /// The connection or stream broke after something was written. `reused`: not the connection's first request.
-    Reset { reused: bool },
+    Reset {
+        reused: bool,
+    },
     PerTryTimeout,
     /// The peer does not speak HTTP.
     Protocol,
@@ -166,12 +168,25 @@ fn wants(rules: &Rules, policy: Option<&RetryPolicy>, outcome: &Outcome<'_>) -> 
     let on = |flag| rules.on.contains(flag);
     match outcome {
         Outcome::Failed(failure) => match failure {
-            Failure::Connect => on(RetryOn::CONNECT_FAILURE) || on(RetryOn::SERVER_ERROR) || on(RetryOn::GATEWAY_ERROR)
-                || on(RetryOn::RESET) || on(RetryOn::RESET_BEFORE_REQUEST),
-            Failure::Refused => on(RetryOn::REFUSED_STREAM) || on(RetryOn::SERVER_ERROR) || on(RetryOn::GATEWAY_ERROR)
-                || on(RetryOn::RESET),
-            Failure::Unsent => on(RetryOn::RESET_BEFORE_REQUEST) || on(RetryOn::RESET) || on(RetryOn::SERVER_ERROR)
-                || on(RetryOn::GATEWAY_ERROR),
+            Failure::Connect => {
+                on(RetryOn::CONNECT_FAILURE)
+                    || on(RetryOn::SERVER_ERROR)
+                    || on(RetryOn::GATEWAY_ERROR)
+                    || on(RetryOn::RESET)
+                    || on(RetryOn::RESET_BEFORE_REQUEST)
+            }
+            Failure::Refused => {
+                on(RetryOn::REFUSED_STREAM)
+                    || on(RetryOn::SERVER_ERROR)
+                    || on(RetryOn::GATEWAY_ERROR)
+                    || on(RetryOn::RESET)
+            }
+            Failure::Unsent => {
+                on(RetryOn::RESET_BEFORE_REQUEST)
+                    || on(RetryOn::RESET)
+                    || on(RetryOn::SERVER_ERROR)
+                    || on(RetryOn::GATEWAY_ERROR)
+            }
             Failure::Reset { .. } | Failure::PerTryTimeout | Failure::Protocol => {
                 on(RetryOn::RESET) || on(RetryOn::SERVER_ERROR) || on(RetryOn::GATEWAY_ERROR)
             }

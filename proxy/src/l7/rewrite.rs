@@ -73,16 +73,13 @@ pub fn redirect(redirect: &Redirect, matched: &RouteMatch, line: &Line<'_>) -> (
         }
     };
     // A port that was the old scheme's default makes no sense for a new scheme.
-    let own_port = own_port.filter(|port| {
-        !(scheme != line.scheme && matches!((line.scheme, *port), ("http", 80) | ("https", 443)))
-    });
+    let own_port = own_port
+        .filter(|port| !(scheme != line.scheme && matches!((line.scheme, *port), ("http", 80) | ("https", 443))));
     let port = redirect.port.or(own_port).map(|port| format!(":{port}")).unwrap_or_default();
     let (path, query) = split(line.path);
     let target = match (&redirect.path, &redirect.rewrite) {
         (Some(path), _) => path.to_string(),
-        (None, Some(rewrite)) => {
-            self::path(rewrite, matched, path).unwrap_or_else(|| path.to_owned())
-        }
+        (None, Some(rewrite)) => self::path(rewrite, matched, path).unwrap_or_else(|| path.to_owned()),
         (None, None) => path.to_owned(),
     };
     // A redirect path may bring a query of its own; the request's is then dropped.

@@ -178,7 +178,8 @@ async fn codec(io: &mut Io, info: &ConnInfo, hcm: &LiveHcm, signal: &drain::Sign
         (Codec::Http2, _) | (Codec::Auto, Some("h2")) => Some((true, Bytes::new())),
         (Codec::Auto, Some("http/1.1" | "http/1.0")) => Some((false, Bytes::new())),
         (Codec::Auto, _) => {
-            let patience = hcm.config.idle_timeout.or(hcm.config.request_headers_timeout).unwrap_or(DEFAULT_HEAD_TIMEOUT);
+            let patience =
+                hcm.config.idle_timeout.or(hcm.config.request_headers_timeout).unwrap_or(DEFAULT_HEAD_TIMEOUT);
             let mut signal = signal.clone();
             let found = tokio::select! {
                 found = tokio::time::timeout(patience, wire::detect(io)) => found.ok()?.ok()?,
@@ -356,11 +357,10 @@ impl Ending {
             return None;
         }
         let config = &conn.hcm.config;
-        let idle = config.idle_timeout.filter(|_| conn.active.get() == 0).map(|t| (conn.idle_since.get() + t, Due::Idle));
-        let old = config
-            .max_connection_duration
-            .filter(|_| !self.begun)
-            .map(|t| (conn.scope.conn.started_at + t, Due::Old));
+        let idle =
+            config.idle_timeout.filter(|_| conn.active.get() == 0).map(|t| (conn.idle_since.get() + t, Due::Idle));
+        let old =
+            config.max_connection_duration.filter(|_| !self.begun).map(|t| (conn.scope.conn.started_at + t, Due::Old));
         let head = (!is_http2)
             .then(|| conn.wire.head_since())
             .flatten()

@@ -74,7 +74,11 @@ impl Timeouts {
             headers::insert_number(headers, EXPECTED, millis);
         }
         if grpc && route.grpc_timeout_max.is_some() {
-            let text = if millis < 100_000_000 { format!("{millis}m") } else { format!("{}S", (millis / 1000).min(99_999_999)) };
+            let text = if millis < 100_000_000 {
+                format!("{millis}m")
+            } else {
+                format!("{}S", (millis / 1000).min(99_999_999))
+            };
             if let Ok(value) = HeaderValue::from_str(&text) {
                 headers.insert(GRPC_TIMEOUT, value);
             }
@@ -111,7 +115,12 @@ pub enum Expired {
 }
 
 /// Waits for `work`, but not beyond any limit.
-pub async fn within<F: Future>(timeouts: &Timeouts, flow: &Flow, try_started: Instant, work: F) -> Result<F::Output, Expired> {
+pub async fn within<F: Future>(
+    timeouts: &Timeouts,
+    flow: &Flow,
+    try_started: Instant,
+    work: F,
+) -> Result<F::Output, Expired> {
     let mut work = pin!(work);
     let mut timer = pin!(None::<Sleep>);
     poll_fn(move |cx| {

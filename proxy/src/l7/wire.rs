@@ -246,7 +246,9 @@ impl Scan {
 
     fn note_header(&mut self) {
         let is = |name: &[u8]| {
-            self.line.len() > name.len() && self.line[name.len()] == b':' && self.line[..name.len()].eq_ignore_ascii_case(name)
+            self.line.len() > name.len()
+                && self.line[name.len()] == b':'
+                && self.line[..name.len()].eq_ignore_ascii_case(name)
         };
         self.transfer_encoding |= is(b"transfer-encoding");
         self.content_length |= is(b"content-length");

@@ -45,7 +45,7 @@ pub struct Problem {
 }
 
 /// Resolved endpoints of DNS clusters, by cluster name.
-pub type Resolved = HashMap<Name, Arc<Assignment>>;
+pub(crate) type Resolved = HashMap<Name, Arc<Assignment>>;
 
 impl Builder {
     /// Compiles `snapshot`. `resolved` holds what DNS answered so far.

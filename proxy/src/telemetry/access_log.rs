@@ -133,7 +133,9 @@ impl Writer {
             let _ = io::stderr().lock().write_all(&stderr);
             self.flush();
             self.shared.written.fetch_add(count, Relaxed);
-            waiting.iter().for_each(|done| drop(done.try_send(())));
+            for done in waiting {
+                let _ = done.try_send(());
+            }
         }
     }
 

@@ -27,7 +27,10 @@ fn death_in_mid_response_is_a_broken_response() {
         }
         let log = proxy.log(2).await;
         for line in log {
-            assert!(line.starts_with("200 UC upstream_reset_after_response_started{connection_termination} 1 0 4"), "{line}");
+            assert!(
+                line.starts_with("200 UC upstream_reset_after_response_started{connection_termination} 1 0 4"),
+                "{line}"
+            );
         }
     });
 }
@@ -64,7 +67,10 @@ fn refused_connections_are_503_uf() {
             ),
             "{body}"
         );
-        assert!(proxy.log(1).await[0].starts_with("503 UF upstream_reset_before_response_started{remote_connection_failure|"));
+        assert!(
+            proxy.log(1).await[0]
+                .starts_with("503 UF upstream_reset_before_response_started{remote_connection_failure|")
+        );
     });
 }
 
@@ -203,9 +209,7 @@ fn the_route_timeout_is_a_504_and_for_grpc_a_status() {
         server.head().await;
         let (head, body) = client.message().await;
         assert!(head.starts_with("HTTP/1.1 504") && body == "upstream request timeout", "{head}{body}");
-        client
-            .send("POST /t HTTP/1.1\r\nHost: x\r\nContent-Type: application/grpc\r\nContent-Length: 0\r\n\r\n")
-            .await;
+        client.send("POST /t HTTP/1.1\r\nHost: x\r\nContent-Type: application/grpc\r\nContent-Length: 0\r\n\r\n").await;
         let (head, _) = client.message().await;
         assert!(head.starts_with("HTTP/1.1 200"), "{head}");
         assert_eq!(header(&head, "grpc-status"), Some("14"), "{head}");

@@ -203,10 +203,8 @@ impl Setup {
             headers,
             metadata: None,
         };
-        let connect = Route {
-            matches: RouteMatch { path: PathMatch::Connect, ..route.matches.clone() },
-            ..route.clone()
-        };
+        let connect =
+            Route { matches: RouteMatch { path: PathMatch::Connect, ..route.matches.clone() }, ..route.clone() };
         vhost.routes = vec![Arc::new(connect), Arc::new(route)];
         let config = RouteConfiguration { virtual_hosts: vec![Arc::new(vhost)], ..RouteConfiguration::default() };
         let table = Arc::new(RouteTable::new(Arc::new(config.clone())));
@@ -216,8 +214,7 @@ impl Setup {
         let path: Arc<str> = log.path().to_str().unwrap().into();
         let logger = Logger::new(&AccessLog { sink: Sink::File(path), format: log_format(), filter: None }, &sinks);
         let secrets = Arc::<Secrets>::default();
-        let builder =
-            Builder { secrets: secrets.clone(), registry: Arc::default(), sinks, upstream: Deps { secrets } };
+        let builder = Builder { secrets: secrets.clone(), registry: Arc::default(), sinks, upstream: Deps { secrets } };
         let snapshot = Snapshot {
             version: 1,
             clusters: BTreeMap::from([("up".into(), Arc::new(cluster))]),
@@ -413,4 +410,3 @@ pub(super) async fn pair(change: impl FnOnce(&mut Setup)) -> (Proxy, Upstream) {
 
 /// A shared place for what tasks saw.
 pub(super) type Seen<T> = Rc<RefCell<Vec<T>>>;
-
