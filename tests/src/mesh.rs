@@ -89,8 +89,14 @@ impl Mesh {
         (mesh, client, server)
     }
 
-    fn dir(&self) -> &Path {
+    /// The mesh's folder: logs, `config`, `state`.
+    pub fn dir(&self) -> &Path {
         self.fabric.dir()
+    }
+
+    /// Where the control plane runs.
+    pub fn control_pod(&self) -> &Pod {
+        &self.control_pod
     }
 
     /// Starts (or starts again) the control plane and waits until it serves.
