@@ -207,11 +207,6 @@ impl Mesh {
         workload
     }
 
-    /// Where the control plane runs; its plaintext port is reached from here only.
-    pub fn control_pod(&self) -> &Pod {
-        &self.control_pod
-    }
-
     /// What the control plane reports of itself and its clients.
     pub fn status(&self) -> serde_json::Value {
         let (ok, text) = self.ctl("status --output json");
