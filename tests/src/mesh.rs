@@ -89,7 +89,8 @@ impl Mesh {
         (mesh, client, server)
     }
 
-    fn dir(&self) -> &Path {
+    /// The mesh's folder: logs, `config`, `state`.
+    pub fn dir(&self) -> &Path {
         self.fabric.dir()
     }
 

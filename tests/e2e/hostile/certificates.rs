@@ -1,181 +1,146 @@
-//! Certificates that must not be accepted, on either side of a connection, and right ones that go on meanwhile.
+//! Peers with wrong certificates at the mesh's inbound port: refused, counted, and nobody else notices.
 
-use std::process::Command;
+use std::{path::Path, sync::Arc, time::Duration};
 
 use outrigger_tests::{
-    Exchange, Fabric, Kind, Pod, eventually, mesh::bin, need, pki::Authority, process::run, proxies::write_bootstrap,
+    Pod, need,
+    pki::{Authority, Files},
+    process::run,
+    until,
 };
+use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair, KeyUsagePurpose, SanType, date_time_ymd};
 
-const OUTBOUND: &str = include_str!("../interop/outbound.yaml");
-const INBOUND: &str = include_str!("../interop/inbound.yaml");
-const CLIENT: &str = "spiffe://interop/ns/default/sa/client";
-const SERVER: &str = "spiffe://interop/ns/default/sa/server";
+use crate::target::{Target, throw};
 
-struct Stage {
-    client: Pod,
-    server: Pod,
-    authority: Authority,
-    stranger: Authority,
-    fabric: Fabric,
+/// Issues with the mesh's own root, as nobody but the control plane could.
+struct Stolen {
+    issuer: Issuer<'static, KeyPair>,
 }
 
-impl Stage {
-    fn new() -> Self {
-        let mut fabric = Fabric::new();
-        let (client, server) = (fabric.pod("client", &[]), fabric.pod("server", &[]));
-        let stage = Self {
-            client,
-            server,
-            authority: Authority::new("interop"),
-            // The same name, another key.
-            stranger: Authority::new("interop"),
-            fabric,
-        };
-        stage.authority.write_root(stage.fabric.dir(), "root");
-        stage.issue("right", "client", CLIENT);
-        stage.issue("right", "server", SERVER);
-        stage
+impl Stolen {
+    fn from(state: &Path) -> Self {
+        let key = std::fs::read_to_string(state.join("root-key.pem")).unwrap();
+        let certificate = std::fs::read_to_string(state.join("root-cert.pem")).unwrap();
+        Self { issuer: Issuer::from_ca_cert_pem(&certificate, KeyPair::from_pem(&key).unwrap()).unwrap() }
     }
 
-    /// Issues a certificate with that defect into `FILE.crt` and `FILE.key`.
-    fn issue(&self, defect: &str, file: &str, uri: &str) {
-        let dir = self.fabric.dir();
-        let files = match defect {
-            "right" => self.authority.issue(dir, file, uri),
-            "expired" => self.authority.issue_until(dir, file, uri, 2021),
-            "wrong SAN" => self.authority.issue(dir, file, "spiffe://interop/ns/other/sa/x"),
-            "wrong CA" => self.stranger.issue(dir, file, uri),
-            other => panic!("{other}?"),
-        };
-        run(Command::new("chmod").arg("644").args([files.certificate, files.key]));
-    }
-
-    fn bootstrap(&self, pod: &Pod, template: &str) -> std::path::PathBuf {
-        let server = self.server.ip4.to_string();
-        write_bootstrap(pod, template, &[("DIR", &self.fabric.dir().display().to_string()), ("SERVER", &server)])
+    fn issue(&self, dir: &Path, name: &str, uris: &[&str], years: (i32, i32), usage: ExtendedKeyUsagePurpose) -> Files {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.subject_alt_names = uris.iter().map(|uri| SanType::URI((*uri).try_into().unwrap())).collect();
+        params.not_before = date_time_ymd(years.0, 1, 1);
+        params.not_after = date_time_ymd(years.1, 1, 1);
+        params.extended_key_usages = vec![usage];
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        let key = KeyPair::generate().unwrap();
+        let files = Files { certificate: dir.join(format!("{name}.crt")), key: dir.join(format!("{name}.key")) };
+        std::fs::write(&files.certificate, params.signed_by(&key, &self.issuer).unwrap().pem()).unwrap();
+        std::fs::write(&files.key, key.serialize_pem()).unwrap();
+        files
     }
 }
+
+const CLIENT: &str = "spiffe://cluster.local/ns/default/sa/client";
 
 #[test]
-fn a_server_with_a_wrong_certificate_is_not_talked_to() {
-    need!("ip", "curl");
-    let stage = Stage::new();
-    let demo = bin("outrigger-demo-app");
-    let _application = stage.server.serve("app", 9080, &format!("{} http 127.0.0.1:9080 app v1", demo.display()));
-    let tcp = stage.server.listen(7001);
-    let mut outbound = Kind::Outrigger.start_ready(&stage.client, &stage.bootstrap(&stage.client, OUTBOUND));
-    let inbound_file = stage.bootstrap(&stage.server, INBOUND);
-    let ask = || stage.client.sh("curl -sS -m 20 -w '\\n%{http_code}' http://localhost:8080/");
-    for defect in ["right", "expired", "wrong SAN", "wrong CA", "right"] {
-        stage.issue(defect, "server", SERVER);
-        let mut inbound = Kind::Outrigger.start_ready(&stage.server, &inbound_file);
-        let answer = ask();
-        if defect == "right" {
-            assert!(answer.contains("\"version\":\"v1\"") && answer.ends_with("\n200"), "{answer}");
-        } else {
-            assert!(answer.ends_with("\n503"), "{defect}: {answer}");
-            assert!(!answer.contains("version"), "{defect}: {answer}");
-            assert!(answer.to_lowercase().contains("tls") || answer.contains("certificate"), "no reason: {answer}");
-            // And not a byte over TCP.
-            let mut application = stage.client.connect((std::net::Ipv4Addr::LOCALHOST, 7000));
-            application.say("secret");
-            assert!(application.hear_out().is_empty(), "{defect}");
-            tcp.set_nonblocking(true).unwrap();
-            assert!(tcp.accept().is_err(), "{defect}: the server's application was connected");
-        }
-        inbound.stop();
-        assert!(!inbound.output().contains("panicked"), "{}", inbound.output());
-    }
-    assert!(outbound.is_running() && !outbound.output().contains("panicked"), "{}", outbound.output());
-}
-
-#[test]
-fn a_client_with_a_wrong_certificate_is_not_let_in() {
+fn wrong_certificates_are_refused_and_counted() {
     need!("ip", "curl", "openssl");
-    let stage = Stage::new();
-    let demo = bin("outrigger-demo-app");
-    let _application = stage.server.serve("app", 9080, &format!("{} http 127.0.0.1:9080 app v1", demo.display()));
-    let mut inbound = Kind::Outrigger.start_ready(&stage.server, &stage.bootstrap(&stage.server, INBOUND));
-    let _outbound = Kind::Outrigger.start_ready(&stage.client, &stage.bootstrap(&stage.client, OUTBOUND));
-    let dir = stage.fabric.dir().display().to_string();
-    for version in ["-tls1_2", "-tls1_3"] {
-        for defect in ["right", "none", "expired", "wrong SAN", "wrong CA"] {
-            let credentials = if defect == "none" {
-                String::new()
-            } else {
-                stage.issue(defect, "tried", CLIENT);
-                format!("-cert {dir}/tried.crt -key {dir}/tried.key")
-            };
-            let (_, output) = stage.client.try_sh(&format!(
-                "printf 'GET /tried HTTP/1.1\\r\\nHost: x\\r\\nConnection: close\\r\\n\\r\\n' | timeout 20 openssl s_client \
-                 -quiet {version} -connect {}:8443 -servername server.interop -CAfile {dir}/root.pem {credentials}",
-                stage.server.ip4
-            ));
-            if defect == "right" {
-                assert!(output.contains("HTTP/1.1 200") && output.contains(CLIENT), "{version}: {output}");
-            } else {
-                assert!(!output.contains("HTTP/1.1"), "{version}, {defect}: {output}");
-                assert!(output.contains("alert"), "{version}, {defect}: no alert: {output}");
-            }
-        }
+    let mut target = Target::new();
+    let outsider = target.pair.mesh.outsider("outsider");
+    let dir = target.pair.mesh.dir().to_path_buf();
+    let mesh = Stolen::from(&dir.join("state"));
+    let stranger = Authority::new("stranger");
+    let usage = ExtendedKeyUsagePurpose::ClientAuth;
+    let valid = (2020, 2090);
+    let attempt = |files: Option<&Files>| attempt(&outsider, &target.pair.server.pod, files);
+
+    // The test's way in works at all: with a right certificate it does.
+    let right = mesh.issue(&dir, "right", &[CLIENT], valid, usage.clone());
+    let said = attempt(Some(&right));
+    assert!(said.contains("HTTP/1.1 200") && said.contains("sa/client"), "{said}");
+
+    let other_domain = ["spiffe://elsewhere/ns/default/sa/client"];
+    let cases: Vec<(&str, Option<Files>, &str)> = vec![
+        ("none", None, "ssl_fail_verify_no_cert"),
+        ("expired", Some(mesh.issue(&dir, "expired", &[CLIENT], (2001, 2002), usage.clone())), "ssl_fail_verify_error"),
+        (
+            "not yet valid",
+            Some(mesh.issue(&dir, "early", &[CLIENT], (2090, 2091), usage.clone())),
+            "ssl_fail_verify_error",
+        ),
+        ("wrong CA", Some(stranger.issue(&dir, "stranger", CLIENT)), "ssl_fail_verify_error"),
+        (
+            "another trust domain",
+            Some(mesh.issue(&dir, "elsewhere", &other_domain, valid, usage.clone())),
+            "ssl_fail_verify_san",
+        ),
+        ("no SPIFFE id", Some(mesh.issue(&dir, "web", &["https://example.com/"], valid, usage)), "ssl_fail_verify_san"),
+        (
+            "for servers only",
+            Some(mesh.issue(&dir, "server-only", &[CLIENT], valid, ExtendedKeyUsagePurpose::ServerAuth)),
+            "ssl_fail_verify_error",
+        ),
+    ];
+    let counted = |name: &str| stat(&target.pair.server.pod, name);
+    for (what, files, counter) in &cases {
+        let before = counted(counter);
+        let handshakes = counted("ssl_handshake");
+        let said = attempt(files.as_ref());
+        assert!(!said.contains("HTTP/1.1"), "{what}: {said}");
+        assert!(said.contains("alert"), "{what} was not refused by an alert: {said}");
+        until(&format!("{what} counted in {counter}"), || counted(counter) == before + 1);
+        assert_eq!(counted("ssl_handshake"), handshakes, "{what} counts as a handshake");
+        target.answers(what);
     }
-    // Versions and names nobody serves.
-    for wrong in ["-tls1_1 -cipher DEFAULT@SECLEVEL=0", "-servername nobody.interop"] {
-        let (ok, output) = stage.client.try_sh(&format!(
-            "printf 'GET / HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n' | timeout 20 openssl s_client -quiet {wrong} \
-             -connect {}:8443 -cert {dir}/client.crt -key {dir}/client.key",
-            stage.server.ip4
-        ));
-        assert!(!output.contains("HTTP/1.1"), "{wrong}: {ok} {output}");
+
+    let before = counted("no_filter_chain_match");
+    for n in 1..=3 {
+        let stream = outsider.connect((target.pair.server.pod.ip4, 9080));
+        let heard = throw(stream, b"GET / HTTP/1.1\r\nHost: app\r\n\r\n", Duration::from_secs(10)).expect("closed");
+        assert!(heard.is_empty(), "plaintext under STRICT: {:?}", String::from_utf8_lossy(&heard));
+        until("plaintext counted", || counted("no_filter_chain_match") == before + n);
     }
-    let answer = stage.client.sh("curl -sS -m 20 http://localhost:8080/");
-    assert!(answer.contains("\"version\":\"v1\""), "the right client goes on: {answer}");
-    assert!(inbound.is_running() && !inbound.output().contains("panicked"), "{}", inbound.output());
+    target.answers("plaintext under STRICT");
+
+    many_at_once(&target, &outsider, &cases);
+    target.unharmed("wrong certificates");
 }
 
-/// Files are swapped for bad ones and good ones while the proxy runs: what is bad is not taken, what is good is.
-#[test]
-fn rotated_files_are_taken_when_they_fit() {
-    need!("ip", "curl", "openssl");
-    let stage = Stage::new();
-    let demo = bin("outrigger-demo-app");
-    let _application = stage.server.serve("app", 9080, &format!("{} http 127.0.0.1:9080 app v1", demo.display()));
-    let mut inbound = Kind::Outrigger.start_ready(&stage.server, &stage.bootstrap(&stage.server, INBOUND));
-    let _outbound = Kind::Outrigger.start_ready(&stage.client, &stage.bootstrap(&stage.client, OUTBOUND));
-    let dir = stage.fabric.dir().to_path_buf();
-    let serial = || {
-        stage.client.sh(&format!(
-            "openssl s_client -connect {}:8443 -servername server.interop -cert {dir}/client.crt -key {dir}/client.key \
-             </dev/null 2>/dev/null | openssl x509 -noout -serial",
-            stage.server.ip4,
-            dir = dir.display(),
-        ))
-    };
-    let ask = || stage.client.sh("curl -sS -m 20 http://localhost:8080/");
-    let first = serial();
-    assert!(first.starts_with("serial="), "{first}");
-    // Nonsense, and a certificate whose key is another's: the former goes on being served.
-    for (certificate, key) in [("nonsense", "nonsense"), ("", "right-key-of-another")] {
-        let kept = (std::fs::read(dir.join("server.crt")).unwrap(), std::fs::read(dir.join("server.key")).unwrap());
-        if certificate.is_empty() {
-            stage.issue("right", "another", SERVER);
-            std::fs::copy(dir.join("another.key"), dir.join("server.key")).unwrap();
-        } else {
-            std::fs::write(dir.join("server.crt"), certificate).unwrap();
-            std::fs::write(dir.join("server.key"), key).unwrap();
+/// A storm of bad handshakes while good requests go on.
+fn many_at_once(target: &Target, outsider: &Pod, cases: &[(&str, Option<Files>, &str)]) {
+    let server = &target.pair.server.pod;
+    let wrong = Arc::new(cases.iter().collect::<Vec<_>>());
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let wrong = wrong.clone();
+            scope.spawn(move || {
+                for n in 0..10 {
+                    let (what, files, _) = wrong[(thread + n) % wrong.len()];
+                    let said = attempt(outsider, server, files.as_ref());
+                    assert!(!said.contains("HTTP/1.1"), "{what}: {said}");
+                }
+            });
         }
-        for _ in 0..20 {
-            assert_eq!(serial(), first);
-            assert!(ask().contains("\"version\":\"v1\""));
+        for _ in 0..30 {
+            target.answers("a storm of bad handshakes");
         }
-        std::fs::write(dir.join("server.crt"), kept.0).unwrap();
-        std::fs::write(dir.join("server.key"), kept.1).unwrap();
-    }
-    stage.issue("right", "server", SERVER);
-    eventually("the new certificate", || match serial() {
-        now if now != first => Ok(()),
-        now => Err(now),
     });
-    assert!(ask().contains("\"version\":\"v1\""));
-    assert!(inbound.is_running() && !inbound.output().contains("panicked"), "{}", inbound.output());
+}
+
+/// Sends a request over TLS as the mesh's proxies do, to the application's port, which is captured.
+fn attempt(from: &Pod, server: &Pod, files: Option<&Files>) -> String {
+    let certificate =
+        files.map(|f| format!("-cert {} -key {}", f.certificate.display(), f.key.display())).unwrap_or_default();
+    let (_, said) = from.try_sh(&format!(
+        "printf 'GET / HTTP/1.1\\r\\nHost: app\\r\\nConnection: close\\r\\n\\r\\n' | timeout 20 openssl s_client -quiet \
+         -connect {}:9080 -alpn istio-http/1.1,http/1.1 {certificate}",
+        server.ip4
+    ));
+    said
+}
+
+/// A statistic of the inbound listener, whatever its prefix is.
+fn stat(pod: &Pod, name: &str) -> u64 {
+    let stats = run(pod.command("curl").args(["-sS", "http://127.0.0.1:15000/stats"]));
+    let of_listeners = stats.lines().filter(|line| line.starts_with("listener."));
+    of_listeners.filter_map(|l| l.split_once(&format!(".{name}: "))).filter_map(|(_, v)| v.parse::<u64>().ok()).sum()
 }

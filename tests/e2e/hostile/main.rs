@@ -1,12 +1,15 @@
-//! Everything wrong that files, certificates and the network can hold: clear errors or closed connections, no panic,
-//! and everybody else served as before.
+//! Bad input from everywhere it can come: files, the control plane, peers. The proxy refuses it by name, everybody else
+//! goes on, and memory stays bounded.
 
 #![allow(clippy::unwrap_used)]
 
-mod bootstrap;
-mod bystander;
+mod ads;
+mod bootstraps;
 mod certificates;
-mod connections;
+mod frames;
 mod garbage;
+mod headers;
 mod http2;
 mod smuggling;
+mod target;
+mod xds;

@@ -61,6 +61,7 @@ impl Forwarding<'_> {
         *response.version_mut() = Version::HTTP_11;
         let status = response.status();
         let trailers_to_http1 = record.version() == Version::HTTP_11 && facts.protocol == HttpProtocol::Http2;
+        let has_body = !response.body().is_end_stream();
         let headers = response.headers_mut();
         let upgraded = headers.get(header::UPGRADE).cloned().filter(|_| status == StatusCode::SWITCHING_PROTOCOLS);
         headers::strip_hop_by_hop(headers);
@@ -68,7 +69,7 @@ impl Forwarding<'_> {
             // The encoding frames the body; a length next to it is a lie to some reader (RFC 9112 section 6.3).
             headers.remove(header::CONTENT_LENGTH);
         }
-        if trailers_to_http1 && down.grpc {
+        if trailers_to_http1 && down.grpc && has_body && !headers.contains_key(header::CONTENT_LENGTH) {
             // HTTP/1 writers only write trailers that were announced.
             headers
                 .entry(header::TRAILER)

@@ -88,6 +88,7 @@ fn one_thing_wrong_is_named_by_its_path() {
         for part in *expected {
             assert!(said.contains(part), "{to}: {part:?} is not in: {said}");
         }
+        envoy_refuses(&tls.replacen(from, to, 1), to);
     }
 }
 
@@ -96,6 +97,19 @@ const TLS: &str = r#"transport_socket:
       typed_config:
         "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
         common_tls_context: {validation_context: {trusted_ca: {filename: /dev/null}}}"#;
+
+/// The reference agrees that it is wrong, where there is one.
+fn envoy_refuses(text: &str, what: &str) {
+    if outrigger_tests::find("envoy").is_none() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("bootstrap.yaml");
+    std::fs::write(&file, text).unwrap();
+    let output =
+        Command::new(Kind::Envoy.program()).arg("-c").arg(&file).args(["--mode", "validate"]).output().unwrap();
+    assert!(!output.status.success(), "{what}: Envoy takes it");
+}
 
 #[test]
 fn not_even_a_bootstrap() {
@@ -159,10 +173,10 @@ fn damaged_files_end_in_a_decision() {
 }
 
 /// Small, seeded, the same everywhere.
-pub(crate) struct Random(pub u64);
+struct Random(u64);
 
 impl Random {
-    pub(crate) fn next(&mut self) -> u64 {
+    fn next(&mut self) -> u64 {
         // SplitMix64.
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -171,11 +185,7 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    pub(crate) fn below(&mut self, bound: usize) -> usize {
+    fn below(&mut self, bound: usize) -> usize {
         (self.next() % bound as u64) as usize
-    }
-
-    pub(crate) fn bytes(&mut self, count: usize) -> Vec<u8> {
-        (0..count).map(|_| self.next() as u8).collect()
     }
 }
