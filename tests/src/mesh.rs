@@ -94,11 +94,6 @@ impl Mesh {
         self.fabric.dir()
     }
 
-    /// Where the control plane runs.
-    pub fn control_pod(&self) -> &Pod {
-        &self.control_pod
-    }
-
     /// Starts (or starts again) the control plane and waits until it serves.
     pub fn start_control(&mut self) {
         let mut command = self.control_pod.command(bin("outrigger-control"));
