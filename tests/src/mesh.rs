@@ -10,6 +10,7 @@ use std::{
 use crate::{
     fabric::{Fabric, Pod},
     process::{Process, run},
+    proxies::{Kind, write_bootstrap},
     wait::eventually,
 };
 
@@ -30,9 +31,10 @@ pub fn bin(name: &str) -> PathBuf {
 
 /// A mesh: control plane, its configuration folder, and Pods.
 pub struct Mesh {
+    // Before the fabric, whose folder holds its log.
+    control: Option<Process>,
     pub fabric: Fabric,
     control_pod: Pod,
-    control: Option<Process>,
     hosts: Vec<(String, String)>,
 }
 
@@ -179,6 +181,59 @@ impl Mesh {
         workload
     }
 
+    /// As [`Mesh::workload`], with a real Envoy as the sidecar. `delta`: incremental xDS, else state of the world.
+    pub fn envoy_workload(&mut self, name: &str, labels: &[(&str, &str)], delta: bool) -> Workload {
+        let pod = self.fabric.pod(name, &self.hosts);
+        self.register(&pod, name, labels);
+        run(pod.command(bin("outrigger-init")).arg("install"));
+        let token = self.token(name);
+        let file = write_bootstrap(
+            &pod,
+            include_str!("envoy-sidecar.yaml"),
+            &[
+                ("ID", &format!("sidecar~{}~{name}.default~default.svc.cluster.local", pod.ip4)),
+                ("IPS", &format!("{},{}", pod.ip4, pod.ip6)),
+                ("SERVICE_ACCOUNT", name),
+                ("CONTROL", &self.control_pod.ip4.to_string()),
+                ("ROOT", &self.root_cert().display().to_string()),
+                ("TOKEN", &token),
+                ("API_TYPE", if delta { "DELTA_GRPC" } else { "GRPC" }),
+            ],
+        );
+        let proxy = Kind::Envoy.start(&pod, &file);
+        let mut workload = Workload { pod, proxy, service_account: name.to_owned() };
+        workload.wait_ready();
+        assert!(workload.proxy.is_running(), "{}", workload.proxy.output());
+        workload
+    }
+
+    /// What the control plane reports of itself and its clients.
+    pub fn status(&self) -> serde_json::Value {
+        let (ok, text) = self.ctl("status --output json");
+        assert!(ok, "{text}");
+        serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"))
+    }
+
+    /// Panics with the reasons when any client has ever refused anything.
+    pub fn assert_no_refusals(&self) {
+        let status = self.status();
+        let proxies = status["proxies"].as_array().expect("a list");
+        assert!(!proxies.is_empty(), "no client is connected: {status:#}");
+        for proxy in proxies {
+            for (kind, report) in proxy["types"].as_object().expect("a map") {
+                assert_eq!(report["nacks"], 0, "{} refused {kind}: {report:#}", proxy["id"]);
+            }
+        }
+    }
+
+    /// A token that proves this service account.
+    fn token(&self, service_account: &str) -> String {
+        let state = self.dir().join("state").display().to_string();
+        let mut command = Command::new(bin("outriggerctl"));
+        command.args(["token", "--namespace", "default", "--service-account", service_account, "--state", &state]);
+        run(&mut command).trim().to_owned()
+    }
+
     /// Tells the control plane of a Pod, as Kubernetes would.
     fn register(&self, pod: &Pod, service_account: &str, labels: &[(&str, &str)]) {
         let mut lines = String::new();
@@ -198,14 +253,9 @@ impl Mesh {
 
     /// Starts the proxy of a Pod with a fresh token for its service account.
     pub fn start_proxy(&self, pod: &Pod, service_account: &str, labels: &[(&str, &str)], flags: &[&str]) -> Process {
-        let token = run(Command::new(bin("outriggerctl")).args(["token", "--namespace", "default"]).args([
-            "--service-account",
-            service_account,
-            "--state",
-            &self.dir().join("state").display().to_string(),
-        ]));
+        let token = self.token(service_account);
         let token_file = self.dir().join(format!("{}.token", pod.name));
-        std::fs::write(&token_file, token.trim()).expect("own folder");
+        std::fs::write(&token_file, token).expect("own folder");
         let labels: Vec<String> = labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
         let mut command = pod.command_as(PROXY_UID, bin("outrigger-proxy"));
         command
@@ -219,6 +269,9 @@ impl Mesh {
             .args(["--labels", &labels.join(",")])
             .args(["--status-address", "[::]:15021", "--drain-time-s", "5"])
             .args(flags);
+        if let Ok(level) = std::env::var("OUTRIGGER_TESTS_LOG_LEVEL") {
+            command.args(["-l", &level]);
+        }
         Process::spawn(&format!("proxy-{}", pod.name), command, self.dir())
     }
 

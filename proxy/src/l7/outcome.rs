@@ -82,6 +82,9 @@ pub(super) fn expired(expired: Expired) -> Reply {
         Expired::PerTry => Reply::new(StatusCode::GATEWAY_TIMEOUT, "upstream_per_try_timeout")
             .body("upstream request timeout")
             .flag(Flags::UPSTREAM_REQUEST_TIMEOUT),
+        Expired::PerTryIdle => Reply::new(StatusCode::GATEWAY_TIMEOUT, "upstream_per_try_idle_timeout")
+            .body("upstream request timeout")
+            .flag(Flags::STREAM_IDLE_TIMEOUT),
         Expired::Request => Reply::new(StatusCode::REQUEST_TIMEOUT, "request_overall_timeout").body("request timeout"),
         Expired::Stream => Reply::new(StatusCode::REQUEST_TIMEOUT, "max_duration_timeout")
             .body("downstream duration timeout")

@@ -64,7 +64,8 @@ fn integer(bytes: &mut Vec<u8>, pattern: u8, prefix: u32, mut value: usize) {
 
 /// The pseudo headers of a GET.
 pub(crate) fn get(path: &str) -> Vec<u8> {
-    [literal(":method", "GET"), literal(":scheme", "http"), literal(":authority", "app"), literal(":path", path)].concat()
+    [literal(":method", "GET"), literal(":scheme", "http"), literal(":authority", "app"), literal(":path", path)]
+        .concat()
 }
 
 /// Opens an HTTP/2 connection: preface and empty settings.

@@ -24,9 +24,7 @@ const ATTACKS: &[Attack] = &[
     ("settings", || frame(SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 100]).repeat(50_000)),
     ("pings", || frame(PING, 0, 0, b"12345678").repeat(100_000)),
     ("priorities", || frame(PRIORITY, 0, 1, &[0, 0, 0, 3, 7]).repeat(100_000)),
-    ("empty data", || {
-        [frame(HEADERS, END_HEADERS, 1, &get("/")), frame(DATA, 0, 1, &[]).repeat(100_000)].concat()
-    }),
+    ("empty data", || [frame(HEADERS, END_HEADERS, 1, &get("/")), frame(DATA, 0, 1, &[]).repeat(100_000)].concat()),
     ("padding only", || {
         let padding = [&[255][..], &[0; 255]].concat();
         [frame(HEADERS, END_HEADERS, 1, &get("/")), frame(DATA, 8, 1, &padding).repeat(20_000)].concat()
@@ -35,7 +33,9 @@ const ATTACKS: &[Attack] = &[
         let more = frame(CONTINUATION, 0, 1, &literal("x-more", &"m".repeat(1000)));
         [frame(HEADERS, 0, 1, &get("/")), more.repeat(20_000)].concat()
     }),
-    ("empty continuation", || [frame(HEADERS, 0, 1, &get("/")), frame(CONTINUATION, 0, 1, &[]).repeat(100_000)].concat()),
+    ("empty continuation", || {
+        [frame(HEADERS, 0, 1, &get("/")), frame(CONTINUATION, 0, 1, &[]).repeat(100_000)].concat()
+    }),
     ("header list bomb", header_bomb),
     ("window overflow", || {
         [

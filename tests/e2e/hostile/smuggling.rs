@@ -97,7 +97,10 @@ fn naive_connection(stream: TcpStream, believes: Believes, seen: &Mutex<Vec<Stri
 /// What is sent, by name. `@` is the hidden request, `#` its length.
 const ATTEMPTS: &[(&str, &str)] = &[
     ("CL.TE", "POST /a HTTP/1.1\r\nHost: app\r\nContent-Length: 43\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n@"),
-    ("TE.CL", "POST /a HTTP/1.1\r\nHost: app\r\nTransfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n26\r\n@\r\n0\r\n\r\n"),
+    (
+        "TE.CL",
+        "POST /a HTTP/1.1\r\nHost: app\r\nTransfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n26\r\n@\r\n0\r\n\r\n",
+    ),
     ("two lengths", "POST /a HTTP/1.1\r\nHost: app\r\nContent-Length: #\r\nContent-Length: 0\r\n\r\n@"),
     ("two lengths in one", "POST /a HTTP/1.1\r\nHost: app\r\nContent-Length: #, 0\r\n\r\n@"),
     ("two lengths in one, turned", "POST /a HTTP/1.1\r\nHost: app\r\nContent-Length: 0, #\r\n\r\n@"),
@@ -106,10 +109,16 @@ const ATTEMPTS: &[(&str, &str)] = &[
     ("negative", "POST /a HTTP/1.1\r\nHost: app\r\nContent-Length: -1\r\n\r\n@"),
     ("overflow", "POST /a HTTP/1.1\r\nHost: app\r\nContent-Length: 18446744073709551616\r\n\r\n@"),
     ("space before the colon", "POST /a HTTP/1.1\r\nHost: app\r\nContent-Length : #\r\n\r\n@"),
-    ("space before the colon, TE", "POST /a HTTP/1.1\r\nHost: app\r\nContent-Length: 0\r\nTransfer-Encoding : chunked\r\n\r\n@"),
+    (
+        "space before the colon, TE",
+        "POST /a HTTP/1.1\r\nHost: app\r\nContent-Length: 0\r\nTransfer-Encoding : chunked\r\n\r\n@",
+    ),
     ("tab before the colon", "POST /a HTTP/1.1\r\nHost: app\r\nContent-Length\t: #\r\n\r\n@"),
     ("folded value", "POST /a HTTP/1.1\r\nHost: app\r\nContent-Length:\r\n #\r\n\r\n@"),
-    ("folded TE", "POST /a HTTP/1.1\r\nHost: app\r\nTransfer-Encoding:\r\n chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n@"),
+    (
+        "folded TE",
+        "POST /a HTTP/1.1\r\nHost: app\r\nTransfer-Encoding:\r\n chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n@",
+    ),
     ("fold after the length", "POST /a HTTP/1.1\r\nHost: app\r\nX: y\r\n Content-Length: #\r\n\r\n@"),
     ("bare LF hides a header", "POST /a HTTP/1.1\r\nHost: app\r\nX: y\nContent-Length: #\r\n\r\n@"),
     ("bare LF ends the head", "GET /a HTTP/1.1\r\nHost: app\r\nX: y\n\n@"),
@@ -118,22 +127,46 @@ const ATTEMPTS: &[(&str, &str)] = &[
     ("xchunked", "POST /a HTTP/1.1\r\nHost: app\r\nTransfer-Encoding: xchunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n@"),
     ("chunked twice", "POST /a HTTP/1.1\r\nHost: app\r\nTransfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n@"),
     ("chunked not last", "POST /a HTTP/1.1\r\nHost: app\r\nTransfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n@"),
-    ("two TE lines", "POST /a HTTP/1.1\r\nHost: app\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n@"),
-    ("vertical tab in TE", "POST /a HTTP/1.1\r\nHost: app\r\nTransfer-Encoding: \x0bchunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n@"),
-    ("TE in HTTP/1.0", "POST /a HTTP/1.0\r\nHost: app\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n@"),
-    ("chunk size overflow", "POST /a HTTP/1.1\r\nHost: app\r\nTransfer-Encoding: chunked\r\n\r\n10000000000000000\r\n@"),
+    (
+        "two TE lines",
+        "POST /a HTTP/1.1\r\nHost: app\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n@",
+    ),
+    (
+        "vertical tab in TE",
+        "POST /a HTTP/1.1\r\nHost: app\r\nTransfer-Encoding: \x0bchunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n@",
+    ),
+    (
+        "TE in HTTP/1.0",
+        "POST /a HTTP/1.0\r\nHost: app\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n@",
+    ),
+    (
+        "chunk size overflow",
+        "POST /a HTTP/1.1\r\nHost: app\r\nTransfer-Encoding: chunked\r\n\r\n10000000000000000\r\n@",
+    ),
     ("chunk size with a sign", "POST /a HTTP/1.1\r\nHost: app\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n@"),
     ("chunk size with a prefix", "POST /a HTTP/1.1\r\nHost: app\r\nTransfer-Encoding: chunked\r\n\r\n0x26\r\n@"),
-    ("chunk extension with LF", "POST /a HTTP/1.1\r\nHost: app\r\nTransfer-Encoding: chunked\r\n\r\n2;\n26\r\n@\r\n0\r\n\r\n"),
+    (
+        "chunk extension with LF",
+        "POST /a HTTP/1.1\r\nHost: app\r\nTransfer-Encoding: chunked\r\n\r\n2;\n26\r\n@\r\n0\r\n\r\n",
+    ),
     ("chunk without its end", "POST /a HTTP/1.1\r\nHost: app\r\nTransfer-Encoding: chunked\r\n\r\n1\r\naX0\r\n\r\n@"),
     ("two hosts", "GET /a HTTP/1.1\r\nHost: app\r\nHost: other\r\n\r\n"),
     ("no host", "GET /a HTTP/1.1\r\n\r\n"),
     ("space in the target", "GET /a HTTP/1.1\r\n/smuggled HTTP/1.1\r\nHost: app\r\n\r\n"),
     ("no colon", "GET /a HTTP/1.1\r\nHost: app\r\nGET /smuggled HTTP/1.1\r\n\r\n"),
     ("header name with a control", "GET /a HTTP/1.1\r\nHost: app\r\nX\x01Y: z\r\n\r\n"),
-    ("upgrade that hides", "GET /a HTTP/1.1\r\nHost: app\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\nContent-Length: #\r\n\r\n@"),
-    ("Connection names the length", "POST /a HTTP/1.1\r\nHost: app\r\nConnection: close, Content-Length\r\nContent-Length: #\r\n\r\n@"),
-    ("Connection names TE", "POST /a HTTP/1.1\r\nHost: app\r\nConnection: Transfer-Encoding\r\nTransfer-Encoding: chunked\r\n\r\n26\r\n@\r\n0\r\n\r\n"),
+    (
+        "upgrade that hides",
+        "GET /a HTTP/1.1\r\nHost: app\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\nContent-Length: #\r\n\r\n@",
+    ),
+    (
+        "Connection names the length",
+        "POST /a HTTP/1.1\r\nHost: app\r\nConnection: close, Content-Length\r\nContent-Length: #\r\n\r\n@",
+    ),
+    (
+        "Connection names TE",
+        "POST /a HTTP/1.1\r\nHost: app\r\nConnection: Transfer-Encoding\r\nTransfer-Encoding: chunked\r\n\r\n26\r\n@\r\n0\r\n\r\n",
+    ),
     ("body of GET", "GET /a HTTP/1.1\r\nHost: app\r\nContent-Length: #\r\n\r\n@"),
     ("HTTP/0.9", "GET /smuggled\r\n\r\n"),
     ("version 1.2", "GET /smuggled HTTP/1.2\r\nHost: app\r\n\r\n"),
@@ -175,11 +208,12 @@ fn no_second_request_reaches_the_application() {
     need!("ip", "curl");
     let mut pair = pair(&[("http-a", 80, 9080), ("http-b", 81, 9081)]);
     let stop = Arc::new(AtomicBool::new(false));
-    let applications = [(80, 9080, Believes::ContentLength), (81, 9081, Believes::Chunked)].map(|(port, to, believes)| {
-        let seen = Seen::default();
-        let thread = naive(pair.server.pod.listen(to), believes, seen.clone(), stop.clone());
-        (port, believes, seen, thread)
-    });
+    let applications =
+        [(80, 9080, Believes::ContentLength), (81, 9081, Believes::Chunked)].map(|(port, to, believes)| {
+            let seen = Seen::default();
+            let thread = naive(pair.server.pod.listen(to), believes, seen.clone(), stop.clone());
+            (port, believes, seen, thread)
+        });
     for (port, believes, seen, _) in &applications {
         for (name, attempt) in ATTEMPTS {
             let bytes = attempt.replace('@', HIDDEN).replace('#', &HIDDEN.len().to_string());

@@ -162,7 +162,11 @@ filter_chains:
     let stats = proxy.pod.sh("curl -sS 'http://127.0.0.1:15000/stats?filter=lds.update_rejected'");
     assert!(stats.contains("update_rejected: 1"), "{stats}");
     // Equal once more: refused again, harmless again.
-    call.send(LISTENER, "l3", vec![("good", answering("good", 8001, "second")), ("other", answering("other", 8003, "beside"))]);
+    call.send(
+        LISTENER,
+        "l3",
+        vec![("good", answering("good", 8001, "second")), ("other", answering("other", 8003, "beside"))],
+    );
     assert_eq!(call.verdict("l3"), None);
 }
 
@@ -218,7 +222,8 @@ fn nonsense(call: &Call, proxy: &mut Proxy<'_>) {
     assert!(reason.contains("taken") && reason.contains("127.0.0.1:8001"), "{reason}");
     proxy.still_says(8001, "second", "a port that is taken");
     // Types that nobody asked for, or that do not exist.
-    for type_url in ["type.googleapis.com/envoy.config.route.v3.RouteConfiguration", "type.googleapis.com/no.Such", ""] {
+    for type_url in ["type.googleapis.com/envoy.config.route.v3.RouteConfiguration", "type.googleapis.com/no.Such", ""]
+    {
         call.send(type_url, "unasked", vec![("x", garbage(type_url, b"x"))]);
     }
     call.send(LISTENER, "after", ours());
