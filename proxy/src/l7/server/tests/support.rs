@@ -233,7 +233,7 @@ impl Setup {
             clusters: BTreeMap::from([("up".into(), Arc::new(cluster))]),
             ..Snapshot::default()
         };
-        let (live, problems) = builder.build(&snapshot, &Default::default(), &Live::default());
+        let (live, problems) = builder.build(&Arc::new(snapshot), &Default::default(), &Live::default());
         assert_eq!(problems, []);
         let cluster_stats = live.cluster("up").unwrap().stats.clone();
         let publisher = Arc::new(Publisher::default());
