@@ -94,6 +94,11 @@ impl Mesh {
         self.fabric.dir()
     }
 
+    /// Where the control plane runs; its plaintext port is reached from here only.
+    pub fn control_pod(&self) -> &Pod {
+        &self.control_pod
+    }
+
     /// Starts (or starts again) the control plane and waits until it serves.
     pub fn start_control(&mut self) {
         let mut command = self.control_pod.command(bin("outrigger-control"));
