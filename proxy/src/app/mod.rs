@@ -88,6 +88,7 @@ fn load(settings: &Settings) -> Result<(Bootstrap, Notes), String> {
         None => (settings.made_bootstrap()?.to_string(), "the settings".to_owned()),
     };
     if settings.mode != Mode::Serve {
+        // Also whether the files that it names can be read: a proxy that serves waits for them instead.
         bootstrap::validate(&text, overlay).map_err(|e| format!("{origin}: {e}"))?;
     }
     let (mut bootstrap, notes) = bootstrap::load(&text, overlay).map_err(|e| format!("{origin}: {e}"))?;

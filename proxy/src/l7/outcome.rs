@@ -28,8 +28,9 @@ pub(super) fn classify(kind: &SendErrorKind, reason: &str) -> (Failure, Reply) {
                 | ConnectErrorKind::Io
                 | ConnectErrorKind::Overflow => "remote connection failure",
             };
+            // The reason goes to the log only: what our network looks like is not the client's business.
             let reply = Reply::new(StatusCode::SERVICE_UNAVAILABLE, details(reset, Some(reason)))
-                .body(format!("{BEFORE_HEADERS}reset reason: {reset}, transport failure reason: {reason}"))
+                .body(format!("{BEFORE_HEADERS}reset reason: {reset}"))
                 .flag(Flags::UPSTREAM_CONNECTION_FAILURE);
             (Failure::Connect, reply)
         }

@@ -15,7 +15,7 @@ fn what_never_happened_is_replayed_without_a_policy() {
     let (get, post) = (Method::GET, Method::POST);
     let replay =
         |failure, request: &super::Request<'_>, done| decide(None, None, request, &Outcome::Failed(failure), (done, 0));
-    assert_eq!(replay(Unsent, &request(&post, false, true), 0), Replay);
+    assert_eq!(replay(Unsent, &request(&post, true, true), 0), Replay);
     assert_eq!(replay(Refused, &request(&post, true, true), 0), Replay);
     assert_eq!(replay(Refused, &request(&post, false, true), 0), GiveUp);
     assert_eq!(replay(Reset { reused: true }, &request(&get, true, false), 0), Replay);

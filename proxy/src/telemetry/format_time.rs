@@ -99,7 +99,7 @@ fn specifier(spec: &str, date: OffsetDateTime, nanos: u32, out: &mut String) -> 
         Some(b'f') => write!(out, "{nanos:09}"),
         Some(b'z') => write!(out, "+0000"),
         Some(b'Z') => write!(out, "UTC"),
-        Some(b'n') => write!(out, "\n"),
+        Some(b'n') => writeln!(out),
         Some(b't') => write!(out, "\t"),
         Some(b'%') => write!(out, "%"),
         _ => return 0,

@@ -102,12 +102,15 @@ pub struct Envelope<'a> {
     pub resource: Option<Cow<'a, Any>>,
 }
 
-/// Opens the optional `Resource` wrapper that delta and TTL responses put around a resource.
+/// Opens the optional `Resource` wrapper that delta and TTL responses put around a resource, or a TypedStruct.
 pub fn envelope(any: &Any) -> Result<Envelope<'_>, Reject> {
     let malformed = |reason| nowhere(&any.type_url, reason);
     let Some(wrapper) = extension::wrapper(any).map_err(malformed)? else {
-        let resource = Some(Cow::Borrowed(any));
-        return Ok(Envelope { name: String::new(), version: String::new(), ttl: None, resource });
+        let (resource, name) = match extension::typed_resource(any).map_err(malformed)? {
+            Some((inner, name)) => (Cow::Owned(inner), name),
+            None => (Cow::Borrowed(any), String::new()),
+        };
+        return Ok(Envelope { name, version: String::new(), ttl: None, resource: Some(resource) });
     };
     let ttl = match &wrapper.ttl {
         Some(ttl) => at::rooted(RESOURCE, &wrapper.name, &mut Notes::default(), |at| {

@@ -7,6 +7,7 @@ mod listeners;
 mod managers;
 mod routes;
 mod secrets;
+mod tls;
 
 use outrigger_wire::json;
 

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use super::support::{Setup, Upstream, header, pair, retry, run, until};
+use super::{
+    peer::{Upstream, header},
+    support::{Setup, pair, retry, run, until},
+};
 
 #[test]
 fn death_in_mid_response_is_a_broken_response() {

@@ -1,6 +1,9 @@
 //! HTTP/1 on both sides, byte for byte.
 
-use super::support::{Setup, Upstream, header, pair, run};
+use super::{
+    peer::{Upstream, header},
+    support::{Setup, pair, run},
+};
 use crate::ir::{
     format::{Operator, Segment, Template},
     route::{AppendAction, HeaderAdd, HostRewrite, PathRewrite},

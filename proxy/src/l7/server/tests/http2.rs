@@ -12,7 +12,8 @@ use tokio::{net::TcpStream, sync::mpsc};
 
 use super::{
     super::Local,
-    support::{Proxy, Setup, Upstream, header, pair, run, until},
+    peer::{Upstream, header},
+    support::{Proxy, Setup, pair, run, until},
 };
 
 type Out = BoxBody<Bytes, Infallible>;

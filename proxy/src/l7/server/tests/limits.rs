@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::support::{header, pair, run, until};
+use super::{
+    peer::header,
+    support::{pair, run, until},
+};
 use crate::{
     drain::Phase,
     ir::route::{Action, DirectResponse, PathRewrite, Redirect},
@@ -133,6 +136,23 @@ fn idle_streams_and_idle_connections_end() {
         assert!(proxy.log(1).await[0].starts_with("408 SI stream_idle_timeout"));
         assert_eq!(client.rest().await.unwrap(), "", "then the connection idles and is closed");
         assert_eq!(proxy.stats.local().downstream_cx_idle_timeout.get(), 1);
+    });
+}
+
+#[test]
+fn a_client_that_reads_nothing_is_cut() {
+    run(async {
+        let (proxy, upstream) = pair(|s| s.hcm.stream_idle_timeout = Some(Duration::from_millis(100))).await;
+        let mut client = proxy.connect().await;
+        client.send("GET /flood HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        let mut server = upstream.accept().await;
+        server.head().await;
+        server.send("HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n").await;
+        let chunk = vec![b'x'; 1 << 20];
+        while server.stream.write_all(&chunk).await.is_ok() {}
+        let log = proxy.log(1).await;
+        assert!(log[0].starts_with("200 SI stream_idle_timeout"), "{log:?}");
+        until(|| proxy.stats.local().downstream_cx_active.get() == 0).await;
     });
 }
 

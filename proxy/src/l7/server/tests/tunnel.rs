@@ -6,7 +6,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{
     http2::{client, full, serve},
-    support::{Setup, Upstream, header, pair, run, until},
+    peer::{Upstream, header},
+    support::{Setup, pair, run, until},
 };
 
 const UPGRADE: &str = "GET /chat HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: WebSocket\r\n\

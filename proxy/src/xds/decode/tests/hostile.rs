@@ -75,6 +75,17 @@ fn names_and_types_are_required() {
 }
 
 #[test]
+fn a_resource_of_an_unknown_type_keeps_its_name() {
+    let reject = decode(&format!("{{\"@type\": {T}/no.such.Type, name: strange}}")).unwrap_err();
+    assert_eq!((&*reject.kind, &*reject.resource), ("no.such.Type", "strange"));
+    let typed = |name: &str| {
+        format!("{{\"@type\": {T}/xds.type.v3.TypedStruct, type_url: {T}/{CLUSTER}, value: {{{name}: c}}}}")
+    };
+    assert_eq!(the_cluster(&typed("name")), the_cluster(&cluster_of("")));
+    assert!(decode(&typed("nmae")).unwrap_err().reason.contains("nmae: unknown field"));
+}
+
+#[test]
 fn a_listener_without_a_name_is_for_bootstraps_only() {
     let yaml = listener_of(&tcp("cluster: c"), "").replacen("name: l,", "", 1);
     assert_eq!(decode(&yaml).unwrap_err().path, "name");
