@@ -191,6 +191,12 @@ fn start_config(settings: &Settings, bootstrap: &Bootstrap) -> xds::StartConfig 
     if let Some(timeout) = bootstrap.dynamic.ads.as_ref().and_then(|ads| ads.timeout) {
         grpc.connect_timeout = timeout;
     }
+    // Pings as the control plane's own cluster asks for them.
+    let control_plane = ads.as_ref().and_then(|ads| bootstrap.clusters.iter().find(|c| c.name == ads.cluster));
+    if let Some((interval, cluster)) = control_plane.and_then(|c| Some((c.http.http2.keepalive_interval?, c))) {
+        grpc.keepalive = Some(interval);
+        grpc.keepalive_timeout = cluster.http.http2.keepalive_timeout;
+    }
     if let (Some(path), Some(ads)) = (&settings.token_file, &ads) {
         grpc.token = Some(xds::TokenFile { path: path.clone(), clusters: vec![ads.cluster.clone()] });
     }
