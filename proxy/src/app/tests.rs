@@ -6,7 +6,7 @@ use std::{
     sync::atomic::Ordering,
 };
 
-use super::testing::{Rig, client, echo_server, echoes, free_port, is_closed, server, until};
+use super::testing::{Rig, client, echo_server, echoes, is_closed, server, until};
 use crate::{
     live::testing::{cluster, statics, tcp_listener, tcp_proxy},
     tls::testing as tls,
@@ -97,7 +97,7 @@ fn an_unreachable_upstream_resets_and_does_not_decide_for_tcp_at_once() {
         tcp_proxy("c")
     );
     let mut rig = Rig::new(1, None);
-    let nobody = std::net::SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let nobody = std::net::SocketAddr::from(([127, 86, 75, 64], 1));
     rig.apply(&statics(&[listener], &[cluster("c", nobody)]));
     let live = rig.shared.publisher.current();
     let failures = || {

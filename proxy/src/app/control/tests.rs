@@ -2,7 +2,7 @@ use std::sync::atomic::Ordering;
 
 use super::*;
 use crate::{
-    app::testing::{client, echo_server, echoes, is_closed},
+    app::testing::{client, echo_server, echoes, is_closed, until},
     live::testing::{builder, cluster, statics, tcp_listener},
     worker,
 };
@@ -114,7 +114,7 @@ async fn inbound_ends_first_and_outbound_serves_until_then() {
         tokio::task::yield_now().await;
     }
     blocking(move || {
-        assert!(std::net::TcpStream::connect(inbound).is_err(), "nobody comes in any more");
+        until("nobody comes in any more", || std::net::TcpStream::connect(inbound).is_err());
         echoes(&mut client(outbound), "the application's last call");
         echoes(&mut open, "a connection that is open goes on");
     })
