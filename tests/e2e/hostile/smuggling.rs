@@ -239,7 +239,9 @@ fn no_second_request_reaches_the_application() {
             let honest = answer.matches("HTTP/1.1 200").count();
             let smuggled = seen.iter().filter(|line| line.contains("/smuggled")).count();
             let first = seen.iter().filter(|line| line.contains(" /a ")).count();
-            assert!(first + smuggled <= honest, "{name} ({believes:?}): saw {seen:?}, answered {answer}");
+            // A body that turns out wrong after its head was passed on ends that request, whose answer is then ours.
+            let fine = first <= 1 && (smuggled == 0 || first + smuggled <= honest);
+            assert!(fine, "{name} ({believes:?}): saw {seen:?}, answered {answer}");
             assert_eq!(seen.iter().filter(|line| line.contains("/marker")).count(), 1, "{name}: {seen:?}");
             assert!(
                 seen.iter().all(|l| ["/a", "/smuggled", "/marker"].iter().any(|p| l.contains(p))),
@@ -247,7 +249,7 @@ fn no_second_request_reaches_the_application() {
             );
             if MUST_BE_REFUSED.contains(name) {
                 assert_eq!((first, smuggled), (0, 0), "{name} ({believes:?}) was forwarded: {seen:?}, {answer}");
-                assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{name}: {answer}");
+                assert!(answer.is_empty() || ["HTTP/1.1 4", "HTTP/1.1 501 "].iter().any(|s| answer.starts_with(s)), "{name}: {answer}");
             }
         }
     }
