@@ -49,9 +49,6 @@ const PRIVILEGED: &[&str] = &[
 /// What nobody outside may claim at the edge.
 const EDGE: &[&str] =
     &["x-envoy-decorator-operation", "x-envoy-downstream-service-cluster", "x-envoy-downstream-service-node"];
-/// `internal_address_config`: as in Envoy no address is internal unless it is configured, and no configuration names
-/// any to this room so far.
-const INTERNAL_NETWORKS: &[Cidr] = &[];
 
 /// What the forwarding headers say, once they are sanitised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +62,7 @@ pub struct Origin {
 
 /// Sanitises and completes the forwarding headers of a request.
 pub fn apply(hcm: &ConnectionManager, conn: &ConnInfo, headers: &mut HeaderMap) -> Origin {
-    trusting(INTERNAL_NETWORKS, hcm, conn, headers)
+    trusting(&hcm.internal_networks, hcm, conn, headers)
 }
 
 fn trusting(internal: &[Cidr], hcm: &ConnectionManager, conn: &ConnInfo, headers: &mut HeaderMap) -> Origin {

@@ -91,6 +91,7 @@ pub(crate) fn hcm() -> ConnectionManager {
         use_remote_address: false,
         xff_trusted_hops: 0,
         skip_xff_append: false,
+        internal_networks: Vec::new(),
         append_forwarded_port: false,
         client_cert: ForwardClientCert::Sanitize,
         client_cert_details: ClientCertDetails::default(),

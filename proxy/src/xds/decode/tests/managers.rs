@@ -54,7 +54,8 @@ fn fields_arrive() {
     let m = manager(&hcm(
         "",
         "codec_type: HTTP2, server_name: me, server_header_transformation: PASS_THROUGH, via: v, use_remote_address: true, \
-         xff_num_trusted_hops: 2, skip_xff_append: true, generate_request_id: false, preserve_external_request_id: true, \
+         xff_num_trusted_hops: 2, skip_xff_append: true, internal_address_config: {cidr_ranges: [{address_prefix: 10.0.0.0, \
+         prefix_len: 8}]}, generate_request_id: false, preserve_external_request_id: true, \
          always_set_request_id_in_response: true, forward_client_cert_details: APPEND_FORWARD, proxy_100_continue: true, \
          set_current_client_cert_details: {subject: true, dns: true, uri: true}, normalize_path: true, merge_slashes: true, \
          path_with_escaped_slashes_action: UNESCAPE_AND_REDIRECT, strip_any_host_port: true, max_request_headers_kb: 1, \
@@ -72,6 +73,7 @@ fn fields_arrive() {
     assert_eq!((m.xff_trusted_hops, m.client_cert), (2, ForwardClientCert::AppendForward));
     let d = m.client_cert_details;
     assert!(d.subject && d.dns && d.uri && !d.cert && !d.chain);
+    assert!(matches!(m.internal_networks[..], [net] if net.contains([10, 1, 2, 3].into())));
     assert_eq!((m.escaped_slashes, m.strip_port), (EscapedSlashes::UnescapeAndRedirect, StripPort::Any));
     assert_eq!((m.max_header_bytes, m.max_header_count, m.underscores), (1024, 5, Underscores::DropHeader));
     assert_eq!(m.upgrades, [(Box::from("websocket"), true), (Box::from("connect"), false)]);

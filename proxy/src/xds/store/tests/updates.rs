@@ -286,10 +286,14 @@ fn an_address_belongs_to_one_listener() {
     let items = || vec![bare(at("a", 1)), bare(at("b", 1)), bare(at("c", 2)), bare(at("d", 2))];
     let applied = bed.deliver(Kind::Listener, "2", true, items(), &[]);
     let error = applied.error().unwrap();
-    assert_eq!(error, "a: address: 127.0.0.1:1 is the listener `b`'s already\nd: address: 127.0.0.1:2 is the listener `c`'s already");
+    assert_eq!(
+        error,
+        "a: address: 127.0.0.1:1 is the listener `b`'s already\nd: address: 127.0.0.1:2 is the listener `c`'s already"
+    );
     assert_eq!(bed.listeners(), ["b", "c"]);
     // An address moves within one update, to a new listener and in an exchange; the refused bytes are good now.
-    let applied = bed.deliver(Kind::Listener, "3", true, vec![bare(at("a", 1)), bare(at("c", 3)), bare(at("d", 2))], &[]);
+    let applied =
+        bed.deliver(Kind::Listener, "3", true, vec![bare(at("a", 1)), bare(at("c", 3)), bare(at("d", 2))], &[]);
     assert_eq!(applied.error(), None);
     assert_eq!(bed.listeners(), ["a", "c", "d"]);
     let applied = bed.deliver(Kind::Listener, "4", false, vec![bare(at("a", 2)), bare(at("d", 1))], &[]);
