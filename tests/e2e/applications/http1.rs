@@ -34,6 +34,7 @@ fn http1_semantics() {
     let mut pair = pair(&[("http", 80, 9080)]);
     let script = Script { server: Server::new(pair.server.pod.listen(9080)), pair: &pair };
     header_case_and_order(&script);
+    long_target(&script);
     pipelining(&script);
     trailers(&script);
     expect_continue(&script);
@@ -69,6 +70,19 @@ fn header_case_and_order(s: &Script<'_>) {
     assert_eq!(values(&head, "set-cookie"), ["a=1", "b=2"], "{head}");
     assert_eq!(values(&head, "content-length"), ["5"], "{head}");
     assert_eq!(client.hear(5), b"hello");
+}
+
+/// Long and slow, but within the limit (60 kB): the request line alone fills many packets.
+fn long_target(s: &Script<'_>) {
+    let target = format!("/{}", "t".repeat(50_000));
+    let mut client = s.client();
+    for part in format!("GET {target} HTTP/1.1\r\nHost: app\r\n\r\n").as_bytes().chunks(7_000) {
+        client.say(part);
+    }
+    let (mut server, _) = s.request(&format!("GET {target} HTTP/1.1"));
+    server.say("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlong");
+    client.head();
+    assert_eq!(client.hear(4), b"long");
 }
 
 fn pipelining(s: &Script<'_>) {

@@ -149,19 +149,20 @@ async fn load(url: &str, options: &LoadOptions) -> anyhow::Result<()> {
                 }
                 let result =
                     tokio::time::timeout(Duration::from_secs(10), one(&mut sender, &address, &uri, &host)).await;
-                let mut tally = tally.borrow_mut();
-                match result.unwrap_or_else(|_| Err(anyhow::anyhow!("timeout"))) {
-                    Ok(version) => *tally.versions.entry(version).or_default() += 1,
-                    Err(error) => {
-                        sender = None;
-                        *tally.failures.entry(format!("{error:#}")).or_default() += 1;
+                {
+                    let mut tally = tally.borrow_mut();
+                    match result.unwrap_or_else(|_| Err(anyhow::anyhow!("timeout"))) {
+                        Ok(version) => *tally.versions.entry(version).or_default() += 1,
+                        Err(error) => {
+                            sender = None;
+                            *tally.failures.entry(format!("{error:#}")).or_default() += 1;
+                        }
+                    }
+                    let answered = tally.versions.values().sum::<usize>();
+                    if endless && answered > 0 && answered.is_multiple_of(100) {
+                        println!("answered {answered}");
                     }
                 }
-                let answered = tally.versions.values().sum::<usize>();
-                if endless && answered > 0 && answered.is_multiple_of(100) {
-                    println!("answered {answered}");
-                }
-                drop(tally);
                 if options.new_connections {
                     sender = None;
                 }
