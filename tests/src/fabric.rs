@@ -2,13 +2,16 @@
 
 use std::{
     ffi::OsStr,
-    net::{Ipv4Addr, Ipv6Addr},
+    fs::File,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::Command,
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use crate::process::run;
+use nix::sched::{CloneFlags, setns};
+
+use crate::{process::run, wait::PATIENCE};
 
 /// A bridge in a namespace of its own; Pods hang on it.
 pub struct Fabric {
@@ -138,6 +141,39 @@ impl Pod {
 
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// Runs `work` with the Pod's network: sockets it makes stay the Pod's, whoever uses them later. To the Pod's
+    /// redirection they are an application's, since this process is not the proxy's user.
+    pub fn within<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        let namespace = File::open(Path::new("/run/netns").join(&self.netns)).expect("the Pod exists");
+        std::thread::scope(|scope| {
+            let entered = scope.spawn(move || {
+                setns(&namespace, CloneFlags::CLONE_NEWNET).expect("root may enter a namespace");
+                work()
+            });
+            entered.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
+    /// A server socket of the Pod on all its addresses, both families.
+    pub fn listen(&self, port: u16) -> TcpListener {
+        self.within(|| TcpListener::bind((Ipv6Addr::UNSPECIFIED, port))).expect("the port is free")
+    }
+
+    /// A connection of an application in the Pod.
+    pub fn try_connect(&self, to: impl Into<SocketAddr>) -> std::io::Result<TcpStream> {
+        let to = to.into();
+        let stream = self.within(|| TcpStream::connect_timeout(&to, PATIENCE))?;
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+
+    /// As [`Pod::try_connect`], where it has to succeed; reads and writes give up after [`PATIENCE`].
+    pub fn connect(&self, to: impl Into<SocketAddr>) -> TcpStream {
+        let to = to.into();
+        let stream = self.try_connect(to).unwrap_or_else(|e| panic!("{} cannot connect to {to}: {e}", self.name));
+        crate::exchange::patient(stream)
     }
 }
 

@@ -2,14 +2,22 @@
 //!
 //! Owns what it creates and removes it on drop, failed tests included. Nothing touches the machine's own namespace.
 
+pub mod exchange;
 pub mod fabric;
 pub mod mesh;
+pub mod pair;
+pub mod peers;
+pub mod pki;
 pub mod process;
+pub mod proxies;
 pub mod wait;
 
+pub use exchange::Exchange;
 pub use fabric::{Fabric, Pod};
 pub use mesh::{Mesh, Workload};
+pub use pair::Pair;
 pub use process::Process;
+pub use proxies::Kind;
 pub use wait::{eventually, until};
 
 /// Why a test cannot run here, if it cannot: printed, so that a skipped test is seen.
@@ -20,10 +28,20 @@ pub fn missing(programs: &[&str]) -> Option<String> {
     programs.iter().find(|p| find(p).is_none()).map(|p| format!("`{p}` is not installed"))
 }
 
-/// Looks a program up in `PATH`.
+/// Looks a program up: in the Python environment that `deploy/prepare` makes, then in `PATH`, then where Debian keeps
+/// servers. `python:NAME` is a module of that environment.
 pub fn find(program: &str) -> Option<std::path::PathBuf> {
+    if let Some(module) = program.strip_prefix("python:") {
+        let file = peers::site_packages()?.join(module);
+        return file.exists().then_some(file);
+    }
     let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|dir| dir.join(program)).find(|file| file.is_file())
+    std::iter::once(peers::venv().join("bin"))
+        .chain(std::env::split_paths(&path))
+        .chain(["/usr/sbin".into()])
+        .chain(peers::postgresql_dir())
+        .map(|dir| dir.join(program))
+        .find(|file| file.is_file())
 }
 
 /// Returns early from a test whose needs are not met, and says so. With `OUTRIGGER_REQUIRE_PEERS` set (as `tests/run`

@@ -2,6 +2,7 @@
 
 use std::{
     fmt::Write as _,
+    net::IpAddr,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -9,6 +10,7 @@ use std::{
 use crate::{
     fabric::{Fabric, Pod},
     process::{Process, run},
+    proxies::{Kind, write_bootstrap},
     wait::eventually,
 };
 
@@ -53,6 +55,37 @@ impl Mesh {
         let mut mesh = Self { fabric, control_pod, control: None, hosts };
         mesh.start_control();
         mesh
+    }
+
+    /// A fabric with names but no control plane and no proxies.
+    fn without_control(hosts: &[(&str, &str)]) -> Self {
+        let mut fabric = Fabric::new();
+        let control_pod = fabric.pod("control", &[]);
+        let hosts = hosts.iter().map(|(a, n)| ((*a).to_owned(), (*n).to_owned())).collect();
+        Self { fabric, control_pod, control: None, hosts }
+    }
+
+    /// Two Pods without proxies whose service is plain address translation: what a test must pass without any mesh, or
+    /// it tests itself.
+    pub(crate) fn unmeshed(hosts: &[(&str, &str)], service: &[(IpAddr, u16, u16)]) -> (Self, Workload, Workload) {
+        let mut mesh = Self::without_control(hosts);
+        let [client, server] = ["client", "server"].map(|name| {
+            let pod = mesh.outsider(name);
+            let mut nothing = pod.command("sleep");
+            nothing.arg("infinity");
+            let proxy = Process::spawn(&format!("proxy-{name}"), nothing, mesh.dir());
+            Workload { pod, proxy, service_account: name.to_owned() }
+        });
+        for (address, port, target) in service {
+            let (program, to) = match address {
+                IpAddr::V4(_) => ("iptables", format!("{}:{target}", server.pod.ip4)),
+                IpAddr::V6(_) => ("ip6tables", format!("[{}]:{target}", server.pod.ip6)),
+            };
+            client.pod.sh(&format!(
+                "{program} -w -t nat -A OUTPUT -p tcp -d {address} --dport {port} -j DNAT --to-destination {to}"
+            ));
+        }
+        (mesh, client, server)
     }
 
     fn dir(&self) -> &Path {
@@ -141,6 +174,64 @@ impl Mesh {
         workload
     }
 
+    /// As [`Mesh::workload`], with a real Envoy as the sidecar. `delta`: incremental xDS, else state of the world.
+    pub fn envoy_workload(&mut self, name: &str, labels: &[(&str, &str)], delta: bool) -> Workload {
+        let pod = self.fabric.pod(name, &self.hosts);
+        self.register(&pod, name, labels);
+        run(pod.command(bin("outrigger-init")).arg("install"));
+        let token = self.token(name);
+        let file = write_bootstrap(
+            &pod,
+            include_str!("envoy-sidecar.yaml"),
+            &[
+                ("ID", &format!("sidecar~{}~{name}.default~default.svc.cluster.local", pod.ip4)),
+                ("IPS", &format!("{},{}", pod.ip4, pod.ip6)),
+                ("SERVICE_ACCOUNT", name),
+                ("CONTROL", &self.control_pod.ip4.to_string()),
+                ("ROOT", &self.root_cert().display().to_string()),
+                ("TOKEN", &token),
+                ("API_TYPE", if delta { "DELTA_GRPC" } else { "GRPC" }),
+            ],
+        );
+        let proxy = Kind::Envoy.start(&pod, &file);
+        let mut workload = Workload { pod, proxy, service_account: name.to_owned() };
+        workload.wait_ready();
+        assert!(workload.proxy.is_running(), "{}", workload.proxy.output());
+        workload
+    }
+
+    /// Where the control plane runs; its plaintext port is reached from here only.
+    pub fn control_pod(&self) -> &Pod {
+        &self.control_pod
+    }
+
+    /// What the control plane reports of itself and its clients.
+    pub fn status(&self) -> serde_json::Value {
+        let (ok, text) = self.ctl("status --output json");
+        assert!(ok, "{text}");
+        serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"))
+    }
+
+    /// Panics with the reasons when any client has ever refused anything.
+    pub fn assert_no_refusals(&self) {
+        let status = self.status();
+        let proxies = status["proxies"].as_array().expect("a list");
+        assert!(!proxies.is_empty(), "no client is connected: {status:#}");
+        for proxy in proxies {
+            for (kind, report) in proxy["types"].as_object().expect("a map") {
+                assert_eq!(report["nacks"], 0, "{} refused {kind}: {report:#}", proxy["id"]);
+            }
+        }
+    }
+
+    /// A token that proves this service account.
+    fn token(&self, service_account: &str) -> String {
+        let state = self.dir().join("state").display().to_string();
+        let mut command = Command::new(bin("outriggerctl"));
+        command.args(["token", "--namespace", "default", "--service-account", service_account, "--state", &state]);
+        run(&mut command).trim().to_owned()
+    }
+
     /// Tells the control plane of a Pod, as Kubernetes would.
     fn register(&self, pod: &Pod, service_account: &str, labels: &[(&str, &str)]) {
         let mut lines = String::new();
@@ -160,14 +251,9 @@ impl Mesh {
 
     /// Starts the proxy of a Pod with a fresh token for its service account.
     pub fn start_proxy(&self, pod: &Pod, service_account: &str, labels: &[(&str, &str)], flags: &[&str]) -> Process {
-        let token = run(Command::new(bin("outriggerctl")).args(["token", "--namespace", "default"]).args([
-            "--service-account",
-            service_account,
-            "--state",
-            &self.dir().join("state").display().to_string(),
-        ]));
+        let token = self.token(service_account);
         let token_file = self.dir().join(format!("{}.token", pod.name));
-        std::fs::write(&token_file, token.trim()).expect("own folder");
+        std::fs::write(&token_file, token).expect("own folder");
         let labels: Vec<String> = labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
         let mut command = pod.command_as(PROXY_UID, bin("outrigger-proxy"));
         command

@@ -34,6 +34,10 @@ impl Process {
         Self { name: name.to_owned(), child, log }
     }
 
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
