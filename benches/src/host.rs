@@ -19,7 +19,10 @@ pub(crate) fn facts() -> BTreeMap<String, String> {
     add("cpu", Some(format!("{count} x {}", model.unwrap_or("unknown"))));
     let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     add("memory", memory.lines().find_map(|l| l.strip_prefix("MemTotal:")).map(|l| l.trim().to_owned()));
-    add("load before", fs::read_to_string("/proc/loadavg").ok().map(|s| s.split(' ').take(3).collect::<Vec<_>>().join(" ")));
+    add(
+        "load before",
+        fs::read_to_string("/proc/loadavg").ok().map(|s| s.split(' ').take(3).collect::<Vec<_>>().join(" ")),
+    );
     let governor = "/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor";
     add("governor", fs::read_to_string(governor).ok().map(|s| s.trim().to_owned()));
     add("commit", said("git", &["describe", "--always", "--dirty"]));

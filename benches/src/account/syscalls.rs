@@ -12,10 +12,7 @@ use nix::{
 };
 
 /// Runs `work` while strace counts the calls of `pids`; the calls by name, most frequent first.
-pub(crate) fn count(
-    pids: &[u32],
-    work: impl FnOnce() -> anyhow::Result<()>,
-) -> anyhow::Result<Vec<(String, u64)>> {
+pub(crate) fn count(pids: &[u32], work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<Vec<(String, u64)>> {
     let dir = tempfile()?;
     let mut strace = Command::new("strace");
     strace.args(["-c", "-f", "-U", "calls,name", "-o"]).arg(&dir);

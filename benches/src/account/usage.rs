@@ -102,9 +102,8 @@ fn thread(task: &Path) -> Option<(u32, Thread)> {
     let schedstat = fs::read_to_string(task.join("schedstat")).ok()?;
     let nanos = schedstat.split_whitespace().next()?.parse().ok()?;
     let status = fs::read_to_string(task.join("status")).ok()?;
-    let field = |name: &str| {
-        status.lines().find_map(|l| l.strip_prefix(name)).and_then(|v| v.trim().parse().ok()).unwrap_or(0)
-    };
+    let field =
+        |name: &str| status.lines().find_map(|l| l.strip_prefix(name)).and_then(|v| v.trim().parse().ok()).unwrap_or(0);
     let (voluntary, involuntary) = (field("voluntary_ctxt_switches:"), field("nonvoluntary_ctxt_switches:"));
     Some((id, Thread { nanos, voluntary, involuntary }))
 }

@@ -12,11 +12,7 @@ pub(crate) mod idle;
 pub(crate) mod open_loop;
 mod pacer;
 
-use std::{
-    net::TcpListener,
-    sync::Arc,
-    thread::JoinHandle,
-};
+use std::{net::TcpListener, sync::Arc, thread::JoinHandle};
 
 use hdrhistogram::Histogram;
 use tokio::sync::Notify;

@@ -19,9 +19,8 @@ pub(crate) struct Seen {
 }
 
 /// Where latency curves are sampled.
-pub(crate) const PERCENTILES: [f64; 16] = [
-    0.0, 10.0, 25.0, 50.0, 75.0, 90.0, 95.0, 97.5, 99.0, 99.5, 99.75, 99.9, 99.95, 99.99, 99.999, 100.0,
-];
+pub(crate) const PERCENTILES: [f64; 16] =
+    [0.0, 10.0, 25.0, 50.0, 75.0, 90.0, 95.0, 97.5, 99.0, 99.5, 99.75, 99.9, 99.95, 99.99, 99.999, 100.0];
 
 /// A histogram as a curve, without the percentiles its number of values cannot support.
 pub(crate) fn curve(histogram: &Histogram<u64>) -> Vec<(f64, f64)> {
@@ -30,7 +29,8 @@ pub(crate) fn curve(histogram: &Histogram<u64>) -> Vec<(f64, f64)> {
 }
 
 fn output(mut command: Command, name: &str) -> anyhow::Result<String> {
-    let output = command.output().with_context(|| format!("cannot run {name} (`deploy/prepare benches` installs it)"))?;
+    let output =
+        command.output().with_context(|| format!("cannot run {name} (`deploy/prepare benches` installs it)"))?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     if !output.status.success() {
         bail!("{name}: {}: {text}{}", output.status, String::from_utf8_lossy(&output.stderr));

@@ -36,7 +36,8 @@ pub(crate) fn text(before: &Run, after: &Run, reference: &str, threshold: f64) -
     }
     let mut text = format!("{compared} figures in both results, {} moved beyond the noise\n", lines.len());
     if absolute {
-        let _ = writeln!(text, "without {reference} in both, absolute figures were compared: they drift with the machine");
+        let _ =
+            writeln!(text, "without {reference} in both, absolute figures were compared: they drift with the machine");
     }
     lines.iter().for_each(|line| {
         let _ = writeln!(text, "{line}");
@@ -81,8 +82,10 @@ mod tests {
             };
             Entry { contender: contender.into(), rounds: values.into_iter().map(sample).collect(), problem: None }
         };
-        let entries =
-            vec![entry("envoy", cpu.iter().map(|p| p.0).collect()), entry("outrigger", cpu.iter().map(|p| p.1).collect())];
+        let entries = vec![
+            entry("envoy", cpu.iter().map(|p| p.0).collect()),
+            entry("outrigger", cpu.iter().map(|p| p.1).collect()),
+        ];
         let case = Case { scenario: "s".into(), case: "c".into(), title: "t".into(), entries };
         Run { cases: vec![case], ..Run::default() }
     }

@@ -2,6 +2,7 @@
 
 pub(crate) mod compare;
 pub(crate) mod figures;
+pub(crate) mod goals;
 pub(crate) mod stats;
 pub(crate) mod table;
 

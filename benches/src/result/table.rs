@@ -18,6 +18,30 @@ pub(crate) fn text(run: &Run, reference: &str) -> String {
         let _ = writeln!(text, "{label}: {description}");
     }
     run.cases.iter().for_each(|case| text.push_str(&self::case(case, reference)));
+    text.push_str(&goals(run));
+    text
+}
+
+/// Goals beside what was measured.
+fn goals(run: &Run) -> String {
+    let verdicts = super::goals::verdicts(run);
+    if verdicts.is_empty() {
+        return String::new();
+    }
+    let mut text = "\ngoals (ratios to envoy unless said otherwise)\n".to_owned();
+    for verdict in verdicts {
+        let (low, median, high) = (verdict.measured.low, verdict.measured.median, verdict.measured.high);
+        let word = if verdict.met() { "met" } else { "MISSED" };
+        let _ = writeln!(
+            text,
+            "  {word:6}  {:38} {:>6} of at most {:<5} ({} to {})",
+            verdict.what,
+            number(median),
+            number(verdict.most),
+            number(low),
+            number(high)
+        );
+    }
     text
 }
 

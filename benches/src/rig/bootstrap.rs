@@ -81,7 +81,8 @@ fn outbound(plan: &Plan, dir: &str) -> Value {
 
 fn inbound(plan: &Plan, dir: &str) -> Value {
     let filter = if plan.is_http() {
-        let route = json!({"name": "default", "match": {"prefix": "/"}, "route": {"cluster": "inbound", "timeout": "0s"}});
+        let route =
+            json!({"name": "default", "match": {"prefix": "/"}, "route": {"cluster": "inbound", "timeout": "0s"}});
         let host = json!({"name": "inbound", "domains": ["*"], "routes": [route]});
         http(plan, dir, Side::In, json!({"name": "inbound", "virtual_hosts": [host]}))
     } else {
@@ -280,7 +281,9 @@ fn outbound_clusters(plan: &Plan, place: &Place<'_>, dir: &str) -> Vec<Value> {
 /// Endpoints that nobody is ever connected to.
 pub(super) fn service_endpoints(service: usize) -> Vec<(String, u16)> {
     let first = service * ENDPOINTS_PER_SERVICE;
-    (first..first + ENDPOINTS_PER_SERVICE).map(|n| (format!("10.99.{}.{}", (n / 250) % 250, n % 250 + 1), APP_PORT)).collect()
+    (first..first + ENDPOINTS_PER_SERVICE)
+        .map(|n| (format!("10.99.{}.{}", (n / 250) % 250, n % 250 + 1), APP_PORT))
+        .collect()
 }
 
 fn inbound_cluster(plan: &Plan) -> Value {

@@ -10,7 +10,10 @@ use std::{
 use anyhow::{Context as _, bail};
 use outrigger_tests::{Pod, Process, mesh::PROXY_UID};
 
-use super::{bootstrap, haproxy, plan::{Place, Plan}};
+use super::{
+    bootstrap, haproxy,
+    plan::{Place, Plan},
+};
 use crate::account::Side;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

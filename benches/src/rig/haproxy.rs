@@ -28,7 +28,8 @@ pub(super) fn config(side: Side, plan: &Plan, place: &Place<'_>) -> anyhow::Resu
     );
     if plan.is_http() {
         let reuse = if plan.sessions == Sessions::Pooled { "always" } else { "never" };
-        let _ = writeln!(text, "  retry-on conn-failure empty-response 503\n  option redispatch 1\n  http-reuse {reuse}");
+        let _ =
+            writeln!(text, "  retry-on conn-failure empty-response 503\n  option redispatch 1\n  http-reuse {reuse}");
     }
     match side {
         Side::Out => outbound(&mut text, plan, place)?,
@@ -66,7 +67,8 @@ fn outbound(text: &mut String, plan: &Plan, place: &Place<'_>) -> anyhow::Result
     let tls = if plan.is_tls() {
         let reuse = if plan.sessions == Sessions::Full { " no-ssl-reuse" } else { "" };
         let alpn = alpn(plan.between);
-        format!(" ssl crt {dir}/client.pem ca-file {dir}/root.pem verify required sni str({HOST}){alpn}{reuse}")
+        // Without a server name: HAProxy would look for it in the certificate, where only the SPIFFE URI is.
+        format!(" ssl crt {dir}/client.pem ca-file {dir}/root.pem verify required{alpn}{reuse}")
     } else {
         String::new()
     };

@@ -12,7 +12,7 @@ mod plan;
 mod xds_messages;
 
 use std::{
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
@@ -179,10 +179,6 @@ impl Rig {
             }
         }
         Ok(())
-    }
-
-    pub(crate) fn dir(&self) -> &Path {
-        &self.dir
     }
 }
 

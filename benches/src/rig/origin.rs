@@ -43,7 +43,9 @@ fn nginx(pod: &Pod, dir: &Path) -> anyhow::Result<OriginServer> {
     let here = dir.display();
     let server = |port: u16, letter: char| {
         let body = letter.to_string().repeat(102);
-        format!("server {{ listen {port} backlog=8192; location / {{ default_type text/plain; return 200 \"{body}\\n\"; }} }}")
+        format!(
+            "server {{ listen {port} backlog=8192; location / {{ default_type text/plain; return 200 \"{body}\\n\"; }} }}"
+        )
     };
     let config = format!(
         "daemon off; worker_processes 1; worker_rlimit_nofile 20000; pid {here}/nginx.pid; error_log {here}/nginx.err warn;\n\

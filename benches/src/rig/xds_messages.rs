@@ -10,8 +10,11 @@ pub(crate) fn assignment(cluster: &str, endpoints: impl IntoIterator<Item = (Str
     let lb_endpoints = endpoints
         .into_iter()
         .map(|(ip, port)| {
-            let socket =
-                SocketAddress { address: ip, port_specifier: Some(PortSpecifier::PortValue(port.into())), ..Default::default() };
+            let socket = SocketAddress {
+                address: ip,
+                port_specifier: Some(PortSpecifier::PortValue(port.into())),
+                ..Default::default()
+            };
             let address = Some(Address { address: Some(address::Address::SocketAddress(socket)) });
             let endpoint = Endpoint { address, ..Default::default() };
             LbEndpoint { host_identifier: Some(HostIdentifier::Endpoint(endpoint)), ..Default::default() }

@@ -26,7 +26,8 @@ pub(super) fn run(bench: &mut Bench<'_>) -> anyhow::Result<()> {
         let load = h2load::Load { connections: 16, streams: 4, length: window };
         measure::requests(rig, |rig| h2load::run(&rig.client, rig.target(), load))
     })?;
-    let title = "messages of 100 bytes to and fro on long streams, 16 connections with 4 streams each; requests are messages";
+    let title =
+        "messages of 100 bytes to and fro on long streams, 16 connections with 4 streams each; requests are messages";
     bench.case(&Title::new("grpc", "streaming", title), &mut rigs, |rig| {
         let load = grpc::Load { to: rig.target(), connections: 16, streams: 4, length: window };
         measure::requests(rig, |rig| {

@@ -83,7 +83,10 @@ pub(super) fn system_calls(
         sample.set(key, calls.iter().map(|(_, n)| *n as f64).sum::<f64>() / requests);
         let side = key.trim_start_matches("calls_");
         sample.calls.extend(
-            calls.into_iter().take(10).map(|(name, n)| (format!("{side} {name}"), (n as f64 / requests * 1000.0).round() / 1000.0)),
+            calls
+                .into_iter()
+                .take(10)
+                .map(|(name, n)| (format!("{side} {name}"), (n as f64 / requests * 1000.0).round() / 1000.0)),
         );
     }
     Ok(())

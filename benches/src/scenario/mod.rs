@@ -40,11 +40,7 @@ const SCENARIOS: &[Scenario] = &[
         about: "HTTP/1.1 application, HTTP/1.1 in mTLS between the proxies; 1, 64, 256 connections",
         run: |b| http::run(b, "http-h1", Between::Http1),
     },
-    Scenario {
-        name: "http-full",
-        about: "as http-h2 c64 with RBAC inbound and access logs to files",
-        run: http::full,
-    },
+    Scenario { name: "http-full", about: "as http-h2 c64 with RBAC inbound and access logs to files", run: http::full },
     Scenario {
         name: "open-loop",
         about: "fixed rate, latency from the intended moment; 25, 50, 75 % of the slowest contender's capacity",
