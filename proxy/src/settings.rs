@@ -28,8 +28,8 @@ pub struct Settings {
     pub config_yaml: Option<String>,
     #[arg(long, value_enum, default_value = "serve", env = "OUTRIGGER_MODE")]
     pub mode: Mode,
-    /// Worker threads; the default follows the CPU limit of the cgroup.
-    #[arg(long, env = "OUTRIGGER_CONCURRENCY", value_name = "N")]
+    /// Worker threads; 0 or nothing follows the CPUs of the cgroup's limit and the affinity mask, rounded down.
+    #[arg(long, env = "OUTRIGGER_CONCURRENCY", value_name = "N", value_parser = concurrency)]
     pub concurrency: Option<usize>,
     /// trace, debug, info, warning, error, critical, off; or a filter such as `outrigger_proxy::xds=debug`.
     #[arg(short = 'l', long, default_value = "info", env = "OUTRIGGER_LOG_LEVEL", value_name = "LEVEL")]
@@ -40,6 +40,10 @@ pub struct Settings {
     /// Time for connections to end on SIGTERM, in seconds, before they are cut.
     #[arg(long, default_value_t = 30, env = "OUTRIGGER_DRAIN_TIME_S", value_name = "SECONDS")]
     pub drain_time_s: u64,
+    /// Time for which inbound connections are still accepted after SIGTERM, in seconds, while callers learn that this
+    /// proxy goes away. An idle proxy ends at once.
+    #[arg(long, default_value_t = 5, env = "OUTRIGGER_MIN_DRAIN_TIME_S", value_name = "SECONDS")]
+    pub min_drain_time_s: u64,
     /// `node.id` when the bootstrap has none.
     #[arg(long, env = "OUTRIGGER_SERVICE_NODE", value_name = "ID")]
     pub service_node: Option<String>,
@@ -68,6 +72,25 @@ pub struct Settings {
     /// Bearer token that proves who we are; read again at every connection.
     #[arg(long, env = "OUTRIGGER_TOKEN_FILE", value_name = "FILE", help_heading = "Without a bootstrap file")]
     pub token_file: Option<PathBuf>,
+    /// Outbound capture port: bound at once, so that connections made before the first configuration wait for it; 0
+    /// binds nothing early.
+    #[arg(
+        long,
+        env = "OUTRIGGER_OUTBOUND_PORT",
+        default_value_t = 15001,
+        value_name = "PORT",
+        help_heading = "Without a bootstrap file"
+    )]
+    pub outbound_port: u16,
+    /// The same for the inbound capture port.
+    #[arg(
+        long,
+        env = "OUTRIGGER_INBOUND_PORT",
+        default_value_t = 15006,
+        value_name = "PORT",
+        help_heading = "Without a bootstrap file"
+    )]
+    pub inbound_port: u16,
     /// state-of-the-world instead of incremental xDS.
     #[arg(long, env = "OUTRIGGER_XDS_SOTW", help_heading = "Without a bootstrap file")]
     pub xds_sotw: bool,
@@ -186,7 +209,13 @@ impl Settings {
         Duration::from_secs(self.drain_time_s)
     }
 
-    /// Worker threads: the setting, else the cgroup's CPU limit rounded up, else the CPUs there are.
+    pub fn min_drain_time(&self) -> Duration {
+        Duration::from_secs(self.min_drain_time_s)
+    }
+
+    /// Worker threads: the setting, else the CPUs there are within the affinity mask and the CPU quota of cgroup v1 or
+    /// v2 (the standard library reads all three). A fraction of a CPU counts for nothing, but one worker there is: a
+    /// thread more than the quota only means to be throttled sooner.
     pub fn workers(&self) -> usize {
         let cpus = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         self.concurrency.filter(|n| *n > 0).unwrap_or_else(cpus)
@@ -263,6 +292,17 @@ impl Settings {
     }
 }
 
+/// Threads cost memory each; more than this is a typing error.
+const MAX_WORKERS: usize = 1024;
+
+fn concurrency(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(workers) if workers <= MAX_WORKERS => Ok(workers),
+        Ok(_) => Err(format!("at most {MAX_WORKERS}")),
+        Err(error) => Err(format!("{error}")),
+    }
+}
+
 /// Name of the cluster that reaches the control plane in a made bootstrap.
 pub const XDS_CLUSTER: &str = "xds-grpc";
 
@@ -322,6 +362,15 @@ mod tests {
         let node = bootstrap.node.unwrap();
         assert_eq!(node.id, "sidecar~10.0.0.1~pod.default~default.svc.cluster.local");
         assert_eq!(bootstrap.static_resources.unwrap().clusters.len(), 1);
+    }
+
+    #[test]
+    fn workers_are_bounded_and_at_least_one() {
+        assert_eq!(settings(&["--concurrency", "3"]).workers(), 3);
+        assert!(settings(&["--concurrency", "0"]).workers() >= 1);
+        for wrong in ["-1", "100000", "two"] {
+            assert!(Settings::try_parse_from(["outrigger-proxy", "--concurrency", wrong]).is_err(), "{wrong}");
+        }
     }
 
     #[test]

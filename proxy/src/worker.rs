@@ -3,8 +3,9 @@
 //! The control thread sends it sockets to accept on; everything else it reads from the published snapshot.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::Cell,
     collections::HashMap,
+    panic::{AssertUnwindSafe, catch_unwind},
     rc::Rc,
     sync::{
         Arc,
@@ -20,14 +21,17 @@ use tokio::{
 };
 
 use crate::{
-    conn::{self, Drains},
-    ir::Name,
+    conn::{self, Directions},
+    drain,
     l7::Engine,
-    live::{Publisher, Reader},
+    live::{Claim, LiveListener, Publisher, Reader},
     net::listener::Acceptor,
     telemetry::metrics,
     upstream,
 };
+
+/// Most connections taken from a queue that is being closed; more than any backlog holds.
+const LONGEST_QUEUE: usize = 1 << 17;
 
 /// How often a worker looks for pooled connections that are stale.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -38,11 +42,9 @@ const SWEEPS_PER_ORIGINAL_DST: u32 = 5;
 /// What the control thread tells a worker.
 #[derive(Debug)]
 pub enum Command {
-    /// Accept on `socket` for the listener `name`.
-    Listen { id: u64, name: Name, socket: std::net::TcpListener },
-    /// The socket now belongs to the listener `name`: its address moved there.
-    Rename { id: u64, name: Name },
-    /// Stop accepting and close the socket.
+    /// Accept on `socket` for whichever listener has `claim` at the moment of each connection.
+    Listen { id: u64, claim: Claim, socket: std::net::TcpListener },
+    /// Take what waits in the socket's queue and close it.
     Unlisten { id: u64 },
     /// End the thread; connections still open are cut.
     Stop,
@@ -51,18 +53,26 @@ pub enum Command {
 /// What workers share with the control thread.
 pub struct Shared {
     pub publisher: Arc<Publisher>,
-    pub drains: Drains,
+    /// The process's own reasons to end connections: inbound drains first, outbound stays up for the application's
+    /// last calls.
+    pub drains: Directions<drain::Source>,
+    /// Connections past their connection limit, by the direction of their listener, over all workers.
+    pub open: Directions<AtomicU64>,
     /// Connections being served, over all workers.
     pub connections: AtomicU64,
+    /// Bound on `connections`.
+    max_connections: u64,
     next_connection: AtomicU64,
 }
 
 impl Shared {
-    pub fn new(publisher: Arc<Publisher>) -> Self {
+    pub fn new(publisher: Arc<Publisher>, max_connections: Option<u64>) -> Self {
         Self {
             publisher,
-            drains: Drains::default(),
+            drains: Directions::default(),
+            open: Directions::default(),
             connections: AtomicU64::new(0),
+            max_connections: max_connections.unwrap_or(u64::MAX),
             next_connection: AtomicU64::new(1),
         }
     }
@@ -85,8 +95,8 @@ impl Worker {
         Self { engine, shared, ids: Cell::new((0, 0)) }
     }
 
-    pub fn drains(&self) -> &Drains {
-        &self.shared.drains
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 
     /// A uniform draw.
@@ -117,9 +127,8 @@ impl Handle {
         let _ = self.commands.send(command);
     }
 
-    /// Ends the worker and waits for its thread.
-    pub fn stop(mut self) {
-        self.send(Command::Stop);
+    /// Waits for the thread of a worker that was told to stop.
+    pub fn join(mut self) {
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
@@ -135,13 +144,18 @@ pub fn spawn(index: usize, shared: Arc<Shared>) -> std::io::Result<Handle> {
         metrics::set_shard(index + 1);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("epoll is available");
         let tasks = LocalSet::new();
-        tasks.block_on(&runtime, run(shared, receiver));
+        let running = AssertUnwindSafe(|| tasks.block_on(&runtime, run(shared, receiver)));
+        if catch_unwind(running).is_err() {
+            // Not a connection, those end alone: the loop that accepts. Its sockets would go on being offered
+            // connections that nobody serves; a restart is the smaller harm.
+            tracing::error!("a worker cannot go on; ending the process");
+            std::process::abort();
+        }
     })?;
     Ok(Handle { commands, thread: Some(thread) })
 }
 
 struct Listening {
-    name: Rc<RefCell<Name>>,
     /// Dropping it ends the accept loop.
     _stop: oneshot::Sender<()>,
 }
@@ -156,68 +170,92 @@ async fn run(shared: Arc<Shared>, mut commands: mpsc::UnboundedReceiver<Command>
         let command = tokio::select! {
             command = commands.recv() => command,
             _ = sweep.tick() => {
-                worker.engine.sweep(Instant::now());
-                sweeps += 1;
-                if sweeps % SWEEPS_PER_ORIGINAL_DST == 0 {
-                    upstream::sweep_original_dst();
-                }
+                sweeps = sweeps.wrapping_add(1);
+                clean(&worker, sweeps);
                 continue;
             }
         };
         match command {
-            Some(Command::Listen { id, name, socket }) => {
-                let name = Rc::new(RefCell::new(name));
-                let (stop, stopped) = oneshot::channel();
-                match tokio::net::TcpListener::from_std(socket) {
-                    Ok(socket) => {
-                        tokio::task::spawn_local(accept(worker.clone(), socket, name.clone(), stopped));
-                        listening.insert(id, Listening { name, _stop: stop });
-                    }
-                    Err(error) => tracing::error!(listener = %name.borrow(), %error, "cannot accept on a socket"),
-                }
-            }
-            Some(Command::Rename { id, name }) => {
-                if let Some(entry) = listening.get(&id) {
-                    *entry.name.borrow_mut() = name;
-                }
-            }
-            Some(Command::Unlisten { id }) => {
-                listening.remove(&id);
-            }
+            Some(Command::Listen { id, claim, socket }) => match listen(&worker, claim.clone(), socket) {
+                Ok(stop) => drop(listening.insert(id, Listening { _stop: stop })),
+                Err(error) => tracing::error!(?claim, %error, "cannot accept on a socket"),
+            },
+            Some(Command::Unlisten { id }) => drop(listening.remove(&id)),
             Some(Command::Stop) | None => return,
         }
     }
 }
 
-async fn accept(
-    worker: Rc<Worker>,
-    socket: tokio::net::TcpListener,
-    name: Rc<RefCell<Name>>,
-    mut stopped: oneshot::Receiver<()>,
-) {
-    let failing = (worker.clone(), name.clone());
-    let mut acceptor =
-        Acceptor::new(socket, move |_error: &std::io::Error| count_accept_error(&failing.0, &failing.1.borrow()));
-    loop {
-        let (stream, _) = tokio::select! {
-            biased;
-            _ = &mut stopped => return,
-            stream = acceptor.accept() => stream,
-        };
-        let listener = name.borrow().clone();
-        let serving = Serving::new(&worker.shared);
-        let worker = worker.clone();
-        // A panic ends this task and with it this connection only: the runtime catches it, the hook reports it.
-        tokio::task::spawn_local(async move {
-            conn::serve(worker, stream, listener).await;
-            drop(serving);
-        });
+/// The work of every second.
+fn clean(worker: &Worker, sweeps: u32) {
+    // A worker without traffic would hold on to an old snapshot.
+    drop(worker.engine.live.get());
+    let swept = catch_unwind(AssertUnwindSafe(|| {
+        worker.engine.sweep(Instant::now());
+        if sweeps.is_multiple_of(SWEEPS_PER_ORIGINAL_DST) {
+            upstream::sweep_original_dst();
+        }
+    }));
+    if swept.is_err() {
+        tracing::error!("cleaning up upstream connections failed");
     }
 }
 
-fn count_accept_error(worker: &Worker, listener: &str) {
-    if let Some(listener) = worker.engine.live.get().listener(listener) {
-        listener.stats.local().accept_error.inc();
+/// Starts accepting on a socket.
+fn listen(worker: &Rc<Worker>, claim: Claim, socket: std::net::TcpListener) -> std::io::Result<oneshot::Sender<()>> {
+    let (stop, stopped) = oneshot::channel();
+    // A second handle, to empty the queue without waiting once the loop has ended.
+    let queue = socket.try_clone()?;
+    let socket = tokio::net::TcpListener::from_std(socket)?;
+    tokio::task::spawn_local(accept(worker.clone(), socket, queue, Rc::new(claim), stopped));
+    Ok(stop)
+}
+
+async fn accept(
+    worker: Rc<Worker>,
+    socket: tokio::net::TcpListener,
+    queue: std::net::TcpListener,
+    claim: Rc<Claim>,
+    mut stopped: oneshot::Receiver<()>,
+) {
+    let failing = (worker.clone(), claim.clone());
+    let mut acceptor = Acceptor::new(socket, move |_error: &std::io::Error| {
+        on_listener(&failing.0, &failing.1, |listener| listener.stats.local().accept_error.inc());
+    });
+    loop {
+        tokio::select! {
+            biased;
+            _ = &mut stopped => break,
+            (stream, _) = acceptor.accept() => start(&worker, stream, &claim),
+        }
+    }
+    drop(acceptor);
+    // Closing resets what waits in the queue, though those clients were told that they are connected.
+    for _ in 0..LONGEST_QUEUE {
+        let Ok((stream, _)) = queue.accept() else { return };
+        if let Ok(stream) = stream.set_nonblocking(true).and_then(|()| tokio::net::TcpStream::from_std(stream)) {
+            start(&worker, stream, &claim);
+        }
+    }
+}
+
+/// Serves a connection in a task of its own.
+fn start(worker: &Rc<Worker>, stream: tokio::net::TcpStream, claim: &Rc<Claim>) {
+    let Some(serving) = Serving::new(&worker.shared) else {
+        on_listener(worker, claim, |listener| listener.stats.local().downstream_global_cx_overflow.inc());
+        return;
+    };
+    let (worker, claim) = (worker.clone(), claim.clone());
+    // A panic ends this task and with it this connection only: the runtime catches it, the hook reports and counts it.
+    tokio::task::spawn_local(async move {
+        conn::serve(worker, stream, claim).await;
+        drop(serving);
+    });
+}
+
+fn on_listener(worker: &Worker, claim: &Claim, act: impl FnOnce(&LiveListener)) {
+    if let Some(listener) = worker.engine.live.get().bound(claim) {
+        act(listener);
     }
 }
 
@@ -225,9 +263,12 @@ fn count_accept_error(worker: &Worker, listener: &str) {
 struct Serving(Arc<Shared>);
 
 impl Serving {
-    fn new(shared: &Arc<Shared>) -> Self {
-        shared.connections.fetch_add(1, Ordering::Relaxed);
-        Self(shared.clone())
+    /// `None` when the process serves as many connections as it may.
+    fn new(shared: &Arc<Shared>) -> Option<Self> {
+        let max = shared.max_connections;
+        let within = |n: u64| (n < max).then(|| n + 1);
+        shared.connections.fetch_update(Ordering::Relaxed, Ordering::Relaxed, within).ok()?;
+        Some(Self(shared.clone()))
     }
 }
 
@@ -236,3 +277,6 @@ impl Drop for Serving {
         self.0.connections.fetch_sub(1, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests;

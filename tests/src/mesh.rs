@@ -31,9 +31,10 @@ pub fn bin(name: &str) -> PathBuf {
 
 /// A mesh: control plane, its configuration folder, and Pods.
 pub struct Mesh {
+    // Before the fabric, whose folder holds its log.
+    control: Option<Process>,
     pub fabric: Fabric,
     control_pod: Pod,
-    control: Option<Process>,
     hosts: Vec<(String, String)>,
 }
 
@@ -88,8 +89,14 @@ impl Mesh {
         (mesh, client, server)
     }
 
-    fn dir(&self) -> &Path {
+    /// The mesh's folder: logs, `config`, `state`.
+    pub fn dir(&self) -> &Path {
         self.fabric.dir()
+    }
+
+    /// Where the control plane runs; its plaintext port is reached from here only.
+    pub fn control_pod(&self) -> &Pod {
+        &self.control_pod
     }
 
     /// Starts (or starts again) the control plane and waits until it serves.
@@ -200,11 +207,6 @@ impl Mesh {
         workload
     }
 
-    /// Where the control plane runs; its plaintext port is reached from here only.
-    pub fn control_pod(&self) -> &Pod {
-        &self.control_pod
-    }
-
     /// What the control plane reports of itself and its clients.
     pub fn status(&self) -> serde_json::Value {
         let (ok, text) = self.ctl("status --output json");
@@ -267,6 +269,9 @@ impl Mesh {
             .args(["--labels", &labels.join(",")])
             .args(["--status-address", "[::]:15021", "--drain-time-s", "5"])
             .args(flags);
+        if let Ok(level) = std::env::var("OUTRIGGER_TESTS_LOG_LEVEL") {
+            command.args(["-l", &level]);
+        }
         Process::spawn(&format!("proxy-{}", pod.name), command, self.dir())
     }
 

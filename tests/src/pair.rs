@@ -13,9 +13,10 @@ pub const SERVICE6: Ipv6Addr = Ipv6Addr::new(0xfd96, 0, 0, 0, 0, 0, 0, 0x10);
 
 /// A mesh of the workloads `client` and `server`; the service is called `app`.
 pub struct Pair {
-    pub mesh: Mesh,
+    // The mesh goes last: with it goes the folder that holds what the proxies said.
     pub client: Workload,
     pub server: Workload,
+    pub mesh: Mesh,
 }
 
 /// Builds the mesh. `ports` are (name, port, target port): the name declares the protocol as in Kubernetes.

@@ -28,7 +28,7 @@ impl Kind {
     pub fn start(self, pod: &Pod, file: &Path) -> Process {
         let mut command = pod.command_as(PROXY_UID, self.program());
         // Shared memory of hot restarts would be shared by all tests.
-        command.arg("-c").arg(file).args(["--disable-hot-restart", "--concurrency", "2", "-l", "info"]);
+        command.arg("-c").arg(file).args(["--disable-hot-restart", "--concurrency", "2", "-l", "warning"]);
         Process::spawn(&format!("{self:?}-{}", pod.name), command, pod.dir())
     }
 

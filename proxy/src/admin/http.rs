@@ -1,6 +1,6 @@
 //! The small HTTP/1.1 server of the admin interface: bounded, local, never on the data path.
 
-use std::{convert::Infallible, future::Future, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::Future, os::unix::fs::FileTypeExt, pin::pin, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use bytes::Bytes;
@@ -11,8 +11,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{TcpListener, UnixListener},
     sync::Semaphore,
-    task::JoinHandle,
 };
+use tokio_util::sync::CancellationToken;
 
 use super::Inner;
 use crate::bootstrap::AdminAddress;
@@ -20,8 +20,17 @@ use crate::bootstrap::AdminAddress;
 /// Connections served at once; more wait in the accept queue.
 const MAX_CONNECTIONS: usize = 64;
 
-/// A client that does not finish its request head is dropped after this.
+/// A client that does not finish its request head, or sends none, is dropped after this.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// No connection lives longer: one whose client does not read its answer would hold its place for ever.
+const LIFETIME: Duration = Duration::from_secs(60);
+
+/// How long an answer under way may take once a connection is to end.
+const LAST_ANSWER: Duration = Duration::from_secs(2);
+
+/// Largest request head.
+const MAX_HEAD: usize = 64 << 10;
 
 pub(super) enum Listener {
     Tcp(TcpListener),
@@ -36,8 +45,10 @@ pub(super) async fn bind(address: &AdminAddress) -> anyhow::Result<Listener> {
             Ok(Listener::Tcp(listener))
         }
         AdminAddress::Pipe(path) => {
-            // A socket file left by a former process would make every restart fail.
-            let _ = std::fs::remove_file(path);
+            // A socket left by a former process would make every restart fail; any other file is not ours to remove.
+            if std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket()) {
+                let _ = std::fs::remove_file(path);
+            }
             let listener = UnixListener::bind(path).with_context(|| format!("cannot bind {}", path.display()))?;
             Ok(Listener::Unix(listener))
         }
@@ -75,6 +86,17 @@ impl Call {
     }
 }
 
+impl Call {
+    /// Whether a switch such as `?usedonly` is on; `=off` and `=false` are heard.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.parameter(name).is_some_and(|value| !matches!(value, "off" | "false" | "0"))
+    }
+
+    pub(super) fn is_json(&self) -> bool {
+        self.parameter("format") == Some("json")
+    }
+}
+
 /// An answer.
 pub(super) struct Answer {
     pub(super) status: StatusCode,
@@ -97,29 +119,48 @@ impl Answer {
     }
 }
 
-/// Serves until the returned task is aborted.
-pub(super) fn serve<F, Fut>(listener: Listener, inner: Arc<Inner>, handler: F) -> JoinHandle<()>
+/// A server that is running.
+pub(super) struct Server {
+    permits: Arc<Semaphore>,
+    stop: CancellationToken,
+}
+
+impl Server {
+    /// Stops accepting and waits a moment for answers that are under way.
+    pub(super) async fn stop(&self) {
+        self.stop.cancel();
+        let all = self.permits.acquire_many(MAX_CONNECTIONS as u32);
+        // Who does not read the answer by then has to do without.
+        let _ = tokio::time::timeout(LAST_ANSWER, all).await;
+    }
+}
+
+/// Serves until it is stopped.
+pub(super) fn serve<F, Fut>(listener: Listener, inner: Arc<Inner>, handler: F) -> Server
 where
     F: Fn(Arc<Inner>, Call) -> Fut + Copy + Send + Sync + 'static,
     Fut: Future<Output = Answer> + Send + 'static,
 {
-    tokio::spawn(async move {
-        let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let stop = CancellationToken::new();
+    let server = Server { permits: permits.clone(), stop: stop.clone() };
+    tokio::spawn(stop.clone().run_until_cancelled_owned(async move {
         loop {
             let Ok(permit) = permits.clone().acquire_owned().await else { return };
-            let inner = inner.clone();
+            let (inner, stop) = (inner.clone(), stop.clone());
             match &listener {
                 Listener::Tcp(listener) => match listener.accept().await {
-                    Ok((stream, _)) => drop(tokio::spawn(connection(TokioIo::new(stream), inner, handler, permit))),
+                    Ok((io, _)) => drop(tokio::spawn(connection(TokioIo::new(io), inner, handler, stop, permit))),
                     Err(error) => accept_failed(&error).await,
                 },
                 Listener::Unix(listener) => match listener.accept().await {
-                    Ok((stream, _)) => drop(tokio::spawn(connection(TokioIo::new(stream), inner, handler, permit))),
+                    Ok((io, _)) => drop(tokio::spawn(connection(TokioIo::new(io), inner, handler, stop, permit))),
                     Err(error) => accept_failed(&error).await,
                 },
             }
         }
-    })
+    }));
+    server
 }
 
 async fn accept_failed(error: &std::io::Error) {
@@ -127,8 +168,13 @@ async fn accept_failed(error: &std::io::Error) {
     tokio::time::sleep(Duration::from_millis(100)).await;
 }
 
-async fn connection<I, F, Fut>(io: I, inner: Arc<Inner>, handler: F, _permit: tokio::sync::OwnedSemaphorePermit)
-where
+async fn connection<I, F, Fut>(
+    io: I,
+    inner: Arc<Inner>,
+    handler: F,
+    stop: CancellationToken,
+    _permit: tokio::sync::OwnedSemaphorePermit,
+) where
     I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
     F: Fn(Arc<Inner>, Call) -> Fut + Copy + Send + Sync + 'static,
     Fut: Future<Output = Answer> + Send + 'static,
@@ -136,7 +182,10 @@ where
     let service = hyper::service::service_fn(move |request: http::Request<Incoming>| {
         let inner = inner.clone();
         async move {
-            let answer = handler(inner, Call::new(&request)).await;
+            let answer = match *request.method() {
+                Method::GET | Method::HEAD | Method::POST => handler(inner, Call::new(&request)).await,
+                _ => Answer::error(StatusCode::METHOD_NOT_ALLOWED, "only GET, HEAD and POST\n"),
+            };
             let mut response = Response::new(Full::new(Bytes::from(answer.body)));
             *response.status_mut() = answer.status;
             let headers = response.headers_mut();
@@ -146,10 +195,18 @@ where
             Ok::<_, Infallible>(response)
         }
     });
+    let mut builder = hyper::server::conn::http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(MAX_HEAD);
+    let mut serving = pin!(builder.serve_connection(io, service));
     // A client that goes away is its own affair.
-    let _ = hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
-        .serve_connection(io, service)
-        .await;
+    tokio::select! {
+        _ = serving.as_mut() => return,
+        () = stop.cancelled() => {}
+        () = tokio::time::sleep(LIFETIME) => {}
+    }
+    serving.as_mut().graceful_shutdown();
+    let _ = tokio::time::timeout(LAST_ANSWER, serving).await;
 }
+
+#[cfg(test)]
+mod tests;

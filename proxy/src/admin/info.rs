@@ -1,11 +1,12 @@
 //! `/server_info`, `/listeners`, `/certs`.
 
-use std::{sync::atomic::Ordering, time::SystemTime};
+use std::{net::SocketAddr, sync::atomic::Ordering, time::SystemTime};
 
 use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{Inner, http::Answer};
+use crate::live::LiveListener;
 
 /// As `envoy.admin.v3.ServerInfo`.
 pub(super) fn server_info(inner: &Inner) -> Answer {
@@ -44,7 +45,7 @@ pub(super) fn listeners(inner: &Inner, as_json: bool) -> Answer {
     listeners.sort_by(|a, b| a.config.name.cmp(&b.config.name));
     if !as_json {
         let lines = listeners.iter().map(|l| {
-            let addresses: Vec<String> = l.config.addresses.iter().map(ToString::to_string).collect();
+            let addresses: Vec<String> = addresses(inner, l).iter().map(ToString::to_string).collect();
             format!("{}::{}\n", l.config.name, addresses.join(","))
         });
         return Answer::text(lines.collect::<String>());
@@ -54,7 +55,8 @@ pub(super) fn listeners(inner: &Inner, as_json: bool) -> Answer {
     let statuses: Vec<Value> = listeners
         .iter()
         .map(|l| {
-            let mut addresses = l.config.addresses.iter().map(address);
+            let addresses = addresses(inner, l);
+            let mut addresses = addresses.iter().map(address);
             json!({
                 "name": *l.config.name,
                 "local_address": addresses.next(),
@@ -63,6 +65,13 @@ pub(super) fn listeners(inner: &Inner, as_json: bool) -> Answer {
         })
         .collect();
     Answer::json(&json!({"listener_statuses": statuses}))
+}
+
+/// The addresses of a listener: where the kernel chose the port, the port it chose.
+fn addresses(inner: &Inner, listener: &LiveListener) -> Vec<SocketAddr> {
+    let configured = &listener.config.addresses;
+    let bound = inner.state.bound(&listener.config.name);
+    if configured.iter().any(|a| a.port() == 0) && !bound.is_empty() { bound } else { configured.clone() }
 }
 
 /// The workload's own certificate, as far as this process fetched it itself.

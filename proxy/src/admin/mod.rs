@@ -8,8 +8,12 @@ mod http;
 mod info;
 mod routes;
 mod stats;
+#[cfg(test)]
+mod tests;
 
 use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -18,10 +22,11 @@ use std::{
 };
 
 use outrigger_wire::pb::envoy::config::{bootstrap::v3::Bootstrap, core::v3::Node};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use crate::{
     bootstrap::AdminAddress,
+    ir::Name,
     live::Publisher,
     settings::Settings,
     telemetry::{access_log::Sinks, registry::Registry},
@@ -34,10 +39,12 @@ use crate::{
 pub enum Request {
     /// Drain, then end.
     Stop,
+    /// SIGTERM or SIGINT: drain, then end; when that is under way already, cut what is left.
+    Signal,
     /// End now.
     Cut,
-    /// Stop accepting and drain, but go on running.
-    DrainListeners { inbound_only: bool },
+    /// Stop accepting (after the drain time if `graceful`) and drain, but go on running.
+    DrainListeners { inbound_only: bool, graceful: bool },
     /// Close and reopen access log files (after rotation).
     ReopenLogs,
 }
@@ -70,18 +77,30 @@ pub struct State {
     draining: AtomicBool,
     failed_health: AtomicBool,
     problems: Mutex<Vec<String>>,
-    unbound: Mutex<Vec<String>>,
+    sockets: Mutex<BoundSockets>,
+    /// The level that `/logging` was asked for last, without its per-target additions.
+    log_level: Mutex<String>,
+    /// Answers that cost much to render come one after the other, off the control thread.
+    rendering: Semaphore,
+}
+
+#[derive(Debug, Default)]
+struct BoundSockets {
+    bound: BTreeMap<Name, Vec<SocketAddr>>,
+    failed: Vec<String>,
 }
 
 impl State {
-    fn new() -> Self {
+    fn new(log_level: &str) -> Self {
         Self {
             started: Instant::now(),
             applied: AtomicU64::new(0),
             draining: AtomicBool::new(false),
             failed_health: AtomicBool::new(false),
             problems: Mutex::default(),
-            unbound: Mutex::default(),
+            sockets: Mutex::default(),
+            log_level: Mutex::new(log_level.to_owned()),
+            rendering: Semaphore::new(1),
         }
     }
 
@@ -95,9 +114,18 @@ impl State {
         *lock(&self.problems) = problems;
     }
 
-    /// Listeners without their sockets.
-    pub fn set_unbound(&self, unbound: Vec<String>) {
-        *lock(&self.unbound) = unbound;
+    /// The addresses listeners have, and those they could not get.
+    pub fn set_sockets(&self, bound: BTreeMap<Name, Vec<SocketAddr>>, failed: Vec<String>) {
+        *lock(&self.sockets) = BoundSockets { bound, failed };
+    }
+
+    /// The addresses a listener accepts at.
+    fn bound(&self, listener: &str) -> Vec<SocketAddr> {
+        lock(&self.sockets).bound.get(listener).cloned().unwrap_or_default()
+    }
+
+    fn problems(&self) -> Vec<String> {
+        lock(&self.problems).clone()
     }
 
     pub fn set_draining(&self) {
@@ -122,7 +150,7 @@ impl State {
         } else if self.version() == 0 {
             reasons.push(("not_configured", "no configuration in force yet".to_owned()));
         }
-        reasons.extend(lock(&self.unbound).iter().map(|l| ("cannot_bind", l.clone())));
+        reasons.extend(lock(&self.sockets).failed.iter().map(|l| ("cannot_bind", l.clone())));
         reasons
     }
 }
@@ -140,7 +168,7 @@ struct Inner {
 /// A running interface.
 pub struct Admin {
     state: Arc<State>,
-    servers: Vec<tokio::task::JoinHandle<()>>,
+    servers: Vec<http::Server>,
 }
 
 impl Admin {
@@ -148,15 +176,16 @@ impl Admin {
         self.state.clone()
     }
 
-    pub fn stop(&self) {
-        self.servers.iter().for_each(tokio::task::JoinHandle::abort);
+    /// Stops serving; answers under way are still given.
+    pub async fn stop(&self) {
+        futures_util::future::join_all(self.servers.iter().map(http::Server::stop)).await;
     }
 }
 
 /// Binds the admin address and the status address and serves them. An address that cannot be bound is an error: an
 /// operator who cannot look inside has to know at once.
 pub async fn start(context: Context) -> anyhow::Result<Admin> {
-    let state = Arc::new(State::new());
+    let state = Arc::new(State::new(&context.settings.log_level));
     let (address, status) = (context.address.clone(), context.settings.status_address);
     let inner = Arc::new(Inner { context, state: state.clone() });
     let mut servers = Vec::new();

@@ -16,7 +16,7 @@ const HELP: &[(&str, &str)] = &[
     ("/certs", "the workload's certificate"),
     ("/clusters", "upstream clusters and their endpoints (?format=json)"),
     ("/config_dump", "configuration in force (?resource=, ?include_eds, ?name_regex=)"),
-    ("POST /drain_listeners", "stop accepting and drain (?inboundonly)"),
+    ("POST /drain_listeners", "drain, and stop accepting now or, with ?graceful, after the drain time (?inboundonly)"),
     ("POST /healthcheck/fail", "make /ready fail"),
     ("POST /healthcheck/ok", "undo /healthcheck/fail"),
     ("/help", "this list"),
@@ -44,15 +44,16 @@ pub(super) async fn admin(inner: Arc<Inner>, call: Call) -> Answer {
         "/ready" => ready(&inner, &call),
         "/server_info" => info::server_info(&inner),
         "/config_dump" => config_dump(&inner, &call).await,
-        "/clusters" => clusters::clusters(&inner, call.parameter("format") == Some("json")),
-        "/listeners" => info::listeners(&inner, call.parameter("format") == Some("json")),
+        "/clusters" => rendered(inner, call, |inner, call| clusters::clusters(inner, call.is_json())).await,
+        "/listeners" => rendered(inner, call, |inner, call| info::listeners(inner, call.is_json())).await,
         "/certs" => info::certs(&inner),
-        "/stats" => stats::stats(&inner, &call),
-        "/stats/prometheus" => stats::prometheus(&inner, call.parameter("usedonly").is_some()),
+        "/stats" => rendered(inner, call, stats::stats).await,
+        "/stats/prometheus" => rendered(inner, call, stats::prometheus).await,
         "/logging" => logging(&inner, &call),
         "/quitquitquit" => request(&inner, Request::Stop),
         "/drain_listeners" => {
-            request(&inner, Request::DrainListeners { inbound_only: call.parameter("inboundonly").is_some() })
+            let (inbound_only, graceful) = (call.has("inboundonly"), call.has("graceful"));
+            request(&inner, Request::DrainListeners { inbound_only, graceful })
         }
         "/reopen_logs" => request(&inner, Request::ReopenLogs),
         "/healthcheck/fail" | "/healthcheck/ok" => {
@@ -67,9 +68,20 @@ pub(super) async fn admin(inner: Arc<Inner>, call: Call) -> Answer {
 pub(super) async fn status(inner: Arc<Inner>, call: Call) -> Answer {
     match call.path.as_str() {
         "/healthz/ready" | "/ready" => ready(&inner, &call),
-        "/stats/prometheus" | "/metrics" => stats::prometheus(&inner, false),
+        "/stats/prometheus" | "/metrics" => rendered(inner, call, stats::prometheus).await,
         _ => Answer::error(StatusCode::NOT_FOUND, "not found\n"),
     }
+}
+
+/// Renders off the control thread, one answer at a time: a scrape of a large mesh takes its while and its memory.
+async fn rendered(inner: Arc<Inner>, call: Call, render: fn(&Inner, &Call) -> Answer) -> Answer {
+    let state = inner.state.clone();
+    let Ok(_turn) = state.rendering.acquire().await else { return unavailable() };
+    tokio::task::spawn_blocking(move || render(&inner, &call)).await.unwrap_or_else(|_| unavailable())
+}
+
+fn unavailable() -> Answer {
+    Answer::error(StatusCode::SERVICE_UNAVAILABLE, "the answer could not be made\n")
 }
 
 fn help() -> String {
@@ -83,8 +95,12 @@ fn ready(inner: &Inner, call: &Call) -> Answer {
     if call.parameter("verbose").is_some() {
         let reasons: Vec<_> =
             reasons.iter().map(|(code, text)| serde_json::json!({"code": code, "reason": text})).collect();
-        let body =
-            serde_json::json!({"ready": reasons.is_empty(), "reasons": reasons, "version": inner.state.version()});
+        let body = serde_json::json!({
+            "ready": reasons.is_empty(),
+            "reasons": reasons,
+            "version": inner.state.version(),
+            "rejected": inner.state.problems(),
+        });
         return Answer { status: code, ..Answer::json(&body) };
     }
     if reasons.is_empty() {
@@ -100,25 +116,32 @@ async fn config_dump(inner: &Inner, call: &Call) -> Answer {
         return Answer::error(StatusCode::NOT_IMPLEMENTED, "?mask= is not supported; use ?resource=\n");
     }
     let query = DumpQuery {
-        include_eds: call.parameter("include_eds").is_some_and(|v| v != "off" && v != "false"),
+        include_eds: call.has("include_eds"),
         resource: call.parameter("resource").map(str::to_owned),
         name_regex: call.parameter("name_regex").map(str::to_owned),
     };
     Answer::json(&inner.context.subscription.config_dump(query).await)
 }
 
+/// Sets the level of everything, or adds levels of single targets to the level of everything.
 fn logging(inner: &Inner, call: &Call) -> Answer {
-    let filter = match (call.parameter("level"), call.parameter("paths")) {
-        (Some(level), _) => level.to_owned(),
-        (None, Some(paths)) => paths.split(',').map(per_target).collect::<Vec<_>>().join(","),
-        (None, None) => match call.query.first() {
-            // Envoy's per-logger form: /logging?xds=debug
-            Some((name, level)) => format!("info,{name}={level}"),
-            None => return Answer::error(StatusCode::BAD_REQUEST, "usage: /logging?level=LEVEL\n"),
-        },
+    let mut base = super::lock(&inner.state.log_level);
+    let (filter, level) = match (call.parameter("level"), call.parameter("paths"), call.query.first()) {
+        (Some(level), ..) => (level.to_owned(), Some(level)),
+        (None, Some(paths), _) => {
+            (format!("{base},{}", paths.split(',').map(per_target).collect::<Vec<_>>().join(",")), None)
+        }
+        // Envoy's per-logger form: /logging?xds=debug
+        (None, None, Some((name, level))) => (format!("{base},{name}={level}"), None),
+        (None, None, None) => return Answer::text(format!("log level: {base}\n")),
     };
     match (inner.context.set_log_level)(&filter) {
-        Ok(()) => Answer::text(format!("log level: {filter}\n")),
+        Ok(()) => {
+            if let Some(level) = level {
+                level.clone_into(&mut base);
+            }
+            Answer::text(format!("log level: {filter}\n"))
+        }
         Err(reason) => Answer::error(StatusCode::BAD_REQUEST, format!("{reason}\n")),
     }
 }

@@ -1,6 +1,6 @@
 //! `/stats` and `/stats/prometheus`: the statistics blocks under Envoy's names.
 
-use std::{collections::BTreeMap, fmt::Write, sync::atomic::Ordering};
+use std::{borrow::Cow, collections::BTreeMap, fmt::Write, sync::atomic::Ordering};
 
 use http::StatusCode;
 use serde_json::json;
@@ -9,15 +9,19 @@ use super::{
     Inner,
     http::{Answer, Call},
 };
-use crate::{ir::matcher::Regex, telemetry::metrics::Kind, xds};
+use crate::{
+    ir::{Name, matcher::Regex},
+    telemetry::metrics::{Kind, panics},
+    xds,
+};
 
 /// One value: where it belongs, its metric name, and what it counts.
 struct Stat {
     /// `cluster`, `http`, `tcp`, `listener`, or empty for the process's own.
     scope: &'static str,
     /// Cluster name, stat prefix...; empty for the process's own.
-    owner: String,
-    metric: String,
+    owner: Name,
+    metric: Cow<'static, str>,
     kind: Kind,
     value: u64,
 }
@@ -26,7 +30,7 @@ impl Stat {
     /// Envoy's dotted name.
     fn dotted(&self) -> String {
         match self.scope {
-            "" => self.metric.clone(),
+            "" => self.metric.to_string(),
             scope => format!("{scope}.{}.{}", self.owner, self.metric),
         }
     }
@@ -35,15 +39,15 @@ impl Stat {
 fn collect(inner: &Inner) -> Vec<Stat> {
     let mut stats = own(inner);
     inner.context.registry.visit(&mut |scope, owner, metric, kind, value| {
-        stats.push(Stat { scope, owner: owner.to_owned(), metric: metric.to_owned(), kind, value });
+        stats.push(Stat { scope, owner: owner.clone(), metric: metric.into(), kind, value });
     });
     let live = inner.context.publisher.current();
     for cluster in live.clusters() {
         let totals = cluster.stats.totals();
         stats.extend(totals.into_iter().map(|(metric, kind, value)| Stat {
             scope: "cluster",
-            owner: cluster.config.stat_name.to_string(),
-            metric: metric.to_owned(),
+            owner: cluster.config.stat_name.clone(),
+            metric: metric.into(),
             kind,
             value,
         }));
@@ -53,8 +57,9 @@ fn collect(inner: &Inner) -> Vec<Stat> {
 
 /// The process's own statistics.
 fn own(inner: &Inner) -> Vec<Stat> {
-    let stat =
-        |metric: &str, kind, value| Stat { scope: "", owner: String::new(), metric: metric.to_owned(), kind, value };
+    let nobody: Name = "".into();
+    let named = |metric, kind, value| Stat { scope: "", owner: nobody.clone(), metric, kind, value };
+    let stat = |metric: &'static str, kind, value| named(Cow::Borrowed(metric), kind, value);
     let status = inner.context.subscription.status().borrow().clone();
     let live = inner.context.publisher.current();
     let ready = inner.state.not_ready(&status).is_empty();
@@ -66,10 +71,12 @@ fn own(inner: &Inner) -> Vec<Stat> {
         stat("server.uptime", Kind::Gauge, inner.state.started.elapsed().as_secs()),
         stat("server.concurrency", Kind::Gauge, inner.context.workers as u64),
         stat("server.total_connections", Kind::Gauge, inner.context.shared.connections.load(Ordering::Relaxed)),
+        stat("server.panics", Kind::Counter, panics().get()),
+        stat("server.config_problems", Kind::Gauge, inner.state.problems().len() as u64),
         stat("server.config_version", Kind::Gauge, inner.state.version()),
         stat("listener_manager.total_listeners_active", Kind::Gauge, live.listeners.len() as u64),
         stat("listener_manager.workers_started", Kind::Gauge, 1),
-        stat("cluster_manager.active_clusters", Kind::Gauge, live.clusters().count() as u64),
+        stat("cluster_manager.active_clusters", Kind::Gauge, live.clusters().len() as u64),
         stat("access_log.written", Kind::Counter, inner.context.sinks.written()),
         stat("access_log.dropped", Kind::Counter, inner.context.sinks.dropped()),
         stat("access_log.failed", Kind::Counter, inner.context.sinks.failed()),
@@ -86,7 +93,7 @@ fn own(inner: &Inner) -> Vec<Stat> {
             ("update_rejected", s.update_rejected),
             ("update_failure", s.update_failure),
         ] {
-            stats.push(stat(&format!("{prefix}.{name}"), Kind::Counter, value));
+            stats.push(named(format!("{prefix}.{name}").into(), Kind::Counter, value));
         }
     }
     let connected = status.sources.values().any(|s| s.connected_since.is_some());
@@ -106,9 +113,9 @@ pub(super) fn stats(inner: &Inner, call: &Call) -> Answer {
         Ok(filter) => filter,
         Err(reason) => return Answer::error(StatusCode::BAD_REQUEST, format!("filter: {reason}\n")),
     };
-    let used_only = call.parameter("usedonly").is_some();
+    let used_only = call.has("usedonly");
     if call.parameter("format") == Some("prometheus") {
-        return prometheus(inner, used_only);
+        return prometheus(inner, call);
     }
     let mut lines: Vec<(String, u64)> = collect(inner)
         .into_iter()
@@ -133,7 +140,8 @@ pub(super) fn stats(inner: &Inner, call: &Call) -> Answer {
 }
 
 /// `/stats/prometheus`, exposition format 0.0.4.
-pub(super) fn prometheus(inner: &Inner, used_only: bool) -> Answer {
+pub(super) fn prometheus(inner: &Inner, call: &Call) -> Answer {
+    let used_only = call.has("usedonly");
     // One family must be one block of lines, whatever order the scopes come in.
     let mut families: BTreeMap<String, (Kind, String)> = BTreeMap::new();
     for stat in collect(inner) {

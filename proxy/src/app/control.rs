@@ -1,73 +1,77 @@
 //! The control loop: every new snapshot becomes a `Live`, every `Live` gets its sockets, and at the end all is drained.
 
 use std::{
-    collections::{BTreeMap, HashMap},
-    sync::{Arc, atomic::Ordering},
+    collections::HashMap,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use tokio::sync::mpsc;
 
-use super::sockets::Sockets;
+use super::{
+    ending::{Ending, Times},
+    retiring::Retiring,
+    sockets::Sockets,
+};
 use crate::{
     admin::{self, Request},
     drain::Phase,
     ir::{Name, endpoint::Assignment, listener::Direction, secret::Secret, snapshot::Snapshot},
-    live::{Builder, Live, Publisher},
+    live::{Builder, Live, Problem, Publisher, Resolved, differences},
     upstream::dns::{SystemResolver, Watcher},
     worker::{Handle, Shared},
     xds,
 };
 
-/// How often sockets that could not be bound are tried again.
-const BIND_RETRY: Duration = Duration::from_secs(1);
+/// How often sockets that could not be bound are tried again, and old parts looked after.
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
 
-/// How often a drain looks whether the last connection is gone.
+/// How often an end that is under way looks whether the last connection is gone.
 const DRAIN_TICK: Duration = Duration::from_millis(20);
 
-/// How long removed filter chains may go on before their connections are cut.
-const CHAIN_DRAIN: Duration = Duration::from_secs(600);
-
 pub(super) struct Control {
-    builder: Builder,
-    publisher: Arc<Publisher>,
-    subscription: xds::Handle,
-    sockets: Sockets,
-    state: Arc<admin::State>,
-    resolved: HashMap<Name, Arc<Assignment>>,
-    /// What the TLS contexts were given.
-    secrets: BTreeMap<Name, Arc<Secret>>,
-    /// Set once draining began: no socket is opened any more.
-    draining: bool,
+    pub(super) builder: Builder,
+    pub(super) publisher: Arc<Publisher>,
+    pub(super) subscription: xds::Handle,
+    pub(super) sockets: Sockets,
+    pub(super) state: Arc<admin::State>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) times: Times,
+    progress: Progress,
+}
+
+/// What the loop carries from turn to turn.
+#[derive(Default)]
+struct Progress {
+    /// In force, with what DNS answered.
+    snapshot: Arc<Snapshot>,
+    resolved: Resolved,
+    retiring: Retiring,
+    problems: Vec<Problem>,
+    /// Addresses that could not be bound, as shown.
+    unbound: Vec<String>,
+    /// Turns of housekeeping since all listeners are there.
+    settled: u32,
+    /// When a graceful `/drain_listeners` closes its sockets.
+    closing: Option<(Instant, bool)>,
+    ending: Option<Ending>,
 }
 
 impl Control {
     pub(super) fn new(
         builder: Builder,
-        publisher: Arc<Publisher>,
         subscription: xds::Handle,
         sockets: Sockets,
         state: Arc<admin::State>,
+        shared: Arc<Shared>,
+        times: Times,
     ) -> Self {
-        Self {
-            builder,
-            publisher,
-            subscription,
-            sockets,
-            state,
-            resolved: HashMap::new(),
-            secrets: BTreeMap::new(),
-            draining: false,
-        }
+        let publisher = shared.publisher.clone();
+        Self { builder, publisher, subscription, sockets, state, shared, times, progress: Progress::default() }
     }
 
     /// Runs until somebody asks for the end and the drain is over. Gives back the workers, idle or to be cut.
-    pub(super) async fn run(
-        mut self,
-        mut requests: mpsc::UnboundedReceiver<Request>,
-        shared: &Shared,
-        drain_time: Duration,
-    ) -> Vec<Handle> {
+    pub(super) async fn run(mut self, mut requests: mpsc::UnboundedReceiver<Request>) -> Vec<Handle> {
         let (answers, mut resolutions) = mpsc::unbounded_channel();
         let publish = move |name: Name, assignment: Arc<Assignment>| {
             let _ = answers.send((name, assignment));
@@ -75,156 +79,188 @@ impl Control {
         let mut dns = Watcher::new(Arc::new(SystemResolver::new()), Arc::new(publish));
         let mut snapshots = self.subscription.snapshots();
         snapshots.mark_changed();
-        let mut retry = tokio::time::interval(BIND_RETRY);
-        retry.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut unbound = false;
+        let mut subscribed = true;
+        let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
+        housekeeping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut tick = tokio::time::interval(DRAIN_TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            tokio::select! {
-                changed = snapshots.changed() => {
+            let over = tokio::select! {
+                changed = snapshots.changed(), if subscribed => {
                     if changed.is_err() {
                         tracing::error!("the subscription ended; the last configuration stays in force");
-                        std::future::pending::<()>().await;
+                        subscribed = false;
+                        continue;
                     }
                     let snapshot = snapshots.borrow_and_update().clone();
-                    self.resolved.retain(|name, _| snapshot.clusters.contains_key(name));
-                    unbound = self.apply(&snapshot);
-                    dns.set(self.publisher.current().clusters());
+                    let previous = self.apply(snapshot);
+                    let live = self.publisher.current();
+                    if live.clusters_reconfigured(&previous) {
+                        dns.set(live.clusters());
+                    }
+                    false
                 }
-                Some((name, assignment)) = resolutions.recv() => {
-                    self.resolved.insert(name, assignment);
+                Some(answer) = resolutions.recv() => {
                     // Answers often come in bunches: one rebuild serves them all.
-                    while let Ok((name, assignment)) = resolutions.try_recv() {
-                        self.resolved.insert(name, assignment);
-                    }
-                    let snapshot = snapshots.borrow().clone();
-                    unbound = self.apply(&snapshot);
+                    let more = std::iter::from_fn(|| resolutions.try_recv().ok());
+                    self.resolved(std::iter::once(answer).chain(more));
+                    false
                 }
-                _ = retry.tick() => {
-                    if unbound {
-                        unbound = self.bind();
-                    }
+                _ = housekeeping.tick() => {
+                    self.keep_house();
+                    false
                 }
-                Some(request) = requests.recv() => match request {
-                    Request::ReopenLogs => self.builder.sinks.reopen(),
-                    Request::DrainListeners { inbound_only } => self.drain_listeners(shared, inbound_only),
-                    Request::Stop => {
-                        self.stop(shared, drain_time, &mut requests).await;
-                        return self.sockets.into_workers();
-                    }
-                    Request::Cut => return self.sockets.into_workers(),
-                },
+                _ = tick.tick(), if self.progress.ending.is_some() => false,
+                Some(request) = requests.recv() => self.asked(request),
+            };
+            if over || self.ended() {
+                return self.sockets.into_workers();
             }
         }
     }
 
-    /// Puts a snapshot in force. Returns whether some socket could not be bound.
-    fn apply(&mut self, snapshot: &Snapshot) -> bool {
+    /// Puts a snapshot in force; gives back what was before.
+    fn apply(&mut self, snapshot: Arc<Snapshot>) -> Arc<Live> {
         let started = Instant::now();
-        self.update_secrets(snapshot);
+        let former = std::mem::replace(&mut self.progress.snapshot, snapshot.clone());
+        let names = |name: &Name| snapshot.clusters.contains_key(name);
+        if self.progress.resolved.keys().any(|name| !names(name)) {
+            Arc::make_mut(&mut self.progress.resolved).retain(|name, _| names(name));
+        }
+        let mut dropped = Vec::new();
+        differences(&former.secrets, &snapshot.secrets, |name, secret: Option<&Arc<Secret>>| match secret {
+            Some(secret) => self.builder.secrets.set(name.clone(), secret.clone()),
+            None => dropped.push(name),
+        });
+        let previous = self.build();
+        // Only now: until here connections were served that may need them.
+        dropped.into_iter().for_each(|name| self.builder.secrets.remove(name));
+        tracing::debug!(version = snapshot.version, took = ?started.elapsed(), "configuration in force");
+        self.state.applied(snapshot.version);
+        previous
+    }
+
+    fn resolved(&mut self, answers: impl Iterator<Item = (Name, Arc<Assignment>)>) {
+        let snapshot = self.progress.snapshot.clone();
+        let resolved: &mut HashMap<_, _> = Arc::make_mut(&mut self.progress.resolved);
+        // An answer may have been on its way when its cluster was removed.
+        resolved.extend(answers.filter(|(name, _)| snapshot.clusters.contains_key(name)));
+        self.build();
+    }
+
+    /// Compiles and publishes what the loop knows; gives back what was in force before.
+    fn build(&mut self) -> Arc<Live> {
         let previous = self.publisher.current();
-        let (live, problems) = self.builder.build(snapshot, &self.resolved, &previous);
-        for problem in &problems {
+        let (live, mut problems) = self.builder.build(&self.progress.snapshot, &self.progress.resolved, &previous);
+        let conflicts = live.conflicts().iter();
+        problems.extend(conflicts.map(|(name, reason)| Problem { resource: name.clone(), reason: reason.clone() }));
+        self.report(problems);
+        let live = Arc::new(live);
+        self.publisher.publish(live.clone());
+        if !live.same_listeners(&previous) {
+            self.bind();
+        }
+        self.progress.retiring.replaced(previous.clone(), &live);
+        previous
+    }
+
+    fn report(&mut self, problems: Vec<Problem>) {
+        if problems == self.progress.problems {
+            return;
+        }
+        for problem in problems.iter().filter(|p| !self.progress.problems.contains(p)) {
             tracing::error!(resource = %problem.resource, reason = %problem.reason, "kept the former version");
         }
         self.state.set_problems(problems.iter().map(|p| format!("{}: {}", p.resource, p.reason)).collect());
-        let live = Arc::new(live);
-        let previous = self.publisher.publish(live.clone());
-        let unbound = self.bind();
-        let drained = drain_removed(&previous, &live);
-        tracing::debug!(version = live.version, drained, took = ?started.elapsed(), "configuration in force");
-        self.state.applied(live.version);
-        unbound
+        self.progress.problems = problems;
     }
 
-    fn update_secrets(&mut self, snapshot: &Snapshot) {
-        for (name, secret) in &snapshot.secrets {
-            if self.secrets.get(name).is_none_or(|known| !Arc::ptr_eq(known, secret)) {
-                self.builder.secrets.set(name.clone(), secret.clone());
-            }
-        }
-        for name in self.secrets.keys().filter(|name| !snapshot.secrets.contains_key(*name)) {
-            self.builder.secrets.remove(name);
-        }
-        self.secrets.clone_from(&snapshot.secrets);
-    }
-
-    fn bind(&mut self) -> bool {
-        if self.draining {
-            return false;
-        }
+    fn bind(&mut self) {
         let failed = self.sockets.reconcile(&self.publisher.current());
-        for (listener, address, error) in &failed {
-            tracing::error!(%listener, %address, %error, "cannot bind; trying again");
+        let unbound: Vec<String> = failed.iter().map(ToString::to_string).collect();
+        // Tried every second, said once.
+        for line in unbound.iter().filter(|line| !self.progress.unbound.contains(line)) {
+            tracing::error!("{line}; trying again");
         }
-        self.state.set_unbound(failed.iter().map(|(l, a, e)| format!("listener {l}: {a}: {e}")).collect());
-        !failed.is_empty()
+        self.state.set_sockets(self.sockets.bound(), unbound.clone());
+        self.progress.unbound = unbound;
     }
 
-    fn drain_listeners(&mut self, shared: &Shared, inbound_only: bool) {
-        tracing::info!(inbound_only, "draining listeners");
-        self.draining = true;
-        let live = self.publisher.current();
-        self.sockets.close_where(|name| {
-            !inbound_only || live.listener(name).is_none_or(|l| l.config.direction == Direction::Inbound)
-        });
-        shared.drains.inbound.advance(Phase::Drain);
-        if !inbound_only {
-            shared.drains.outbound.advance(Phase::Drain);
+    fn keep_house(&mut self) {
+        if !self.progress.unbound.is_empty() {
+            self.bind();
+        }
+        self.progress.retiring.clean(Instant::now());
+        if let Some((at, inbound_only)) = self.progress.closing
+            && at <= Instant::now()
+        {
+            self.close(inbound_only);
+        }
+        if self.sockets.reserved().next().is_none() {
+            return;
+        }
+        let status = self.subscription.status().borrow().clone();
+        let waiting = status.warming.iter().any(|(kind, ..)| *kind == xds::Kind::Listener);
+        let settled = status.listeners_received && !waiting && self.publisher.current().version > 0;
+        self.progress.settled = if settled { self.progress.settled + 1 } else { 0 };
+        // Twice: the last listener may have left the warming while its snapshot is still on the way.
+        if self.progress.settled > 1 {
+            self.sockets.release();
         }
     }
 
-    /// Two phases: inbound connections end first while the outbound side keeps serving the application's last calls;
-    /// what is left at the deadline is cut, and said.
-    async fn stop(&mut self, shared: &Shared, drain_time: Duration, requests: &mut mpsc::UnboundedReceiver<Request>) {
-        self.state.set_draining();
-        self.drain_listeners(shared, true);
-        let deadline = tokio::time::Instant::now() + drain_time;
-        let mut tick = tokio::time::interval(DRAIN_TICK);
-        let live = self.publisher.current();
-        let open = |direction: Option<Direction>| -> u64 {
-            let listeners = live.listeners.values();
-            listeners
-                .filter(|l| direction.is_none_or(|d| l.config.direction == d))
-                .map(|l| l.open.load(Ordering::Relaxed))
-                .sum()
-        };
-        loop {
-            tokio::select! {
-                _ = tick.tick() => {}
-                () = tokio::time::sleep_until(deadline) => break,
-                Some(request) = requests.recv() => {
-                    if matches!(request, Request::Cut) {
-                        break;
-                    }
+    /// Does what somebody asked for; true when that is the end, now.
+    fn asked(&mut self, request: Request) -> bool {
+        match request {
+            Request::ReopenLogs => self.builder.sinks.reopen(),
+            Request::DrainListeners { inbound_only, graceful } => {
+                tracing::info!(inbound_only, graceful, "draining listeners");
+                let drains = &self.shared.drains;
+                drains.inbound.advance(Phase::Drain);
+                if !inbound_only {
+                    drains.unspecified.advance(Phase::Drain);
+                    drains.outbound.advance(Phase::Drain);
+                }
+                if graceful {
+                    self.progress.closing = Some((Instant::now() + self.times.total, inbound_only));
+                } else {
+                    self.close(inbound_only);
                 }
             }
-            // Once nothing comes in any more, the outbound connections have nothing left to serve but themselves.
-            if open(Some(Direction::Inbound)) + open(Some(Direction::Unspecified)) == 0 {
-                shared.drains.outbound.advance(Phase::Drain);
-            }
-            if shared.connections.load(Ordering::Relaxed) == 0 {
-                return;
-            }
+            Request::Signal | Request::Stop => match &mut self.progress.ending {
+                Some(ending) if request == Request::Signal => ending.cut(&self.shared),
+                Some(_) => {}
+                None => {
+                    self.state.set_draining();
+                    self.progress.ending = Some(Ending::begin(&self.shared, self.times));
+                }
+            },
+            Request::Cut => return true,
         }
-        let (inbound, all) = (open(Some(Direction::Inbound)), shared.connections.load(Ordering::Relaxed));
-        tracing::warn!(inbound, all, "connections cut at the end of the drain time");
-        shared.drains.inbound.advance(Phase::Force);
-        shared.drains.outbound.advance(Phase::Force);
+        false
+    }
+
+    fn close(&mut self, inbound_only: bool) {
+        self.progress.closing = None;
+        self.sockets.close_direction(Direction::Inbound);
+        if !inbound_only {
+            self.sockets.close_direction(Direction::Unspecified);
+            self.sockets.close_direction(Direction::Outbound);
+        }
+        self.bind();
+    }
+
+    /// Moves an end that is under way on; true when it is over.
+    fn ended(&mut self) -> bool {
+        let Some(ending) = &mut self.progress.ending else { return false };
+        if ending.closes_inbound() {
+            self.sockets.close_direction(Direction::Inbound);
+            self.sockets.close_direction(Direction::Unspecified);
+            self.state.set_sockets(self.sockets.bound(), Vec::new());
+        }
+        ending.over(&self.shared)
     }
 }
 
-/// Asks the connections of removed chains to end, and cuts what is left after a generous time: a stream may outlive
-/// its configuration, not for ever. Returns how many chains that concerns.
-fn drain_removed(previous: &Live, live: &Live) -> usize {
-    let removed = previous.removed_chains(live);
-    removed.iter().for_each(|chain| chain.drain.advance(Phase::Drain));
-    let busy: Vec<_> = removed.into_iter().filter(|chain| chain.drain.listeners() > 0).collect();
-    let count = busy.len();
-    if count > 0 {
-        tokio::spawn(async move {
-            tokio::time::sleep(CHAIN_DRAIN).await;
-            busy.iter().for_each(|chain| chain.drain.advance(Phase::Force));
-        });
-    }
-    count
-}
+#[cfg(test)]
+mod tests;

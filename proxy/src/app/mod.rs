@@ -4,16 +4,19 @@
 //! and nothing it does delays a request. Workers are started here and told what to listen on.
 
 mod control;
+mod ending;
 mod logging;
+mod retiring;
 mod shutdown;
 mod sockets;
 mod transport;
 
-use std::{process::ExitCode, sync::Arc};
+use std::{net::SocketAddr, process::ExitCode, sync::Arc};
 
 use crate::{
     bootstrap::{self, Bootstrap},
-    live::{Builder, Publisher},
+    ir::snapshot::Snapshot,
+    live::{self, Builder, Publisher},
     settings::{Mode, Settings, XDS_CLUSTER},
     telemetry::{access_log::Sinks, metrics, registry::Registry},
     tls::{Secrets, files::FileWatcher},
@@ -69,7 +72,7 @@ pub fn main(settings: Settings) -> ExitCode {
     }
 }
 
-/// Reads the bootstrap, from the file or made from the settings.
+/// Reads the bootstrap, from the file or made from the settings, and checks that what is static in it can be built.
 fn load(settings: &Settings) -> Result<(Bootstrap, Notes), String> {
     let overlay = settings.config_yaml.as_deref();
     let (text, origin) = match &settings.config_path {
@@ -77,10 +80,17 @@ fn load(settings: &Settings) -> Result<(Bootstrap, Notes), String> {
             let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
             (text, path.display().to_string())
         }
-        None if settings.xds_address.is_none() && overlay.is_some() => ("{}".to_owned(), "--config-yaml".to_owned()),
+        None if settings.xds_address.is_none() && overlay.is_some() => (String::new(), "--config-yaml".to_owned()),
         None => (settings.made_bootstrap()?.to_string(), "the settings".to_owned()),
     };
+    if settings.mode != Mode::Serve {
+        // Also whether the files that it names can be read: a proxy that serves waits for them instead.
+        bootstrap::validate(&text, overlay).map_err(|e| format!("{origin}: {e}"))?;
+    }
     let (mut bootstrap, notes) = bootstrap::load(&text, overlay).map_err(|e| format!("{origin}: {e}"))?;
+    if let Some(problem) = check(&bootstrap).first() {
+        return Err(format!("{origin}: {}: {}", problem.resource, problem.reason));
+    }
     let node = &mut bootstrap.node;
     let fill = |field: &mut String, value: &Option<String>| {
         if let (true, Some(value)) = (field.is_empty(), value) {
@@ -95,12 +105,24 @@ fn load(settings: &Settings) -> Result<(Bootstrap, Notes), String> {
     Ok((bootstrap, notes))
 }
 
+/// Builds the static resources once: what cannot work at all is an error before anything is served.
+fn check(bootstrap: &Bootstrap) -> Vec<live::Problem> {
+    let secrets = Arc::new(Secrets::default());
+    bootstrap.secrets.iter().for_each(|(name, secret)| secrets.set(name.clone(), secret.clone()));
+    let statics = Snapshot {
+        listeners: bootstrap.listeners.iter().map(|l| (l.name.clone(), l.clone())).collect(),
+        clusters: bootstrap.clusters.iter().map(|c| (c.name.clone(), c.clone())).collect(),
+        ..Snapshot::default()
+    };
+    live::check(&statics, &secrets)
+}
+
 async fn run(settings: Settings, bootstrap: Bootstrap, log: logging::Handle) -> anyhow::Result<()> {
     raise_open_files();
     let workers = settings.workers();
     metrics::set_shards(workers + 1);
     let publisher = Arc::new(Publisher::default());
-    let shared = Arc::new(Shared::new(publisher.clone()));
+    let shared = Arc::new(Shared::new(publisher.clone(), bootstrap.max_downstream_connections));
     let secrets = Arc::new(Secrets::default());
     let registry = Arc::new(Registry::default());
     let sinks = Sinks::start()?;
@@ -108,11 +130,19 @@ async fn run(settings: Settings, bootstrap: Bootstrap, log: logging::Handle) -> 
 
     let subscription =
         xds::start(start_config(&settings, &bootstrap), Arc::new(transport::ClusterTransport::new(publisher.clone())));
-    let (shutdown, asked) = shutdown::channel();
+    let mut sockets = sockets::Sockets::new(handles);
+    // Before the first configuration: who connects now waits in the kernel instead of being refused.
+    capture_addresses(&settings).into_iter().for_each(|address| sockets.reserve(address));
+    let (shutdown, asked) = shutdown::channel()?;
     let admin = crate::admin::start(crate::admin::Context {
         settings: settings.clone(),
         bootstrap: bootstrap.raw.clone(),
-        address: settings.admin_address.map(bootstrap::AdminAddress::Tcp).or(bootstrap.admin.map(|a| a.address)),
+        address: settings.admin_address.map(bootstrap::AdminAddress::Tcp).or(bootstrap.admin.map(|admin| {
+            if !admin.access_log.is_empty() {
+                tracing::warn!("admin.access_log: requests to the admin interface are not logged");
+            }
+            admin.address
+        })),
         node: bootstrap.node.clone(),
         publisher: publisher.clone(),
         shared: shared.clone(),
@@ -128,12 +158,14 @@ async fn run(settings: Settings, bootstrap: Bootstrap, log: logging::Handle) -> 
     tokio::spawn(FileWatcher::new(secrets.clone()).run());
     tracing::info!(workers, node = %bootstrap.node.id, version = env!("CARGO_PKG_VERSION"), "starting");
     let builder = Builder { secrets: secrets.clone(), registry, sinks: sinks.clone(), upstream: Deps { secrets } };
-    let control =
-        control::Control::new(builder, publisher, subscription, sockets::Sockets::new(handles), admin.state());
-    let workers = control.run(asked, &shared, settings.drain_time()).await;
-    admin.stop();
+    let times = ending::Times { total: settings.drain_time(), accepting: settings.min_drain_time() };
+    let control = control::Control::new(builder, subscription, sockets, admin.state(), shared, times);
+    let workers = control.run(asked).await;
+    workers.iter().for_each(|worker| worker.send(worker::Command::Stop));
     // The threads are joined off the runtime: a worker may be in the middle of a request.
-    tokio::task::spawn_blocking(move || workers.into_iter().for_each(worker::Handle::stop)).await?;
+    tokio::task::spawn_blocking(move || workers.into_iter().for_each(worker::Handle::join)).await?;
+    // Whoever asked for the end is still to get an answer.
+    admin.stop().await;
     // Lines of the last connections are still on their way to the writer.
     tokio::task::spawn_blocking(move || sinks.flush(FLUSH_TIMEOUT)).await?;
     tracing::info!("stopped");
@@ -152,6 +184,9 @@ fn start_config(settings: &Settings, bootstrap: &Bootstrap) -> xds::StartConfig 
         authority: ads.authority.clone(),
     });
     let mut grpc = xds::GrpcOptions::default();
+    if let Some(timeout) = bootstrap.dynamic.ads.as_ref().and_then(|ads| ads.timeout) {
+        grpc.connect_timeout = timeout;
+    }
     if let (Some(path), Some(ads)) = (&settings.token_file, &ads) {
         grpc.token = Some(xds::TokenFile { path: path.clone(), clusters: vec![ads.cluster.clone()] });
     }
@@ -179,6 +214,15 @@ fn start_config(settings: &Settings, bootstrap: &Bootstrap) -> xds::StartConfig 
         grpc,
         warming: xds::Warming::default(),
     }
+}
+
+/// The capture ports of a proxy that has no file of its own, in both families.
+fn capture_addresses(settings: &Settings) -> Vec<SocketAddr> {
+    if settings.config_path.is_some() || settings.xds_address.is_none() {
+        return Vec::new();
+    }
+    let ports = [settings.outbound_port, settings.inbound_port].into_iter().filter(|port| *port != 0);
+    ports.flat_map(|port| [SocketAddr::from(([0u8; 4], port)), SocketAddr::from(([0u16; 8], port))]).collect()
 }
 
 /// Two descriptors a connection: the soft limit of 1024 is far too low for a proxy. The hard limit is the operator's.

@@ -1,35 +1,31 @@
 //! Who asked the process to end: SIGTERM, SIGINT, `/quitquitquit`, `/drain_listeners`.
 
-use tokio::sync::mpsc;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+};
 
 use crate::admin::Request;
 
-pub(super) fn channel() -> (mpsc::UnboundedSender<Request>, mpsc::UnboundedReceiver<Request>) {
+/// From here on signals are requests: SIGTERM and SIGINT drain at first and cut when they come again, SIGHUP reopens
+/// the access logs.
+pub(super) fn channel() -> std::io::Result<(mpsc::UnboundedSender<Request>, mpsc::UnboundedReceiver<Request>)> {
     let (sender, receiver) = mpsc::unbounded_channel();
-    tokio::spawn(signals(sender.clone()));
-    (sender, receiver)
-}
-
-/// Turns signals into requests: the first SIGTERM or SIGINT drains, the second cuts.
-async fn signals(requests: mpsc::UnboundedSender<Request>) {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut term), Ok(mut int), Ok(mut hup)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()))
-    else {
-        tracing::error!("cannot handle signals");
-        return;
-    };
-    let mut asked = false;
-    loop {
-        tokio::select! {
-            _ = hup.recv() => {
-                let _ = requests.send(Request::ReopenLogs);
-                continue;
+    let mut term = signal(SignalKind::terminate())?;
+    let mut int = signal(SignalKind::interrupt())?;
+    let mut hup = signal(SignalKind::hangup())?;
+    let requests = sender.clone();
+    tokio::spawn(async move {
+        loop {
+            let request = tokio::select! {
+                _ = term.recv() => Request::Signal,
+                _ = int.recv() => Request::Signal,
+                _ = hup.recv() => Request::ReopenLogs,
+            };
+            if requests.send(request).is_err() {
+                return;
             }
-            _ = term.recv() => {}
-            _ = int.recv() => {}
         }
-        let _ = requests.send(if asked { Request::Cut } else { Request::Stop });
-        asked = true;
-    }
+    });
+    Ok((sender, receiver))
 }

@@ -1,113 +1,244 @@
-//! Which sockets are open for which listener, on every worker.
+//! Which sockets are open for which address, on every worker.
 //!
-//! Every worker has its own `SO_REUSEPORT` socket per address. A socket whose address moves to another listener is
-//! handed over, not closed: connections waiting in its queue would be reset.
+//! Every worker has its own `SO_REUSEPORT` socket per address. A socket belongs to an address, not to a listener, so an
+//! address that moves to another listener keeps its socket and the connections waiting in its queue. Addresses may be
+//! reserved before a listener wants them: the kernel then holds connections until one does.
 
 use std::{
-    collections::{BTreeMap, HashMap},
-    net::SocketAddr,
-    sync::Arc,
+    collections::{BTreeMap, BTreeSet, HashMap},
+    fmt, io,
+    net::{SocketAddr, TcpListener},
 };
 
 use crate::{
-    ir::{Name, listener::Listener},
-    live::Live,
+    ir::{
+        Name,
+        listener::{Direction, Listener},
+    },
+    live::{Claim, Live},
     net::socket::{self, ListenOptions},
     worker::{Command, Handle},
 };
 
+/// An open socket, once per worker.
 struct Open {
-    name: Name,
+    listener: Name,
+    /// With the port the kernel chose, if it was asked to.
+    address: SocketAddr,
+    direction: Direction,
     options: ListenOptions,
     /// One id per worker, in order.
     ids: Vec<u64>,
 }
 
+/// Bound sockets that nobody accepts on yet.
+struct Reserved {
+    options: ListenOptions,
+    sockets: Vec<TcpListener>,
+}
+
+/// An address that could not be bound.
+#[derive(Debug)]
+pub(super) struct Unbound {
+    pub(super) listener: Name,
+    pub(super) address: SocketAddr,
+    pub(super) error: io::Error,
+}
+
+impl fmt::Display for Unbound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "listener {}: cannot bind {}: {}", self.listener, self.address, self.error)
+    }
+}
+
 /// All listening sockets of the process.
 pub(super) struct Sockets {
     workers: Vec<Handle>,
-    open: HashMap<SocketAddr, Open>,
+    open: HashMap<Claim, Open>,
+    reserved: BTreeMap<SocketAddr, Reserved>,
+    /// Directions that no longer accept.
+    closed: Vec<Direction>,
+    /// Addresses left out because this kernel has no IPv6, each said once.
+    without_v6: BTreeSet<SocketAddr>,
     next_id: u64,
 }
 
 impl Sockets {
     pub(super) fn new(workers: Vec<Handle>) -> Self {
-        Self { workers, open: HashMap::new(), next_id: 0 }
+        Self {
+            workers,
+            open: HashMap::new(),
+            reserved: BTreeMap::new(),
+            closed: Vec::new(),
+            without_v6: BTreeSet::new(),
+            next_id: 0,
+        }
     }
 
-    /// Opens, hands over and closes until the sockets are those of `live`. Returns what could not be bound.
-    pub(super) fn reconcile(&mut self, live: &Live) -> Vec<(Name, SocketAddr, std::io::Error)> {
-        let mut wanted: BTreeMap<SocketAddr, &Arc<Listener>> = BTreeMap::new();
+    /// Binds an address of a listener to come: connections wait in the kernel until it is there.
+    pub(super) fn reserve(&mut self, address: SocketAddr) {
+        let options = ListenOptions { reuse_port: true, v6only: address.is_ipv6(), ..ListenOptions::default() };
+        match bind(address, &options, self.workers.len()) {
+            Ok((_, sockets)) => {
+                tracing::info!(%address, "holding connections until there is a configuration");
+                self.reserved.insert(address, Reserved { options, sockets });
+            }
+            Err(error) if is_without_v6(address, &error) => {
+                tracing::info!(%address, %error, "no IPv6 here");
+            }
+            Err(error) => tracing::warn!(%address, %error, "cannot hold connections before the first configuration"),
+        }
+    }
+
+    /// Reserved addresses that no listener has claimed so far.
+    pub(super) fn reserved(&self) -> impl Iterator<Item = SocketAddr> {
+        self.reserved.keys().copied()
+    }
+
+    /// Gives up what is reserved: whoever connects now is refused, not held.
+    pub(super) fn release(&mut self) {
+        for address in std::mem::take(&mut self.reserved).into_keys() {
+            tracing::warn!(%address, "no listener wants this address; connections to it are refused");
+        }
+    }
+
+    /// Opens and closes until the sockets are those of `live`. Returns what could not be bound.
+    pub(super) fn reconcile(&mut self, live: &Live) -> Vec<Unbound> {
+        let mut wanted: BTreeMap<Claim, (&Listener, SocketAddr)> = BTreeMap::new();
         for listener in live.listeners.values().filter(|l| l.config.bind_to_port) {
             for address in &listener.config.addresses {
-                wanted.insert(*address, &listener.config);
+                let claim = Claim::new(&listener.config, *address);
+                // Of two listeners with one address the one that serves it names the socket, and sets its options.
+                let owner = live.bound(&claim).unwrap_or(listener);
+                wanted.insert(claim, (&owner.config, *address));
             }
         }
-        let gone: Vec<SocketAddr> = self.open.keys().filter(|a| !wanted.contains_key(a)).copied().collect();
-        gone.into_iter().for_each(|address| self.close(address));
+        wanted.retain(|_, (listener, _)| !self.closed.contains(&listener.direction));
+        let gone: Vec<Claim> = self.open.keys().filter(|claim| !wanted.contains_key(claim)).cloned().collect();
+        gone.iter().for_each(|claim| self.close(claim));
 
         let mut failed = Vec::new();
-        for (address, listener) in wanted {
+        for (claim, (listener, address)) in wanted {
             let options = options(address, listener);
-            match self.open.get_mut(&address) {
-                Some(open) if open.options == options => {
-                    if open.name != listener.name {
-                        open.name = listener.name.clone();
-                        for (worker, id) in self.workers.iter().zip(&open.ids) {
-                            worker.send(Command::Rename { id: *id, name: listener.name.clone() });
-                        }
-                    }
+            if let Some(open) = self.open.get_mut(&claim).filter(|open| open.options == options) {
+                open.listener = listener.name.clone();
+                open.direction = listener.direction;
+                continue;
+            }
+            // Other socket options need other sockets; SO_REUSEPORT lets the new ones open before the old close.
+            match self.sockets(address, &options) {
+                Ok((bound, sockets)) => {
+                    self.close(&claim);
+                    self.listen(claim, listener, bound, options, sockets);
                 }
-                // Other socket options need other sockets; SO_REUSEPORT lets the new ones open before the old close.
-                present => {
-                    let replaced = present.is_some();
-                    match self.bind(address, listener, options) {
-                        Ok(open) => {
-                            if replaced {
-                                self.close(address);
-                            }
-                            self.open.insert(address, open);
-                        }
-                        Err(error) => failed.push((listener.name.clone(), address, error)),
-                    }
-                }
+                Err(error) => failed.push(Unbound { listener: listener.name.clone(), address, error }),
             }
         }
+        failed.retain(|unbound| !self.may_miss(unbound));
         failed
     }
 
-    fn bind(&mut self, address: SocketAddr, listener: &Listener, options: ListenOptions) -> std::io::Result<Open> {
-        let sockets =
-            self.workers.iter().map(|_| socket::bind_listener(address, &options)).collect::<Result<Vec<_>, _>>()?;
+    /// The sockets for an address: those reserved for it, or new ones.
+    fn sockets(&mut self, address: SocketAddr, options: &ListenOptions) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
+        let suits = |r: &Reserved| ListenOptions { backlog: options.backlog, ..r.options } == *options;
+        if self.reserved.get(&address).is_some_and(suits)
+            && let Some(Reserved { sockets, .. }) = self.reserved.remove(&address)
+        {
+            if options.backlog != 0 {
+                let backlog = i32::try_from(options.backlog).unwrap_or(i32::MAX);
+                sockets.iter().try_for_each(|s| socket2::SockRef::from(s).listen(backlog))?;
+            }
+            return Ok((address, sockets));
+        }
+        let bound = bind(address, options, self.workers.len());
+        // Reserved with other options: closed only now that the others are open.
+        self.reserved.remove(&address);
+        bound
+    }
+
+    fn listen(
+        &mut self,
+        claim: Claim,
+        listener: &Listener,
+        address: SocketAddr,
+        options: ListenOptions,
+        sockets: Vec<TcpListener>,
+    ) {
         let mut ids = Vec::with_capacity(sockets.len());
         for (worker, socket) in self.workers.iter().zip(sockets) {
             self.next_id += 1;
             ids.push(self.next_id);
-            worker.send(Command::Listen { id: self.next_id, name: listener.name.clone(), socket });
+            worker.send(Command::Listen { id: self.next_id, claim: claim.clone(), socket });
         }
         tracing::info!(listener = %listener.name, %address, "listening");
-        Ok(Open { name: listener.name.clone(), options, ids })
+        let (listener, direction) = (listener.name.clone(), listener.direction);
+        self.open.insert(claim, Open { listener, address, direction, options, ids });
     }
 
-    fn close(&mut self, address: SocketAddr) {
-        if let Some(open) = self.open.remove(&address) {
+    fn close(&mut self, claim: &Claim) {
+        if let Some(open) = self.open.remove(claim) {
             for (worker, id) in self.workers.iter().zip(open.ids) {
                 worker.send(Command::Unlisten { id });
             }
-            tracing::info!(listener = %open.name, %address, "no longer listening");
+            tracing::info!(listener = %open.listener, address = %open.address, "no longer listening");
         }
     }
 
-    /// Closes the sockets of listeners for which `which` holds.
-    pub(super) fn close_where(&mut self, which: impl Fn(&Name) -> bool) {
-        let addresses: Vec<SocketAddr> = self.open.iter().filter(|(_, o)| which(&o.name)).map(|(a, _)| *a).collect();
-        addresses.into_iter().for_each(|address| self.close(address));
+    /// Closes the sockets of a direction for good.
+    pub(super) fn close_direction(&mut self, direction: Direction) {
+        if self.closed.contains(&direction) {
+            return;
+        }
+        self.closed.push(direction);
+        let claims: Vec<Claim> =
+            self.open.iter().filter(|(_, o)| o.direction == direction).map(|(claim, _)| claim.clone()).collect();
+        claims.iter().for_each(|claim| self.close(claim));
+    }
+
+    /// The addresses in use, by listener.
+    pub(super) fn bound(&self) -> BTreeMap<Name, Vec<SocketAddr>> {
+        let mut bound: BTreeMap<Name, Vec<SocketAddr>> = BTreeMap::new();
+        for open in self.open.values() {
+            bound.entry(open.listener.clone()).or_default().push(open.address);
+        }
+        bound.values_mut().for_each(|addresses| addresses.sort());
+        bound
+    }
+
+    /// Whether an address may be missing: an IPv6 one, on a kernel without IPv6, of a listener that has an IPv4 one.
+    fn may_miss(&mut self, unbound: &Unbound) -> bool {
+        let other_family = |o: &Open| o.listener == unbound.listener && o.address.is_ipv4();
+        if !is_without_v6(unbound.address, &unbound.error) || !self.open.values().any(other_family) {
+            return false;
+        }
+        if self.without_v6.insert(unbound.address) {
+            tracing::warn!("{unbound}; there is no IPv6 here, the listener's IPv4 address is served");
+        }
+        true
     }
 
     /// Gives the workers back, to be stopped.
     pub(super) fn into_workers(self) -> Vec<Handle> {
         self.workers
     }
+}
+
+/// One socket for each of `count` workers, all at the same port.
+fn bind(address: SocketAddr, options: &ListenOptions, count: usize) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
+    let first = socket::bind_listener(address, options)?;
+    let bound = first.local_addr()?;
+    let mut sockets = vec![first];
+    for _ in 1..count {
+        sockets.push(socket::bind_listener(bound, options)?);
+    }
+    Ok((bound, sockets))
+}
+
+/// Whether the error means that IPv6 is compiled out or switched off.
+fn is_without_v6(address: SocketAddr, error: &io::Error) -> bool {
+    let SocketAddr::V6(v6) = address else { return false };
+    let local = v6.ip().is_unspecified() || v6.ip().is_loopback();
+    error.raw_os_error() == Some(libc::EAFNOSUPPORT) || (local && error.raw_os_error() == Some(libc::EADDRNOTAVAIL))
 }
 
 fn options(address: SocketAddr, listener: &Listener) -> ListenOptions {
@@ -121,3 +252,6 @@ fn options(address: SocketAddr, listener: &Listener) -> ListenOptions {
         v6only: address.is_ipv6() && v4_beside,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,6 +13,9 @@ use crate::{
 /// How long a dial waits for a cluster that has no endpoints yet (its name is still being resolved).
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// Most endpoints tried for one connection.
+const MOST_ENDPOINTS: usize = 4;
+
 pub(super) struct ClusterTransport {
     publisher: Arc<Publisher>,
 }
@@ -58,12 +61,22 @@ enum Failure {
 
 async fn attempt(live: &Live, name: &str) -> Result<Box<dyn Connection>, Failure> {
     let cluster = live.cluster(name).ok_or_else(|| Failure::NotYet(format!("cluster `{name}` does not exist")))?;
-    let pick = PickContext { random: fastrand::u64(..), attempts: 1, ..PickContext::default() };
-    let endpoint = cluster.pick(&pick).map_err(|e| Failure::NotYet(format!("cluster `{name}`: {e}")))?;
-    let connected = connect(cluster, &endpoint, &ConnectOptions::default())
-        .await
-        .map_err(|e| Failure::Final(format!("{}: {}", endpoint.label, e.reason)))?;
-    Ok(Box::new(Held { io: connected.io, _permit: connected.permit }))
+    let mut tried = Vec::new();
+    loop {
+        let pick = PickContext { random: fastrand::u64(..), attempts: 3, exclude: &tried, ..PickContext::default() };
+        let endpoint = cluster.pick(&pick).map_err(|e| Failure::NotYet(format!("cluster `{name}`: {e}")))?;
+        // gRPC servers insist on the agreement; Envoy offers it as well where the configuration says nothing.
+        let alpn = (!endpoint.has_alpn()).then(|| Arc::from(["h2".into()]));
+        let error = match connect(cluster, &endpoint, &ConnectOptions { alpn, ..ConnectOptions::default() }).await {
+            Ok(connected) => return Ok(Box::new(Held { io: connected.io, _permit: connected.permit })),
+            Err(error) => format!("{}: {}", endpoint.label, error.reason),
+        };
+        // One address after the other, before the caller backs off.
+        tried.push(endpoint);
+        if tried.len() >= cluster.members().len().min(MOST_ENDPOINTS) {
+            return Err(Failure::Final(error));
+        }
+    }
 }
 
 pin_project_lite::pin_project! {

@@ -1,7 +1,8 @@
 //! Protocols in which the server speaks first, on any port and without configuration.
 //!
 //! While the client is silent, the upstream that plain TCP would go to is dialled; if it speaks before the client does,
-//! the connection is TCP. A client that speaks at once (HTTP, TLS, Redis...) never causes that dial.
+//! the connection is TCP. A client that speaks at once (HTTP, TLS, Redis...) never causes that dial. Invariant: only
+//! a server that spoke or closed decides; an upstream that cannot be reached leaves the client time to say otherwise.
 
 use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
@@ -10,7 +11,7 @@ use tokio::io::AsyncReadExt;
 
 use super::tcp;
 use crate::{
-    live::{Live, LiveTcp},
+    live::{Live, LiveListener, LiveTcp},
     worker::Worker,
 };
 
@@ -18,14 +19,27 @@ use crate::{
 /// the handshake's end; a server-first protocol pays this once per connection.
 const SILENCE: Duration = Duration::from_millis(10);
 
+/// The same where TLS may end here. The peer is then another proxy that may be throttled between connecting and its
+/// ClientHello, and a server that spoke first in plaintext would ruin that connection.
+const TLS_SILENCE: Duration = Duration::from_millis(50);
+
+/// After the upstream could not be reached: how long the client may still say that it is HTTP or TLS, whose
+/// destination may be another one, before it is treated as a client of the unreachable server.
+const SECOND_CHANCE: Duration = Duration::from_secs(1);
+
 /// Most bytes taken from a server that speaks first before the relay runs.
 const FIRST_READ: usize = 4 << 10;
 
-/// An upstream connection made before the filter chain was known.
+/// How long a silent client of `listener` is left alone.
+pub(super) fn silence(listener: &LiveListener) -> Duration {
+    if listener.terminates_tls { TLS_SILENCE } else { SILENCE }
+}
+
+/// An upstream connection made, or tried, before the filter chain was known.
 pub(super) struct Early {
     /// The proxy it was dialled for; of no use to any other chain.
     pub(super) proxy: Arc<LiveTcp>,
-    pub(super) upstream: tcp::Upstream,
+    pub(super) upstream: Result<tcp::Upstream, tcp::Failure>,
     /// What the server said, still to be passed on.
     pub(super) first: Bytes,
 }
@@ -34,27 +48,30 @@ pub(super) struct Early {
 pub(super) struct Dial<'a> {
     pub(super) worker: &'a Rc<Worker>,
     pub(super) live: &'a Live,
-    /// The TCP proxy of the chain a silent client gets, `None` where that chain is HTTP.
+    /// The TCP proxy of the chain a silent client gets, if it may be dialled for.
     pub(super) proxy: Option<Arc<LiveTcp>>,
-    pub(super) original_dst: Option<SocketAddr>,
-    pub(super) remote: SocketAddr,
+    pub(super) silence: Duration,
+    /// Original destination and client.
+    pub(super) to: (Option<SocketAddr>, SocketAddr),
 }
 
 impl Dial<'_> {
-    /// Resolves when the server spoke, closed, or cannot be reached at all; the connection is then TCP.
+    /// Resolves when the server spoke or closed, or some time after it proved unreachable; the connection is then TCP.
     pub(super) async fn server_speaks(self, early: &mut Option<Early>) {
         let Some(proxy) = &self.proxy else { return std::future::pending().await };
-        tokio::time::sleep(SILENCE).await;
-        let target = tcp::Destination { original_dst: self.original_dst, remote: self.remote };
-        let Ok(upstream) = tcp::open(self.worker, self.live, proxy, &target).await else {
-            // The TCP proxy dials again and reports the failure properly.
-            return;
-        };
+        tokio::time::sleep(self.silence).await;
+        let to = tcp::Destination { original_dst: self.to.0, remote: self.to.1 };
+        let upstream = tcp::open(self.worker, self.live, proxy, &to).await;
         let slot = early.insert(Early { proxy: proxy.clone(), upstream, first: Bytes::new() });
-        let mut buffer = BytesMut::with_capacity(FIRST_READ);
-        // An error shows again when the relay reads.
-        if slot.upstream.connected.io.read_buf(&mut buffer).await.is_ok() {
-            slot.first = buffer.freeze();
+        match &mut slot.upstream {
+            Ok(upstream) => {
+                let mut buffer = BytesMut::with_capacity(FIRST_READ);
+                // An error shows again when the relay reads.
+                if upstream.connected.io.read_buf(&mut buffer).await.is_ok() {
+                    slot.first = buffer.freeze();
+                }
+            }
+            Err(_) => tokio::time::sleep(SECOND_CHANCE).await,
         }
     }
 }

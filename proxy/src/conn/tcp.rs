@@ -1,19 +1,25 @@
 //! The `tcp_proxy` filter: pick a cluster and an endpoint, connect, relay until both sides are done.
 
-use std::{net::SocketAddr, rc::Rc, sync::Arc};
+use std::{
+    net::SocketAddr,
+    rc::Rc,
+    sync::{Arc, atomic::Ordering},
+};
 
+use bytes::Bytes;
 use tokio::io::AsyncWriteExt;
 
 use super::early::Early;
 use crate::{
     drain,
     ir::Name,
-    l4::relay::{Progress, RelayOptions, RelayReason, Side, relay},
+    l4::relay::{Progress, RelayEnd, RelayOptions, RelayReason, Side, relay},
     live::{Live, LiveTcp},
     net::io::Io,
     policy::router::pick_weighted,
     telemetry::{
         flags::Flags,
+        metrics::{ClusterStats, Sharded},
         record::{ConnInfo, ConnectionRecord},
     },
     upstream::{
@@ -94,130 +100,204 @@ pub(super) async fn open(worker: &Worker, live: &Live, proxy: &LiveTcp, to: &Des
                 if overflow {
                     break;
                 }
-                tried.push(endpoint);
+                if !tried.iter().any(|known| Arc::ptr_eq(known, &endpoint)) {
+                    tried.push(endpoint);
+                }
             }
         }
     }
     Err(last)
 }
 
+/// A downstream connection and what serves it.
+pub(super) struct Downstream {
+    pub(super) worker: Rc<Worker>,
+    pub(super) io: Io,
+    pub(super) info: Arc<ConnInfo>,
+    pub(super) proxy: Arc<LiveTcp>,
+    pub(super) early: Option<Early>,
+    /// Bound on bytes buffered per direction.
+    pub(super) buffer: u32,
+    pub(super) signal: drain::Signal,
+}
+
 /// Proxies one connection to its end.
-pub(super) async fn serve(
-    worker: &Rc<Worker>,
-    mut io: Io,
-    info: Arc<ConnInfo>,
-    proxy: Arc<LiveTcp>,
-    early: Option<Early>,
-    mut signal: drain::Signal,
-) {
-    let mut record = ConnectionRecord::new(info.clone(), proxy.logs.clone());
-    let _active = Active::new(&proxy);
-    let (upstream, first) = match early {
+pub(super) async fn serve(downstream: Downstream) {
+    let Downstream { worker, mut io, info, proxy, early, buffer, mut signal } = downstream;
+    let mut session = Session::new(&proxy, &info);
+    let (dialled, first) = match early {
         Some(Early { upstream, first, .. }) => (upstream, first),
         None => {
             let live = worker.engine.live.get();
             let to = Destination { original_dst: info.original_dst, remote: info.remote };
             let dialled = tokio::select! {
                 biased;
-                dialled = open(worker, &live, &proxy, &to) => dialled,
-                () = signal.forced() => return,
-            };
-            match dialled {
-                Ok(upstream) => (upstream, bytes::Bytes::new()),
-                Err(failure) => {
-                    tracing::debug!(peer = %info.remote, destination = %info.local, cluster = ?failure.cluster,
-                        details = failure.details, reason = ?failure.reason, "no upstream connection");
-                    record.flags = failure.flags;
-                    record.details = Some(failure.details.into());
-                    record.upstream.cluster = failure.cluster;
-                    record.upstream.attempts = failure.attempts;
-                    record.upstream.transport_failure = failure.reason.map(Into::into);
-                    // The application would have seen a refused connection; a reset is the nearest thing left.
+                dialled = Box::pin(open(&worker, &live, &proxy, &to)) => dialled,
+                () = signal.forced() => {
+                    session.cut();
                     io.socket().reset_on_close();
                     return;
                 }
-            }
+            };
+            (dialled, Bytes::new())
         }
     };
-    record.upstream.cluster = Some(upstream.cluster.config.name.clone());
-    record.upstream.host = Some(upstream.endpoint.label.clone());
-    record.upstream.local = upstream.connected.local;
-    record.upstream.attempts = upstream.attempts;
-
-    // What a server said first is passed on before the relay: the client waits for exactly these bytes.
-    if !first.is_empty() && (io.write_all(&first).await.is_err() || io.flush().await.is_err()) {
-        record.flags = Flags::DOWNSTREAM_CONNECTION_TERMINATION;
-        return;
-    }
-    let progress = Progress::default();
+    drop(worker);
+    let Upstream { cluster, endpoint, connected, attempts } = match dialled {
+        Ok(upstream) => upstream,
+        Err(failure) => {
+            session.failed(failure, &info);
+            // The application would have seen a refused connection; a reset is the nearest thing left.
+            io.socket().reset_on_close();
+            return;
+        }
+    };
+    let Connected { io: upstream_io, permit, local, .. } = connected;
+    session.connected(&cluster, &endpoint, local, attempts);
     let options = RelayOptions {
         idle_timeout: proxy.config.idle_timeout,
         max_duration: proxy.config.max_connection_duration,
-        buffer: RELAY_BUFFER,
+        buffer: RELAY_BUFFER.min(buffer as usize).max(LEAST_BUFFER),
     };
-    let Connected { io: upstream_io, permit, .. } = upstream.connected;
+    let progress = &session.progress;
+    let relayed = async move {
+        // What a server said first is passed on before the relay: the client waits for exactly these bytes.
+        if !first.is_empty() {
+            if let Err(error) = pass_on(&mut io, &first).await {
+                upstream_io.reset_on_close();
+                return Err(error);
+            }
+            progress.b_to_a.set(first.len() as u64);
+            drop(first);
+        }
+        // A relay that is dropped before its end resets both sides.
+        Ok(relay(io, upstream_io, &options, progress).await)
+    };
     let end = tokio::select! {
         biased;
-        end = relay(io, upstream_io, &options, &progress) => Some(end),
+        end = relayed => Some(end),
         () = signal.forced() => None,
     };
     drop(permit);
+    match end {
+        None => session.cut(),
+        Some(Ok(end)) => session.ended(end),
+        Some(Err(_)) => session.record.flags = Flags::DOWNSTREAM_CONNECTION_TERMINATION,
+    }
+}
 
-    let received = progress.a_to_b.get();
-    let sent = progress.b_to_a.get() + first.len() as u64;
-    record.bytes_received = received;
-    record.bytes_sent = sent;
-    let stats = proxy.stats.local();
-    stats.downstream_cx_rx_bytes_total.add(received);
-    stats.downstream_cx_tx_bytes_total.add(sent);
-    let cluster_stats = upstream.cluster.stats.local();
-    cluster_stats.upstream_cx_tx_bytes_total.add(received);
-    cluster_stats.upstream_cx_rx_bytes_total.add(sent);
-    let Some(end) = end else {
-        record.flags = Flags::LOCAL_RESET;
-        record.details = Some("drained".into());
-        return;
-    };
-    if end.spliced {
-        stats.downstream_cx_spliced.inc();
-    }
-    match end.reason {
-        RelayReason::Closed => {}
-        RelayReason::IdleTimeout => {
-            stats.idle_timeout.inc();
-            record.flags = Flags::STREAM_IDLE_TIMEOUT;
-            record.details = Some("idle_timeout".into());
-        }
-        RelayReason::MaxDuration => {
-            stats.max_downstream_connection_duration.inc();
-            record.flags = Flags::DURATION_TIMEOUT;
-            record.details = Some("max_connection_duration".into());
-        }
-        RelayReason::Error { side: Side::A, .. } => record.flags = Flags::DOWNSTREAM_CONNECTION_TERMINATION,
-        RelayReason::Error { side: Side::B, error } => {
-            record.flags = Flags::UPSTREAM_CONNECTION_TERMINATION;
-            record.upstream.transport_failure = Some(error.to_string().into());
-        }
-    }
+async fn pass_on(io: &mut Io, first: &[u8]) -> std::io::Result<()> {
+    io.write_all(first).await?;
+    io.flush().await
 }
 
 /// Bytes held per direction while a relay is busy.
 const RELAY_BUFFER: usize = 64 << 10;
 
-/// Counts an active proxied connection.
-struct Active(Arc<LiveTcp>);
+/// Less would make the relay turn for every packet.
+const LEAST_BUFFER: usize = 4 << 10;
 
-impl Active {
-    fn new(proxy: &Arc<LiveTcp>) -> Self {
+/// Counts a proxied connection: its statistics and access log line come with the drop, whatever ends it.
+struct Session {
+    proxy: Arc<LiveTcp>,
+    record: ConnectionRecord,
+    progress: Progress,
+    upstream: Option<Active>,
+}
+
+impl Session {
+    fn new(proxy: &Arc<LiveTcp>, info: &Arc<ConnInfo>) -> Self {
         let stats = proxy.stats.local();
         stats.downstream_cx_total.inc();
         stats.downstream_cx_active.inc();
-        Self(proxy.clone())
+        let record = ConnectionRecord::new(info.clone(), proxy.logs.clone());
+        Self { proxy: proxy.clone(), record, progress: Progress::default(), upstream: None }
+    }
+
+    fn failed(&mut self, failure: Failure, info: &ConnInfo) {
+        tracing::debug!(peer = %info.remote, destination = %info.local, cluster = ?failure.cluster,
+            details = failure.details, reason = ?failure.reason, "no upstream connection");
+        self.record.flags = failure.flags;
+        self.record.details = Some(failure.details.into());
+        self.record.upstream.cluster = failure.cluster;
+        self.record.upstream.attempts = failure.attempts;
+        self.record.upstream.transport_failure = failure.reason.map(Into::into);
+    }
+
+    fn connected(&mut self, cluster: &Cluster, endpoint: &Arc<Endpoint>, local: Option<SocketAddr>, attempts: u32) {
+        let upstream = &mut self.record.upstream;
+        upstream.cluster = Some(cluster.config.name.clone());
+        upstream.host = Some(endpoint.label.clone());
+        upstream.local = local;
+        upstream.attempts = attempts;
+        self.upstream = Some(Active::new(cluster, endpoint));
+    }
+
+    fn cut(&mut self) {
+        self.record.flags = Flags::LOCAL_RESET;
+        self.record.details = Some("drained".into());
+    }
+
+    fn ended(&mut self, end: RelayEnd) {
+        let stats = self.proxy.stats.local();
+        if end.spliced {
+            stats.downstream_cx_spliced.inc();
+        }
+        let record = &mut self.record;
+        match end.reason {
+            RelayReason::Closed => {}
+            RelayReason::IdleTimeout => {
+                stats.idle_timeout.inc();
+                record.flags = Flags::STREAM_IDLE_TIMEOUT;
+                record.details = Some("idle_timeout".into());
+            }
+            RelayReason::MaxDuration => {
+                stats.max_downstream_connection_duration.inc();
+                record.flags = Flags::DURATION_TIMEOUT;
+                record.details = Some("max_connection_duration".into());
+            }
+            RelayReason::Error { side: Side::A, .. } => record.flags = Flags::DOWNSTREAM_CONNECTION_TERMINATION,
+            RelayReason::Error { side: Side::B, error } => {
+                record.flags = Flags::UPSTREAM_CONNECTION_TERMINATION;
+                record.upstream.transport_failure = Some(error.to_string().into());
+            }
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let (received, sent) = (self.progress.a_to_b.get(), self.progress.b_to_a.get());
+        self.record.bytes_received = received;
+        self.record.bytes_sent = sent;
+        let stats = self.proxy.stats.local();
+        stats.downstream_cx_active.dec();
+        stats.downstream_cx_rx_bytes_total.add(received);
+        stats.downstream_cx_tx_bytes_total.add(sent);
+        if let Some(upstream) = &self.upstream {
+            let stats = upstream.stats.local();
+            stats.upstream_cx_tx_bytes_total.add(received);
+            stats.upstream_cx_rx_bytes_total.add(sent);
+        }
+    }
+}
+
+/// A connection in the eyes of the load balancer: as one request in flight, as in Envoy.
+struct Active {
+    endpoint: Arc<Endpoint>,
+    stats: Arc<Sharded<ClusterStats>>,
+}
+
+impl Active {
+    fn new(cluster: &Cluster, endpoint: &Arc<Endpoint>) -> Self {
+        endpoint.rq_active.fetch_add(1, Ordering::Relaxed);
+        endpoint.stats().rq_total.fetch_add(1, Ordering::Relaxed);
+        Self { endpoint: endpoint.clone(), stats: cluster.stats.clone() }
     }
 }
 
 impl Drop for Active {
     fn drop(&mut self) {
-        self.0.stats.local().downstream_cx_active.dec();
+        self.endpoint.rq_active.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{ConfigSource, Name, format::AccessLog, route::RouteConfiguration};
+use super::{ConfigSource, Name, format::AccessLog, matcher::Cidr, route::RouteConfiguration};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectionManager {
@@ -41,6 +41,8 @@ pub struct ConnectionManager {
     pub use_remote_address: bool,
     pub xff_trusted_hops: u32,
     pub skip_xff_append: bool,
+    /// `internal_address_config`: clients from here may steer this proxy with `x-envoy-*` headers. None by default.
+    pub internal_networks: Vec<Cidr>,
     pub append_forwarded_port: bool,
     pub client_cert: ForwardClientCert,
     pub client_cert_details: ClientCertDetails,

@@ -82,6 +82,7 @@ pub async fn relay(a: Io, b: Io, options: &RelayOptions, progress: &Progress) ->
         forth_end: None,
         back_end: None,
         error: None,
+        ended: false,
     };
     let mut timer = pin!(None);
     let mut clock = Clock::new(options, Instant::now());
@@ -92,6 +93,7 @@ pub async fn relay(a: Io, b: Io, options: &RelayOptions, progress: &Progress) ->
         clock.poll(cx, timer.as_mut(), progress)
     })
     .await;
+    pair.ended = true;
     let spliced = pair.forth.spliced || pair.back.spliced;
     // Boxed: only the unusual ends wait here, and their state need not lie in every idle relay.
     if !matches!(reason, RelayReason::Closed) {
@@ -108,6 +110,17 @@ struct Pair {
     forth_end: Option<End>,
     back_end: Option<End>,
     error: Option<(Side, io::Error)>,
+    ended: bool,
+}
+
+impl Drop for Pair {
+    /// A relay dropped in the middle was cut, and both sides must see that.
+    fn drop(&mut self) {
+        if !self.ended {
+            self.a.reset_on_close();
+            self.b.reset_on_close();
+        }
+    }
 }
 
 /// How one direction ended.

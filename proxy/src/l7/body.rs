@@ -117,11 +117,10 @@ impl Upload {
             ready!(gate.poll_open(cx));
             self.gate = None;
         }
-        let frame = match &mut self.source {
+        match &mut self.source {
             Source::Direct(incoming) => poll_upload(incoming, &self.flow, cx),
             Source::Shared(replay) => replay.poll_frame(&self.flow, cx),
-        };
-        frame
+        }
     }
 
     fn is_end_stream(&self) -> bool {

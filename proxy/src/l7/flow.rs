@@ -18,6 +18,7 @@ pub struct Flow {
     /// `stream_idle_timeout`, as the route overrides it.
     idle: Cell<Option<Duration>>,
     last_activity: Cell<Instant>,
+    watched: Cell<bool>,
     /// Who waits for the request's last byte.
     waiter: RefCell<Option<Waker>>,
     /// The response body must be through by then.
@@ -49,6 +50,7 @@ impl Flow {
             record,
             idle: Cell::new(None),
             last_activity,
+            watched: Cell::new(false),
             waiter: RefCell::default(),
             deadline: Cell::new(None),
             active,
@@ -76,9 +78,18 @@ impl Flow {
 
     /// A byte went in either direction.
     pub fn touch(&self) {
-        if self.idle.get().is_some() {
+        if self.idle.get().is_some() || self.watched.get() {
             self.last_activity.set(Instant::now());
         }
+    }
+
+    /// Keeps track of activity even without an idle timeout of the stream.
+    pub fn watch(&self) {
+        self.watched.set(true);
+    }
+
+    pub fn last_activity(&self) -> Instant {
+        self.last_activity.get()
     }
 
     /// When the stream counts as idle, if nothing moves until then.

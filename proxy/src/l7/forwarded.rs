@@ -12,9 +12,16 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::{
-    ir::http::{ConnectionManager, ForwardClientCert},
+    ir::{
+        http::{ConnectionManager, ForwardClientCert},
+        matcher::Cidr,
+    },
     telemetry::record::{ConnInfo, PeerInfo},
 };
+
+#[cfg(test)]
+#[path = "forwarded_tests.rs"]
+mod tests;
 
 pub const XFF: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub const XFP: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -22,7 +29,7 @@ pub const XFCC: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 const XFPORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 const EXTERNAL: HeaderName = HeaderName::from_static("x-envoy-external-address");
 const INTERNAL: HeaderName = HeaderName::from_static("x-envoy-internal");
-/// What only a trusted (internal) client may ask of a proxy.
+/// What only an internal client may ask of a proxy.
 const PRIVILEGED: &[&str] = &[
     "x-envoy-upstream-rq-timeout-ms",
     "x-envoy-upstream-rq-per-try-timeout-ms",
@@ -36,11 +43,12 @@ const PRIVILEGED: &[&str] = &[
     "x-envoy-retriable-header-names",
     "x-envoy-hedge-on-per-try-timeout",
     "x-envoy-force-trace",
-    "x-envoy-decorator-operation",
     "x-envoy-ip-tags",
-    "x-envoy-is-timeout-retry",
-    "x-envoy-original-host",
+    "x-envoy-original-url",
 ];
+/// What nobody outside may claim at the edge.
+const EDGE: &[&str] =
+    &["x-envoy-decorator-operation", "x-envoy-downstream-service-cluster", "x-envoy-downstream-service-node"];
 
 /// What the forwarding headers say, once they are sanitised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +62,10 @@ pub struct Origin {
 
 /// Sanitises and completes the forwarding headers of a request.
 pub fn apply(hcm: &ConnectionManager, conn: &ConnInfo, headers: &mut HeaderMap) -> Origin {
+    trusting(&hcm.internal_networks, hcm, conn, headers)
+}
+
+fn trusting(internal: &[Cidr], hcm: &ConnectionManager, conn: &ConnInfo, headers: &mut HeaderMap) -> Origin {
     let tls = conn.tls.is_some();
     let direct = conn.remote.ip().to_canonical();
     let mut remote = conn.remote;
@@ -85,24 +97,22 @@ pub fn apply(hcm: &ConnectionManager, conn: &ConnInfo, headers: &mut HeaderMap) 
         }
     }
     let scheme = if headers.get(&XFP).is_some_and(|v| v == "https") { "https" } else { "http" };
-    // Internal is a request that came over one hop from a private address, as Envoy decides it.
-    let internal = single && is_internal(remote.ip());
-    if edge {
-        if internal {
-            headers.insert(INTERNAL, HeaderValue::from_static("true"));
-        } else {
-            headers.remove(&INTERNAL);
-            for name in PRIVILEGED {
-                headers.remove(*name);
-            }
-            if let Ok(value) = HeaderValue::from_str(&remote.ip().to_canonical().to_string()) {
-                headers.insert(EXTERNAL, value);
-            }
-        }
-    } else if internal {
+    // Internal is a request that came over one hop from an internal address, as Envoy decides it.
+    let ip = remote.ip().to_canonical();
+    let internal = single && internal.iter().any(|network| network.contains(ip));
+    if internal {
         headers.insert(INTERNAL, HeaderValue::from_static("true"));
-    } else {
+    } else if headers.keys().any(|name| name.as_str().starts_with("x-envoy-")) {
         headers.remove(&INTERNAL);
+        for name in PRIVILEGED.iter().chain(if edge { EDGE } else { &[] }) {
+            headers.remove(*name);
+        }
+    }
+    if edge
+        && !internal
+        && let Ok(value) = HeaderValue::from_str(&ip.to_string())
+    {
+        headers.insert(EXTERNAL, value);
     }
     client_cert(hcm, conn.tls.as_deref(), headers);
     if !hcm.via.is_empty() {
@@ -130,7 +140,7 @@ fn one_address(headers: &HeaderMap) -> bool {
 }
 
 /// Appends to the last line of a list header, as Envoy's `appendXff` and `appendVia` do.
-fn append(headers: &mut HeaderMap, name: &HeaderName, value: &str) {
+pub fn append(headers: &mut HeaderMap, name: &HeaderName, value: &str) {
     let joined = headers.get_all(name).iter().fold(Vec::new(), |mut all: Vec<u8>, line| {
         if !all.is_empty() {
             all.push(b',');
@@ -146,14 +156,6 @@ fn append(headers: &mut HeaderMap, name: &HeaderName, value: &str) {
     };
     if let Ok(text) = text {
         headers.insert(name, text);
-    }
-}
-
-/// RFC 1918, unique local, loopback and link-local addresses.
-fn is_internal(ip: IpAddr) -> bool {
-    match ip.to_canonical() {
-        IpAddr::V4(ip) => ip.is_private() || ip.is_loopback(),
-        IpAddr::V6(ip) => ip.is_loopback() || (ip.segments()[0] & 0xfe00) == 0xfc00,
     }
 }
 

@@ -96,7 +96,7 @@ pub struct RequestView<'a> {
 impl Headers for RequestView<'_> {
     fn get(&self, name: &str) -> Option<Cow<'_, str>> {
         match name {
-            ":path" => Some(self.pseudo.path.into()),
+            ":path" => Some(self.pseudo.path.into()).filter(|p: &Cow<'_, str>| !p.is_empty()),
             ":method" => Some(self.pseudo.method.as_str().into()),
             ":scheme" => Some(self.pseudo.scheme.into()),
             ":authority" => Headers::get(self.headers, "host"),

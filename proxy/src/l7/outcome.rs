@@ -28,8 +28,9 @@ pub(super) fn classify(kind: &SendErrorKind, reason: &str) -> (Failure, Reply) {
                 | ConnectErrorKind::Io
                 | ConnectErrorKind::Overflow => "remote connection failure",
             };
+            // The reason goes to the log only: what our network looks like is not the client's business.
             let reply = Reply::new(StatusCode::SERVICE_UNAVAILABLE, details(reset, Some(reason)))
-                .body(format!("{BEFORE_HEADERS}reset reason: {reset}, transport failure reason: {reason}"))
+                .body(format!("{BEFORE_HEADERS}reset reason: {reset}"))
                 .flag(Flags::UPSTREAM_CONNECTION_FAILURE);
             (Failure::Connect, reply)
         }
@@ -82,6 +83,9 @@ pub(super) fn expired(expired: Expired) -> Reply {
         Expired::PerTry => Reply::new(StatusCode::GATEWAY_TIMEOUT, "upstream_per_try_timeout")
             .body("upstream request timeout")
             .flag(Flags::UPSTREAM_REQUEST_TIMEOUT),
+        Expired::PerTryIdle => Reply::new(StatusCode::GATEWAY_TIMEOUT, "upstream_per_try_idle_timeout")
+            .body("upstream request timeout")
+            .flag(Flags::STREAM_IDLE_TIMEOUT),
         Expired::Request => Reply::new(StatusCode::REQUEST_TIMEOUT, "request_overall_timeout").body("request timeout"),
         Expired::Stream => Reply::new(StatusCode::REQUEST_TIMEOUT, "max_duration_timeout")
             .body("downstream duration timeout")

@@ -131,7 +131,10 @@ async fn act(conn: &Rc<Connection>, flow: &Rc<Flow>, live: &Live, request: Inbou
         return Err(Reply::new(StatusCode::MOVED_PERMANENTLY, "direct_response").location(location));
     }
     match &selected.route.action {
-        Action::Forward(route) => Forwarding { conn, flow, live, table, selected, route, random }.run(request).await,
+        Action::Forward(route) => {
+            // Boxed: hyper keeps room for this whole future on every open connection, idle ones included.
+            Box::pin(Forwarding { conn, flow, live, table, selected, route, random }.run(request)).await
+        }
         Action::Redirect(redirect) => {
             note_head(flow, &request.parts, scheme);
             conn.scope.stats.local().rq_redirect.inc();
@@ -240,6 +243,9 @@ fn finish(conn: &Connection, flow: &Rc<Flow>, ending: &Ending, mut response: Res
             set_server(headers, &config.server_name);
         }
         ServerHeader::AppendIfAbsent | ServerHeader::PassThrough => {}
+    }
+    if !config.via.is_empty() {
+        super::forwarded::append(headers, &header::VIA, &config.via);
     }
     if let Some(id) = &ending.request_id {
         headers.insert(REQUEST_ID, id.clone());

@@ -137,6 +137,6 @@ impl Replay {
 
     /// Exact only before the first byte: that is when framing is decided.
     pub(super) fn size_hint(&self) -> SizeHint {
-        if self.next == 0 { self.kept.hint.clone() } else { SizeHint::default() }
+        if self.next == 0 { self.kept.hint } else { SizeHint::default() }
     }
 }

@@ -11,6 +11,10 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use super::{body::Body, flow::Flow};
 use crate::telemetry::flags::Flags;
 
+#[cfg(test)]
+#[path = "respond_tests.rs"]
+mod tests;
+
 /// A decision to answer here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {

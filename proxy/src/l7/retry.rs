@@ -151,9 +151,8 @@ pub fn decide(
 /// Whether sending again cannot make an application do anything twice.
 fn is_safe(failure: Failure, request: &Request<'_>) -> bool {
     match failure {
-        // Nothing was written: the request itself comes back whole.
-        Failure::Unsent => true,
-        Failure::Refused => request.replayable,
+        // Nothing was written, or the peer says it did nothing with it.
+        Failure::Unsent | Failure::Refused => request.replayable,
         // A connection that idled to its death: safe for methods that may be repeated (RFC 9110 section 9.2.2).
         Failure::Reset { reused: true } => request.replayable && !request.has_body && request.method.is_idempotent(),
         Failure::Reset { reused: false }

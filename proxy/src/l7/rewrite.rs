@@ -9,6 +9,10 @@ use crate::{
     policy::router::strip_port,
 };
 
+#[cfg(test)]
+#[path = "rewrite_tests.rs"]
+mod tests;
+
 /// The part of a request that redirects and rewrites look at.
 #[derive(Clone, Copy, Debug)]
 pub struct Line<'a> {

@@ -13,6 +13,7 @@ use super::{
     headers,
     path::{self, Normalized},
     respond::{Reply, is_grpc},
+    wire::SILENT_TE,
 };
 use crate::{
     ir::{
@@ -63,6 +64,9 @@ pub struct Sane {
 pub fn sanitize(hcm: &ConnectionManager, conn: &ConnInfo, parts: &mut Parts) -> Result<Sane, Reply> {
     if parts.version == Version::HTTP_10 && !hcm.http1.accept_http_10 {
         return Err(Reply::new(StatusCode::UPGRADE_REQUIRED, "low_version"));
+    }
+    if parts.headers.get(header::TE).is_some_and(|te| te == SILENT_TE) {
+        parts.headers.remove(header::TE);
     }
     if parts.headers.len() > hcm.max_header_count as usize {
         return Err(Reply::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "request_headers_too_large")

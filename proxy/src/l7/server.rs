@@ -3,13 +3,14 @@
 //! Decides the codec, runs it, and ends it in order: idle, too old, used up, drained or forced. Knows nothing of
 //! routes. Invariant: a connection told to go away still gets answers to everything it had sent by then.
 
+mod drive;
+
 use std::{
     cell::{Cell, RefCell},
-    future::{Future, poll_fn},
-    pin::{Pin, pin},
-    rc::Rc,
+    future::Future,
+    pin::pin,
+    rc::{Rc, Weak},
     sync::Arc,
-    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
@@ -21,8 +22,9 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{task::JoinSet, time::Sleep};
+use tokio::task::JoinSet;
 
+use self::drive::drive;
 use super::{
     engine::Engine,
     flow::Flow,
@@ -39,6 +41,8 @@ use crate::{
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) use tests::support as tests_support;
 
 /// How long the first bytes (and an unfinished head) may take where nothing is configured.
 const DEFAULT_HEAD_TIMEOUT: Duration = Duration::from_secs(60);
@@ -57,6 +61,8 @@ pub(super) struct Connection {
     taken: Cell<u32>,
     idle_since: Cell<Instant>,
     closing: Cell<bool>,
+    /// The newest exchange: on HTTP/1 the only one that can be writing its response.
+    current: RefCell<Weak<Flow>>,
     tunnels: RefCell<JoinSet<()>>,
 }
 
@@ -69,7 +75,9 @@ impl Connection {
         self.wire.busy();
         self.active.set(self.active.get() + 1);
         self.taken.set(self.taken.get().saturating_add(1));
-        Flow::open(self.scope.clone(), version, Some(Active(self.clone())))
+        let flow = Flow::open(self.scope.clone(), version, Some(Active(self.clone())));
+        *self.current.borrow_mut() = Rc::downgrade(&flow);
+        flow
     }
 
     /// Whether the response under way should be the connection's last.
@@ -154,6 +162,7 @@ pub async fn serve(mut io: Io, info: Rc<ConnInfo>, hcm: Arc<LiveHcm>, engine: Rc
         taken: Cell::new(0),
         idle_since: Cell::new(Instant::now()),
         closing: Cell::new(false),
+        current: RefCell::default(),
         tunnels: RefCell::default(),
     });
     if is_http2 {
@@ -208,7 +217,7 @@ async fn http1(io: Io, prefix: Bytes, conn: &Rc<Connection>, signal: &drain::Sig
     if config.max_header_count != 100 {
         builder.max_headers(config.max_header_count as usize);
     }
-    let wire = Wire::http1(io, prefix, conn.wire.clone());
+    let wire = Wire::http1(io, prefix, conn.wire.clone(), config.http1.trailers);
     let service = {
         let conn = conn.clone();
         service_fn(move |request| handle(conn.clone(), request))
@@ -241,143 +250,4 @@ async fn http2(io: Io, prefix: Bytes, conn: &Rc<Connection>, signal: &drain::Sig
     };
     let running = pin!(builder.serve_connection(TokioIo::new(wire), service));
     drive(running, |running| running.graceful_shutdown(), (conn, true), signal).await;
-}
-
-/// Runs a codec to its end, with all the clocks on it.
-async fn drive<F: Future<Output = hyper::Result<()>>>(
-    mut running: Pin<&mut F>,
-    shutdown: impl Fn(Pin<&mut F>),
-    (conn, is_http2): (&Rc<Connection>, bool),
-    signal: &drain::Signal,
-) {
-    let (mut draining, mut forced) = (signal.clone(), signal.clone());
-    let mut draining = pin!(draining.draining());
-    let mut forced = pin!(forced.forced());
-    let mut timer = pin!(None::<Sleep>);
-    let mut ending = Ending::default();
-    let stats = conn.scope.stats.local();
-    poll_fn(|cx| {
-        loop {
-            if let Poll::Ready(result) = running.as_mut().poll(cx) {
-                if let Err(error) = result {
-                    note_error(conn, &error);
-                }
-                return Poll::Ready(());
-            }
-            if forced.as_mut().poll(cx).is_ready() {
-                stats.downstream_cx_drain_close.inc();
-                conn.wire.abort();
-                return Poll::Ready(());
-            }
-            if !ending.begun {
-                let drained = draining.as_mut().poll(cx).is_ready();
-                if drained {
-                    stats.downstream_cx_drain_close.inc();
-                }
-                if drained || conn.used_up() {
-                    ending.begin(conn);
-                    if is_http2 {
-                        ending.shut = true;
-                        shutdown(running.as_mut());
-                        continue;
-                    }
-                }
-            }
-            let Some((at, due)) = ending.next(conn, is_http2) else { return Poll::Pending };
-            if Instant::now() < at {
-                if poll_timer(timer.as_mut(), at, cx).is_pending() {
-                    return Poll::Pending;
-                }
-                continue;
-            }
-            match due {
-                Due::Head => {
-                    stats.downstream_rq_header_timeout.inc();
-                    return Poll::Ready(());
-                }
-                Due::Idle => stats.downstream_cx_idle_timeout.inc(),
-                Due::Old => {
-                    stats.downstream_cx_max_duration_reached.inc();
-                    ending.begin(conn);
-                    if !is_http2 {
-                        continue;
-                    }
-                }
-                Due::Shutdown => {}
-            }
-            ending.begin(conn);
-            ending.shut = true;
-            shutdown(running.as_mut());
-        }
-    })
-    .await;
-}
-
-fn note_error(conn: &Connection, error: &hyper::Error) {
-    tracing::debug!(%error, "downstream connection ended with an error");
-    if error.is_parse() || error.is_parse_too_large() || conn.wire.refused() {
-        conn.scope.stats.local().downstream_cx_protocol_error.inc();
-    }
-    if error.is_user() {
-        // A response was cut off: the close must not look like its end.
-        conn.wire.abort();
-    }
-}
-
-/// How far a connection's end has come.
-#[derive(Default)]
-struct Ending {
-    /// Responses say `Connection: close` from now on.
-    begun: bool,
-    /// Close an HTTP/1 connection then, if no request used the last chance.
-    shutdown_at: Option<Instant>,
-    shut: bool,
-}
-
-enum Due {
-    Head,
-    Idle,
-    Old,
-    Shutdown,
-}
-
-impl Ending {
-    fn begin(&mut self, conn: &Connection) {
-        if !self.begun {
-            self.begun = true;
-            conn.closing.set(true);
-            // Closing an idle HTTP/1 connection at once would race with a request already on its way.
-            self.shutdown_at = Some(Instant::now() + conn.hcm.config.drain_timeout);
-        }
-    }
-
-    /// What the clock brings next.
-    fn next(&self, conn: &Connection, is_http2: bool) -> Option<(Instant, Due)> {
-        if self.shut {
-            return None;
-        }
-        let config = &conn.hcm.config;
-        let idle =
-            config.idle_timeout.filter(|_| conn.active.get() == 0).map(|t| (conn.idle_since.get() + t, Due::Idle));
-        let old =
-            config.max_connection_duration.filter(|_| !self.begun).map(|t| (conn.scope.conn.started_at + t, Due::Old));
-        let head = (!is_http2)
-            .then(|| conn.wire.head_since())
-            .flatten()
-            .map(|since| (since + config.request_headers_timeout.unwrap_or(DEFAULT_HEAD_TIMEOUT), Due::Head));
-        let shutdown = self.shutdown_at.map(|at| (at, Due::Shutdown));
-        [idle, old, head, shutdown].into_iter().flatten().min_by_key(|(at, _)| *at)
-    }
-}
-
-fn poll_timer(mut timer: Pin<&mut Option<Sleep>>, at: Instant, cx: &mut Context<'_>) -> Poll<()> {
-    // A timer that fires early costs one look at the clock; resetting it per request would cost more.
-    let late = timer.as_ref().as_pin_ref().is_none_or(|t| t.is_elapsed() || t.deadline() > at.into());
-    if late {
-        match timer.as_mut().as_pin_mut() {
-            Some(sleep) => sleep.reset(at.into()),
-            None => timer.set(Some(tokio::time::sleep_until(at.into()))),
-        }
-    }
-    timer.as_pin_mut().expect("just set").poll(cx)
 }

@@ -11,7 +11,10 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::time::Sleep;
 
 use super::{flow::Flow, headers, retry::Rules};
-use crate::ir::{http::ConnectionManager, route::Forward};
+use crate::ir::{
+    http::{ConnectionManager, Router},
+    route::Forward,
+};
 
 #[cfg(test)]
 #[path = "timeouts_tests.rs"]
@@ -27,6 +30,8 @@ pub struct Timeouts {
     /// For the whole response over all tries, from the end of the request.
     pub response: Option<Duration>,
     pub per_try: Option<Duration>,
+    /// Without a byte in either direction, of one try.
+    pub per_try_idle: Option<Duration>,
     /// For the request to arrive, from its first byte.
     pub request: Option<Duration>,
     /// For the whole stream.
@@ -34,13 +39,13 @@ pub struct Timeouts {
 }
 
 impl Timeouts {
-    /// Collects what configuration and headers say. Header fields that only steer this proxy are removed.
+    /// Collects what configuration and headers say.
     pub fn new(
         hcm: &ConnectionManager,
         route: &Forward,
         rules: Option<&Rules>,
-        request: (&mut HeaderMap, bool),
-        obey_headers: bool,
+        request: (&HeaderMap, bool),
+        router: Option<&Router>,
     ) -> Self {
         let (headers, grpc) = request;
         let mut response = route.timeout;
@@ -51,18 +56,22 @@ impl Timeouts {
                 (asked, max) => asked.or(max),
             };
         }
-        if obey_headers && let Some(asked) = headers::millis(headers, RQ_TIMEOUT) {
+        let suppressed = router.is_some_and(|r| r.suppress_envoy_headers);
+        let expected =
+            headers::millis(headers, EXPECTED).filter(|_| router.is_some_and(|r| r.respect_expected_rq_timeout));
+        if let Some(expected) = expected {
+            // The proxy before us said how long it will wait.
+            response = Some(expected).filter(|t| !t.is_zero());
+        } else if !suppressed && let Some(asked) = headers::millis(headers, RQ_TIMEOUT) {
             response = Some(asked).filter(|t| !t.is_zero());
         }
         let mut per_try = rules.and_then(|r| r.per_try_timeout);
         if response.is_some() && per_try >= response {
             per_try = None;
         }
-        for name in [RQ_TIMEOUT, "x-envoy-upstream-rq-per-try-timeout-ms"] {
-            headers.remove(name);
-        }
         let stream = route.max_stream_duration.unwrap_or(hcm.max_stream_duration);
-        Self { response, per_try, request: hcm.request_timeout, stream }
+        let per_try_idle = rules.and_then(|r| r.per_try_idle_timeout);
+        Self { response, per_try, per_try_idle, request: hcm.request_timeout, stream }
     }
 
     /// Tells the upstream how long its answer is waited for.
@@ -112,6 +121,7 @@ pub enum Expired {
     Request,
     Stream,
     Idle,
+    PerTryIdle,
 }
 
 /// Waits for `work`, but not beyond any limit.
@@ -163,6 +173,7 @@ fn next(timeouts: &Timeouts, flow: &Flow, try_started: Instant) -> Option<(Insta
     }
     consider(timeouts.stream.map(|t| started + t), Expired::Stream);
     consider(flow.idle_at(), Expired::Idle);
+    consider(timeouts.per_try_idle.map(|t| flow.last_activity().max(try_started) + t), Expired::PerTryIdle);
     first
 }
 

@@ -3,7 +3,8 @@
 //! hyper tolerates two things that intermediaries can read differently (both are how requests get smuggled): bare LF as
 //! line end, and `Transfer-Encoding` next to `Content-Length`. While a request head is awaited, what comes in is looked
 //! at once, and such a head is made unparsable: the client gets a 400 and the connection ends. The same look tells when
-//! the first byte of a head came, for `request_headers_timeout`.
+//! the first byte of a head came, for `request_headers_timeout`. And it adds a `TE` where there is none: hyper writes
+//! trailers only for clients that asked, while applications send and read them without; [`SILENT_TE`] marks it as ours.
 
 use std::{
     io::{self, IoSlice},
@@ -25,6 +26,10 @@ use crate::net::io::Io;
 #[path = "wire_tests.rs"]
 mod tests;
 
+/// The value of an added `TE`: hyper compares without case, clients do not write it so.
+pub const SILENT_TE: &str = "tRAILERS";
+const TE_LINE: &[u8] = b"te: tRAILERS\r\n";
+
 /// What wire and server tell each other. Atomics only because hyper wants upgradable streams `Send`; all of it is on
 /// one thread.
 #[derive(Debug)]
@@ -32,6 +37,8 @@ pub struct Shared {
     epoch: Instant,
     /// A request is under way: what comes in is body, or pipelined.
     busy: AtomicBool,
+    /// Counts requests taken.
+    heads: AtomicU64,
     /// Milliseconds after `epoch` at which the head now coming in began, plus one; 0 is none.
     head_since: AtomicU64,
     /// Close with a reset: a response was cut off.
@@ -45,6 +52,7 @@ impl Shared {
         Arc::new(Self {
             epoch: Instant::now(),
             busy: AtomicBool::new(false),
+            heads: AtomicU64::new(0),
             head_since: AtomicU64::new(0),
             abort: AtomicBool::new(false),
             refused: AtomicBool::new(false),
@@ -54,6 +62,7 @@ impl Shared {
     /// A request head was taken: inspection pauses until [`Self::idle`].
     pub fn busy(&self) {
         self.busy.store(true, Relaxed);
+        self.heads.fetch_add(1, Relaxed);
         self.head_since.store(0, Relaxed);
     }
 
@@ -87,15 +96,19 @@ pub struct Wire {
     shared: Arc<Shared>,
     /// `None` for HTTP/2.
     scan: Option<Scan>,
+    /// The value of `heads` that `scan` belongs to.
+    head: u64,
+    /// Whether responses may have trailers.
+    trailers: bool,
 }
 
 impl Wire {
-    pub fn http1(io: Io, prefix: Bytes, shared: Arc<Shared>) -> Self {
-        Self { io: Some(io), prefix, shared, scan: Some(Scan::default()) }
+    pub fn http1(io: Io, prefix: Bytes, shared: Arc<Shared>, trailers: bool) -> Self {
+        Self { io: Some(io), prefix, shared, scan: Some(Scan::default()), head: 0, trailers }
     }
 
     pub fn http2(io: Io, prefix: Bytes, shared: Arc<Shared>) -> Self {
-        Self { io: Some(io), prefix, shared, scan: None }
+        Self { io: Some(io), prefix, shared, scan: None, head: 0, trailers: false }
     }
 
     /// The stream; what the codec did not read is with the codec.
@@ -140,15 +153,25 @@ impl AsyncRead for Wire {
             && buf.filled().len() > start
         {
             if this.shared.busy.load(Relaxed) {
-                // Body bytes or a pipelined head: the next head that is read while idle is looked at afresh.
-                *scan = Scan::default();
+                // Body bytes, or a head pipelined behind a body: hyper takes such a head for chunked and closes after
+                // it, so no two readers can differ over what follows.
                 return result;
+            }
+            let heads = this.shared.heads.load(Relaxed);
+            if this.head != heads {
+                this.head = heads;
+                *scan = Scan::default();
             }
             if this.shared.head_since.load(Relaxed) == 0 {
                 let since = u64::try_from(this.shared.epoch.elapsed().as_millis()).unwrap_or(u64::MAX - 1);
                 this.shared.head_since.store(since + 1, Relaxed);
             }
-            if !scan.feed(&buf.filled()[start..]) {
+            let mut ends = Ends::new();
+            if scan.feed(&buf.filled()[start..], &mut ends) {
+                if this.trailers {
+                    add_te(buf, start, &ends);
+                }
+            } else {
                 this.shared.refused.store(true, Relaxed);
                 buf.set_filled(start);
                 // No octet of a head may be NUL, whatever part of it comes next.
@@ -188,6 +211,19 @@ impl AsyncWrite for Wire {
     }
 }
 
+/// Where heads without `TE` end in a read: the offsets of their last, empty lines.
+type Ends = smallvec::SmallVec<[usize; 4]>;
+
+/// Adds [`TE_LINE`] to the heads that end at `ends`, as far as there is room.
+fn add_te(buf: &mut ReadBuf<'_>, start: usize, ends: &Ends) {
+    for end in ends.iter().rev() {
+        if buf.remaining() >= TE_LINE.len() {
+            buf.put_slice(TE_LINE);
+            buf.filled_mut()[start + end..].rotate_right(TE_LINE.len());
+        }
+    }
+}
+
 /// The incremental look at a request head.
 #[derive(Debug, Default)]
 struct Scan {
@@ -200,14 +236,23 @@ struct Scan {
     done: bool,
     transfer_encoding: bool,
     content_length: bool,
+    /// CONNECT or an upgrade: what follows the head may be anything.
+    tunnel: bool,
+    te: bool,
+    lines: u32,
 }
+
+/// hyper parses heads of up to 100 fields: one more must not be ours.
+const MAX_LINES: u32 = 100;
 
 /// Enough of a line to recognise `transfer-encoding:`.
 const LINE_START: usize = 18;
 
 impl Scan {
-    /// Looks at more bytes of a head; false when it is ambiguous. Bytes after the head's end are not looked at.
-    fn feed(&mut self, mut bytes: &[u8]) -> bool {
+    /// Looks at more bytes; false when a head is ambiguous. Behind a head that can have no body comes the next head;
+    /// what comes behind others is not looked at.
+    fn feed(&mut self, all: &[u8], ends: &mut Ends) -> bool {
+        let mut bytes = all;
         while !self.done {
             let Some(at) = bytes.iter().position(|b| *b == b'\n') else {
                 self.extend(bytes);
@@ -219,8 +264,18 @@ impl Scan {
             }
             // Empty lines before a request line are tolerated (RFC 9112 section 2.2).
             if self.length == 1 {
+                // The empty line lies in this read as a whole, or its CR is already with hyper.
+                if self.started && !self.te && !self.tunnel && at == 1 && self.lines < MAX_LINES {
+                    ends.push(all.len() - bytes.len());
+                }
+                if self.started && !self.transfer_encoding && !self.content_length && !self.tunnel {
+                    *self = Self::default();
+                    bytes = &bytes[at + 1..];
+                    continue;
+                }
                 self.done = self.started;
             } else {
+                self.tunnel |= !self.started && self.line.starts_with(b"CONNECT ");
                 self.started = true;
                 self.note_header();
             }
@@ -252,6 +307,9 @@ impl Scan {
         };
         self.transfer_encoding |= is(b"transfer-encoding");
         self.content_length |= is(b"content-length");
+        self.tunnel |= is(b"upgrade");
+        self.te |= is(b"te");
+        self.lines = self.lines.saturating_add(1);
     }
 }
 

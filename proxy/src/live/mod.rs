@@ -2,23 +2,35 @@
 //!
 //! A [`Live`] is immutable. What changes at run time (requests in flight, ejections, open connections) hangs off the
 //! endpoint, listener and chain objects it shares with its predecessor. Workers read it through a [`Reader`]: one
-//! atomic load per connection and per request, no lock and no shared reference count.
+//! atomic load per connection and per request, no lock and no shared reference count. Invariant: parts that did not
+//! change are the same objects, whole tables included.
 
+mod address;
 mod build;
+mod diff;
 mod publish;
+#[cfg(test)]
+mod tests;
 
-use std::{collections::HashMap, net::SocketAddr, sync::Arc, sync::atomic::AtomicU64};
+use std::{
+    collections::{HashMap, HashSet},
+    net::SocketAddr,
+    sync::{Arc, atomic::AtomicU64},
+};
 
-pub use build::{Builder, Problem};
+use address::Addresses;
+pub use address::Claim;
+pub use build::{Builder, Problem, Resolved, check};
+pub use diff::differences;
 pub use publish::{LiveRef, Publisher, Reader};
 
 use crate::{
     drain,
     ir::{
         Name,
-        endpoint::Assignment,
         http::ConnectionManager,
         listener::{FilterChain, Listener, TcpProxy},
+        snapshot::Snapshot,
     },
     policy::{chain::ChainIndex, router::RouteTable},
     telemetry::{
@@ -36,13 +48,16 @@ type Map<T> = HashMap<Name, T, foldhash::fast::RandomState>;
 pub struct Live {
     /// The snapshot's version; 0 before any configuration.
     pub version: u64,
-    pub listeners: Map<Arc<LiveListener>>,
-    /// Hand-off targets of `use_original_dst`, by exact address.
-    by_address: HashMap<SocketAddr, Arc<LiveListener>, foldhash::fast::RandomState>,
-    clusters: Map<Arc<Cluster>>,
-    /// The endpoints each cluster was built from: the same `Arc` again means there is nothing to rebuild.
-    assignments: Map<Arc<Assignment>>,
-    routes: Map<Arc<RouteTable>>,
+    /// What it was compiled from, to find what the next snapshot changes.
+    source: Arc<Snapshot>,
+    resolved: Resolved,
+    pub listeners: Arc<Map<Arc<LiveListener>>>,
+    addresses: Arc<Addresses>,
+    clusters: Arc<Map<Arc<Cluster>>>,
+    routes: Arc<Map<Arc<RouteTable>>>,
+    /// What could not be built and is tried again at the next build.
+    failed_clusters: Vec<Name>,
+    failed_listeners: Vec<Name>,
 }
 
 impl Live {
@@ -54,7 +69,7 @@ impl Live {
         self.clusters.get(name)
     }
 
-    pub fn clusters(&self) -> impl Iterator<Item = &Arc<Cluster>> {
+    pub fn clusters(&self) -> impl ExactSizeIterator<Item = &Arc<Cluster>> {
         self.clusters.values()
     }
 
@@ -65,13 +80,66 @@ impl Live {
     /// The listener that takes over a connection to `destination`, as Envoy's `use_original_dst` finds it: the exact
     /// address first, then the wildcard of the same family at that port.
     pub fn hand_off(&self, destination: SocketAddr) -> Option<&Arc<LiveListener>> {
-        let port = destination.port();
-        let v6 = SocketAddr::from(([0u16; 8], port));
-        let v4 = SocketAddr::from(([0u8; 4], port));
-        self.by_address
-            .get(&destination)
-            .or_else(|| destination.is_ipv4().then(|| self.by_address.get(&v4)).flatten())
-            .or_else(|| self.by_address.get(&v6))
+        self.addresses.hand_off(destination)
+    }
+
+    /// The listener a bound socket accepts for.
+    pub fn bound(&self, claim: &Claim) -> Option<&Arc<LiveListener>> {
+        match claim {
+            Claim::Address(address) => self.addresses.bound(address),
+            Claim::Name(name) => self.listener(name),
+        }
+    }
+
+    /// Whether some listener captures redirected connections at this port.
+    pub fn captures(&self, port: u16) -> bool {
+        self.addresses.captures(port)
+    }
+
+    /// Listeners that lost an address to another one, with the reason.
+    pub fn conflicts(&self) -> &[(Name, String)] {
+        self.addresses.conflicts()
+    }
+
+    /// Whether listeners and their addresses are those of `other`.
+    pub fn same_listeners(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.listeners, &other.listeners)
+    }
+
+    /// Chains of this configuration that `after` no longer has: their connections are to be drained.
+    pub fn removed_chains(&self, after: &Self) -> Vec<Arc<LiveChain>> {
+        if self.same_listeners(after) {
+            return Vec::new();
+        }
+        let mut removed = Vec::new();
+        for (name, before) in self.listeners.iter() {
+            let now = after.listeners.get(name);
+            if now.is_some_and(|now| Arc::ptr_eq(now, before)) {
+                continue;
+            }
+            let kept: HashSet<*const LiveChain> = now.iter().flat_map(|l| l.all_chains()).map(Arc::as_ptr).collect();
+            removed.extend(before.all_chains().filter(|chain| !kept.contains(&Arc::as_ptr(chain))).cloned());
+        }
+        removed
+    }
+
+    /// Clusters that `after` no longer has.
+    pub fn removed_clusters(&self, after: &Self) -> Vec<Arc<Cluster>> {
+        if Arc::ptr_eq(&self.clusters, &after.clusters) {
+            return Vec::new();
+        }
+        let mut removed = Vec::new();
+        differences(&self.source.clusters, &after.source.clusters, |name, now| {
+            removed.extend(self.cluster(name).filter(|_| now.is_none()).cloned());
+        });
+        removed
+    }
+
+    /// Whether the configuration (not the endpoints) of some cluster differs from `before`.
+    pub fn clusters_reconfigured(&self, before: &Self) -> bool {
+        let mut changed = false;
+        differences(&before.source.clusters, &self.source.clusters, |_, _| changed = true);
+        changed
     }
 }
 
@@ -81,10 +149,18 @@ pub struct LiveListener {
     pub index: ChainIndex,
     pub chains: Vec<Arc<LiveChain>>,
     pub default_chain: Option<Arc<LiveChain>>,
+    /// Whether some chain ends TLS here: a silent client may then be a slow TLS client.
+    pub terminates_tls: bool,
     pub stats: Arc<Sharded<ListenerStats>>,
     /// Open connections over all workers; survives updates of the listener.
     pub open: Arc<AtomicU64>,
     pub logs: Arc<[Logger]>,
+}
+
+impl LiveListener {
+    fn all_chains(&self) -> impl Iterator<Item = &Arc<LiveChain>> {
+        self.chains.iter().chain(&self.default_chain)
+    }
 }
 
 /// A filter chain ready to serve. The same object lives on over updates that leave its configuration equal, so that
@@ -93,7 +169,8 @@ pub struct LiveChain {
     pub config: Arc<FilterChain>,
     pub tls: Option<Arc<ServerContext>>,
     pub terminal: LiveTerminal,
-    pub drain: drain::Source,
+    /// Shared, so that whoever ends a removed chain's connections need not keep the chain.
+    pub drain: Arc<drain::Source>,
 }
 
 #[derive(Clone)]

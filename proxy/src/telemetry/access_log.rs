@@ -10,10 +10,10 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
-        mpsc::{Receiver, SyncSender, sync_channel},
+        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use serde_json::Value as Json;
@@ -82,10 +82,16 @@ impl Sinks {
 
     /// Waits until every line logged so far is written, at most for `timeout`.
     pub fn flush(&self, timeout: Duration) {
+        let deadline = Instant::now() + timeout;
         let (done, answer) = sync_channel(1);
-        if self.lines.send(Message::Flush(done)).is_ok() {
-            let _ = answer.recv_timeout(timeout);
+        // The queue may be full because the writer stands still: waiting for room is bounded too.
+        while let Err(refused) = self.lines.try_send(Message::Flush(done.clone())) {
+            if matches!(refused, TrySendError::Disconnected(_)) || Instant::now() >= deadline {
+                return;
+            }
+            thread::sleep(Duration::from_millis(1));
         }
+        let _ = answer.recv_timeout(deadline.saturating_duration_since(Instant::now()));
     }
 
     fn send(&self, sink: &Sink, line: String) {
@@ -133,7 +139,9 @@ impl Writer {
             let _ = io::stderr().lock().write_all(&stderr);
             self.flush();
             self.shared.written.fetch_add(count, Relaxed);
-            waiting.iter().for_each(|done| drop(done.try_send(())));
+            for done in waiting {
+                let _ = done.try_send(());
+            }
         }
     }
 

@@ -174,6 +174,11 @@ impl RequestRecord {
         self.response_done.set(true);
     }
 
+    /// Whether the response has begun and not ended.
+    pub fn is_responding(&self) -> bool {
+        self.status.get() != 0 && !self.response_done.get()
+    }
+
     /// The exchange became a tunnel: its end is not a broken response.
     pub fn upgraded(&self) {
         self.upgraded.set(true);

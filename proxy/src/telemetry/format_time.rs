@@ -8,7 +8,7 @@ use std::{
 use time::OffsetDateTime;
 
 /// Envoy's default, ISO 8601 with milliseconds.
-pub const DEFAULT: &str = "%Y-%m-%dT%H:%M:%E3SZ";
+pub(super) const DEFAULT: &str = "%Y-%m-%dT%H:%M:%E3SZ";
 
 const MONTHS: [&str; 12] = [
     "January",
@@ -27,7 +27,7 @@ const MONTHS: [&str; 12] = [
 const DAYS: [&str; 7] = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
 
 /// Formats `at`; an unknown specifier is copied as it stands.
-pub fn format(pattern: &str, at: SystemTime) -> String {
+pub(super) fn format(pattern: &str, at: SystemTime) -> String {
     let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
     let seconds = i64::try_from(since.as_secs()).unwrap_or(i64::MAX);
     let date = OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(OffsetDateTime::UNIX_EPOCH);
@@ -99,7 +99,7 @@ fn specifier(spec: &str, date: OffsetDateTime, nanos: u32, out: &mut String) -> 
         Some(b'f') => write!(out, "{nanos:09}"),
         Some(b'z') => write!(out, "+0000"),
         Some(b'Z') => write!(out, "UTC"),
-        Some(b'n') => write!(out, "\n"),
+        Some(b'n') => writeln!(out),
         Some(b't') => write!(out, "\t"),
         Some(b'%') => write!(out, "%"),
         _ => return 0,

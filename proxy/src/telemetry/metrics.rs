@@ -20,6 +20,13 @@ pub fn set_shard(index: usize) {
     SHARD.with(|s| s.set(index));
 }
 
+static PANICS: Counter = Counter(AtomicU64::new(0));
+
+/// Panics of the whole process; the panic hook counts them. Each is a bug and has cost a connection.
+pub fn panics() -> &'static Counter {
+    &PANICS
+}
+
 static SHARDS: OnceLock<usize> = OnceLock::new();
 
 /// Fixes the number of shards (workers + 1) before the first block exists; later calls change nothing.
@@ -182,7 +189,8 @@ block! {
     /// `listener.<stat_prefix>.*`, Envoy's names.
     pub struct ListenerStats {
         counters {
-            downstream_cx_total, downstream_cx_destroy, downstream_cx_overflow, downstream_pre_cx_timeout,
+            downstream_cx_total, downstream_cx_destroy, downstream_cx_overflow, downstream_global_cx_overflow,
+            downstream_pre_cx_timeout,
             no_filter_chain_match, ssl_handshake, ssl_connection_error, ssl_fail_verify_no_cert,
             ssl_fail_verify_error, ssl_fail_verify_san, ssl_session_reused, ssl_handshake_timeout,
             downstream_cx_loop, downstream_listener_filter_error, accept_error,

@@ -9,7 +9,22 @@ use std::{
 use super::metrics::{Block, HttpStats, Kind, ListenerStats, Sharded, TcpStats};
 use crate::ir::Name;
 
-type Scope<T> = Mutex<BTreeMap<Name, Weak<Sharded<T>>>>;
+type Scope<T> = Mutex<Blocks<T>>;
+
+#[derive(Debug)]
+struct Blocks<T> {
+    by_name: BTreeMap<Name, Weak<Sharded<T>>>,
+    /// Entries at which those without owners are looked for next: doubling keeps that cheap per insertion.
+    clean_at: usize,
+}
+
+impl<T> Default for Blocks<T> {
+    fn default() -> Self {
+        Self { by_name: BTreeMap::new(), clean_at: CLEAN_AT_LEAST }
+    }
+}
+
+const CLEAN_AT_LEAST: usize = 64;
 
 /// All blocks but the clusters' own (those hang off the cluster objects). Locked on configuration change and scrape only.
 #[derive(Debug, Default)]
@@ -33,7 +48,7 @@ impl Registry {
     }
 
     /// Visits every value as (scope, name, metric, kind, value), scopes being `listener`, `tcp` and `http`.
-    pub fn visit(&self, visitor: &mut dyn FnMut(&'static str, &str, &'static str, Kind, u64)) {
+    pub fn visit(&self, visitor: &mut dyn FnMut(&'static str, &Name, &'static str, Kind, u64)) {
         visit(&self.listeners, "listener", visitor);
         visit(&self.tcp, "tcp", visitor);
         visit(&self.http, "http", visitor);
@@ -42,27 +57,54 @@ impl Registry {
 
 fn get<T: Block>(scope: &Scope<T>, name: &Name) -> Arc<Sharded<T>> {
     let mut scope = scope.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(found) = scope.get(name).and_then(Weak::upgrade) {
+    if let Some(found) = scope.by_name.get(name).and_then(Weak::upgrade) {
         return found;
     }
-    scope.retain(|_, weak| weak.strong_count() > 0);
+    if scope.by_name.len() >= scope.clean_at {
+        scope.by_name.retain(|_, weak| weak.strong_count() > 0);
+        scope.clean_at = (scope.by_name.len() * 2).max(CLEAN_AT_LEAST);
+    }
     let made = Arc::new(Sharded::default());
-    scope.insert(name.clone(), Arc::downgrade(&made));
+    scope.by_name.insert(name.clone(), Arc::downgrade(&made));
     made
 }
 
 fn visit<T: Block>(
     scope: &Scope<T>,
     label: &'static str,
-    visitor: &mut dyn FnMut(&'static str, &str, &'static str, Kind, u64),
+    visitor: &mut dyn FnMut(&'static str, &Name, &'static str, Kind, u64),
 ) {
     let blocks: Vec<_> = {
         let scope = scope.lock().unwrap_or_else(PoisonError::into_inner);
-        scope.iter().filter_map(|(name, weak)| Some((name.clone(), weak.upgrade()?))).collect()
+        scope.by_name.iter().filter_map(|(name, weak)| Some((name.clone(), weak.upgrade()?))).collect()
     };
     for (name, block) in blocks {
         for (metric, kind, value) in block.totals() {
             visitor(label, &name, metric, kind, value);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_name_is_one_block_and_blocks_without_owners_go() {
+        let registry = Registry::default();
+        let held = registry.tcp(&"held".into());
+        held.local().downstream_cx_total.inc();
+        assert!(Arc::ptr_eq(&held, &registry.tcp(&"held".into())));
+        for i in 0..10 * CLEAN_AT_LEAST {
+            registry.tcp(&format!("gone-{i}").into()).local().downstream_cx_total.inc();
+        }
+        assert!(registry.tcp.lock().unwrap().by_name.len() <= 2 * CLEAN_AT_LEAST);
+        let mut seen = Vec::new();
+        registry.visit(&mut |scope, name, metric, _, value| {
+            if value > 0 {
+                seen.push((scope, name.to_string(), metric, value));
+            }
+        });
+        assert_eq!(seen, [("tcp", "held".to_owned(), "downstream_cx_total", 1)]);
     }
 }

@@ -25,6 +25,7 @@ pub(crate) fn config(name: &str, discovery: Discovery) -> Cluster {
         keepalive: None,
         buffer_limit: 1 << 20,
         drain_on_host_removal: false,
+        locality_weighted: true,
         metadata: None,
     }
 }

@@ -299,6 +299,7 @@ fn manager(routes: RouteSource) -> ConnectionManager {
         use_remote_address: false,
         xff_trusted_hops: 0,
         skip_xff_append: false,
+        internal_networks: Vec::new(),
         append_forwarded_port: false,
         client_cert: Default::default(),
         client_cert_details: ClientCertDetails::default(),

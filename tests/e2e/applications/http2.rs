@@ -36,13 +36,24 @@ fn http2_between_all_versions() {
     assert!(answer.ends_with("\n2 404"), "{answer}");
     let answer = curl("--http1.1 http://app:81/page");
     assert_eq!(answer, "a page over HTTP/2\n\n1.1 200", "an HTTP/1 client of an HTTP/2 server");
-    let answer = curl("--http2-prior-knowledge http://app/from-h2?q=1");
-    assert!(answer.ends_with("\n2 200") && answer.contains(r#""path":"/from-h2""#), "{answer}");
-    assert!(answer.contains(r#""host":"app""#), ":authority becomes Host: {answer}");
-    assert!(answer.contains("spiffe://cluster.local/ns/default/sa/client"), "the caller's identity: {answer}");
     for version in ["--http1.0", "--http1.1"] {
         let answer = curl(&format!("{version} http://app/plain"));
         assert!(answer.contains(r#""path":"/plain""#) && answer.ends_with(" 200"), "{version}: {answer}");
+    }
+
+    // The operator asks for HTTP/2 between the proxies: neither application notices, whatever it speaks.
+    pair.mesh.apply_and_wait(
+        "upgrade.yaml",
+        "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: app, namespace: default}\nspec:\n  \
+         host: app\n  trafficPolicy:\n    portLevelSettings:\n    - port: {number: 80}\n      connectionPool: {http: \
+         {h2UpgradePolicy: UPGRADE}}\n",
+    );
+    for (flag, version) in [("--http1.1", "1.1"), ("--http2-prior-knowledge", "2")] {
+        let answer = curl(&format!("{flag} http://app/upgraded?q=1"));
+        assert!(answer.ends_with(&format!("\n{version} 200")), "{flag}: {answer}");
+        assert!(answer.contains(r#""path":"/upgraded""#), "{flag}: {answer}");
+        assert!(answer.contains(r#""host":"app""#), "{flag}, :authority becomes Host: {answer}");
+        assert!(answer.contains("spiffe://cluster.local/ns/default/sa/client"), "{flag}, the caller: {answer}");
     }
 
     for (port, path, further) in [(81, "page", ""), (82, "page", ""), (80, "load", "--h1")] {

@@ -34,7 +34,7 @@ fn half_close_server_first_and_bulk() {
 }
 
 fn client_stops_first(pair: &Pair, listener: &TcpListener, port: u16) {
-    for address in [by4(port), by6(port), (pair.server.pod.ip4, port).into(), (pair.server.pod.ip6, port).into()] {
+    for address in [by4(port), by6(port)] {
         let mut client = pair.client.pod.connect(address);
         client.say(b"\x01question\x00");
         client.finish();

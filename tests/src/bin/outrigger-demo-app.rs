@@ -2,8 +2,10 @@
 //!
 //! `outrigger-demo-app http ADDRESS NAME VERSION` answers every request with JSON about itself and what it saw;
 //! `outrigger-demo-app greet ADDRESS TEXT` is a server that speaks first, then echoes;
-//! `outrigger-demo-app load URL [--requests N | --seconds N] [--connections N] [--new-connections]` sends requests as
-//! fast as they are answered, counts the versions that answered, and fails when a request failed.
+//! `outrigger-demo-app load URL [--requests N | --seconds N | --until FILE] [--connections N] [--new-connections]
+//! [--pause-ms N]` sends requests as fast as they are answered (or with a pause after each answer), counts the versions
+//! that answered, and fails when a request failed. SIGTERM ends it as `--seconds` does; without another end in sight it
+//! prints every 100 answers how many there are.
 
 use std::{
     collections::BTreeMap,
@@ -76,25 +78,30 @@ async fn greet(listener: TcpListener, text: &str) -> anyhow::Result<()> {
 struct LoadOptions {
     requests: Option<usize>,
     duration: Option<Duration>,
+    /// The load ends when this file appears.
+    until: Option<std::path::PathBuf>,
     connections: usize,
     new_connections: bool,
+    pause: Option<Duration>,
 }
 
 impl LoadOptions {
     fn parse(options: &[&str]) -> anyhow::Result<Self> {
-        let mut parsed = Self { requests: None, duration: None, connections: 1, new_connections: false };
+        let mut parsed =
+            Self { requests: None, duration: None, until: None, connections: 1, new_connections: false, pause: None };
         let mut options = options.iter();
         while let Some(option) = options.next() {
             let mut value = || options.next().with_context(|| format!("{option} needs a value"));
             match *option {
                 "--requests" => parsed.requests = Some(value()?.parse()?),
                 "--seconds" => parsed.duration = Some(Duration::from_secs(value()?.parse()?)),
+                "--until" => parsed.until = Some(value()?.into()),
                 "--connections" => parsed.connections = value()?.parse()?,
                 "--new-connections" => parsed.new_connections = true,
+                "--pause-ms" => parsed.pause = Some(Duration::from_millis(value()?.parse()?)),
                 other => anyhow::bail!("unknown option {other}"),
             }
         }
-        anyhow::ensure!(parsed.requests.is_some() || parsed.duration.is_some(), "--requests or --seconds is needed");
         Ok(parsed)
     }
 }
@@ -113,16 +120,27 @@ async fn load(url: &str, options: &LoadOptions) -> anyhow::Result<()> {
     let address = (host.clone(), uri.port_u16().unwrap_or(80));
     let tally = std::rc::Rc::new(std::cell::RefCell::new(Tally::default()));
     let deadline = options.duration.map(|d| Instant::now() + d);
+    let endless = options.requests.is_none() && options.duration.is_none() && options.until.is_none();
     let started = Instant::now();
+    let told_to_stop = std::rc::Rc::new(std::cell::Cell::new(false));
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    let local = tokio::task::LocalSet::new();
+    let stop = told_to_stop.clone();
+    local.spawn_local(async move {
+        terminate.recv().await;
+        stop.set(true);
+    });
     let workers = (0..options.connections.max(1)).map(|_| {
         let (tally, uri, address, host) = (tally.clone(), uri.clone(), address.clone(), host.clone());
+        let told_to_stop = told_to_stop.clone();
         async move {
             let mut sender = None;
             loop {
                 {
                     let mut tally = tally.borrow_mut();
                     let enough = options.requests.is_some_and(|n| tally.sent >= n);
-                    if enough || deadline.is_some_and(|d| Instant::now() >= d) {
+                    let told = told_to_stop.get() || options.until.as_ref().is_some_and(|file| file.exists());
+                    if enough || told || deadline.is_some_and(|d| Instant::now() >= d) {
                         return;
                     }
                     tally.sent += 1;
@@ -137,13 +155,21 @@ async fn load(url: &str, options: &LoadOptions) -> anyhow::Result<()> {
                         *tally.failures.entry(format!("{error:#}")).or_default() += 1;
                     }
                 }
+                let answered = tally.versions.values().sum::<usize>();
+                if endless && answered > 0 && answered.is_multiple_of(100) {
+                    println!("answered {answered}");
+                }
+                drop(tally);
                 if options.new_connections {
                     sender = None;
+                }
+                if let Some(pause) = options.pause {
+                    tokio::time::sleep(pause).await;
                 }
             }
         }
     });
-    futures_util::future::join_all(workers).await;
+    local.run_until(futures_util::future::join_all(workers)).await;
     let tally = tally.borrow();
     let failed: usize = tally.failures.values().sum();
     println!("{} requests in {:.1?}, {failed} failed, answered by {:?}", tally.sent, started.elapsed(), tally.versions);

@@ -215,7 +215,7 @@ mod tests {
     #[test]
     fn the_default_format_has_all_its_operators() {
         let ops = Template::default_access_log().segments.iter().filter(|s| matches!(s, Segment::Op { .. })).count();
-        assert_eq!(ops, 14);
+        assert_eq!(ops, 15);
     }
 
     #[test]

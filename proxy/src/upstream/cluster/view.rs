@@ -138,7 +138,7 @@ impl View {
             .localities
             .iter()
             .zip(&self.weights)
-            .map(|(l, weight)| lb::Group { priority: l.priority, weight: *weight })
+            .map(|(l, weight)| lb::Group { priority: l.priority, weight: weight.filter(|_| config.locality_weighted) })
             .collect();
         let policy = match config.lb {
             LbPolicy::RoundRobin | LbPolicy::ClusterProvided => lb::Policy::RoundRobin,

@@ -24,9 +24,6 @@ pub(crate) fn upstream(message: &PbAddress, names: bool, at: &At<'_>) -> Result<
         address::Address::SocketAddress(socket) => {
             let at = at.field("socket_address");
             let port = socket_port(socket, &at)?;
-            if port == 0 {
-                return Err(at.field("port_value").reject("must not be 0"));
-            }
             match socket.address.parse::<IpAddr>() {
                 Ok(ip) => Ok(Some(Address::Ip(SocketAddr::new(ip, port)))),
                 Err(_) if names => Ok(Some(Address::Host { host: host_name(&socket.address, &at)?.into(), port })),

@@ -44,7 +44,7 @@ pub(crate) fn discovery(message: &Pb, at: &At<'_>) -> Result<Discovery, Reject> 
         DiscoveryType::LogicalDns => Discovery::LogicalDns(single(hosts(message, at, Hosts::Names)?, at)?, options()?),
         DiscoveryType::Eds => {
             if message.load_assignment.is_some() {
-                at.field("load_assignment").harmless("the endpoints of an EDS cluster come from EDS");
+                return Err(at.field("load_assignment").reject("the endpoints of an EDS cluster come from EDS"));
             }
             let eds = at.required("eds_cluster_config", &message.eds_cluster_config)?;
             let at = at.field("eds_cluster_config");

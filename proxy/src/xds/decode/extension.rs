@@ -40,7 +40,7 @@ pub(crate) fn open<'a>(any: &'a Any, at: &At<'_>) -> Result<Extension<'a>, Rejec
     if kind.is_empty() {
         return Err(at.reject("has no type URL"));
     }
-    if !matches!(kind, "xds.type.v3.TypedStruct" | "udpa.type.v1.TypedStruct") {
+    if !is_typed_struct(kind) {
         return Ok(Extension { kind: Cow::Borrowed(kind), body: Body::Bytes(&any.value) });
     }
     let typed = TypedStruct::decode(any.value.as_slice()).map_err(|e| at.reject(format!("malformed {kind}: {e}")))?;
@@ -142,6 +142,28 @@ fn harmless(kind: &str) -> Option<&'static str> {
         kind if kind.starts_with("envoy.config.trace.v3.") || kind.starts_with("envoy.extensions.tracers.") => TRACING,
         _ => return None,
     })
+}
+
+/// A TypedStruct in the place of a resource, as the message it stands for, and its name. That is how a resource file
+/// holds a type that nobody here knows; its bytes then stay as they are, for whoever refuses them.
+pub(crate) fn typed_resource(any: &Any) -> Result<Option<(Any, String)>, String> {
+    if !is_typed_struct(short(&any.type_url)) {
+        return Ok(None);
+    }
+    let typed = TypedStruct::decode(any.value.as_slice()).map_err(|e| format!("malformed TypedStruct: {e}"))?;
+    let fields = typed.value.as_ref().map(metadata::object).unwrap_or_default();
+    let name =
+        ["name", "cluster_name"].iter().find_map(|key| fields.get(*key)?.as_str()).unwrap_or_default().to_owned();
+    let value = match json::dynamic_from_value(short(&typed.type_url), serde_json::Value::Object(fields)) {
+        Ok(message) => message.encode_to_vec(),
+        Err(json::Error::UnknownType(_)) => any.value.clone(),
+        Err(e) => return Err(e.to_string()),
+    };
+    Ok(Some((Any { type_url: typed.type_url, value }, name)))
+}
+
+fn is_typed_struct(kind: &str) -> bool {
+    matches!(kind, "xds.type.v3.TypedStruct" | "udpa.type.v1.TypedStruct")
 }
 
 /// The optional `Resource` around `any`; an empty name and version when there is none.

@@ -3,18 +3,22 @@
 use outrigger_wire::pb::envoy::extensions::filters::network::http_connection_manager::v3::{
     HttpConnectionManager as Pb,
     http_connection_manager::{
-        ForwardClientCertDetails, ForwardClientCertFormat, PathWithEscapedSlashesAction, ServerHeaderTransformation,
-        SetCurrentClientCertDetails, StripPortMode,
+        ForwardClientCertDetails, ForwardClientCertFormat, InternalAddressConfig, PathWithEscapedSlashesAction,
+        ServerHeaderTransformation, SetCurrentClientCertDetails, StripPortMode,
     },
 };
 
 use super::{
+    address::cidr,
     at::At,
     fields::fields,
     report::Reject,
     scalar::{bool_or, enumeration},
 };
-use crate::ir::http::{ClientCertDetails, EscapedSlashes, ForwardClientCert, ServerHeader, StripPort};
+use crate::ir::{
+    http::{ClientCertDetails, EscapedSlashes, ForwardClientCert, ServerHeader, StripPort},
+    matcher::Cidr,
+};
 
 /// Envoy's default for `server_name`.
 const SERVER_NAME: &str = "envoy";
@@ -24,6 +28,14 @@ pub(crate) fn server_name(message: &Pb, at: &At<'_>) -> Result<Box<str>, Reject>
         "" => Ok(SERVER_NAME.into()),
         name => header_value(name, &at.field("server_name")),
     }
+}
+
+/// The networks whose clients are internal; none without a configuration, as Envoy has it since 1.33.
+pub(crate) fn internal_networks(message: &Pb, at: &At<'_>) -> Result<Vec<Cidr>, Reject> {
+    let Some(config) = &message.internal_address_config else { return Ok(Vec::new()) };
+    let at = at.field("internal_address_config");
+    fields!(&at, config => InternalAddressConfig { read: [cidr_ranges], harmless: [unix_sockets] });
+    at.each("cidr_ranges", &config.cidr_ranges, cidr)
 }
 
 pub(crate) fn header_value(text: &str, at: &At<'_>) -> Result<Box<str>, Reject> {

@@ -47,12 +47,35 @@ pub(crate) fn header_ops(lists: &Lists<'_>, at: &At<'_>) -> Result<HeaderOps, Re
             return Err(at.field(name).reject(format!("{count} headers are more than {MAX_HEADERS}")));
         }
     }
+    let removals = |field: &str, names: &[String]| -> Result<Vec<HeaderName>, Reject> {
+        let names = at.each(field, names, |n, at| {
+            let name = name(n, false, at)?;
+            Ok(free(&name, at).then_some(name))
+        })?;
+        Ok(names.into_iter().flatten().collect())
+    };
+    let additions = |field: &str, messages: &[HeaderValueOption], request| -> Result<Vec<HeaderAdd>, Reject> {
+        let added = at.each(field, messages, |m, at| {
+            let addition = add(m, request, at)?;
+            Ok(free(&addition.name, at).then_some(addition))
+        })?;
+        Ok(added.into_iter().flatten().collect())
+    };
     Ok(HeaderOps {
-        request_add: at.each("request_headers_to_add", lists.request_add, |m, at| add(m, true, at))?,
-        request_remove: at.each("request_headers_to_remove", lists.request_remove, |n, at| name(n, false, at))?,
-        response_add: at.each("response_headers_to_add", lists.response_add, |m, at| add(m, false, at))?,
-        response_remove: at.each("response_headers_to_remove", lists.response_remove, |n, at| name(n, false, at))?,
+        request_add: additions("request_headers_to_add", lists.request_add, true)?,
+        request_remove: removals("request_headers_to_remove", lists.request_remove)?,
+        response_add: additions("response_headers_to_add", lists.response_add, false)?,
+        response_remove: removals("response_headers_to_remove", lists.response_remove)?,
     })
+}
+
+/// What frames a message belongs to the connection, not to a route: such mutations are left out.
+fn free(name: &HeaderName, at: &At<'_>) -> bool {
+    let free = !matches!(name.as_str(), "content-length" | "transfer-encoding");
+    if !free {
+        at.unsupported(format!("{name} frames the message: the mutation has no effect"));
+    }
+    free
 }
 
 fn add(message: &HeaderValueOption, request: bool, at: &At<'_>) -> Result<HeaderAdd, Reject> {
@@ -98,10 +121,5 @@ fn name(text: &str, host_allowed: bool, at: &At<'_>) -> Result<HeaderName, Rejec
     if text.starts_with(':') {
         return Err(at.reject(format!("{text:?}: pseudo headers may not be modified")));
     }
-    let name = header_name(text, at)?;
-    // What frames a message belongs to the connection, not to a route.
-    if matches!(name.as_str(), "content-length" | "transfer-encoding") {
-        return Err(at.reject(format!("{text:?} frames the message and may not be modified")));
-    }
-    Ok(name)
+    header_name(text, at)
 }

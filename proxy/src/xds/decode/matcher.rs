@@ -29,7 +29,7 @@ pub(crate) fn string(message: &PbString, at: &At<'_>) -> Result<StringMatcher, R
         MatchPattern::Contains(t) => Pattern::Contains(text("contains", t)?),
         MatchPattern::SafeRegex(r) => {
             if message.ignore_case {
-                at.field("ignore_case").harmless("has no effect on a regular expression");
+                return Err(at.field("ignore_case").reject("has no effect on a regular expression: write (?i)"));
             }
             let pattern = Pattern::Regex(regex(r, &at.field("safe_regex"))?);
             return Ok(StringMatcher { pattern, ignore_case: false });
@@ -83,12 +83,7 @@ pub(crate) fn headers(name: &str, messages: &[PbHeader], at: &At<'_>) -> Result<
 pub(crate) fn header(message: &PbHeader, at: &At<'_>) -> Result<HeaderMatcher, Reject> {
     use HeaderMatchSpecifier as S;
     let name = not_empty(&message.name, &at.field("name"))?.to_ascii_lowercase();
-    match name.strip_prefix(':') {
-        // Envoy takes `host` for `:authority` everywhere.
-        Some("authority" | "method" | "path" | "scheme" | "protocol" | "status") => {}
-        Some(_) => return Err(at.field("name").reject(format!("unknown pseudo header {name:?}"))),
-        None => drop(header_name(&name, &at.field("name"))?),
-    }
+    header_name(name.strip_prefix(':').unwrap_or(&name), &at.field("name"))?;
     let value = |pattern: Pattern| HeaderRule::Value(StringMatcher { pattern, ignore_case: false });
     let old = |field: &str| {
         at.field(field).note(NoteKind::Deprecated, "use string_match");
@@ -112,6 +107,7 @@ pub(crate) fn header(message: &PbHeader, at: &At<'_>) -> Result<HeaderMatcher, R
             value(Pattern::Regex(regex(r, &at.field("safe_regex_match"))?))
         }
     };
+    // Envoy takes `host` for `:authority` everywhere.
     let name = if name == "host" { ":authority".into() } else { name.into() };
     let treat_missing_as_empty = message.treat_missing_header_as_empty;
     Ok(HeaderMatcher { name, rule, invert: message.invert_match, treat_missing_as_empty })

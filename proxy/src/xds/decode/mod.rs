@@ -102,12 +102,15 @@ pub struct Envelope<'a> {
     pub resource: Option<Cow<'a, Any>>,
 }
 
-/// Opens the optional `Resource` wrapper that delta and TTL responses put around a resource.
+/// Opens the optional `Resource` wrapper that delta and TTL responses put around a resource, or a TypedStruct.
 pub fn envelope(any: &Any) -> Result<Envelope<'_>, Reject> {
     let malformed = |reason| nowhere(&any.type_url, reason);
     let Some(wrapper) = extension::wrapper(any).map_err(malformed)? else {
-        let resource = Some(Cow::Borrowed(any));
-        return Ok(Envelope { name: String::new(), version: String::new(), ttl: None, resource });
+        let (resource, name) = match extension::typed_resource(any).map_err(malformed)? {
+            Some((inner, name)) => (Cow::Owned(inner), name),
+            None => (Cow::Borrowed(any), String::new()),
+        };
+        return Ok(Envelope { name, version: String::new(), ttl: None, resource: Some(resource) });
     };
     let ttl = match &wrapper.ttl {
         Some(ttl) => at::rooted(RESOURCE, &wrapper.name, &mut Notes::default(), |at| {
@@ -139,7 +142,14 @@ fn bare(any: &Any, notes: &mut Notes) -> Result<Resource, Reject> {
         M::decode(any.value.as_slice()).map_err(|e| nowhere(&any.type_url, format!("malformed protobuf: {e}")))
     }
     match extension::short(&any.type_url) {
-        LISTENER => Ok(Resource::Listener(Arc::new(listener(&read(any)?, notes)?))),
+        LISTENER => {
+            let message: PbListener = read(any)?;
+            // A bootstrap's listener may be named by its address; on the wire the name is the identity.
+            if message.name.is_empty() {
+                return Err(nowhere(LISTENER, "a resource needs a name".into()).at("name"));
+            }
+            Ok(Resource::Listener(Arc::new(listener(&message, notes)?)))
+        }
         CLUSTER => Ok(Resource::Cluster(Arc::new(cluster(&read(any)?, notes)?))),
         ASSIGNMENT => {
             let message: ClusterLoadAssignment = read(any)?;

@@ -40,10 +40,9 @@ fn policy(message: &Pb, at: &At<'_>) -> Result<RetryPolicy, Reject> {
     for name in unknown {
         at.field("retry_on").unsupported(format!("the condition {name:?} is not known and never holds"));
     }
-    let retriable_status = at.each("retriable_status_codes", &message.retriable_status_codes, |code, at| {
-        let status = u16::try_from(*code).ok().filter(|c| (100..600).contains(c));
-        status.ok_or_else(|| at.reject(format!("{code} is not an HTTP status")))
-    })?;
+    let codes = message.retriable_status_codes.iter();
+    // No response has a code that does not fit.
+    let retriable_status = codes.filter_map(|code| u16::try_from(*code).ok()).collect();
     let (backoff_base, backoff_max) = backoff(message, at)?;
     let mut avoid_previous_hosts = false;
     for (i, m) in message.retry_host_predicate.iter().enumerate() {

@@ -56,7 +56,7 @@ pub(crate) fn forward(message: &RouteAction, path: &PathMatch, at: &At<'_>) -> R
         at.field("internal_redirect_action").unsupported("redirects are passed to the client");
     }
     if *path == PathMatch::Connect && (!message.prefix_rewrite.is_empty() || message.regex_rewrite.is_some()) {
-        return Err(at.reject("a CONNECT request has no path to rewrite"));
+        at.unsupported("a CONNECT request has no path to rewrite");
     }
     let not_found = enumeration(message.cluster_not_found_response_code, &at.field("cluster_not_found_response_code"))?;
     let max_stream = message.max_stream_duration.unwrap_or_default();
@@ -151,12 +151,8 @@ fn weighted(message: &WeightedCluster, at: &At<'_>) -> Result<Vec<WeightedTarget
     if sum == 0 || sum > u64::from(u32::MAX) {
         return Err(at.field("clusters").reject(format!("the sum of the weights must be 1 to 2^32-1, not {sum}")));
     }
-    if let Some(total) = &message.total_weight {
-        let at = at.field("total_weight");
-        at.note(NoteKind::Deprecated, "the sum of the weights counts");
-        if u64::from(total.value) != sum {
-            return Err(at.reject(format!("the sum of the weights is {sum}, not {}", total.value)));
-        }
+    if message.total_weight.is_some() {
+        at.field("total_weight").note(NoteKind::Deprecated, "the sum of the weights counts");
     }
     Ok(targets)
 }

@@ -115,10 +115,11 @@ pub(crate) fn enumeration<E: TryFrom<i32>>(value: i32, at: &At<'_>) -> Result<E,
 
 pub(crate) fn keepalive(value: &TcpKeepalive, at: &At<'_>) -> Result<Keepalive, Reject> {
     fields!(at, value => TcpKeepalive { read: [keepalive_probes, keepalive_time, keepalive_interval] });
-    let number = |name: &str, value: &Option<UInt32Value>| match value.as_ref().map(|v| v.value) {
-        // The kernel's bounds: at most 127 probes and 32767 seconds.
-        Some(v) if v == 0 || v > 32_767 => Err(at.field(name).reject(format!("{v} is not between 1 and 32767"))),
-        v => Ok(v),
+    // Zero is the system's default; the bound is the kernel's.
+    let number = |name: &str, value: &Option<UInt32Value>| match u32_or(value, 0) {
+        0 => Ok(None),
+        v if v > 32_767 => Err(at.field(name).reject(format!("{v} is more than 32767"))),
+        v => Ok(Some(v)),
     };
     let seconds = |v: u32| Duration::from_secs(u64::from(v));
     Ok(Keepalive {

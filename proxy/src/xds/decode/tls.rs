@@ -153,12 +153,13 @@ fn common(message: &Option<CommonTlsContext>, at: &At<'_>) -> Result<CommonTls, 
     }
     tls.certificates.extend(sds);
     tls.validation = validation(&message.validation_context_type, &at)?;
-    for (i, protocol) in message.alpn_protocols.iter().enumerate() {
-        if protocol.is_empty() || protocol.len() > 255 {
-            return Err(at.index("alpn_protocols", i).reject("must have 1 to 255 bytes"));
-        }
+    // Envoy joins the entries with commas and splits again, so one entry may hold several.
+    let alpn: Vec<String> =
+        message.alpn_protocols.iter().flat_map(|p| p.split(',')).filter(|p| !p.is_empty()).map(str::to_owned).collect();
+    if alpn.iter().any(|p| p.len() > 255) {
+        return Err(at.field("alpn_protocols").reject("a protocol has at most 255 bytes"));
     }
-    tls.alpn = without_peer_exchange(&message.alpn_protocols);
+    tls.alpn = without_peer_exchange(&alpn);
     Ok(tls)
 }
 

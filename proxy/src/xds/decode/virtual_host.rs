@@ -27,16 +27,12 @@ pub(crate) struct Limits {
 
 pub(crate) fn virtual_hosts(messages: &[Pb], limits: Limits, at: &At<'_>) -> Result<Vec<Arc<VirtualHost>>, Reject> {
     let mut domains: HashMap<Box<str>, usize> = HashMap::new();
-    let mut names: HashMap<&str, usize> = HashMap::new();
     messages
         .iter()
         .enumerate()
         .map(|(i, message)| {
             let at = at.index("virtual_hosts", i);
             let host = virtual_host(message, limits, &at)?;
-            if names.insert(&message.name, i).is_some() {
-                return Err(at.field("name").reject(format!("{:?} occurs twice", message.name)));
-            }
             for (d, domain) in host.domains.iter().enumerate() {
                 if let Some(other) = domains.insert(domain.clone(), i) {
                     let reason =

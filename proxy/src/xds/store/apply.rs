@@ -9,6 +9,7 @@ use std::{
 use super::{
     super::{decode::Resource, kind::Kind, status::Rejected},
     Failure, Needs, Now, Origin, Prepared, Slot, Store, Version,
+    claims::Claims,
     prepare::Outcome,
 };
 use crate::ir::{ConfigSource, Name};
@@ -66,7 +67,14 @@ impl Store {
         let mut nameless = false;
         // The servers that use times to live send heartbeats apart, and only for some of the resources.
         let beats_only = !items.is_empty() && items.iter().all(|i| matches!(i.outcome, Outcome::Heartbeat));
-        for (index, item) in items.into_iter().enumerate() {
+        let mut claims = Claims::before(self, frame, &items);
+        for (index, mut item) in items.into_iter().enumerate() {
+            if let Outcome::New { resource, .. } = &item.outcome
+                && let Err(reason) = claims.take(resource)
+            {
+                // Without the bytes: the same ones are good as soon as the address is free.
+                item.outcome = Outcome::Rejected { reason, raw: Arc::from([]) };
+            }
             let name: Name = item.name.as_str().into();
             nameless |= name.is_empty();
             let twice = !name.is_empty() && !seen.insert(Arc::clone(&name));

@@ -5,6 +5,7 @@
 //! resources in force, to names the control plane does not have, or to fetches that outlived their time.
 
 mod apply;
+mod claims;
 mod needs;
 mod prepare;
 #[cfg(test)]

@@ -58,7 +58,15 @@ impl Walk {
             "google.protobuf.ListValue" if value.is_array() => return Ok(value),
             "google.protobuf.ListValue" => return self.complain(format!("must be a list, not {}", kind_of(&value))),
             "google.protobuf.Value" => return Ok(value),
-            "google.protobuf.Duration" | "google.protobuf.Timestamp" | "google.protobuf.FieldMask" => {
+            "google.protobuf.Duration" => {
+                let value = self.text(value, descriptor.full_name())?;
+                return if value.as_str().is_some_and(is_duration) {
+                    Ok(value)
+                } else {
+                    self.complain(format!("must be a duration in seconds such as \"1.5s\", not {}", shown(&value)))
+                };
+            }
+            "google.protobuf.Timestamp" | "google.protobuf.FieldMask" => {
                 return self.text(value, descriptor.full_name());
             }
             name if is_wrapper(name) => {
@@ -224,6 +232,15 @@ impl Walk {
             _ => self.complain(format!("must have \"@type\" and \"value\" only, as {name}")),
         }
     }
+}
+
+/// protobuf's JSON form: seconds with up to nine decimals and an `s`.
+fn is_duration(text: &str) -> bool {
+    let Some(number) = text.strip_suffix('s') else { return false };
+    let number = number.strip_prefix('-').unwrap_or(number);
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+    let digits = |s: &str, most| s.len() <= most && s.bytes().all(|b| b.is_ascii_digit());
+    !number.is_empty() && digits(whole, 12) && digits(fraction, 9)
 }
 
 fn typed_struct(type_url: String, fields: Map<String, Value>) -> Value {

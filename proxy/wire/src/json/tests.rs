@@ -114,3 +114,16 @@ fn scalars_in_their_json_forms() {
     assert_eq!(cluster.per_connection_buffer_limit_bytes.unwrap().value, 32768);
     assert_eq!(cluster.lb_policy, 3);
 }
+
+#[test]
+fn a_wrong_duration_is_named_with_its_place() {
+    for wrong in ["soon", "1", "1m", "s", "1.5.5s", "1e3s", "--1s", "0.1234567890s"] {
+        let text = format!("{{name: a, connect_timeout: \"{wrong}\"}}");
+        let error = from_value::<Cluster>(parse(&text).unwrap()).unwrap_err().to_string();
+        assert!(error.starts_with("connect_timeout: must be a duration") && error.contains(wrong), "{error}");
+    }
+    for right in ["0s", "1.5s", "-2s", "315576000000s"] {
+        let text = format!("{{name: a, connect_timeout: {right}}}");
+        assert!(from_value::<Cluster>(parse(&text).unwrap()).is_ok(), "{right}");
+    }
+}

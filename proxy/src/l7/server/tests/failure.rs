@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use super::support::{Setup, Upstream, header, pair, retry, run, until};
+use super::{
+    peer::{Upstream, header},
+    support::{Setup, pair, retry, run, until},
+};
 
 #[test]
 fn death_in_mid_response_is_a_broken_response() {
@@ -231,5 +234,46 @@ fn the_route_timeout_also_cuts_a_body_that_stalls() {
         client.until("part").await;
         assert!(client.rest().await.unwrap_or_default().is_empty());
         assert!(proxy.log(1).await[0].starts_with("200 UT response_timeout"));
+    });
+}
+
+#[test]
+fn each_try_has_its_own_timeout() {
+    run(async {
+        let (proxy, upstream) = pair(|s| {
+            let mut policy = (*retry("5xx", 1)).clone();
+            policy.per_try_timeout = Some(Duration::from_millis(30));
+            s.forward.retry = Some(policy.into());
+        })
+        .await;
+        let mut client = proxy.connect().await;
+        client.send("GET /t HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        let mut slow = upstream.accept().await;
+        slow.head().await;
+        let mut quick = upstream.accept().await;
+        quick.head().await;
+        quick.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+        assert!(client.head().await.starts_with("HTTP/1.1 200"));
+        assert_eq!(slow.rest().await.unwrap_or_default(), "", "the first try was given up");
+        assert_eq!(proxy.cluster_stats.local().upstream_rq_per_try_timeout.get(), 1);
+        assert_eq!(proxy.log(1).await, ["200 - via_upstream 2 0 0 /t"]);
+    });
+}
+
+#[test]
+fn retries_have_a_budget() {
+    run(async {
+        let (proxy, upstream) = pair(|s| {
+            s.forward.retry = Some(retry("5xx", 5));
+            s.cluster.breaker.max_retries = 0;
+        })
+        .await;
+        let mut client = proxy.connect().await;
+        client.send("GET /t HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        let mut server = upstream.accept().await;
+        server.head().await;
+        server.send("HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n").await;
+        assert!(client.head().await.starts_with("HTTP/1.1 500"));
+        assert_eq!(proxy.cluster_stats.local().upstream_rq_retry_overflow.get(), 1);
     });
 }

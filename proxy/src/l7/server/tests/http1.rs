@@ -1,6 +1,9 @@
 //! HTTP/1 on both sides, byte for byte.
 
-use super::support::{Setup, Upstream, header, pair, run};
+use super::{
+    peer::{Upstream, header},
+    support::{Setup, pair, run},
+};
 use crate::ir::{
     format::{Operator, Segment, Template},
     route::{AppendAction, HeaderAdd, HostRewrite, PathRewrite},
@@ -224,5 +227,52 @@ fn rewrites_and_header_mutations_apply() {
         let head = client.head().await;
         assert_eq!(header(&head, "x-asked"), Some("shop"), "{head}");
         assert_eq!(header(&head, "x-none"), None, "empty values are left out");
+    });
+}
+
+#[test]
+fn trailers_reach_clients_that_did_not_ask_in_so_many_words() {
+    run(async {
+        let (proxy, upstream) = pair(|_| {}).await;
+        let mut client = proxy.connect().await;
+        client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        let mut server = upstream.accept().await;
+        let head = server.head().await;
+        assert_eq!(header(&head, "te"), None, "the upstream hears nothing of it: {head}");
+        server
+            .send(
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-End\r\n\r\n\
+                 2\r\nhi\r\n0\r\nX-End: yes\r\n\r\n",
+            )
+            .await;
+        client.head().await;
+        assert_eq!(client.until("x-end: yes\r\n\r\n").await, "2\r\nhi\r\n0\r\nx-end: yes\r\n\r\n");
+    });
+}
+
+#[test]
+fn old_protocol_versions_stay_between_neighbours() {
+    run(async {
+        let (proxy, upstream) = pair(|_| {}).await;
+        let mut client = proxy.connect().await;
+        client.send("GET /a HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        let mut server = upstream.accept().await;
+        server.head().await;
+        server.send("HTTP/1.0 200 OK\r\n\r\nuntil the end").await;
+        drop(server);
+        let head = client.head().await;
+        assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+        assert_eq!(header(&head, "transfer-encoding"), Some("chunked"), "{head}");
+        client.until("0\r\n\r\n").await;
+        // A client of the old version that keeps its connection.
+        let mut client = proxy.connect().await;
+        for _ in 0..2 {
+            client.send("GET /b HTTP/1.0\r\nHost: x\r\nConnection: Keep-Alive\r\n\r\n").await;
+            let mut server = upstream.accept().await;
+            server.head().await;
+            server.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok").await;
+            let (head, body) = client.message().await;
+            assert_eq!((header(&head, "connection"), body.as_str()), (Some("keep-alive"), "ok"), "{head}");
+        }
     });
 }

@@ -4,5 +4,6 @@ mod failure;
 mod http1;
 mod http2;
 mod limits;
-mod support;
+mod peer;
+pub(crate) mod support;
 mod tunnel;

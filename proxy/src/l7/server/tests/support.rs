@@ -1,7 +1,7 @@
 //! A proxy over loopback, and peers that say exactly what a test tells them to.
 
 use std::{
-    cell::RefCell,
+    cell::Cell,
     collections::BTreeMap,
     future::Future,
     net::SocketAddr,
@@ -12,11 +12,11 @@ use std::{
 
 use http::StatusCode;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     task::LocalSet,
 };
 
+use super::peer::{Peer, Upstream};
 use crate::{
     drain,
     ir::{
@@ -40,16 +40,29 @@ use crate::{
     upstream::Deps,
 };
 
-/// Runs a test on one thread, as a worker would, with a deadline.
+thread_local! {
+    static PANICKED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs a test on one thread, as a worker would, with a deadline. A panic in any of its tasks fails it.
 pub(super) fn run<F: Future<Output = ()>>(test: F) {
+    static HOOK: std::sync::Once = std::sync::Once::new();
+    HOOK.call_once(|| {
+        let former = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            PANICKED.set(true);
+            former(info);
+        }));
+    });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let tasks = LocalSet::new();
     tasks.block_on(&runtime, async {
         tokio::time::timeout(Duration::from_secs(30), test).await.expect("the test hangs");
     });
+    assert!(!PANICKED.get(), "a task panicked");
 }
 
-pub(super) fn hcm() -> ConnectionManager {
+pub(crate) fn hcm() -> ConnectionManager {
     ConnectionManager {
         stat_prefix: "test".into(),
         codec: Codec::Auto,
@@ -78,6 +91,7 @@ pub(super) fn hcm() -> ConnectionManager {
         use_remote_address: false,
         xff_trusted_hops: 0,
         skip_xff_append: false,
+        internal_networks: Vec::new(),
         append_forwarded_port: false,
         client_cert: ForwardClientCert::Sanitize,
         client_cert_details: ClientCertDetails::default(),
@@ -90,7 +104,7 @@ pub(super) fn hcm() -> ConnectionManager {
     }
 }
 
-pub(super) fn forward() -> Forward {
+pub(crate) fn forward() -> Forward {
     Forward {
         target: Target::Cluster("up".into()),
         cluster_not_found: StatusCode::SERVICE_UNAVAILABLE,
@@ -220,7 +234,7 @@ impl Setup {
             clusters: BTreeMap::from([("up".into(), Arc::new(cluster))]),
             ..Snapshot::default()
         };
-        let (live, problems) = builder.build(&snapshot, &Default::default(), &Live::default());
+        let (live, problems) = builder.build(&Arc::new(snapshot), &Default::default(), &Live::default());
         assert_eq!(problems, []);
         let cluster_stats = live.cluster("up").unwrap().stats.clone();
         let publisher = Arc::new(Publisher::default());
@@ -250,7 +264,7 @@ impl Setup {
     }
 }
 
-pub(super) fn conn_info(id: u64, remote: SocketAddr, local: SocketAddr) -> ConnInfo {
+pub(crate) fn conn_info(id: u64, remote: SocketAddr, local: SocketAddr) -> ConnInfo {
     ConnInfo {
         id,
         remote,
@@ -319,87 +333,6 @@ pub(super) async fn until(mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// A raw connection.
-pub(super) struct Peer {
-    pub stream: TcpStream,
-    buffer: Vec<u8>,
-}
-
-impl Peer {
-    pub(super) fn new(stream: TcpStream) -> Self {
-        stream.set_nodelay(true).unwrap();
-        Self { stream, buffer: Vec::new() }
-    }
-
-    pub(super) async fn send(&mut self, text: &str) {
-        self.stream.write_all(text.as_bytes()).await.unwrap();
-    }
-
-    /// Reads until `end` was seen and returns everything up to and including it.
-    pub(super) async fn until(&mut self, end: &str) -> String {
-        loop {
-            if let Some(at) = find(&self.buffer, end.as_bytes()) {
-                let rest = self.buffer.split_off(at + end.len());
-                let text = std::mem::replace(&mut self.buffer, rest);
-                return String::from_utf8(text).unwrap();
-            }
-            let count = self.stream.read_buf(&mut self.buffer).await.unwrap();
-            let seen = String::from_utf8_lossy(&self.buffer);
-            assert_ne!(count, 0, "closed before {end:?}, saw {seen:?}");
-        }
-    }
-
-    pub(super) async fn head(&mut self) -> String {
-        self.until("\r\n\r\n").await
-    }
-
-    /// Head and body by its length.
-    pub(super) async fn message(&mut self) -> (String, String) {
-        let head = self.head().await;
-        let length = header(&head, "content-length").map_or(0, |l| l.parse().unwrap());
-        (head, self.exactly(length).await)
-    }
-
-    pub(super) async fn exactly(&mut self, length: usize) -> String {
-        while self.buffer.len() < length {
-            assert_ne!(self.stream.read_buf(&mut self.buffer).await.unwrap(), 0, "closed in the body");
-        }
-        let rest = self.buffer.split_off(length);
-        String::from_utf8(std::mem::replace(&mut self.buffer, rest)).unwrap()
-    }
-
-    /// Everything until the peer closes; the error if it reset.
-    pub(super) async fn rest(&mut self) -> std::io::Result<String> {
-        let mut all = std::mem::take(&mut self.buffer);
-        self.stream.read_to_end(&mut all).await?;
-        Ok(String::from_utf8(all).unwrap())
-    }
-}
-
-fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
-    haystack.windows(needle.len()).position(|w| w == needle)
-}
-
-/// The value of a header in a raw head.
-pub(super) fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
-    head.lines().skip(1).filter_map(|l| l.split_once(": ")).find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v)
-}
-
-/// An upstream under the test's control.
-pub(super) struct Upstream(pub TcpListener);
-
-impl Upstream {
-    pub(super) async fn bind() -> (Self, SocketAddr) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        (Self(listener), address)
-    }
-
-    pub(super) async fn accept(&self) -> Peer {
-        Peer::new(self.0.accept().await.unwrap().0)
-    }
-}
-
 /// An upstream and a proxy in front of it.
 pub(super) async fn pair(change: impl FnOnce(&mut Setup)) -> (Proxy, Upstream) {
     let (upstream, address) = Upstream::bind().await;
@@ -407,6 +340,3 @@ pub(super) async fn pair(change: impl FnOnce(&mut Setup)) -> (Proxy, Upstream) {
     change(&mut setup);
     (setup.start().await, upstream)
 }
-
-/// A shared place for what tasks saw.
-pub(super) type Seen<T> = Rc<RefCell<Vec<T>>>;

@@ -275,3 +275,32 @@ fn heartbeats_in_the_wrapper_remove_nothing() {
     let applied = bed.deliver(Kind::Cluster, "1", true, vec![wrapped("x", 1, Some(fixed("y", 1, "")))], &[]);
     assert!(applied.error().unwrap().contains("`x`"));
 }
+
+#[test]
+fn an_address_belongs_to_one_listener() {
+    let mut bed = Bed::bare();
+    bed.sotw(Kind::Cluster, []);
+    let at = |name: &str, port: u16| listener(name, &format!("tcp=a;addr=127.0.0.1:{port}"));
+    bed.sotw(Kind::Listener, [at("b", 1), at("c", 2)]);
+    // Newcomers lose against who is there, before and after it in the update.
+    let items = || vec![bare(at("a", 1)), bare(at("b", 1)), bare(at("c", 2)), bare(at("d", 2))];
+    let applied = bed.deliver(Kind::Listener, "2", true, items(), &[]);
+    let error = applied.error().unwrap();
+    assert_eq!(
+        error,
+        "a: address: 127.0.0.1:1 is the listener `b`'s already\nd: address: 127.0.0.1:2 is the listener `c`'s already"
+    );
+    assert_eq!(bed.listeners(), ["b", "c"]);
+    // An address moves within one update, to a new listener and in an exchange; the refused bytes are good now.
+    let applied =
+        bed.deliver(Kind::Listener, "3", true, vec![bare(at("a", 1)), bare(at("c", 3)), bare(at("d", 2))], &[]);
+    assert_eq!(applied.error(), None);
+    assert_eq!(bed.listeners(), ["a", "c", "d"]);
+    let applied = bed.deliver(Kind::Listener, "4", false, vec![bare(at("a", 2)), bare(at("d", 1))], &[]);
+    assert_eq!(applied.error(), None);
+    // Delta: removed and taken at once; not removed and taken.
+    let applied = bed.deliver(Kind::Listener, "5", false, vec![bare(at("e", 3))], &["c"]);
+    assert_eq!(applied.error(), None);
+    let applied = bed.deliver(Kind::Listener, "6", false, vec![bare(at("f", 3))], &[]);
+    assert_eq!(applied.rejected.len(), 1);
+}

@@ -1,0 +1,85 @@
+//! What a new configuration left behind: connections of filter chains that are gone, clusters, old snapshots.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    drain::{Phase, Source},
+    live::Live,
+};
+
+/// How long connections of removed filter chains may go on before they are cut: a stream may outlive its
+/// configuration, not for ever. Envoy's default.
+const CHAIN_DRAIN: Duration = Duration::from_secs(600);
+
+#[derive(Default)]
+pub(super) struct Retiring {
+    /// Ends of removed chains, with the time when their connections are cut.
+    chains: Vec<(Instant, Arc<Source>)>,
+    /// Snapshots that some worker may still hold. To free a large one takes long: that is done here, not by the worker
+    /// that happens to be the last.
+    snapshots: Vec<Arc<Live>>,
+}
+
+impl Retiring {
+    /// Takes leave of `previous`, now that `live` is in force.
+    pub(super) fn replaced(&mut self, previous: Arc<Live>, live: &Live) {
+        for cluster in previous.removed_clusters(live) {
+            cluster.retire();
+        }
+        for chain in previous.removed_chains(live) {
+            chain.drain.advance(Phase::Drain);
+            self.chains.push((Instant::now() + CHAIN_DRAIN, chain.drain.clone()));
+        }
+        self.snapshots.push(previous);
+    }
+
+    /// Lets go of what nobody uses any more and cuts what is overdue.
+    pub(super) fn clean(&mut self, now: Instant) {
+        self.snapshots.retain(|live| Arc::strong_count(live) > 1);
+        self.chains.retain(|(until, source)| {
+            // Connections still in their handshake hold the chain; those that listen have heard of the end.
+            let used = Arc::strong_count(source) > 1 || source.listeners() > 0;
+            if used && now >= *until {
+                source.advance(Phase::Force);
+            }
+            used && now < *until
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::drain::Signal;
+
+    #[tokio::test]
+    async fn connections_of_a_removed_chain_are_cut_in_the_end() {
+        let process = Source::default();
+        let (used, unused) = (Arc::new(Source::default()), Arc::new(Source::default()));
+        let mut signal = Signal::new(&process, &used);
+        let now = Instant::now();
+        let mut retiring =
+            Retiring { chains: vec![(now + CHAIN_DRAIN, used), (now + CHAIN_DRAIN, unused)], ..Retiring::default() };
+        retiring.clean(now);
+        assert_eq!(retiring.chains.len(), 1, "a chain without connections is forgotten");
+        assert_eq!(signal.phase(), Phase::Run);
+        retiring.clean(now + CHAIN_DRAIN);
+        signal.forced().await;
+        assert!(retiring.chains.is_empty());
+    }
+
+    #[test]
+    fn a_connection_in_its_handshake_keeps_its_chain_in_mind() {
+        let chain = Arc::new(Source::default());
+        let now = Instant::now();
+        let mut retiring = Retiring { chains: vec![(now + CHAIN_DRAIN, chain.clone())], ..Retiring::default() };
+        retiring.clean(now);
+        assert_eq!(retiring.chains.len(), 1);
+        drop(chain);
+        retiring.clean(now);
+        assert!(retiring.chains.is_empty());
+    }
+}

@@ -1,0 +1,248 @@
+//! A connection whose filter chain is not known yet: inspection, choice of the chain, TLS, and how it is refused.
+
+use std::{
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use tokio::net::TcpStream;
+
+use super::early::{self, Early};
+use crate::{
+    ir::listener::{Inspector, Transport},
+    live::{Live, LiveChain, LiveListener, LiveTcp, LiveTerminal},
+    net::{
+        inspect::{InspectError, InspectPlan, Inspected, inspect},
+        io::{Io, Plain},
+    },
+    policy::chain::ChainFacts,
+    telemetry::{
+        flags::Flags,
+        metrics::{ListenerStats, Sharded},
+        record::{ConnInfo, ConnectionRecord, PeerInfo},
+    },
+    tls::HandshakeErrorKind,
+    worker::Worker,
+};
+
+/// Largest first message looked at: a ClientHello of 16 KiB records with post-quantum shares fits several times.
+const MAX_INSPECTED: usize = 64 << 10;
+
+/// Upper bound on inspection where the configuration says "wait for ever": after it, a silent connection is taken for
+/// TCP where the listener allows that, as if both sides simply had nothing to say yet.
+const INSPECTION_BOUND: Duration = Duration::from_secs(60);
+
+pub(super) struct Accepted {
+    id: u64,
+    remote: SocketAddr,
+    local: SocketAddr,
+    original_dst: Option<SocketAddr>,
+    started: SystemTime,
+    started_at: Instant,
+    /// The upstream connection made while waiting for a first byte of either side.
+    pub(super) early: Option<Early>,
+}
+
+impl Accepted {
+    pub(super) fn new(id: u64, remote: SocketAddr, local: SocketAddr, original_dst: Option<SocketAddr>) -> Self {
+        let (started, started_at) = (SystemTime::now(), Instant::now());
+        Self { id, remote, local, original_dst, started, started_at, early: None }
+    }
+
+    /// Lets the first bytes of either side say what the connection is. `None`: it ended or was refused, and is logged.
+    pub(super) async fn inspect(
+        &mut self,
+        worker: &Rc<Worker>,
+        live: &Live,
+        listener: &Arc<LiveListener>,
+        stream: TcpStream,
+    ) -> Option<Inspected> {
+        let config = &listener.config;
+        let port = self.local.port();
+        let enabled = |inspector: &Option<Inspector>| inspector.as_ref().is_some_and(|i| i.enabled_for(port));
+        let (tls, http) = (enabled(&config.inspectors.tls), enabled(&config.inspectors.http));
+        let timeout = config.inspection_timeout.unwrap_or(INSPECTION_BOUND).min(INSPECTION_BOUND);
+        let plan = InspectPlan { tls, http, timeout: Some(timeout), max_bytes: MAX_INSPECTED };
+        let result = if tls || http {
+            let _inspecting = Inspecting::new(&listener.stats);
+            let proxy = self.silent_proxy(listener);
+            let silence = early::silence(listener);
+            let to = (self.original_dst, self.remote);
+            let dial = early::Dial { worker, live, proxy, silence, to };
+            inspect(stream, &plan, dial.server_speaks(&mut self.early)).await
+        } else {
+            inspect(stream, &plan, std::future::pending()).await
+        };
+        let stats = listener.stats.local();
+        match result {
+            Ok(inspected) => {
+                if inspected.timed_out {
+                    stats.downstream_pre_cx_timeout.inc();
+                    if !config.continue_on_inspection_timeout {
+                        self.refuse(listener, &inspected, Flags::default(), "listener_filter_timeout");
+                        return None;
+                    }
+                }
+                Some(inspected)
+            }
+            Err(error) => {
+                stats.downstream_listener_filter_error.inc();
+                let details = match error {
+                    InspectError::Io(_) => "listener_filter_read_error",
+                    InspectError::TooLarge(_) => "listener_filter_too_large",
+                };
+                self.log_refusal(listener, None, Flags::default(), details);
+                None
+            }
+        }
+    }
+
+    /// The TCP proxy that a client which says nothing gets. `None` where that chain is HTTP, and where it asks for TLS:
+    /// nobody who did not prove who they are causes a connection to the application.
+    fn silent_proxy(&self, listener: &LiveListener) -> Option<Arc<LiveTcp>> {
+        let chain = self.choose(listener, &Silent)?;
+        match &chain.terminal {
+            LiveTerminal::Tcp(proxy) if chain.tls.is_none() => Some(proxy.clone()),
+            LiveTerminal::Tcp(_) | LiveTerminal::Http(_) => None,
+        }
+    }
+
+    pub(super) fn choose(&self, listener: &LiveListener, inspected: &impl FirstBytes) -> Option<Arc<LiveChain>> {
+        let facts = ChainFacts {
+            destination: self.local,
+            server_name: inspected.server_name(),
+            transport: inspected.transport(),
+            alpn: inspected.alpn(),
+            direct_source: self.remote.ip(),
+            source: self.remote,
+        };
+        let chosen = listener.index.select(&facts).map(|index| &listener.chains[index]);
+        chosen.or(listener.default_chain.as_ref()).cloned()
+    }
+
+    /// Terminates TLS where the chain asks for it. `None`: the handshake failed, and that is counted and logged.
+    pub(super) async fn secure(
+        &self,
+        listener: &Arc<LiveListener>,
+        chain: &Arc<LiveChain>,
+        plain: Plain,
+        server_name: &Option<Box<str>>,
+    ) -> Option<(Io, Option<Arc<PeerInfo>>)> {
+        let Some(context) = &chain.tls else { return Some((plain.into(), None)) };
+        let stats = listener.stats.local();
+        match context.accept(plain, chain.config.handshake_timeout).await {
+            Ok((io, peer)) => {
+                stats.ssl_handshake.inc();
+                if peer.resumed {
+                    stats.ssl_session_reused.inc();
+                }
+                Some((io, Some(peer)))
+            }
+            Err(error) => {
+                stats.ssl_connection_error.inc();
+                match error.kind {
+                    HandshakeErrorKind::NoClientCert => stats.ssl_fail_verify_no_cert.inc(),
+                    HandshakeErrorKind::VerifyFailed => stats.ssl_fail_verify_error.inc(),
+                    HandshakeErrorKind::SanMismatch => stats.ssl_fail_verify_san.inc(),
+                    HandshakeErrorKind::Timeout => stats.ssl_handshake_timeout.inc(),
+                    HandshakeErrorKind::Protocol | HandshakeErrorKind::Io | HandshakeErrorKind::NotReady => {}
+                }
+                tracing::debug!(listener = %listener.config.name, peer = %self.remote, chain = %chain.config.name,
+                    kind = error.kind.as_str(), reason = %error.reason, "TLS handshake failed");
+                let info = self.info(listener, Some(chain), server_name.clone(), None);
+                let mut record = ConnectionRecord::new(Arc::new(info), listener.logs.clone());
+                record.transport_failure = Some(error.reason.into());
+                record.details = Some("downstream_transport_failure".into());
+                None
+            }
+        }
+    }
+
+    pub(super) fn info(
+        &self,
+        listener: &LiveListener,
+        chain: Option<&LiveChain>,
+        server_name: Option<Box<str>>,
+        tls: Option<Arc<PeerInfo>>,
+    ) -> ConnInfo {
+        ConnInfo {
+            id: self.id,
+            remote: self.remote,
+            local: self.local,
+            original_dst: self.original_dst,
+            direction: listener.config.direction,
+            listener: listener.config.name.clone(),
+            chain: chain.map(|c| c.config.name.clone()).unwrap_or_else(|| "".into()),
+            server_name: server_name.or_else(|| tls.as_ref().and_then(|peer| peer.sni.clone())),
+            tls,
+            started: self.started,
+            started_at: self.started_at,
+        }
+    }
+
+    pub(super) fn refuse(&self, listener: &LiveListener, inspected: &Inspected, flags: Flags, details: &'static str) {
+        tracing::debug!(listener = %listener.config.name, peer = %self.remote, destination = %self.local,
+            transport = ?inspected.transport, sni = ?inspected.server_name, alpn = ?inspected.alpn, details,
+            "connection refused");
+        self.log_refusal(listener, inspected.server_name.clone(), flags, details);
+    }
+
+    fn log_refusal(&self, listener: &LiveListener, server_name: Option<Box<str>>, flags: Flags, details: &'static str) {
+        let info = Arc::new(self.info(listener, None, server_name, None));
+        let mut record = ConnectionRecord::new(info, listener.logs.clone());
+        record.flags = flags;
+        record.details = Some(details.into());
+    }
+}
+
+/// Counts a connection under inspection.
+struct Inspecting<'a>(&'a Sharded<ListenerStats>);
+
+impl<'a> Inspecting<'a> {
+    fn new(stats: &'a Sharded<ListenerStats>) -> Self {
+        stats.local().downstream_pre_cx_active.inc();
+        Self(stats)
+    }
+}
+
+impl Drop for Inspecting<'_> {
+    fn drop(&mut self) {
+        self.0.local().downstream_pre_cx_active.dec();
+    }
+}
+
+/// What chain selection looks at, whether bytes were seen or not.
+pub(super) trait FirstBytes {
+    fn server_name(&self) -> Option<&str>;
+    fn transport(&self) -> Transport;
+    fn alpn(&self) -> &[Box<str>];
+}
+
+impl FirstBytes for Inspected {
+    fn server_name(&self) -> Option<&str> {
+        self.server_name.as_deref()
+    }
+    fn transport(&self) -> Transport {
+        self.transport
+    }
+    fn alpn(&self) -> &[Box<str>] {
+        &self.alpn
+    }
+}
+
+/// A client that says nothing: plaintext, no protocol.
+struct Silent;
+
+impl FirstBytes for Silent {
+    fn server_name(&self) -> Option<&str> {
+        None
+    }
+    fn transport(&self) -> Transport {
+        Transport::RawBuffer
+    }
+    fn alpn(&self) -> &[Box<str>] {
+        &[]
+    }
+}

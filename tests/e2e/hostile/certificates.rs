@@ -1,0 +1,146 @@
+//! Peers with wrong certificates at the mesh's inbound port: refused, counted, and nobody else notices.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use outrigger_tests::{
+    Pod, need,
+    pki::{Authority, Files},
+    process::run,
+    until,
+};
+use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair, KeyUsagePurpose, SanType, date_time_ymd};
+
+use crate::target::{Target, throw};
+
+/// Issues with the mesh's own root, as nobody but the control plane could.
+struct Stolen {
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Stolen {
+    fn from(state: &Path) -> Self {
+        let key = std::fs::read_to_string(state.join("root-key.pem")).unwrap();
+        let certificate = std::fs::read_to_string(state.join("root-cert.pem")).unwrap();
+        Self { issuer: Issuer::from_ca_cert_pem(&certificate, KeyPair::from_pem(&key).unwrap()).unwrap() }
+    }
+
+    fn issue(&self, dir: &Path, name: &str, uris: &[&str], years: (i32, i32), usage: ExtendedKeyUsagePurpose) -> Files {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.subject_alt_names = uris.iter().map(|uri| SanType::URI((*uri).try_into().unwrap())).collect();
+        params.not_before = date_time_ymd(years.0, 1, 1);
+        params.not_after = date_time_ymd(years.1, 1, 1);
+        params.extended_key_usages = vec![usage];
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        let key = KeyPair::generate().unwrap();
+        let files = Files { certificate: dir.join(format!("{name}.crt")), key: dir.join(format!("{name}.key")) };
+        std::fs::write(&files.certificate, params.signed_by(&key, &self.issuer).unwrap().pem()).unwrap();
+        std::fs::write(&files.key, key.serialize_pem()).unwrap();
+        files
+    }
+}
+
+const CLIENT: &str = "spiffe://cluster.local/ns/default/sa/client";
+
+#[test]
+fn wrong_certificates_are_refused_and_counted() {
+    need!("ip", "curl", "openssl");
+    let mut target = Target::new();
+    let outsider = target.pair.mesh.outsider("outsider");
+    let dir = target.pair.mesh.dir().to_path_buf();
+    let mesh = Stolen::from(&dir.join("state"));
+    let stranger = Authority::new("stranger");
+    let usage = ExtendedKeyUsagePurpose::ClientAuth;
+    let valid = (2020, 2090);
+    let attempt = |files: Option<&Files>| attempt(&outsider, &target.pair.server.pod, files);
+
+    // The test's way in works at all: with a right certificate it does.
+    let right = mesh.issue(&dir, "right", &[CLIENT], valid, usage.clone());
+    let said = attempt(Some(&right));
+    assert!(said.contains("HTTP/1.1 200") && said.contains("sa/client"), "{said}");
+
+    let other_domain = ["spiffe://elsewhere/ns/default/sa/client"];
+    let cases: Vec<(&str, Option<Files>, &str)> = vec![
+        ("none", None, "ssl_fail_verify_no_cert"),
+        ("expired", Some(mesh.issue(&dir, "expired", &[CLIENT], (2001, 2002), usage.clone())), "ssl_fail_verify_error"),
+        (
+            "not yet valid",
+            Some(mesh.issue(&dir, "early", &[CLIENT], (2090, 2091), usage.clone())),
+            "ssl_fail_verify_error",
+        ),
+        ("wrong CA", Some(stranger.issue(&dir, "stranger", CLIENT)), "ssl_fail_verify_error"),
+        (
+            "another trust domain",
+            Some(mesh.issue(&dir, "elsewhere", &other_domain, valid, usage.clone())),
+            "ssl_fail_verify_san",
+        ),
+        ("no SPIFFE id", Some(mesh.issue(&dir, "web", &["https://example.com/"], valid, usage)), "ssl_fail_verify_san"),
+        (
+            "for servers only",
+            Some(mesh.issue(&dir, "server-only", &[CLIENT], valid, ExtendedKeyUsagePurpose::ServerAuth)),
+            "ssl_fail_verify_error",
+        ),
+    ];
+    let counted = |name: &str| stat(&target.pair.server.pod, name);
+    for (what, files, counter) in &cases {
+        let before = counted(counter);
+        let handshakes = counted("ssl_handshake");
+        let said = attempt(files.as_ref());
+        assert!(!said.contains("HTTP/1.1"), "{what}: {said}");
+        assert!(said.contains("alert"), "{what} was not refused by an alert: {said}");
+        until(&format!("{what} counted in {counter}"), || counted(counter) == before + 1);
+        assert_eq!(counted("ssl_handshake"), handshakes, "{what} counts as a handshake");
+        target.answers(what);
+    }
+
+    let before = counted("no_filter_chain_match");
+    for n in 1..=3 {
+        let stream = outsider.connect((target.pair.server.pod.ip4, 9080));
+        let heard = throw(stream, b"GET / HTTP/1.1\r\nHost: app\r\n\r\n", Duration::from_secs(10)).expect("closed");
+        assert!(heard.is_empty(), "plaintext under STRICT: {:?}", String::from_utf8_lossy(&heard));
+        until("plaintext counted", || counted("no_filter_chain_match") == before + n);
+    }
+    target.answers("plaintext under STRICT");
+
+    many_at_once(&target, &outsider, &cases);
+    target.unharmed("wrong certificates");
+}
+
+/// A storm of bad handshakes while good requests go on.
+fn many_at_once(target: &Target, outsider: &Pod, cases: &[(&str, Option<Files>, &str)]) {
+    let server = &target.pair.server.pod;
+    let wrong = Arc::new(cases.iter().collect::<Vec<_>>());
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let wrong = wrong.clone();
+            scope.spawn(move || {
+                for n in 0..10 {
+                    let (what, files, _) = wrong[(thread + n) % wrong.len()];
+                    let said = attempt(outsider, server, files.as_ref());
+                    assert!(!said.contains("HTTP/1.1"), "{what}: {said}");
+                }
+            });
+        }
+        for _ in 0..30 {
+            target.answers("a storm of bad handshakes");
+        }
+    });
+}
+
+/// Sends a request over TLS as the mesh's proxies do, to the application's port, which is captured.
+fn attempt(from: &Pod, server: &Pod, files: Option<&Files>) -> String {
+    let certificate =
+        files.map(|f| format!("-cert {} -key {}", f.certificate.display(), f.key.display())).unwrap_or_default();
+    let (_, said) = from.try_sh(&format!(
+        "printf 'GET / HTTP/1.1\\r\\nHost: app\\r\\nConnection: close\\r\\n\\r\\n' | timeout 20 openssl s_client -quiet \
+         -connect {}:9080 -alpn istio-http/1.1,http/1.1 {certificate}",
+        server.ip4
+    ));
+    said
+}
+
+/// A statistic of the inbound listener, whatever its prefix is.
+fn stat(pod: &Pod, name: &str) -> u64 {
+    let stats = run(pod.command("curl").args(["-sS", "http://127.0.0.1:15000/stats"]));
+    let of_listeners = stats.lines().filter(|line| line.starts_with("listener."));
+    of_listeners.filter_map(|l| l.split_once(&format!(".{name}: "))).filter_map(|(_, v)| v.parse::<u64>().ok()).sum()
+}
