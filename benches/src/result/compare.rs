@@ -1,0 +1,108 @@
+//! What moved between two results.
+//!
+//! Absolute figures drift with the machine, so ratios to a reference contender are compared when both results have
+//! one. A figure moved when its ranges over the rounds do not touch and its medians differ by more than a threshold.
+
+use std::fmt::Write as _;
+
+use super::{
+    Case, Run,
+    figures::{Better, FIGURES, number},
+    stats::Summary,
+};
+
+/// One line for each figure that moved.
+pub(crate) fn text(before: &Run, after: &Run, reference: &str, threshold: f64) -> String {
+    let mut lines = Vec::new();
+    let (mut compared, mut absolute) = (0, false);
+    for new in &after.cases {
+        let Some(old) = before.cases.iter().find(|c| c.name() == new.name()) else { continue };
+        for entry in new.entries.iter().filter(|e| e.contender != reference) {
+            for figure in FIGURES.iter().filter(|f| f.better != Better::Neither) {
+                let key = figure.key;
+                let sides = [old, new].map(|case| values(case, &entry.contender, reference, key));
+                let [Some((was, was_ratio)), Some((is, is_ratio))] = sides else { continue };
+                if was_ratio != is_ratio {
+                    continue;
+                }
+                compared += 1;
+                absolute |= !is_ratio;
+                if let Some(line) = moved(&was, &is, figure.better, threshold) {
+                    let what = if is_ratio { format!("ratio to {reference}") } else { figure.unit.to_owned() };
+                    lines.push(format!("{:30} {:10} {:24} {line} ({what})", new.name(), entry.contender, figure.label));
+                }
+            }
+        }
+    }
+    let mut text = format!("{compared} figures in both results, {} moved beyond the noise\n", lines.len());
+    if absolute {
+        let _ =
+            writeln!(text, "without {reference} in both, absolute figures were compared: they drift with the machine");
+    }
+    lines.iter().for_each(|line| {
+        let _ = writeln!(text, "{line}");
+    });
+    text
+}
+
+/// Ratios to the reference, or absolute values where it has none.
+fn values(case: &Case, contender: &str, reference: &str, key: &str) -> Option<(Summary, bool)> {
+    let entry = case.entry(contender)?;
+    let ratios = case.entry(reference).map(|r| entry.ratios(r, key)).unwrap_or_default();
+    match Summary::of(&ratios) {
+        Some(summary) => Some((summary, true)),
+        None => Summary::of(&entry.values(key)).map(|summary| (summary, false)),
+    }
+}
+
+fn moved(was: &Summary, is: &Summary, better: Better, threshold: f64) -> Option<String> {
+    if was.median == 0.0 || was.overlaps(is) {
+        return None;
+    }
+    let change = is.median / was.median - 1.0;
+    if change.abs() < threshold {
+        return None;
+    }
+    let good = (change < 0.0) == (better == Better::Lower);
+    let verdict = if good { "better" } else { "WORSE" };
+    Some(format!("{} -> {} {:+.0}% {verdict}", number(was.median), number(is.median), change * 100.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::result::{Entry, Sample};
+
+    fn run(cpu: &[(f64, f64)]) -> Run {
+        let entry = |contender: &str, values: Vec<f64>| {
+            let sample = |v: f64| {
+                let mut sample = Sample::default();
+                sample.set("cpu", v);
+                Some(sample)
+            };
+            Entry { contender: contender.into(), rounds: values.into_iter().map(sample).collect(), problem: None }
+        };
+        let entries = vec![
+            entry("envoy", cpu.iter().map(|p| p.0).collect()),
+            entry("outrigger", cpu.iter().map(|p| p.1).collect()),
+        ];
+        let case = Case { scenario: "s".into(), case: "c".into(), title: "t".into(), entries };
+        Run { cases: vec![case], ..Run::default() }
+    }
+
+    #[test]
+    fn a_slower_machine_is_no_change() {
+        let (before, after) = (run(&[(20.0, 10.0), (22.0, 11.1)]), run(&[(40.0, 20.1), (44.0, 22.0)]));
+        assert!(text(&before, &after, "envoy", 0.05).contains(" 0 moved"));
+    }
+
+    #[test]
+    fn a_change_beyond_the_noise_is_named_with_its_direction() {
+        let (before, after) = (run(&[(20.0, 10.0), (22.0, 11.1)]), run(&[(20.0, 14.1), (22.0, 15.0)]));
+        let said = text(&before, &after, "envoy", 0.05);
+        assert!(said.contains(" 1 moved") && said.contains("WORSE") && said.contains("0.502 -> 0.693 +38%"), "{said}");
+        assert!(text(&after, &before, "envoy", 0.05).contains("better"));
+        // Absolute figures moved, too, but less than their noise.
+        assert!(text(&before, &run(&[(20.0, 9.0), (22.0, 12.1)]), "envoy", 0.05).contains(" 0 moved"));
+    }
+}

@@ -1,0 +1,101 @@
+//! What a scenario asks the proxies to do, in no contender's language.
+
+use std::{net::Ipv4Addr, path::Path};
+
+use super::Origin;
+
+/// What travels between the two proxies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Between {
+    /// HTTP/2 in mutual TLS.
+    Http2,
+    /// HTTP/1.1 in mutual TLS.
+    Http1,
+    /// Bytes in mutual TLS.
+    TcpTls,
+    /// Bytes.
+    Tcp,
+}
+
+/// What the application speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum App {
+    Http1,
+    /// Cleartext with prior knowledge, as gRPC does.
+    Http2,
+}
+
+/// How connections between the proxies come about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sessions {
+    /// Kept and shared by requests.
+    Pooled,
+    /// One for each request, with TLS resumption.
+    Resumed,
+    /// One for each request, with a full handshake.
+    Full,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Features {
+    /// Routes, least request, retries, statistics.
+    Usual,
+    /// Besides, an RBAC filter inbound and an access log to a file on both sides.
+    Full,
+}
+
+/// Where the endpoints come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Via {
+    File,
+    /// Delta ADS from the bench's own control plane.
+    Xds,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) between: Between,
+    pub(crate) app: App,
+    pub(crate) sessions: Sessions,
+    pub(crate) features: Features,
+    pub(crate) origin: Origin,
+    /// Services in the outbound proxy's configuration besides the one that is used.
+    pub(crate) services: usize,
+    pub(crate) via: Via,
+}
+
+impl Plan {
+    pub(crate) fn http(between: Between) -> Self {
+        Self {
+            between,
+            app: App::Http1,
+            sessions: Sessions::Pooled,
+            features: Features::Usual,
+            origin: Origin::Nginx,
+            services: 0,
+            via: Via::File,
+        }
+    }
+
+    pub(crate) fn is_http(&self) -> bool {
+        matches!(self.between, Between::Http1 | Between::Http2)
+    }
+
+    pub(crate) fn is_tls(&self) -> bool {
+        self.between != Between::Tcp && self.via == Via::File
+    }
+
+    /// A cheap request that every origin answers.
+    pub(crate) fn ready_path(&self) -> &'static str {
+        if self.origin == Origin::Bulk { "/1" } else { "/" }
+    }
+}
+
+/// Where a proxy runs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place<'a> {
+    /// Certificates, logs, configuration.
+    pub(crate) dir: &'a Path,
+    pub(crate) server: Ipv4Addr,
+    pub(crate) workers: u32,
+}

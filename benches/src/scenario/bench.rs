@@ -1,0 +1,203 @@
+//! A run in progress: rigs side by side, rounds, and the entries they fill.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::bail;
+use outrigger_tests::Fabric;
+
+use crate::{
+    options::MeshOptions,
+    progress::Progress,
+    result::{Case, Entry, Run, Sample, table},
+    rig::{self, Contender, Kind, Plan, Rig},
+};
+
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// From now on an interrupt ends the run after the current measurement, so that nothing is left behind.
+pub(super) fn end_orderly_on_interrupt() -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::spawn(move || {
+        runtime.block_on(async {
+            if tokio::signal::ctrl_c().await.is_ok() {
+                INTERRUPTED.store(true, Ordering::Relaxed);
+                // The second one is not orderly any more: back to the default.
+                let _ = tokio::signal::ctrl_c().await;
+                std::process::exit(130);
+            }
+        });
+    });
+    Ok(())
+}
+
+/// Fails when the operator wants to stop.
+pub(super) fn go_on() -> anyhow::Result<()> {
+    if INTERRUPTED.load(Ordering::Relaxed) { bail!("interrupted: the result is not whole") } else { Ok(()) }
+}
+
+pub(super) struct Bench<'a> {
+    pub(super) options: &'a MeshOptions,
+    progress: Progress,
+    run: &'a mut Run,
+    contenders: Vec<Contender>,
+}
+
+/// One contender's place in a set of rigs.
+pub(super) struct Slot {
+    pub(super) contender: Contender,
+    pub(super) rig: Result<Rig, String>,
+}
+
+/// Rigs of all contenders for one plan, all alive.
+pub(super) struct Rigs {
+    pub(super) slots: Vec<Slot>,
+    // Last: namespaces go after the processes in them.
+    _fabric: Fabric,
+}
+
+/// Starts single rigs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Starter {
+    workers: u32,
+}
+
+impl Starter {
+    /// A rig in a fabric of its own, which has to outlive it.
+    pub(super) fn one(self, plan: &Plan, contender: &Contender) -> anyhow::Result<(Fabric, Rig)> {
+        let mut fabric = Fabric::new();
+        let rig = rig::start(&mut fabric, contender, plan, self.workers)?;
+        Ok((fabric, rig))
+    }
+}
+
+/// What a case is called.
+#[derive(Clone, Debug)]
+pub(super) struct Title {
+    pub(super) scenario: &'static str,
+    pub(super) case: String,
+    pub(super) title: String,
+}
+
+impl Title {
+    pub(super) fn new(scenario: &'static str, case: impl Into<String>, title: impl Into<String>) -> Self {
+        Self { scenario, case: case.into(), title: title.into() }
+    }
+}
+
+impl<'a> Bench<'a> {
+    /// Looks for the contenders; one that is missing is named, and left out.
+    pub(super) fn new(options: &'a MeshOptions, progress: Progress, run: &'a mut Run) -> Self {
+        let mut contenders = Vec::new();
+        for contender in &options.contender {
+            match contender.describe() {
+                Ok(description) => {
+                    run.contenders.push((contender.to_string(), description));
+                    contenders.push(contender.clone());
+                }
+                Err(error) => {
+                    let reason = format!("LEFT OUT: {error:#}");
+                    progress.note(&format!("{contender}: {reason}"));
+                    run.contenders.push((contender.to_string(), reason));
+                }
+            }
+        }
+        Self { options, progress, run, contenders }
+    }
+
+    pub(super) fn contenders(&self) -> &[Contender] {
+        &self.contenders
+    }
+
+    /// Without the one that has no proxy: where only the proxies are of interest.
+    pub(super) fn proxies(&self) -> Vec<Contender> {
+        self.contenders.iter().filter(|c| c.kind() != Kind::Direct).cloned().collect()
+    }
+
+    pub(super) fn step(&self, what: &str) {
+        self.progress.step(what);
+    }
+
+    pub(super) fn note(&self, what: &str) {
+        self.progress.note(what);
+    }
+
+    /// Starts a rig for each of the contenders.
+    pub(super) fn rigs(&self, plan: &Plan, contenders: &[Contender]) -> anyhow::Result<Rigs> {
+        let mut fabric = Fabric::new();
+        let mut slots = Vec::new();
+        for contender in contenders {
+            go_on()?;
+            self.progress.step(&format!("starting {contender}"));
+            let rig = rig::start(&mut fabric, contender, plan, self.options.concurrency);
+            slots.push(Slot { contender: contender.clone(), rig: rig.map_err(|e| format!("{e:#}")) });
+        }
+        Ok(Rigs { slots, _fabric: fabric })
+    }
+
+    /// For measurements that need a rig of their own.
+    pub(super) fn starter(&self) -> Starter {
+        Starter { workers: self.options.concurrency }
+    }
+
+    /// Runs the rounds of a case on rigs that are alive.
+    pub(super) fn case(
+        &mut self,
+        title: &Title,
+        rigs: &mut Rigs,
+        mut measure: impl FnMut(&mut Rig) -> anyhow::Result<Sample>,
+    ) -> anyhow::Result<()> {
+        let contenders: Vec<Contender> = rigs.slots.iter().map(|s| s.contender.clone()).collect();
+        self.rounds(title, &contenders, self.options.rounds(), |index, _| {
+            let slot = &mut rigs.slots[index];
+            let rig = slot.rig.as_mut().map_err(|e| anyhow::anyhow!("{e}"))?;
+            let sample = measure(rig)?;
+            rig.check()?;
+            Ok(sample)
+        })
+    }
+
+    /// Runs the rounds of a case; `measure` gets the contender's index and its name.
+    pub(super) fn rounds(
+        &mut self,
+        title: &Title,
+        contenders: &[Contender],
+        rounds: u32,
+        mut measure: impl FnMut(usize, &Contender) -> anyhow::Result<Sample>,
+    ) -> anyhow::Result<()> {
+        let entry = |c: &Contender| Entry { contender: c.to_string(), rounds: Vec::new(), problem: None };
+        let mut case = Case {
+            scenario: title.scenario.to_owned(),
+            case: title.case.clone(),
+            title: title.title.clone(),
+            entries: contenders.iter().map(entry).collect(),
+        };
+        for round in 1..=rounds {
+            // Nobody always follows the same neighbour or starts the round.
+            for turn in 0..contenders.len() {
+                let index = (turn + round as usize - 1) % contenders.len();
+                if let Err(interrupted) = go_on() {
+                    self.run.cases.push(case);
+                    return Err(interrupted);
+                }
+                let (contender, entry) = (&contenders[index], &mut case.entries[index]);
+                self.progress.step(&format!("{} {}: round {round}/{rounds}, {contender}", title.scenario, title.case));
+                let sample = measure(index, contender).map_err(|error| {
+                    entry.problem.get_or_insert_with(|| format!("round {round}: {error:#}"));
+                });
+                entry.rounds.push(sample.ok());
+            }
+        }
+        self.progress.print(&table::case(&case, &self.options.reference));
+        self.run.cases.push(case);
+        Ok(())
+    }
+
+    /// Writes what there is.
+    pub(super) fn save(&self) -> anyhow::Result<()> {
+        self.run.save(&self.options.output)
+    }
+
+    pub(super) fn finish(self) -> Progress {
+        self.progress
+    }
+}
