@@ -11,6 +11,7 @@ use tokio::io::AsyncReadExt;
 
 use super::tcp;
 use crate::{
+    ir::cluster::Discovery,
     live::{Live, LiveListener, LiveTcp},
     worker::Worker,
 };
@@ -22,6 +23,12 @@ const SILENCE: Duration = Duration::from_millis(10);
 /// The same where TLS may end here. The peer is then another proxy that may be throttled between connecting and its
 /// ClientHello, and a server that spoke first in plaintext would ruin that connection.
 const TLS_SILENCE: Duration = Duration::from_millis(50);
+
+/// The same where the upstream is the client's own destination (a passthrough cluster). Both draw source ports from one
+/// range: a dial that is never answered leaves an entry in connection tracking that is not redirected, and for two
+/// minutes a new connection of the application from that port would follow it past the proxy. So such a dial must be
+/// rare: a busy machine that delays a client's first bytes must not cause it.
+const PASSTHROUGH_SILENCE: Duration = Duration::from_millis(250);
 
 /// After the upstream could not be reached: how long the client may still say that it is HTTP or TLS, whose
 /// destination may be another one, before it is treated as a client of the unreachable server.
@@ -59,7 +66,14 @@ impl Dial<'_> {
     /// Resolves when the server spoke or closed, or some time after it proved unreachable; the connection is then TCP.
     pub(super) async fn server_speaks(self, early: &mut Option<Early>) {
         let Some(proxy) = &self.proxy else { return std::future::pending().await };
-        tokio::time::sleep(self.silence).await;
+        let passthrough = proxy.config.targets.iter().any(|target| {
+            let cluster = self.live.cluster(&target.cluster);
+            // With a source address of its own (inbound: 127.0.0.6) the two cannot meet.
+            cluster
+                .is_some_and(|c| matches!(c.config.discovery, Discovery::OriginalDst { .. }) && c.config.bind.is_none())
+        });
+        let silence = if passthrough { PASSTHROUGH_SILENCE } else { self.silence };
+        tokio::time::sleep(silence.max(self.silence)).await;
         let to = tcp::Destination { original_dst: self.to.0, remote: self.to.1 };
         let upstream = tcp::open(self.worker, self.live, proxy, &to).await;
         let slot = early.insert(Early { proxy: proxy.clone(), upstream, first: Bytes::new() });
