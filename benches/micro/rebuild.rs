@@ -50,18 +50,20 @@ pub(crate) fn bench(criterion: &mut Criterion) {
     let mut snapshot = Snapshot { version: 1, ..Snapshot::default() };
     snapshot.clusters = clusters.iter().map(|c| (c.name.clone(), c.clone())).collect();
     let resolved = HashMap::new();
-    let build = |snapshot: &Snapshot, before: &Live| {
+    let build = |snapshot: &Arc<Snapshot>, before: &Live| {
         let (live, problems) = builder.build(snapshot, &resolved, before);
         assert!(problems.is_empty(), "{problems:?}");
         live
     };
+    let snapshot = Arc::new(snapshot);
     let live = build(&snapshot, &Live::default());
     // The same cluster with one endpoint more.
     let changed = support::cluster(&clusters[CLUSTERS / 2].name, 5, &json!({}));
     let changed = support::load(&json!({"static_resources": {"clusters": [changed]}})).clusters.remove(0);
-    let mut next = snapshot.clone();
+    let mut next = Snapshot::clone(&snapshot);
     next.version = 2;
     next.clusters.insert(changed.name.clone(), changed);
+    let next = Arc::new(next);
     group.bench_function("build_5000_first", |b| {
         b.iter_batched(Live::default, |nothing| build(black_box(&snapshot), &nothing), BatchSize::PerIteration);
     });
