@@ -49,7 +49,7 @@ pub(crate) fn bench(criterion: &mut Criterion) {
     };
     let mut snapshot = Snapshot { version: 1, ..Snapshot::default() };
     snapshot.clusters = clusters.iter().map(|c| (c.name.clone(), c.clone())).collect();
-    let resolved = HashMap::new();
+    let resolved = Arc::new(HashMap::new());
     let build = |snapshot: &Arc<Snapshot>, before: &Live| {
         let (live, problems) = builder.build(snapshot, &resolved, before);
         assert!(problems.is_empty(), "{problems:?}");

@@ -277,6 +277,3 @@ impl Drop for Serving {
         self.0.connections.fetch_sub(1, Ordering::Relaxed);
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -2,6 +2,11 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "resilience/deaths.rs"]
+mod deaths;
+#[path = "resilience/streams.rs"]
+mod streams;
+
 use std::path::PathBuf;
 
 use outrigger_tests::{

@@ -235,7 +235,7 @@ impl Mesh {
     }
 
     /// Tells the control plane of a Pod, as Kubernetes would.
-    fn register(&self, pod: &Pod, service_account: &str, labels: &[(&str, &str)]) {
+    pub fn register(&self, pod: &Pod, service_account: &str, labels: &[(&str, &str)]) {
         let mut lines = String::new();
         for (key, value) in labels {
             let _ = writeln!(lines, "    {key}: \"{value}\"");

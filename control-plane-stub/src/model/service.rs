@@ -42,7 +42,8 @@ pub(super) struct ServiceSpec {
     _external_traffic_policy: Option<IgnoredAny>,
     _internal_traffic_policy: Option<IgnoredAny>,
     _health_check_node_port: Option<IgnoredAny>,
-    _ip_families: Option<IgnoredAny>,
+    #[serde(default)]
+    pub ip_families: Vec<IpFamily>,
     _ip_family_policy: Option<IgnoredAny>,
     _traffic_distribution: Option<IgnoredAny>,
 }
@@ -67,6 +68,38 @@ pub(super) struct ServicePort {
     pub protocol: Option<Transport>,
     pub app_protocol: Option<String>,
     _node_port: Option<IgnoredAny>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+pub(super) enum IpFamily {
+    IPv4,
+    IPv6,
+}
+
+/// The address families of a Service's endpoints.
+pub(super) struct Families {
+    ipv4: bool,
+    ipv6: bool,
+}
+
+impl Families {
+    pub(super) fn has(&self, ip: IpAddr) -> bool {
+        if ip.is_ipv4() { self.ipv4 } else { self.ipv6 }
+    }
+}
+
+impl ServiceSpec {
+    /// As listed, else as of the virtual addresses: an application behind an IPv4 Service need not listen on its Pod's
+    /// IPv6 address. Both where nothing is said.
+    pub(super) fn families(&self, service: &Service) -> Families {
+        let listed = |family| self.ip_families.contains(&family);
+        let held = |v4| service.addresses.iter().any(|cidr| cidr.address.is_ipv4() == v4);
+        match (self.ip_families.is_empty(), service.addresses.is_empty()) {
+            (false, _) => Families { ipv4: listed(IpFamily::IPv4), ipv6: listed(IpFamily::IPv6) },
+            (true, false) => Families { ipv4: held(true), ipv6: held(false) },
+            (true, true) => Families { ipv4: true, ipv6: true },
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]

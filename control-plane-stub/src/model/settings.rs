@@ -22,7 +22,8 @@ pub struct Settings {
     /// How long an outbound port of unknown protocol may stay silent before it is plain TCP: what a server-first
     /// protocol pays once per connection. Being wrong costs routing by HTTP for that connection, not the connection.
     pub outbound_detection: Duration,
-    /// As above for ports known to be HTTP, where being wrong would lose the virtual address: so, patient.
+    /// As above for ports known to be HTTP, where being wrong would lose the virtual address. Zero waits for ever: a
+    /// client may connect long before its first request.
     pub http_detection: Duration,
     /// As above on the inbound side, where a slow handshake must not be mistaken for plaintext.
     pub inbound_detection: Duration,
@@ -39,7 +40,7 @@ impl Default for Settings {
             ipv6: true,
             preserve_header_case: true,
             outbound_detection: Duration::from_millis(100),
-            http_detection: Duration::from_secs(5),
+            http_detection: Duration::ZERO,
             inbound_detection: Duration::from_secs(1),
         }
     }

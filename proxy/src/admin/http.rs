@@ -121,11 +121,19 @@ impl Answer {
 
 /// A server that is running.
 pub(super) struct Server {
+    /// `None` for a Unix socket.
+    #[cfg(test)]
+    address: Option<std::net::SocketAddr>,
     permits: Arc<Semaphore>,
     stop: CancellationToken,
 }
 
 impl Server {
+    #[cfg(test)]
+    pub(super) fn address(&self) -> Option<std::net::SocketAddr> {
+        self.address
+    }
+
     /// Stops accepting and waits a moment for answers that are under way.
     pub(super) async fn stop(&self) {
         self.stop.cancel();
@@ -143,7 +151,15 @@ where
 {
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let stop = CancellationToken::new();
-    let server = Server { permits: permits.clone(), stop: stop.clone() };
+    let server = Server {
+        #[cfg(test)]
+        address: match &listener {
+            Listener::Tcp(listener) => listener.local_addr().ok(),
+            Listener::Unix(_) => None,
+        },
+        permits: permits.clone(),
+        stop: stop.clone(),
+    };
     tokio::spawn(stop.clone().run_until_cancelled_owned(async move {
         loop {
             let Ok(permit) = permits.clone().acquire_owned().await else { return };
@@ -207,6 +223,3 @@ async fn connection<I, F, Fut>(
     serving.as_mut().graceful_shutdown();
     let _ = tokio::time::timeout(LAST_ANSWER, serving).await;
 }
-
-#[cfg(test)]
-mod tests;

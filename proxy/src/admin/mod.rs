@@ -91,7 +91,7 @@ struct BoundSockets {
 }
 
 impl State {
-    fn new(log_level: &str) -> Self {
+    pub(crate) fn new(log_level: &str) -> Self {
         Self {
             started: Instant::now(),
             applied: AtomicU64::new(0),
@@ -120,7 +120,7 @@ impl State {
     }
 
     /// The addresses a listener accepts at.
-    fn bound(&self, listener: &str) -> Vec<SocketAddr> {
+    pub(crate) fn bound(&self, listener: &str) -> Vec<SocketAddr> {
         lock(&self.sockets).bound.get(listener).cloned().unwrap_or_default()
     }
 

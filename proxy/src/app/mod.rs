@@ -9,6 +9,10 @@ mod logging;
 mod retiring;
 mod shutdown;
 mod sockets;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 mod transport;
 
 use std::{net::SocketAddr, process::ExitCode, sync::Arc};
@@ -56,6 +60,8 @@ pub fn main(settings: Settings) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     notes.iter().for_each(|note| tracing::warn!("{note}"));
+    // The JSON mapping was for the bootstrap; xDS over gRPC does without its descriptors.
+    outrigger_wire::json::release_pool();
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -186,6 +192,12 @@ fn start_config(settings: &Settings, bootstrap: &Bootstrap) -> xds::StartConfig 
     let mut grpc = xds::GrpcOptions::default();
     if let Some(timeout) = bootstrap.dynamic.ads.as_ref().and_then(|ads| ads.timeout) {
         grpc.connect_timeout = timeout;
+    }
+    // Pings as the control plane's own cluster asks for them.
+    let control_plane = ads.as_ref().and_then(|ads| bootstrap.clusters.iter().find(|c| c.name == ads.cluster));
+    if let Some((interval, cluster)) = control_plane.and_then(|c| Some((c.http.http2.keepalive_interval?, c))) {
+        grpc.keepalive = Some(interval);
+        grpc.keepalive_timeout = cluster.http.http2.keepalive_timeout;
     }
     if let (Some(path), Some(ads)) = (&settings.token_file, &ads) {
         grpc.token = Some(xds::TokenFile { path: path.clone(), clusters: vec![ads.cluster.clone()] });

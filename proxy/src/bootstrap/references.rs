@@ -109,21 +109,27 @@ impl Known<'_> {
             Terminal::Tcp(tcp) => tcp.targets.iter().for_each(|t| self.target(&t.cluster, &at)),
             Terminal::Http(http) => match &http.routes {
                 RouteSource::Rds { source, .. } => self.source(source, &at)?,
-                RouteSource::Inline(routes) => self.routes(routes, &at),
+                RouteSource::Inline(routes) => self.routes(routes, &at.field("route_config"))?,
             },
         }
         Ok(())
     }
 
-    fn routes(&self, routes: &RouteConfiguration, at: &At<'_>) {
+    /// As Envoy: an inline route to a cluster that can never exist is an error, a TCP proxy's target is not.
+    fn routes(&self, routes: &RouteConfiguration, at: &At<'_>) -> Result<(), Reject> {
+        let check = |cluster: &str| {
+            let known = self.open || routes.unknown_clusters_allowed || self.clusters.contains_key(cluster);
+            if known { Ok(()) } else { Err(at.reject(format!("unknown cluster {cluster:?}"))) }
+        };
         for route in routes.virtual_hosts.iter().flat_map(|v| &v.routes) {
             let Action::Forward(forward) = &route.action else { continue };
             match &forward.target {
-                Target::Cluster(name) => self.target(name, at),
-                Target::Weighted(targets) => targets.iter().for_each(|t| self.target(&t.cluster, at)),
+                Target::Cluster(name) => check(name)?,
+                Target::Weighted(targets) => targets.iter().try_for_each(|t| check(&t.cluster))?,
                 Target::Header(_) => {}
             }
         }
+        Ok(())
     }
 
     fn target(&self, cluster: &str, at: &At<'_>) {

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use super::early::{self, Early};
 use crate::{
     ir::listener::{Inspector, Transport},
-    live::{Live, LiveChain, LiveListener, LiveTcp, LiveTerminal},
+    live::{LiveChain, LiveListener, LiveTcp, LiveTerminal},
     net::{
         inspect::{InspectError, InspectPlan, Inspected, inspect},
         io::{Io, Plain},
@@ -30,9 +30,9 @@ use crate::{
 /// Largest first message looked at: a ClientHello of 16 KiB records with post-quantum shares fits several times.
 const MAX_INSPECTED: usize = 64 << 10;
 
-/// Upper bound on inspection where the configuration says "wait for ever": after it, a silent connection is taken for
-/// TCP where the listener allows that, as if both sides simply had nothing to say yet.
-const INSPECTION_BOUND: Duration = Duration::from_secs(60);
+/// Upper bound on inspection where the configuration says "wait for ever" (an HTTP client may connect long before its
+/// first request): after it, a silent connection is taken for TCP where the listener allows that.
+const INSPECTION_BOUND: Duration = Duration::from_secs(3600);
 
 pub(super) struct Accepted {
     id: u64,
@@ -55,7 +55,6 @@ impl Accepted {
     pub(super) async fn inspect(
         &mut self,
         worker: &Rc<Worker>,
-        live: &Live,
         listener: &Arc<LiveListener>,
         stream: TcpStream,
     ) -> Option<Inspected> {
@@ -70,7 +69,7 @@ impl Accepted {
             let proxy = self.silent_proxy(listener);
             let silence = early::silence(listener);
             let to = (self.original_dst, self.remote);
-            let dial = early::Dial { worker, live, proxy, silence, to };
+            let dial = early::Dial { worker, proxy, silence, to };
             inspect(stream, &plan, dial.server_speaks(&mut self.early)).await
         } else {
             inspect(stream, &plan, std::future::pending()).await
@@ -101,7 +100,7 @@ impl Accepted {
 
     /// The TCP proxy that a client which says nothing gets. `None` where that chain is HTTP, and where it asks for TLS:
     /// nobody who did not prove who they are causes a connection to the application.
-    fn silent_proxy(&self, listener: &LiveListener) -> Option<Arc<LiveTcp>> {
+    pub(super) fn silent_proxy(&self, listener: &LiveListener) -> Option<Arc<LiveTcp>> {
         let chain = self.choose(listener, &Silent)?;
         match &chain.terminal {
             LiveTerminal::Tcp(proxy) if chain.tls.is_none() => Some(proxy.clone()),

@@ -2,7 +2,7 @@
 //!
 //! While the client is silent, the upstream that plain TCP would go to is dialled; if it speaks before the client does,
 //! the connection is TCP. A client that speaks at once (HTTP, TLS, Redis...) never causes that dial. Invariant: only
-//! a server that spoke or closed decides; an upstream that cannot be reached leaves the client time to say otherwise.
+//! a server that spoke or closed decides; one that cannot be reached leaves the decision to the client and the listener.
 
 use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
@@ -11,7 +11,8 @@ use tokio::io::AsyncReadExt;
 
 use super::tcp;
 use crate::{
-    live::{Live, LiveListener, LiveTcp},
+    ir::cluster::Discovery,
+    live::{LiveListener, LiveTcp},
     worker::Worker,
 };
 
@@ -23,9 +24,11 @@ const SILENCE: Duration = Duration::from_millis(10);
 /// ClientHello, and a server that spoke first in plaintext would ruin that connection.
 const TLS_SILENCE: Duration = Duration::from_millis(50);
 
-/// After the upstream could not be reached: how long the client may still say that it is HTTP or TLS, whose
-/// destination may be another one, before it is treated as a client of the unreachable server.
-const SECOND_CHANCE: Duration = Duration::from_secs(1);
+/// The same where the upstream is the client's own destination (a passthrough cluster). Both draw source ports from one
+/// range: a dial that is never answered leaves an entry in connection tracking that is not redirected, and for two
+/// minutes a new connection of the application from that port would follow it past the proxy. So such a dial must be
+/// rare: a busy machine that delays a client's first bytes must not cause it.
+const PASSTHROUGH_SILENCE: Duration = Duration::from_millis(250);
 
 /// Most bytes taken from a server that speaks first before the relay runs.
 const FIRST_READ: usize = 4 << 10;
@@ -47,7 +50,6 @@ pub(super) struct Early {
 /// What it takes to dial early.
 pub(super) struct Dial<'a> {
     pub(super) worker: &'a Rc<Worker>,
-    pub(super) live: &'a Live,
     /// The TCP proxy of the chain a silent client gets, if it may be dialled for.
     pub(super) proxy: Option<Arc<LiveTcp>>,
     pub(super) silence: Duration,
@@ -56,12 +58,21 @@ pub(super) struct Dial<'a> {
 }
 
 impl Dial<'_> {
-    /// Resolves when the server spoke or closed, or some time after it proved unreachable; the connection is then TCP.
+    /// Resolves when the server spoke or closed; the connection is then TCP.
     pub(super) async fn server_speaks(self, early: &mut Option<Early>) {
         let Some(proxy) = &self.proxy else { return std::future::pending().await };
-        tokio::time::sleep(self.silence).await;
+        let live = self.worker.engine.live.get();
+        let passthrough = proxy.config.targets.iter().any(|target| {
+            let cluster = live.cluster(&target.cluster);
+            // With a source address of its own (inbound: 127.0.0.6) the two cannot meet.
+            cluster
+                .is_some_and(|c| matches!(c.config.discovery, Discovery::OriginalDst { .. }) && c.config.bind.is_none())
+        });
+        let silence = if passthrough { PASSTHROUGH_SILENCE } else { self.silence };
+        drop(live);
+        tokio::time::sleep(silence.max(self.silence)).await;
         let to = tcp::Destination { original_dst: self.to.0, remote: self.to.1 };
-        let upstream = tcp::open(self.worker, self.live, proxy, &to).await;
+        let upstream = tcp::open(self.worker, &self.worker.engine.live.get(), proxy, &to).await;
         let slot = early.insert(Early { proxy: proxy.clone(), upstream, first: Bytes::new() });
         match &mut slot.upstream {
             Ok(upstream) => {
@@ -71,7 +82,9 @@ impl Dial<'_> {
                     slot.first = buffer.freeze();
                 }
             }
-            Err(_) => tokio::time::sleep(SECOND_CHANCE).await,
+            // The client may still turn out to be HTTP or TLS, whose destination is another one. How long it may take
+            // is the listener's to say.
+            Err(_) => std::future::pending().await,
         }
     }
 }

@@ -100,14 +100,14 @@ async fn prepare(worker: &Rc<Worker>, stream: TcpStream, claim: &Claim) -> Optio
     };
 
     let mut accepted = Accepted::new(worker.next_connection_id(), remote, original_dst.unwrap_or(here), original_dst);
-    let inspected = accepted.inspect(worker, &live, &listener, stream).await?;
+    // Let go before the peer can draw anything out: a silent one may be waited for very long.
+    drop(live);
+    let inspected = accepted.inspect(worker, &listener, stream).await?;
     let Some(chain) = accepted.choose(&listener, &inspected) else {
         listener.stats.local().no_filter_chain_match.inc();
         accepted.refuse(&listener, &inspected, Flags::NO_ROUTE, "filter_chain_not_found");
         return None;
     };
-    // Let go before the handshake, which a peer can draw out.
-    drop(live);
 
     let Inspected { plain, server_name, .. } = inspected;
     let (io, tls) = accepted.secure(&listener, &chain, plain, &server_name).await?;

@@ -159,7 +159,9 @@ impl Default for BreakerThresholds {
             max_pending_requests: 1024,
             max_requests: 1024,
             max_retries: 3,
-            retry_budget: RetryBudget { permille: 200, min_concurrency: 3 },
+            // A floor below which retries are no storm: with fewer, one host that goes down fails requests of a small
+            // service although others could answer.
+            retry_budget: RetryBudget { permille: 200, min_concurrency: 10 },
         }
     }
 }

@@ -19,6 +19,8 @@ pub struct RouteConfiguration {
     /// `most_specific_header_mutations_wins`: evaluate configuration, virtual host, route in this order.
     pub most_specific_wins: bool,
     pub ignore_port_in_host: bool,
+    /// `validate_clusters: false`: a static route may name a cluster that does not exist.
+    pub unknown_clusters_allowed: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -59,6 +59,8 @@ struct Ending {
     version: Version,
     head: bool,
     grpc: bool,
+    /// The head was not in order: what the peer takes for the rest of the request may not be what we do.
+    distrusted: bool,
     request_id: Option<HeaderValue>,
 }
 
@@ -75,11 +77,13 @@ pub(super) async fn handle(conn: Rc<Connection>, mut request: Request<Incoming>)
         version: parts.version,
         head: parts.method == Method::HEAD,
         grpc: respond::is_grpc(&parts.headers),
+        distrusted: false,
         request_id: None,
     };
     let answer = match sanitize(&conn.hcm.config, &conn.scope.conn, &mut parts) {
         Err(reply) => {
             note_head(&flow, &parts, "http");
+            ending.distrusted = true;
             Err(reply)
         }
         Ok(sane) => {
@@ -251,7 +255,7 @@ fn finish(conn: &Connection, flow: &Rc<Flow>, ending: &Ending, mut response: Res
         headers.insert(REQUEST_ID, id.clone());
     }
     let http1 = ending.version != Version::HTTP_2;
-    if http1 && conn.last_request() && status != StatusCode::SWITCHING_PROTOCOLS {
+    if http1 && (ending.distrusted || conn.last_request()) && status != StatusCode::SWITCHING_PROTOCOLS {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     flow.record.response_head(status.as_u16(), headers);

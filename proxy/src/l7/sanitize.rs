@@ -72,6 +72,7 @@ pub fn sanitize(hcm: &ConnectionManager, conn: &ConnInfo, parts: &mut Parts) -> 
         return Err(Reply::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "request_headers_too_large")
             .body(format!("more than {} request headers", hcm.max_header_count)));
     }
+    transfer_encoding(&parts.headers)?;
     authority(hcm, conn, parts)?;
     underscores(hcm.underscores, &mut parts.headers)?;
     let tunnel = tunnel(parts);
@@ -88,6 +89,17 @@ pub fn sanitize(hcm: &ConnectionManager, conn: &ConnInfo, parts: &mut Parts) -> 
     let origin = forwarded::apply(hcm, conn, &mut parts.headers);
     request_id(hcm, origin, &mut parts.headers);
     Ok(Sane { origin, tunnel, grpc: is_grpc(&parts.headers) })
+}
+
+/// Chunked or nothing: the body goes on chunked once, so any other list would describe another body than is sent, and
+/// the next reader might believe it.
+fn transfer_encoding(headers: &HeaderMap) -> Result<(), Reply> {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => Ok(()),
+        (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(()),
+        _ => Err(Reply::new(StatusCode::NOT_IMPLEMENTED, "http1.invalid_transfer_encoding")),
+    }
 }
 
 /// Exactly one authority, in `Host`.

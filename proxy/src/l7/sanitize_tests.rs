@@ -121,3 +121,15 @@ fn request_ids_are_made_kept_or_replaced() {
     sanitize(&config, &conn("1.2.3.4:5"), &mut request).unwrap();
     assert!(values(&request, "x-request-id").is_empty());
 }
+
+#[test]
+fn only_chunked_is_a_transfer_encoding() {
+    let check = |headers: &[(&'static str, &'static str)]| {
+        sanitize(&hcm(), &conn("10.0.0.1:1"), &mut parts("/", headers)).map(drop).map_err(|reply| reply.status.as_u16())
+    };
+    assert_eq!(check(&[("transfer-encoding", "Chunked")]), Ok(()));
+    for value in ["chunked, chunked", "gzip, chunked", "identity", "", "chunked;q=1"] {
+        assert_eq!(check(&[("transfer-encoding", value)]), Err(501), "{value}");
+    }
+    assert_eq!(check(&[("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")]), Err(501));
+}

@@ -46,6 +46,9 @@ pub(crate) use tests::support as tests_support;
 
 /// How long the first bytes (and an unfinished head) may take where nothing is configured.
 const DEFAULT_HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long a connection that never said anything is kept once the proxy drains.
+const SILENT_AT_DRAIN: Duration = Duration::from_secs(1);
 /// Resets of streams the application has not seen yet that are tolerated: more is the "rapid reset" attack.
 const PENDING_RESETS: usize = 20;
 /// Streams reset because of the peer's errors that are tolerated.
@@ -179,6 +182,13 @@ pub async fn serve(mut io: Io, info: Rc<ConnInfo>, hcm: Arc<LiveHcm>, engine: Rc
     }
 }
 
+/// Ends the wait for a first byte when the proxy drains. Not at once: a connection accepted in the last moment is to be
+/// served, and its first request is on its way.
+async fn silent_at_drain(signal: &mut drain::Signal) {
+    signal.draining().await;
+    let _ = tokio::time::timeout(SILENT_AT_DRAIN, signal.forced()).await;
+}
+
 /// HTTP/2 or not, with what had to be read to know; `None` when nothing (in time) came.
 async fn codec(io: &mut Io, info: &ConnInfo, hcm: &LiveHcm, signal: &drain::Signal) -> Option<(bool, Bytes)> {
     let alpn = info.tls.as_ref().and_then(|tls| tls.alpn.as_deref());
@@ -192,7 +202,7 @@ async fn codec(io: &mut Io, info: &ConnInfo, hcm: &LiveHcm, signal: &drain::Sign
             let mut signal = signal.clone();
             let found = tokio::select! {
                 found = tokio::time::timeout(patience, wire::detect(io)) => found.ok()?.ok()?,
-                () = signal.forced() => return None,
+                () = silent_at_drain(&mut signal) => return None,
             };
             // A peer that closed without a word.
             (!found.1.is_empty()).then_some(found)

@@ -10,6 +10,8 @@ mod build;
 mod diff;
 mod publish;
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 
 use std::{

@@ -8,7 +8,10 @@ mod strict;
 #[cfg(test)]
 mod tests;
 
-use std::{io::Read, sync::OnceLock};
+use std::{
+    io::Read,
+    sync::{Mutex, PoisonError},
+};
 
 use prost::Message;
 use prost_reflect::{DescriptorPool, DeserializeOptions, DynamicMessage, SerializeOptions};
@@ -34,16 +37,25 @@ pub enum Error {
     Invalid { message: String, reason: String },
 }
 
+static POOL: Mutex<Option<DescriptorPool>> = Mutex::new(None);
+
 /// The pool of all message descriptors, built on first use (about 10 ms).
-pub fn pool() -> &'static DescriptorPool {
-    static POOL: OnceLock<DescriptorPool> = OnceLock::new();
-    POOL.get_or_init(|| {
+pub fn pool() -> DescriptorPool {
+    let mut cached = POOL.lock().unwrap_or_else(PoisonError::into_inner);
+    let pool = cached.get_or_insert_with(|| {
         let mut bytes = Vec::new();
         flate2::read::GzDecoder::new(PACKED)
             .read_to_end(&mut bytes)
             .expect("the embedded descriptor set is valid gzip");
         DescriptorPool::decode(bytes.as_slice()).expect("the embedded descriptor set is valid")
-    })
+    });
+    pool.clone()
+}
+
+/// Gives the pool's memory back (several megabytes); the next use builds it again. For processes that need it at start
+/// and for the rare dump only.
+pub fn release_pool() {
+    *POOL.lock().unwrap_or_else(PoisonError::into_inner) = None;
 }
 
 /// Parses one YAML (or JSON, its subset) document to a JSON value.

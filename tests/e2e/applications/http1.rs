@@ -7,6 +7,7 @@ use outrigger_tests::{
     exchange::{Server, has_line, values},
     need,
     pair::{by4, by6, pair},
+    until,
 };
 
 struct Script<'a> {
@@ -33,7 +34,9 @@ fn http1_semantics() {
     need!("ip", "curl");
     let mut pair = pair(&[("http", 80, 9080)]);
     let script = Script { server: Server::new(pair.server.pod.listen(9080)), pair: &pair };
+    late_first_request(&script);
     header_case_and_order(&script);
+    long_target(&script);
     pipelining(&script);
     trailers(&script);
     expect_continue(&script);
@@ -44,6 +47,23 @@ fn http1_semantics() {
     truncated_response(&script);
     both_families(&script);
     pair.assert_sound();
+}
+
+/// A client that connects long before it has something to say. While it is silent the proxy tries whether the server
+/// speaks first; that the original destination, nobody's address, cannot be reached must not cost the client anything.
+fn late_first_request(s: &Script<'_>) {
+    let mut client = s.client();
+    if std::env::var_os("OUTRIGGER_TESTS_UNMESHED").is_none() {
+        until("the proxy's fruitless dial", || {
+            let stats =
+                ["connect_fail", "connect_timeout"].map(|n| format!("cluster.PassthroughCluster.upstream_cx_{n}"));
+            stats.iter().any(|name| s.pair.client.stat(name) > 0)
+        });
+    }
+    client.say("GET /late HTTP/1.1\r\nHost: app\r\n\r\n");
+    let (mut server, _) = s.request("GET /late HTTP/1.1");
+    server.say("HTTP/1.1 204 No Content\r\n\r\n");
+    assert!(client.head().starts_with("HTTP/1.1 204 "));
 }
 
 fn header_case_and_order(s: &Script<'_>) {
@@ -69,6 +89,19 @@ fn header_case_and_order(s: &Script<'_>) {
     assert_eq!(values(&head, "set-cookie"), ["a=1", "b=2"], "{head}");
     assert_eq!(values(&head, "content-length"), ["5"], "{head}");
     assert_eq!(client.hear(5), b"hello");
+}
+
+/// Long and slow, but within the limit (60 kB): the request line alone fills many packets.
+fn long_target(s: &Script<'_>) {
+    let target = format!("/{}", "t".repeat(50_000));
+    let mut client = s.client();
+    for part in format!("GET {target} HTTP/1.1\r\nHost: app\r\n\r\n").as_bytes().chunks(7_000) {
+        client.say(part);
+    }
+    let (mut server, _) = s.request(&format!("GET {target} HTTP/1.1"));
+    server.say("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlong");
+    client.head();
+    assert_eq!(client.hear(4), b"long");
 }
 
 fn pipelining(s: &Script<'_>) {

@@ -8,3 +8,4 @@ mod grpc;
 mod http1;
 mod http2;
 mod tcp;
+mod wire;

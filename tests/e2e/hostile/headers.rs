@@ -14,6 +14,8 @@ fn heads_without_measure() {
     need!("ip", "curl");
     let mut target = Target::new();
     let mut bystander = target.pair.client.pod.connect(by4(80));
+    bystander.say("HEAD /bystander HTTP/1.1\r\nHost: app\r\n\r\n");
+    assert!(bystander.head().starts_with("HTTP/1.1 200 "));
     let client = |target: &Target| target.pair.client.pod.connect(by4(80));
 
     let huge = |count: usize, size: usize| {

@@ -23,6 +23,9 @@ use crate::target::throw;
 /// Hidden in what a naive reader takes for the body, or for what follows it.
 const HIDDEN: &str = "GET /smuggled HTTP/1.1\r\nHost: app\r\n\r\n";
 
+/// Sent in the same segment before the attempt.
+const BEFORE: &str = "GET /before HTTP/1.1\r\nHost: app\r\n\r\n";
+
 #[derive(Clone, Copy, Debug)]
 enum Believes {
     ContentLength,
@@ -215,8 +218,9 @@ fn no_second_request_reaches_the_application() {
             (port, believes, seen, thread)
         });
     for (port, believes, seen, _) in &applications {
-        for (name, attempt) in ATTEMPTS {
-            let bytes = attempt.replace('@', HIDDEN).replace('#', &HIDDEN.len().to_string());
+        // Each on its own, and right behind a request that is in order.
+        for (name, attempt, before) in ATTEMPTS.iter().flat_map(|(n, a)| [(n, a, ""), (n, a, BEFORE)]) {
+            let bytes = before.to_owned() + &attempt.replace('@', HIDDEN).replace('#', &HIDDEN.len().to_string());
             seen.lock().unwrap().clear();
             let mut stream = pair.client.pod.connect(by4(*port));
             let _ = stream.write_all(bytes.as_bytes());
@@ -239,15 +243,22 @@ fn no_second_request_reaches_the_application() {
             let honest = answer.matches("HTTP/1.1 200").count();
             let smuggled = seen.iter().filter(|line| line.contains("/smuggled")).count();
             let first = seen.iter().filter(|line| line.contains(" /a ")).count();
-            assert!(first + smuggled <= honest, "{name} ({believes:?}): saw {seen:?}, answered {answer}");
+            // A body that turns out wrong after its head was passed on ends that request, whose answer is then ours.
+            let ordinary = seen.iter().filter(|line| line.contains("/before")).count();
+            let honest = honest.saturating_sub(ordinary);
+            let fine = first <= 1 && (smuggled == 0 || first + smuggled <= honest);
+            assert!(fine, "{name} ({believes:?}): saw {seen:?}, answered {answer}");
             assert_eq!(seen.iter().filter(|line| line.contains("/marker")).count(), 1, "{name}: {seen:?}");
             assert!(
-                seen.iter().all(|l| ["/a", "/smuggled", "/marker"].iter().any(|p| l.contains(p))),
+                seen.iter().all(|l| ["/a", "/smuggled", "/marker", "/before"].iter().any(|p| l.contains(p))),
                 "{name} ({believes:?}): something else was seen: {seen:?}"
             );
-            if MUST_BE_REFUSED.contains(name) {
+            if MUST_BE_REFUSED.contains(name) && before.is_empty() {
                 assert_eq!((first, smuggled), (0, 0), "{name} ({believes:?}) was forwarded: {seen:?}, {answer}");
-                assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{name}: {answer}");
+                assert!(
+                    answer.is_empty() || ["HTTP/1.1 4", "HTTP/1.1 501 "].iter().any(|s| answer.starts_with(s)),
+                    "{name}: {answer}"
+                );
             }
         }
     }

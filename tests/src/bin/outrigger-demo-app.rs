@@ -1,6 +1,7 @@
 //! The application of the demo and the tests: it knows nothing of any mesh.
 //!
-//! `outrigger-demo-app http ADDRESS NAME VERSION` answers every request with JSON about itself and what it saw;
+//! `outrigger-demo-app http ADDRESS NAME VERSION` answers every request, HTTP/1 or cleartext HTTP/2, with JSON about
+//! itself and what it saw;
 //! `outrigger-demo-app greet ADDRESS TEXT` is a server that speaks first, then echoes;
 //! `outrigger-demo-app load URL [--requests N | --seconds N | --until FILE] [--connections N] [--new-connections]
 //! [--pause-ms N]` sends requests as fast as they are answered (or with a pause after each answer), counts the versions
@@ -57,7 +58,8 @@ async fn http(listener: TcpListener, name: &str, version: &str) -> anyhow::Resul
                     .body(Full::new(Bytes::from(format!("{body}\n"))));
                 async move { Ok::<_, Infallible>(response.expect("static headers are valid")) }
             });
-            let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+            let builder = hyper_util::server::conn::auto::Builder::new(hyper_util::rt::TokioExecutor::new());
+            let _ = builder.serve_connection(TokioIo::new(stream), service).await;
         });
     }
 }
@@ -147,19 +149,20 @@ async fn load(url: &str, options: &LoadOptions) -> anyhow::Result<()> {
                 }
                 let result =
                     tokio::time::timeout(Duration::from_secs(10), one(&mut sender, &address, &uri, &host)).await;
-                let mut tally = tally.borrow_mut();
-                match result.unwrap_or_else(|_| Err(anyhow::anyhow!("timeout"))) {
-                    Ok(version) => *tally.versions.entry(version).or_default() += 1,
-                    Err(error) => {
-                        sender = None;
-                        *tally.failures.entry(format!("{error:#}")).or_default() += 1;
+                {
+                    let mut tally = tally.borrow_mut();
+                    match result.unwrap_or_else(|_| Err(anyhow::anyhow!("timeout"))) {
+                        Ok(version) => *tally.versions.entry(version).or_default() += 1,
+                        Err(error) => {
+                            sender = None;
+                            *tally.failures.entry(format!("{error:#}")).or_default() += 1;
+                        }
+                    }
+                    let answered = tally.versions.values().sum::<usize>();
+                    if endless && answered > 0 && answered.is_multiple_of(100) {
+                        println!("answered {answered}");
                     }
                 }
-                let answered = tally.versions.values().sum::<usize>();
-                if endless && answered > 0 && answered.is_multiple_of(100) {
-                    println!("answered {answered}");
-                }
-                drop(tally);
                 if options.new_connections {
                     sender = None;
                 }

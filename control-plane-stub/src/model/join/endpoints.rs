@@ -58,6 +58,7 @@ impl Workloads {
             self.of_slice(service, slice, spec.publish_not_ready_addresses, problems);
         }
         if !spec.selector.is_empty() {
+            let families = spec.families(service);
             for (workload, pod) in self.of_namespace(&service.namespace) {
                 let ready = workload.ready || spec.publish_not_ready_addresses;
                 if !ready || (pod && !slices.is_empty()) || !subset(&spec.selector, &workload.labels) {
@@ -76,7 +77,11 @@ impl Workloads {
                     Some((p.port, number))
                 };
                 let ports = ports.filter_map(target).collect();
-                add(&mut service.endpoints, workload, ports);
+                let mut workload = workload.clone();
+                if pod {
+                    workload.addresses.retain(|address| address.ip().is_none_or(|ip| families.has(ip)));
+                }
+                add(&mut service.endpoints, &workload, ports);
             }
         }
         finish(service, notes);

@@ -81,3 +81,22 @@ fn port_protocols() {
     assert_eq!(of(Some("example.com/own"), "http", 1), Protocol::Auto);
     assert_eq!(of(None, "", 3306), Protocol::Tcp);
 }
+
+#[test]
+fn a_service_has_endpoints_of_its_own_families() {
+    let pod = "---\napiVersion: v1\nkind: Pod\nmetadata: {name: dual, labels: {app: x}}\nspec: {}\n\
+               status: {podIP: 10.0.0.1, podIPs: [{ip: 10.0.0.1}, {ip: 'fd00::1'}]}\n";
+    let addresses = |spec: &str| {
+        let service = format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: x}}\nspec: {{selector: {{app: x}}, ports: [{{port: 80}}], {spec}}}\n"
+        );
+        let world = loaded(&(service + pod));
+        let endpoints = &world.services["x.default.svc.cluster.local"].endpoints;
+        endpoints.iter().map(|e| e.address.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(addresses("clusterIP: 10.96.0.1"), ["10.0.0.1"]);
+    assert_eq!(addresses("clusterIP: 'fd96::1'"), ["fd00::1"]);
+    assert_eq!(addresses("clusterIPs: [10.96.0.1, 'fd96::1']"), ["10.0.0.1", "fd00::1"]);
+    assert_eq!(addresses("clusterIP: None, ipFamilies: [IPv6]"), ["fd00::1"]);
+    assert_eq!(addresses("clusterIP: None"), ["10.0.0.1", "fd00::1"]);
+}

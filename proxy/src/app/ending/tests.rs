@@ -1,1 +1,79 @@
+use std::sync::Arc;
 
+use super::*;
+use crate::live::Publisher;
+
+const LONG: Duration = Duration::from_secs(3600);
+const TIMES: Times = Times { total: LONG, accepting: LONG };
+
+fn shared() -> Shared {
+    Shared::new(Arc::new(Publisher::default()), None)
+}
+
+fn phases(shared: &Shared) -> [Phase; 3] {
+    [&shared.drains.inbound, &shared.drains.unspecified, &shared.drains.outbound].map(|source| source.phase())
+}
+
+fn set(count: &AtomicU64, n: u64) {
+    count.store(n, Ordering::Relaxed);
+}
+
+#[test]
+fn an_idle_proxy_ends_at_once() {
+    let shared = shared();
+    let mut ending = Ending::begin(&shared, TIMES);
+    assert!(!ending.over(&shared), "not before its sockets are closed");
+    assert!(ending.closes_inbound());
+    assert!(!ending.closes_inbound(), "once");
+    assert!(ending.over(&shared));
+}
+
+#[test]
+fn inbound_first_and_outbound_when_nothing_comes_in_any_more() {
+    let shared = shared();
+    set(&shared.open.inbound, 1);
+    set(&shared.open.outbound, 1);
+    set(&shared.connections, 2);
+    let mut ending = Ending::begin(&shared, Times { accepting: Duration::ZERO, ..TIMES });
+    assert!(ending.closes_inbound());
+    assert!(!ending.over(&shared));
+    assert_eq!(phases(&shared), [Phase::Drain, Phase::Drain, Phase::Run]);
+    set(&shared.open.inbound, 0);
+    set(&shared.connections, 1);
+    assert!(!ending.over(&shared));
+    assert_eq!(phases(&shared), [Phase::Drain; 3]);
+    set(&shared.connections, 0);
+    assert!(ending.over(&shared));
+}
+
+#[test]
+fn callers_may_still_come_while_they_do_not_know_better() {
+    let shared = shared();
+    set(&shared.open.inbound, 1);
+    set(&shared.connections, 1);
+    let mut ending = Ending::begin(&shared, TIMES);
+    assert!(!ending.closes_inbound());
+    set(&shared.open.inbound, 0);
+    set(&shared.connections, 0);
+    assert!(!ending.over(&shared), "no connection at this moment is not the end of connections");
+    assert_eq!(phases(&shared)[2], Phase::Run, "the application is still served");
+}
+
+#[test]
+fn at_the_deadline_and_on_a_second_signal_everything_is_cut() {
+    for by_signal in [false, true] {
+        let shared = shared();
+        set(&shared.open.inbound, 1);
+        set(&shared.connections, 1);
+        let total = if by_signal { LONG } else { Duration::ZERO };
+        let mut ending = Ending::begin(&shared, Times { total, accepting: LONG });
+        if by_signal {
+            ending.cut(&shared);
+        }
+        assert!(!ending.over(&shared), "its connection may still say what it has to say");
+        assert_eq!(phases(&shared), [Phase::Force; 3]);
+        assert!(ending.closes_inbound());
+        set(&shared.connections, 0);
+        assert!(ending.over(&shared));
+    }
+}

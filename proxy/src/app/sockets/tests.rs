@@ -1,1 +1,136 @@
+use std::{io::Write, sync::Arc};
 
+use super::*;
+use crate::{
+    app::testing::{Rig, client, echo_server, echoes, free_port, is_closed, server},
+    live::testing::{cluster, statics, tcp_listener},
+};
+
+fn ids(rig: &mut Rig) -> Vec<u64> {
+    rig.sockets().open.values().flat_map(|open| open.ids.clone()).collect()
+}
+
+#[test]
+fn an_address_that_moves_to_another_listener_keeps_its_sockets() {
+    let mut rig = Rig::new(2, None);
+    let port = free_port();
+    let greet = |word: &'static str| {
+        server(move |mut stream: std::net::TcpStream| {
+            let _ = stream.write_all(word.as_bytes());
+        })
+    };
+    let clusters = [cluster("one", greet("1")), cluster("two", greet("2"))];
+    let heard = |rig: &mut Rig, listener: &str| std::io::read_to_string(rig.connect(listener)).unwrap();
+    assert!(rig.apply(&statics(&[tcp_listener("a", "127.0.0.1", port, "one", "")], &clusters)).is_empty());
+    assert_eq!(heard(&mut rig, "a"), "1");
+    let before = ids(&mut rig);
+    assert_eq!(before.len(), 2, "one per worker");
+    assert!(rig.apply(&statics(&[tcp_listener("b", "127.0.0.1", port, "two", "")], &clusters)).is_empty());
+    assert_eq!(heard(&mut rig, "b"), "2");
+    assert_eq!(ids(&mut rig), before);
+    // Other options need other sockets.
+    let changed = tcp_listener("b", "127.0.0.1", port, "two", "tcp_backlog_size: 7");
+    assert!(rig.apply(&statics(&[changed], &clusters)).is_empty());
+    assert_ne!(ids(&mut rig), before);
+    assert_eq!(heard(&mut rig, "b"), "2");
+}
+
+#[test]
+fn a_removed_listener_no_longer_accepts() {
+    let mut rig = Rig::new(2, None);
+    let clusters = [cluster("c", echo_server())];
+    rig.apply(&statics(&[tcp_listener("l", "127.0.0.1", 0, "c", "")], &clusters));
+    let mut open = rig.connect("l");
+    echoes(&mut open, "before");
+    let address = rig.address("l");
+    assert!(rig.apply(&statics(&[], &clusters)).is_empty());
+    crate::app::testing::until("refused", || match std::net::TcpStream::connect(address) {
+        Err(error) => error.kind() == io::ErrorKind::ConnectionRefused,
+        Ok(mut stream) => !is_closed(&mut stream),
+    });
+    echoes(&mut open, "an open connection goes on");
+}
+
+#[test]
+fn an_address_in_use_is_named_and_taken_once_it_is_free() {
+    let mut rig = Rig::new(1, None);
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let clusters = [cluster("c", echo_server())];
+    let failed = rig.apply(&statics(&[tcp_listener("l", "127.0.0.1", address.port(), "c", "")], &clusters));
+    let text = failed.iter().map(ToString::to_string).collect::<String>();
+    assert!(text.starts_with(&format!("listener l: cannot bind {address}: Address already in use")), "{text}");
+    assert_eq!(rig.reconcile().len(), 1, "still taken");
+    drop(taken);
+    assert!(rig.reconcile().is_empty());
+    echoes(&mut client(address), "at last");
+}
+
+#[test]
+fn connections_before_the_first_configuration_are_held_and_then_served() {
+    let mut rig = Rig::new(2, None);
+    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    rig.sockets().reserve(address);
+    let mut early: Vec<_> = (0..10).map(|_| client(address)).collect();
+    early.iter_mut().for_each(|stream| stream.write_all(b"held").unwrap());
+    assert_eq!(rig.sockets().reserved().collect::<Vec<_>>(), [address]);
+    let listener = tcp_listener("l", "127.0.0.1", address.port(), "c", "tcp_backlog_size: 100");
+    rig.apply(&statics(&[listener], &[cluster("c", echo_server())]));
+    assert_eq!(rig.sockets().reserved().count(), 0);
+    for stream in &mut early {
+        let mut back = [0; 4];
+        std::io::Read::read_exact(stream, &mut back).unwrap();
+        assert_eq!(&back, b"held");
+    }
+}
+
+#[test]
+fn a_reserved_address_nobody_wants_is_given_up() {
+    let mut rig = Rig::new(1, None);
+    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    rig.sockets().reserve(address);
+    drop(client(address));
+    rig.sockets().release();
+    assert_eq!(std::net::TcpStream::connect(address).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+}
+
+#[test]
+fn what_waits_in_the_queue_is_served_before_a_socket_closes() {
+    let mut rig = Rig::new(2, None);
+    rig.apply(&statics(&[tcp_listener("l", "127.0.0.1", 0, "c", "")], &[cluster("c", echo_server())]));
+    let mut clients: Vec<_> = (0..100).map(|_| rig.connect("l")).collect();
+    rig.sockets().close_direction(Direction::Unspecified);
+    for stream in &mut clients {
+        echoes(stream, "connected is connected");
+    }
+    assert!(rig.reconcile().is_empty() && ids(&mut rig).is_empty(), "a closed direction stays closed");
+}
+
+#[test]
+fn only_a_listener_with_an_ipv4_address_may_do_without_ipv6() {
+    let mut rig = Rig::new(1, None);
+    rig.apply(&statics(&[tcp_listener("dual", "127.0.0.1", 0, "c", "")], &[cluster("c", echo_server())]));
+    let unbound = |listener: &str, address: &str, code| Unbound {
+        listener: listener.into(),
+        address: address.parse().unwrap(),
+        error: io::Error::from_raw_os_error(code),
+    };
+    let sockets = rig.sockets();
+    assert!(sockets.may_miss(&unbound("dual", "[::]:15001", libc::EAFNOSUPPORT)));
+    assert!(!sockets.may_miss(&unbound("only-v6", "[::]:15001", libc::EAFNOSUPPORT)));
+    assert!(!sockets.may_miss(&unbound("dual", "[::]:15001", libc::EADDRINUSE)));
+    assert!(!sockets.may_miss(&unbound("dual", "[fd00::1]:15001", libc::EADDRNOTAVAIL)), "a wrong address is an error");
+    assert!(!sockets.may_miss(&unbound("dual", "127.0.0.2:1", libc::EAFNOSUPPORT)));
+}
+
+#[test]
+fn two_wildcards_of_one_port_are_two_sockets() {
+    let listener = |more: &str| {
+        let text = tcp_listener("l", "0.0.0.0", 80, "c", more);
+        let snapshot = crate::live::testing::snapshot(1, &statics(&[text], &[cluster("c", echo_server())]));
+        Arc::clone(&snapshot.listeners["l"])
+    };
+    let both = listener("additional_addresses: [{address: {socket_address: {address: '::', port_value: 80}}}]");
+    assert!(options("[::]:80".parse().unwrap(), &both).v6only);
+    assert!(!options("0.0.0.0:80".parse().unwrap(), &both).v6only);
+}

@@ -1,6 +1,6 @@
 //! Whether one route matches: path, headers, query, gRPC, fraction.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, cell::OnceCell};
 
 use http::{HeaderMap, Method, header};
 
@@ -15,8 +15,8 @@ pub(super) struct PathFacts<'a> {
     /// Without query and fragment.
     path: &'a str,
     query: Option<&'a str>,
-    /// Lower-cased copy, for case-insensitive routes.
-    folded: Cow<'a, str>,
+    /// Lower-cased copy, made for the first case-insensitive route.
+    folded: OnceCell<String>,
 }
 
 impl<'a> PathFacts<'a> {
@@ -26,12 +26,11 @@ impl<'a> PathFacts<'a> {
             Some((path, query)) => (path, Some(query)),
             None => (whole, None),
         };
-        let folded = if path.bytes().any(|b| b.is_ascii_uppercase()) {
-            Cow::Owned(path.to_ascii_lowercase())
-        } else {
-            Cow::Borrowed(path)
-        };
-        Self { path, query, folded }
+        Self { path, query, folded: OnceCell::new() }
+    }
+
+    fn cased(&self, sensitive: bool) -> &str {
+        if sensitive { self.path } else { self.folded.get_or_init(|| self.path.to_ascii_lowercase()) }
     }
 }
 
@@ -49,7 +48,7 @@ pub(super) fn route(rule: &RouteMatch, facts: &RequestFacts<'_>, path: &PathFact
 
 fn path_matches(rule: &RouteMatch, facts: &RequestFacts<'_>, path: &PathFacts<'_>) -> bool {
     let is_connect = facts.method == Method::CONNECT;
-    let text = if rule.case_sensitive { path.path } else { &path.folded };
+    let text = path.cased(rule.case_sensitive);
     match &rule.path {
         PathMatch::Connect => is_connect,
         // A plain CONNECT has no path: only `connect_matcher` and the match-all prefix of RFC 8441 requests apply.
@@ -59,7 +58,8 @@ fn path_matches(rule: &RouteMatch, facts: &RequestFacts<'_>, path: &PathFacts<'_
         PathMatch::SeparatedPrefix(prefix) => {
             text.strip_prefix(&**prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         }
-        PathMatch::Regex(regex) => regex.is_match(text),
+        // A regular expression says itself whether case matters.
+        PathMatch::Regex(regex) => regex.is_match(path.path),
     }
 }
 

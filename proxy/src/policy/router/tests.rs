@@ -163,3 +163,64 @@ fn ports_are_stripped_only_where_there_is_one() {
         assert_eq!(strip_port(authority), wanted, "{authority}");
     }
 }
+
+#[test]
+fn case_matters_where_the_route_says_so_and_never_to_a_regular_expression() {
+    let mut folded = route("folded", PathMatch::Prefix("/api".into()));
+    folded.matches.case_sensitive = false;
+    let mut regex = route("regex", PathMatch::Regex(Regex::full("/Img/[A-Z]+").unwrap()));
+    regex.matches.case_sensitive = false;
+    let table = table(&[("h", &["*"], vec![folded, regex])]);
+    let none = HeaderMap::new();
+    for (path, wanted) in [
+        ("/API/x", Ok("h/folded")),
+        ("/api?A=b", Ok("h/folded")),
+        ("/Img/ABC?q", Ok("h/regex")),
+        ("/img/abc", Err(Miss::NoRoute)),
+    ] {
+        assert_eq!(pick(&table, "h", path, &none), wanted.map(str::to_owned), "{path}");
+    }
+}
+
+#[test]
+fn connect_has_no_path_and_takes_only_its_own_matcher() {
+    let table = table(&[(
+        "h",
+        &["*"],
+        vec![route("prefix", PathMatch::Prefix("/".into())), route("connect", PathMatch::Connect)],
+    )]);
+    let headers = HeaderMap::new();
+    let facts =
+        |method, path| RequestFacts { authority: "h", path, method, scheme: "http", headers: &headers, random: 0 };
+    let name = |facts: RequestFacts<'_>| table.select(&facts).map(|s| s.route.name.to_string());
+    assert_eq!(name(facts(&Method::CONNECT, "")).as_deref(), Ok("connect"));
+    assert_eq!(name(facts(&Method::CONNECT, "/chat")).as_deref(), Ok("prefix"), "extended CONNECT has a path");
+    assert_eq!(name(facts(&Method::GET, "/")).as_deref(), Ok("prefix"));
+}
+
+#[test]
+fn a_cluster_header_that_is_absent_or_no_text_names_no_cluster() {
+    let target = Target::Header("x-cluster".parse().unwrap());
+    let mut headers = HeaderMap::new();
+    assert!(pick_target(&target, &headers, 0).is_none());
+    headers.insert("x-cluster", HeaderValue::from_static(""));
+    assert!(pick_target(&target, &headers, 0).is_none());
+    headers.insert("x-cluster", HeaderValue::from_bytes(b"\xff").unwrap());
+    assert!(pick_target(&target, &headers, 0).is_none());
+    headers.insert("x-cluster", HeaderValue::from_static("blue"));
+    assert_eq!(pick_target(&target, &headers, 0).map(Chosen::cluster), Some("blue"));
+}
+
+#[test]
+fn many_hosts_and_odd_authorities_find_their_way() {
+    let names: Vec<String> = (0..2000).map(|i| format!("svc-{i}.ns.svc.cluster.local")).collect();
+    let hosts: Vec<(&str, Vec<&str>)> = names.iter().map(|n| (n.as_str(), vec![n.as_str()])).collect();
+    let all = || vec![route("r", PathMatch::Prefix("/".into()))];
+    let hosts: Vec<(&str, &[&str], Vec<Route>)> = hosts.iter().map(|(n, d)| (*n, d.as_slice(), all())).collect();
+    let table = table(&hosts);
+    let none = HeaderMap::new();
+    assert_eq!(pick(&table, "SVC-1999.ns.svc.cluster.local", "/", &none).unwrap(), "svc-1999.ns.svc.cluster.local/r");
+    for odd in ["", ":", "svc-1", "\u{e9}\u{e9}.ns", &"a".repeat(100_000)] {
+        assert_eq!(pick(&table, odd, "/", &none), Err(Miss::NoVirtualHost), "{}", odd.len());
+    }
+}

@@ -42,5 +42,6 @@ pub(crate) fn route_configuration(message: &Pb, at: &At<'_>) -> Result<RouteConf
         headers: header_ops(&lists!(message), at)?,
         most_specific_wins: message.most_specific_header_mutations_wins,
         ignore_port_in_host: message.ignore_port_in_host_matching,
+        unknown_clusters_allowed: !bool_or(&message.validate_clusters, true),
     })
 }

@@ -84,7 +84,8 @@ impl Store {
                     continue;
                 }
                 let label = if name.is_empty() { format!("resources[{index}]") } else { name.to_string() };
-                let reason = if reason.starts_with(&label) { reason } else { format!("{label}: {reason}") };
+                let named = reason.strip_prefix(label.as_str()).is_some_and(|rest| rest.starts_with(':'));
+                let reason = if named { reason } else { format!("{label}: {reason}") };
                 applied.rejected.push(Rejected { name: label.into(), reason });
             }
         }
