@@ -63,13 +63,7 @@ pub(crate) async fn run(load: Load, request: Rc<[u8]>) -> anyhow::Result<Outcome
     for n in 0..count {
         let intended = start + Duration::from_secs_f64(n as f64 / load.rate);
         pacer.until(intended).await?;
-        let mut state = state.borrow_mut();
-        state.due.push_back(intended);
-        if let Some(free) = state.idle.pop() {
-            state.outcome.lateness.saturating_record(micros(intended.elapsed()).max(1));
-            free.notify_one();
-        }
-        drop(state);
+        due(&mut state.borrow_mut(), intended);
         if n % 16 == 0 {
             // When behind schedule nothing above waits, and the connections must run too.
             tokio::task::yield_now().await;
@@ -88,6 +82,15 @@ pub(crate) async fn run(load: Load, request: Rc<[u8]>) -> anyhow::Result<Outcome
     }
     (0..state.in_flight).for_each(|_| outcome.latency.saturating_record(micros(GRACE)));
     Ok(outcome)
+}
+
+/// A request is to be sent: a free connection is told.
+fn due(state: &mut State, intended: Instant) {
+    state.due.push_back(intended);
+    if let Some(free) = state.idle.pop() {
+        state.outcome.lateness.saturating_record(micros(intended.elapsed()).max(1));
+        free.notify_one();
+    }
 }
 
 /// One connection: takes what is due, oldest first.

@@ -13,6 +13,10 @@ const WIDTH: f64 = 560.0;
 const LEFT: f64 = 52.0;
 const RIGHT: f64 = 12.0;
 
+type Point = (f64, f64);
+/// Place among the contenders, name, points.
+type Line<'a, T> = (usize, &'a str, T);
+
 /// All plots of a case, one after the other.
 pub(super) fn of(case: &Case) -> String {
     let mut html = latency(case);
@@ -44,7 +48,7 @@ fn colour(contender: &str, index: usize) -> &'static str {
 
 /// Percentiles on an axis where each nine takes the same space.
 fn latency(case: &Case) -> String {
-    let curves: Vec<(usize, &str, Vec<(f64, f64)>)> = case
+    let curves: Vec<Line<'_, Vec<Point>>> = case
         .entries
         .iter()
         .enumerate()
@@ -140,7 +144,7 @@ fn bars(case: &Case, caption: &str, keys: &[&str]) -> String {
 
 /// Memory over time.
 fn memory(case: &Case) -> String {
-    let series: Vec<(usize, &str, &[(f64, f64)])> = case
+    let series: Vec<Line<'_, &[Point]>> = case
         .entries
         .iter()
         .enumerate()

@@ -200,6 +200,12 @@ fn http(plan: &Plan, dir: &str, side: Side, routes: Value) -> Value {
 
 fn common_tls(plan: &Plan, dir: &str, own: &str, peer: &str) -> Value {
     let mut common = json!({
+        // Left alone, Envoy's client side would stay at TLS 1.2.
+        "tls_params": {
+            "tls_minimum_protocol_version": "TLSv1_3",
+            "tls_maximum_protocol_version": "TLSv1_3",
+            "ecdh_curves": [plan.sessions.group()],
+        },
         "tls_certificates": [{
             "certificate_chain": {"filename": format!("{dir}/{own}.crt")},
             "private_key": {"filename": format!("{dir}/{own}.key")},
@@ -266,7 +272,7 @@ fn outbound_clusters(plan: &Plan, place: &Place<'_>, dir: &str) -> Vec<Value> {
             context["@type"] =
                 json!("type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext");
             context["sni"] = json!(HOST);
-            if plan.sessions == Sessions::Full {
+            if !plan.sessions.resumes() {
                 context["max_session_keys"] = json!(0);
             }
             cluster["transport_socket"] = json!({"name": "envoy.transport_sockets.tls", "typed_config": context});

@@ -18,6 +18,9 @@ pub(super) fn config(side: Side, plan: &Plan, place: &Place<'_>) -> anyhow::Resu
     if plan.features == Features::Full {
         bail!("HAProxy has no filter for SPIFFE identities: not comparable");
     }
+    if plan.sessions == Sessions::FullPostQuantum {
+        bail!("OpenSSL 3.0 has no hybrid key exchange");
+    }
     let mode = if plan.is_http() { "http" } else { "tcp" };
     // Twice the connections plus some must fit into 20000 open files.
     let mut text = format!(
@@ -65,10 +68,10 @@ fn outbound(text: &mut String, plan: &Plan, place: &Place<'_>) -> anyhow::Result
     }
     let dir = place.dir.display();
     let tls = if plan.is_tls() {
-        let reuse = if plan.sessions == Sessions::Full { " no-ssl-reuse" } else { "" };
+        let reuse = if !plan.sessions.resumes() { " no-ssl-reuse" } else { "" };
         let alpn = alpn(plan.between);
         // Without a server name: HAProxy would look for it in the certificate, where only the SPIFFE URI is.
-        format!(" ssl crt {dir}/client.pem ca-file {dir}/root.pem verify required{alpn}{reuse}")
+        format!(" ssl crt {dir}/client.pem ca-file {dir}/root.pem verify required ssl-min-ver TLSv1.3{alpn}{reuse}")
     } else {
         String::new()
     };
@@ -86,7 +89,10 @@ fn outbound(text: &mut String, plan: &Plan, place: &Place<'_>) -> anyhow::Result
 fn inbound(text: &mut String, plan: &Plan, place: &Place<'_>) {
     let dir = place.dir.display();
     let tls = if plan.is_tls() {
-        format!(" ssl crt {dir}/server.pem ca-file {dir}/root.pem verify required{}", alpn(plan.between))
+        format!(
+            " ssl crt {dir}/server.pem ca-file {dir}/root.pem verify required ssl-min-ver TLSv1.3 curves X25519{}",
+            alpn(plan.between)
+        )
     } else {
         String::new()
     };

@@ -158,6 +158,7 @@ impl Rig {
     /// The last lines both proxies printed.
     pub(crate) fn logs(&self) -> String {
         let ends = [&self.outbound, &self.inbound].into_iter().flatten();
+        let ends = ends.filter(|p| !p.output().is_empty());
         ends.map(|p| format!("{}: {}", p.name(), last_lines(&p.output()))).collect::<Vec<_>>().join("; ")
     }
 

@@ -34,6 +34,19 @@ pub(crate) enum Sessions {
     Resumed,
     /// One for each request, with a full handshake.
     Full,
+    /// As `Full`, with the post-quantum hybrid key exchange.
+    FullPostQuantum,
+}
+
+impl Sessions {
+    pub(crate) fn resumes(self) -> bool {
+        matches!(self, Self::Pooled | Self::Resumed)
+    }
+
+    /// The key exchange of everybody, by Envoy's name: defaults differ, and the work has to be the same.
+    pub(crate) fn group(self) -> &'static str {
+        if self == Self::FullPostQuantum { "X25519MLKEM768" } else { "X25519" }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

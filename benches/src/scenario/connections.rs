@@ -18,6 +18,7 @@ pub(super) fn run(bench: &mut Bench<'_>) -> anyhow::Result<()> {
         ("plain", Sessions::Pooled, "from the application, kept HTTP/2 in mTLS between the proxies"),
         ("resumed", Sessions::Resumed, "from the application and between the proxies, TLS sessions resumed"),
         ("full", Sessions::Full, "from the application and between the proxies, full mutual TLS handshakes"),
+        ("full-pq", Sessions::FullPostQuantum, "the same with X25519MLKEM768"),
     ] {
         let plan = Plan { sessions, ..Plan::http(Between::Http2) };
         let mut rigs = bench.rigs(&plan, bench.contenders())?;

@@ -11,7 +11,7 @@ use crate::{
 pub(super) fn requests(rig: &Rig, load: impl FnOnce(&Rig) -> anyhow::Result<Seen>) -> anyhow::Result<Sample> {
     let proxies = rig.proxies();
     let before = proxies.usage();
-    let seen = load(rig)?;
+    let seen = load(rig).map_err(|error| anyhow::anyhow!("{error:#}; {}", rig.logs()))?;
     let used = proxies.usage().since(&before);
     anyhow::ensure!(seen.completed > 0, "no request succeeded, {} failed; {}", seen.failed, rig.logs());
     let mut sample = Sample::default();
