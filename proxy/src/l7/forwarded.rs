@@ -174,10 +174,10 @@ fn client_cert(hcm: &ConnectionManager, tls: Option<&PeerInfo>, headers: &mut He
     if mode == ForwardClientCert::ForwardOnly {
         return;
     }
-    let element = element(hcm, peer);
+    let element = peer.client_cert_element.get_or_init(|| element(hcm, peer).into());
     let value = match headers.get(&XFCC).filter(|_| mode == ForwardClientCert::AppendForward) {
-        Some(_) => return append(headers, &XFCC, &element),
-        None => HeaderValue::from_str(&element),
+        Some(_) => return append(headers, &XFCC, element),
+        None => HeaderValue::from_str(element),
     };
     match value {
         Ok(value) => headers.insert(XFCC, value),

@@ -6,7 +6,7 @@
 use std::{
     borrow::Cow,
     net::SocketAddr,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Instant, SystemTime},
 };
 
@@ -40,6 +40,9 @@ pub struct PeerInfo {
     /// IANA name of the cipher suite.
     pub cipher: &'static str,
     pub resumed: bool,
+    /// The peer's element of `x-forwarded-client-cert`, made for its first request: a digest per request is too much.
+    /// A connection has one connection manager, so what that asks for is part of it.
+    pub client_cert_element: OnceLock<Box<str>>,
 }
 
 /// Facts of a downstream connection, fixed once its filter chain is chosen.
