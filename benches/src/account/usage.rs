@@ -60,7 +60,8 @@ impl Usage {
     /// The user part of [`Usage::cpu`].
     pub(crate) fn user(&self) -> f64 {
         let ticks = self.ticks_user + self.ticks_system;
-        if ticks == 0 { 0.0 } else { self.cpu() * self.ticks_user as f64 / ticks as f64 }
+        // The quotient first: it is never above one, so the user part is never above the whole.
+        if ticks == 0 { 0.0 } else { self.cpu() * (self.ticks_user as f64 / ticks as f64) }
     }
 
     /// Context switches: given up, and taken away.

@@ -10,6 +10,12 @@ use super::{
 
 /// The whole result.
 pub(crate) fn text(run: &Run, reference: &str) -> String {
+    let cases: String = run.cases.iter().map(|case| self::case(case, reference)).collect();
+    format!("{cases}\n{}", summary(run))
+}
+
+/// What was run on what, and the goals.
+pub(crate) fn summary(run: &Run) -> String {
     let mut text = String::new();
     for (key, value) in &run.facts {
         let _ = writeln!(text, "{key}: {value}");
@@ -17,7 +23,6 @@ pub(crate) fn text(run: &Run, reference: &str) -> String {
     for (label, description) in &run.contenders {
         let _ = writeln!(text, "{label}: {description}");
     }
-    run.cases.iter().for_each(|case| text.push_str(&self::case(case, reference)));
     text.push_str(&goals(run));
     text
 }

@@ -101,7 +101,7 @@ pub(crate) fn run(options: &MeshOptions) -> anyhow::Result<()> {
     run.save(&options.output)?;
     let page = options.output.join("result.html");
     std::fs::write(&page, html::page(&run, &options.reference))?;
-    progress.print(&format!("\n{}", table::text(&run, &options.reference)));
+    progress.print(&format!("\n{}", table::summary(&run)));
     progress.note(&format!("{} and result.json beside it", page.display()));
     outcome
 }
