@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 
 use super::{
     ending::{Ending, Times},
+    memory::Trim,
     retiring::Retiring,
     sockets::Sockets,
 };
@@ -50,6 +51,7 @@ struct Progress {
     problems: Vec<Problem>,
     /// Addresses that could not be bound, as shown.
     unbound: Vec<String>,
+    trim: Trim,
     /// Turns of housekeeping since all listeners are there.
     settled: u32,
     /// When a graceful `/drain_listeners` closes its sockets.
@@ -108,6 +110,7 @@ impl Control {
                 }
                 _ = housekeeping.tick() => {
                     self.keep_house();
+                    self.progress.trim.tick();
                     false
                 }
                 _ = tick.tick(), if self.progress.ending.is_some() => false,
@@ -122,6 +125,7 @@ impl Control {
     /// Puts a snapshot in force; gives back what was before.
     fn apply(&mut self, snapshot: Arc<Snapshot>) -> Arc<Live> {
         let started = Instant::now();
+        self.progress.trim.changed();
         let former = std::mem::replace(&mut self.progress.snapshot, snapshot.clone());
         let names = |name: &Name| snapshot.clusters.contains_key(name);
         if self.progress.resolved.keys().any(|name| !names(name)) {

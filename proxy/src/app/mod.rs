@@ -6,6 +6,7 @@
 mod control;
 mod ending;
 mod logging;
+mod memory;
 mod retiring;
 mod shutdown;
 mod sockets;
