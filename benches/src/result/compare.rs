@@ -11,10 +11,13 @@ use super::{
     stats::Summary,
 };
 
+/// Fewer rounds than this show no noise, and everything would seem to have moved.
+const ROUNDS: usize = 3;
+
 /// One line for each figure that moved.
 pub(crate) fn text(before: &Run, after: &Run, reference: &str, threshold: f64) -> String {
     let mut lines = Vec::new();
-    let (mut compared, mut absolute) = (0, false);
+    let (mut compared, mut absolute, mut too_few) = (0, false, 0);
     for new in &after.cases {
         let Some(old) = before.cases.iter().find(|c| c.name() == new.name()) else { continue };
         for entry in new.entries.iter().filter(|e| e.contender != reference) {
@@ -22,6 +25,11 @@ pub(crate) fn text(before: &Run, after: &Run, reference: &str, threshold: f64) -
                 let key = figure.key;
                 let sides = [old, new].map(|case| values(case, &entry.contender, reference, key));
                 let [Some((was, was_ratio)), Some((is, is_ratio))] = sides else { continue };
+                let rounds = [old, new].map(|c| c.entry(&entry.contender).map_or(0, |e| e.values(key).len()));
+                if rounds.into_iter().any(|n| n < ROUNDS) {
+                    too_few += 1;
+                    continue;
+                }
                 if was_ratio != is_ratio {
                     continue;
                 }
@@ -35,9 +43,14 @@ pub(crate) fn text(before: &Run, after: &Run, reference: &str, threshold: f64) -
         }
     }
     let mut text = format!("{compared} figures in both results, {} moved beyond the noise\n", lines.len());
+    if too_few > 0 {
+        let _ = writeln!(text, "{too_few} figures not judged: less than {ROUNDS} rounds");
+    }
     if absolute {
-        let _ =
-            writeln!(text, "without {reference} in both, absolute figures were compared: they drift with the machine");
+        let _ = writeln!(
+            text,
+            "figures without a ratio to {reference} were compared as they are: they drift with the machine"
+        );
     }
     lines.iter().for_each(|line| {
         let _ = writeln!(text, "{line}");
@@ -92,17 +105,25 @@ mod tests {
 
     #[test]
     fn a_slower_machine_is_no_change() {
-        let (before, after) = (run(&[(20.0, 10.0), (22.0, 11.1)]), run(&[(40.0, 20.1), (44.0, 22.0)]));
+        let (before, after) =
+            (run(&[(20.0, 10.0), (22.0, 11.1), (21.0, 10.5)]), run(&[(40.0, 20.1), (44.0, 22.0), (42.0, 21.2)]));
         assert!(text(&before, &after, "envoy", 0.05).contains(" 0 moved"));
     }
 
     #[test]
     fn a_change_beyond_the_noise_is_named_with_its_direction() {
-        let (before, after) = (run(&[(20.0, 10.0), (22.0, 11.1)]), run(&[(20.0, 14.1), (22.0, 15.0)]));
+        let (before, after) =
+            (run(&[(20.0, 10.0), (22.0, 11.1), (21.0, 10.5)]), run(&[(20.0, 14.0), (22.0, 15.6), (21.0, 14.7)]));
         let said = text(&before, &after, "envoy", 0.05);
-        assert!(said.contains(" 1 moved") && said.contains("WORSE") && said.contains("0.502 -> 0.693 +38%"), "{said}");
+        assert!(said.contains(" 1 moved") && said.contains("WORSE") && said.contains("0.500 -> 0.700 +40%"), "{said}");
         assert!(text(&after, &before, "envoy", 0.05).contains("better"));
         // Absolute figures moved, too, but less than their noise.
-        assert!(text(&before, &run(&[(20.0, 9.0), (22.0, 12.1)]), "envoy", 0.05).contains(" 0 moved"));
+        assert!(text(&before, &run(&[(20.0, 9.0), (22.0, 12.1), (21.0, 13.0)]), "envoy", 0.05).contains(" 0 moved"));
+    }
+
+    #[test]
+    fn a_single_round_proves_nothing() {
+        let said = text(&run(&[(20.0, 10.0)]), &run(&[(20.0, 19.0)]), "envoy", 0.05);
+        assert!(said.contains(" 0 moved") && said.contains("1 figures not judged"), "{said}");
     }
 }
