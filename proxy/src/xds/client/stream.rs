@@ -123,7 +123,11 @@ impl Stream {
                             }
                             let Ok(error) = verdict.await else { return Ok(()) };
                             refusals = if error.is_some() { u32::saturating_add(refusals, 1) } else { 0 };
-                            sleep(restraint(refusals)).await;
+                            // Not even a sleep of zero: the timer rounds it up to its next millisecond.
+                            let pause = restraint(refusals);
+                            if !pause.is_zero() {
+                                sleep(pause).await;
+                            }
                             protocol.settled(&settled, error);
                         }
                         Err(reason) if !complained => {
