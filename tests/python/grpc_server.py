@@ -51,13 +51,21 @@ def fail(request, context):
 
 
 def hang(request, context):
-    """Yields one message, then waits until the call is over; `was_cancelled` tells."""
+    """Yields one message, then waits until the call is over; `was_cancelled` tells.
+
+    The callback does the telling: a call that ends right after the message never resumes this generator.
+    """
     over = threading.Event()
-    context.add_callback(over.set)
+
+    def ended():
+        with lock:
+            cancelled[request] = True
+        over.set()
+
+    if not context.add_callback(ended):
+        ended()
     yield b"started"
     over.wait(60)
-    with lock:
-        cancelled[request] = True
 
 
 def was_cancelled(request, context):
