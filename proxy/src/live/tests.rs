@@ -4,7 +4,6 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Instant,
 };
 
 use super::{
@@ -73,27 +72,18 @@ fn nothing_new_is_nothing_built() {
 }
 
 #[test]
-#[ignore = "prints how long updates of a large mesh take"]
-fn updates_of_a_large_mesh() {
+fn an_endpoint_update_of_a_large_mesh_rebuilds_one_cluster() {
     let builder = builder();
-    let mut next = mesh(5000);
-    let started = Instant::now();
+    let mut next = mesh(500);
     let (mut live, _) = builder.build(&Arc::new(next.clone()), &Resolved::default(), &Live::default());
-    println!("first build of 5000 clusters: {:?}", started.elapsed());
-    let name = next.endpoints.keys().nth(2500).unwrap().clone();
-    let mut took = Vec::new();
-    for port in 0..50 {
+    let name = next.endpoints.keys().nth(250).unwrap().clone();
+    for port in 0..20 {
         next.endpoints.insert(name.clone(), assignment(port));
-        let snapshot = Arc::new(next.clone());
-        let started = Instant::now();
-        let (after, _) = builder.build(&snapshot, &Resolved::default(), &live);
+        let (after, _) = builder.build(&Arc::new(next.clone()), &Resolved::default(), &live);
         let removed = live.removed_clusters(&after).len() + live.removed_chains(&after).len();
-        took.push(started.elapsed());
-        assert_eq!((same_clusters(&live, &after), removed), (4999, 0));
+        assert_eq!((same_clusters(&live, &after), removed), (499, 0));
         live = after;
     }
-    took.sort();
-    println!("one endpoint of 5000 clusters: median {:?}, worst {:?}", took[took.len() / 2], took[took.len() - 1]);
 }
 
 #[test]

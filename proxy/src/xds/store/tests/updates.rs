@@ -226,28 +226,6 @@ fn the_default_source_address_reaches_dynamic_clusters() {
     assert_eq!(bed.snapshot.clusters["a"].bind, Some(bind));
 }
 
-#[test]
-#[ignore = "prints figures; run by hand"]
-fn five_thousand_clusters() {
-    let mut bed = Bed::bare();
-    let names: Vec<String> =
-        (0..5000).map(|i| format!("outbound|8080||service-{i}.default.svc.cluster.local")).collect();
-    let timed = |what: &str, from: Instant| println!("{what}: {:?}", from.elapsed());
-    let from = Instant::now();
-    bed.sotw(Kind::Cluster, names.iter().map(|n| eds(n, 1, "")));
-    timed("clusters", from);
-    let from = Instant::now();
-    bed.sotw(Kind::Endpoints, names.iter().map(|n| endpoints(n, 1)));
-    timed("endpoints", from);
-    let from = Instant::now();
-    bed.sotw(Kind::Cluster, names.iter().map(|n| eds(n, 1, "")));
-    timed("equal clusters", from);
-    let from = Instant::now();
-    bed.sotw(Kind::Endpoints, [endpoints(&names[7], 2)]);
-    timed("one assignment", from);
-    assert_eq!(bed.clusters().len(), 5000);
-}
-
 /// A resource in the wrapper that carries its time to live in state-of-the-world responses.
 fn wrapped(name: &str, seconds: i64, resource: Option<Any>) -> Item {
     use outrigger_wire::pb::{envoy::service::discovery::v3 as pb, google::protobuf::Duration};
