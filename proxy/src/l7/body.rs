@@ -14,13 +14,13 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::time::Sleep;
 
 use super::{
     client::StreamGuard,
     expect::Gate,
     flow::{DeadlineKind, Flow},
+    incoming::Incoming,
     replay::Replay,
 };
 use crate::telemetry::flags::Flags;
@@ -204,8 +204,7 @@ impl Download {
             }
             Poll::Ready(Some(Err(error))) => {
                 tracing::debug!(%error, "response body broke off");
-                let reset = std::error::Error::source(&error).is_some_and(|s| s.is::<h2::Error>());
-                let (flag, details) = if reset {
+                let (flag, details) = if error.is_reset() {
                     (Flags::UPSTREAM_REMOTE_RESET, "upstream_reset_after_response_started{remote_reset}")
                 } else {
                     (

@@ -37,14 +37,26 @@ pub struct Gate {
     patience: Pin<Box<Sleep>>,
 }
 
+/// Opens a gate; an extension of the request, for a client codec to find.
+#[derive(Clone)]
+pub struct Opener(Arc<Shared>);
+
+impl Opener {
+    /// The upstream said `100 Continue`.
+    pub fn open(&self) {
+        self.0.open.store(true, Ordering::Release);
+        self.0.waker.wake();
+    }
+}
+
 /// Attaches a gate to a request about to be sent.
 pub fn gate<B>(request: &mut Request<B>) -> Gate {
     let shared = Arc::new(Shared::default());
-    let seen = shared.clone();
+    let opener = Opener(shared.clone());
+    request.extensions_mut().insert(opener.clone());
     hyper::ext::on_informational(request, move |response| {
         if response.status() == StatusCode::CONTINUE {
-            seen.open.store(true, Ordering::Release);
-            seen.waker.wake();
+            opener.open();
         }
     });
     Gate { shared, patience: Box::pin(tokio::time::sleep(PATIENCE)) }

@@ -10,7 +10,6 @@ use std::{borrow::Cow, rc::Rc, sync::Arc};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, Uri, Version, header, request::Parts};
 use http_body::Body as _;
-use hyper::body::Incoming;
 
 use super::{
     body::Body,
@@ -18,6 +17,7 @@ use super::{
     expect,
     flow::{Deadline, DeadlineKind, Flow},
     headers::{self, Pseudo},
+    incoming::Incoming,
     outcome,
     pipeline::{Inbound, levels, note_head},
     respond::Reply,

@@ -11,6 +11,8 @@ pub mod flow;
 mod forward;
 pub mod forwarded;
 pub mod headers;
+pub mod http2;
+pub mod incoming;
 mod outcome;
 pub mod path;
 mod pipeline;

@@ -6,17 +6,18 @@
 use std::rc::Rc;
 
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header, request::Parts};
-use hyper::{body::Incoming, upgrade::OnUpgrade};
 
 use super::{
     body::{Body, BodyError},
     flow::Flow,
     forward::Forwarding,
     headers::{self, Pseudo, RequestView},
+    incoming::Incoming,
     respond::{self, Reply},
     rewrite::{self, Line},
     sanitize::{REQUEST_ID, Sane, sanitize},
     server::Connection,
+    upgrade::Promise,
 };
 use crate::{
     ir::{
@@ -33,8 +34,8 @@ pub(super) struct Inbound {
     pub parts: Parts,
     pub body: Incoming,
     pub sane: Sane,
-    /// hyper's promise of the raw connection, where the request asked for one.
-    pub upgrade: Option<OnUpgrade>,
+    /// The codec's promise of the raw connection or stream, where the request asked for one.
+    pub upgrade: Option<Promise>,
 }
 
 impl Inbound {
@@ -65,10 +66,13 @@ struct Ending {
 }
 
 /// Serves one request.
-pub(super) async fn handle(conn: Rc<Connection>, mut request: Request<Incoming>) -> Result<Response<Body>, BodyError> {
+pub(super) async fn handle(
+    conn: Rc<Connection>,
+    request: Request<Incoming>,
+    upgrade: Option<Promise>,
+) -> Result<Response<Body>, BodyError> {
     let live = conn.engine.live.get();
     let flow = conn.open(request.version());
-    let upgrade = request.extensions_mut().remove::<OnUpgrade>();
     let (mut parts, body) = request.into_parts();
     if http_body::Body::is_end_stream(&body) {
         flow.request_complete();

@@ -12,11 +12,11 @@ use std::{
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body as _, Frame, SizeHint};
-use hyper::body::Incoming;
 
 use super::{
     body::{BodyError, poll_upload},
     flow::Flow,
+    incoming::Incoming,
 };
 
 /// Bytes kept per request.

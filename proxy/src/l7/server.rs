@@ -4,6 +4,7 @@
 //! routes. Invariant: a connection told to go away still gets answers to everything it had sent by then.
 
 mod drive;
+mod http2;
 
 use std::{
     cell::{Cell, RefCell},
@@ -15,12 +16,8 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::Version;
-use hyper::{
-    rt::Executor,
-    server::conn::{http1, http2},
-    service::service_fn,
-};
+use http::{Request, Version};
+use hyper::{body::Incoming as Http1Incoming, server::conn::http1, service::service_fn, upgrade::OnUpgrade};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::task::JoinSet;
 
@@ -28,7 +25,9 @@ use self::drive::drive;
 use super::{
     engine::Engine,
     flow::Flow,
+    incoming::Incoming,
     pipeline::handle,
+    upgrade::Promise,
     wire::{self, Wire},
 };
 use crate::{
@@ -114,19 +113,6 @@ impl Drop for Active {
         if active == 0 {
             self.0.idle_since.set(Instant::now());
         }
-    }
-}
-
-/// Spawns HTTP/2 streams onto the worker's own task set.
-#[derive(Clone, Copy)]
-struct Local;
-
-impl<F: Future + 'static> Executor<F> for Local
-where
-    F::Output: 'static,
-{
-    fn execute(&self, future: F) {
-        tokio::task::spawn_local(future);
     }
 }
 
@@ -230,34 +216,17 @@ async fn http1(io: Io, prefix: Bytes, conn: &Rc<Connection>, signal: &drain::Sig
     let wire = Wire::http1(io, prefix, conn.wire.clone(), config.http1.trailers);
     let service = {
         let conn = conn.clone();
-        service_fn(move |request| handle(conn.clone(), request))
+        service_fn(move |mut request: Request<Http1Incoming>| {
+            let promise = request.extensions_mut().remove::<OnUpgrade>().map(Promise::Http1);
+            handle(conn.clone(), request.map(Incoming::Http1), promise)
+        })
     };
     let running = pin!(builder.serve_connection(TokioIo::new(wire), service).with_upgrades());
     drive(running, |running| running.graceful_shutdown(), (conn, false), signal).await;
 }
 
 async fn http2(io: Io, prefix: Bytes, conn: &Rc<Connection>, signal: &drain::Signal) {
-    let config = &conn.hcm.config;
-    let options = &config.http2;
-    let mut builder = http2::Builder::new(Local);
-    builder
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(options.max_concurrent_streams)
-        .initial_stream_window_size(options.stream_window)
-        .initial_connection_window_size(options.connection_window)
-        .max_header_list_size(config.max_header_bytes)
-        .keep_alive_interval(options.keepalive_interval)
-        .keep_alive_timeout(options.keepalive_timeout)
-        .max_pending_accept_reset_streams(PENDING_RESETS)
-        .max_local_error_reset_streams(ERROR_RESETS);
-    if options.allow_connect {
-        builder.enable_connect_protocol();
-    }
     let wire = Wire::http2(io, prefix, conn.wire.clone());
-    let service = {
-        let conn = conn.clone();
-        service_fn(move |request| handle(conn.clone(), request))
-    };
-    let running = pin!(builder.serve_connection(TokioIo::new(wire), service));
-    drive(running, |running| running.graceful_shutdown(), (conn, true), signal).await;
+    let running = pin!(http2::Streams::new(wire, conn));
+    drive(running, |running| running.shutdown(), (conn, true), signal).await;
 }

@@ -8,17 +8,21 @@ use std::rc::Rc;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{HeaderName, HeaderValue, Method, Response, StatusCode, Uri, header};
 use hyper::{
-    body::Incoming,
     ext,
     upgrade::{OnUpgrade, Upgraded},
 };
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    sync::oneshot,
+};
 
 use super::{
     body::Body,
     client::{self, HttpProtocol, Protocol, StreamGuard},
     flow::Flow,
+    http2,
+    incoming::Incoming,
     outcome,
     pipeline::Inbound,
     respond::Reply,
@@ -31,16 +35,43 @@ use crate::{
     l4::relay::{Progress, RelayOptions, RelayReason, relay},
     net::io::Io,
     telemetry::flags::Flags,
+    upstream::ConnectionPermit,
 };
 
 const WEBSOCKET_KEY: HeaderName = header::SEC_WEBSOCKET_KEY;
 /// Bytes held per direction of a tunnel.
 const BUFFER: usize = 16 * 1024;
 
+/// A codec's promise to hand its connection or stream over once the response is written.
+pub(super) enum Promise {
+    Http1(OnUpgrade),
+    Http2(oneshot::Receiver<Box<http2::Tunnel>>),
+}
+
+/// One side of a tunnel to be.
+enum Half {
+    Http1(Upgraded),
+    Http2(Box<http2::Tunnel>),
+}
+
+impl Promise {
+    async fn kept(self) -> Result<Half, Broken> {
+        match self {
+            Self::Http1(promise) => promise.await.map(Half::Http1).map_err(|error| Broken(error.to_string())),
+            Self::Http2(promise) => promise.await.map(Half::Http2).map_err(|_| Broken("the stream is gone".into())),
+        }
+    }
+}
+
+/// Why a promise was not kept.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Broken(String);
+
 /// What the client asked its side to become.
 pub(super) struct Downstream {
     pub tunnel: Tunnel,
-    pub promise: Option<OnUpgrade>,
+    pub promise: Option<Promise>,
     pub grpc: bool,
 }
 
@@ -132,12 +163,24 @@ pub(super) fn join(
     (down, guard): (Downstream, StreamGuard),
 ) -> Result<Response<Body>, Reply> {
     let Some(promise) = down.promise else { return Err(outcome::internal()) };
-    let upstream = hyper::upgrade::on(&mut response);
+    let upstream = match response.body_mut() {
+        Incoming::Tunnel(_) => None,
+        _ => Some(Promise::Http1(hyper::upgrade::on(&mut response))),
+    };
+    let (mut parts, body) = response.into_parts();
+    parts.extensions.remove::<OnUpgrade>();
     flow.record.upgraded();
     let flow = flow.clone();
     conn.spawn(async move {
         // Tried together: the client's side is only free once our response is written.
-        match tokio::try_join!(promise, upstream) {
+        let upstream = async {
+            match (upstream, body) {
+                (Some(promise), _) => promise.kept().await,
+                (None, Incoming::Tunnel(tunnel)) => Ok(Half::Http2(tunnel)),
+                (None, _) => Err(Broken("the upstream did not switch".into())),
+            }
+        };
+        match tokio::try_join!(promise.kept(), upstream) {
             Ok((down, up)) => tunnel(down, up, &flow).await,
             Err(error) => {
                 tracing::debug!(%error, "upgrade fell through");
@@ -146,33 +189,42 @@ pub(super) fn join(
         }
         guard.abort();
     });
-    let (mut parts, _) = response.into_parts();
-    parts.extensions.remove::<OnUpgrade>();
     Ok(Response::from_parts(parts, Body::Empty))
 }
 
-/// Relays until both sides are done: over the raw connections where both are HTTP/1, else over hyper's streams.
-async fn tunnel(down: Upgraded, up: Upgraded, flow: &Flow) {
-    match (take(down), client::tunnel(up)) {
-        (Ok((a, a_read)), Ok(upstream)) => {
-            let _permit = upstream.permit;
-            raw((a, a_read), (upstream.io, upstream.read), flow).await;
+/// Relays until both sides are done: over the raw connections where both are HTTP/1, else over the codecs' streams.
+async fn tunnel(down: Half, up: Half, flow: &Flow) {
+    let (down, up) = match (down, up) {
+        (Half::Http1(down), Half::Http1(up)) => match (take(down), client::tunnel(up)) {
+            (Ok((a, a_read)), Ok(upstream)) => {
+                let _permit = upstream.permit;
+                return raw((a, a_read), (upstream.io, upstream.read), flow).await;
+            }
+            (down, up) => (side(down), up.map_or_else(|stream| (plain(stream), None), hold)),
+        },
+        (Half::Http1(down), Half::Http2(up)) => (side(take(down)), (up as Box<dyn Side>, None)),
+        (Half::Http2(down), Half::Http1(up)) => {
+            (down as Box<dyn Side>, client::tunnel(up).map_or_else(|stream| (plain(stream), None), hold))
         }
-        (a, b) => {
-            let a: Box<dyn Side> = match a {
-                Ok((io, read)) => Box::new(Rewound { read, io }),
-                Err(stream) => Box::new(TokioIo::new(stream)),
-            };
-            let (b, _permit): (Box<dyn Side>, _) = match b {
-                Ok(tunnel) => (Box::new(Rewound { read: tunnel.read, io: tunnel.io }), Some(tunnel.permit)),
-                Err(stream) => (Box::new(TokioIo::new(stream)), None),
-            };
-            generic(a, b, flow).await;
-        }
-    }
+        (Half::Http2(down), Half::Http2(up)) => (down as Box<dyn Side>, (up as Box<dyn Side>, None)),
+    };
+    let (up, _permit) = up;
+    generic(down, up, flow).await;
 }
 
-/// Takes an upgraded downstream HTTP/1 connection apart; an HTTP/2 stream comes back as it is.
+fn side(taken: Result<(Io, bytes::Bytes), Upgraded>) -> Box<dyn Side> {
+    taken.map_or_else(plain, |(io, read)| Box::new(Rewound { read, io }))
+}
+
+fn hold(tunnel: client::Tunnel) -> (Box<dyn Side>, Option<ConnectionPermit>) {
+    (Box::new(Rewound { read: tunnel.read, io: tunnel.io }), Some(tunnel.permit))
+}
+
+fn plain(stream: Upgraded) -> Box<dyn Side> {
+    Box::new(TokioIo::new(stream))
+}
+
+/// Takes an upgraded downstream HTTP/1 connection apart.
 fn take(upgraded: Upgraded) -> Result<(Io, bytes::Bytes), Upgraded> {
     let parts = upgraded.downcast::<TokioIo<Wire>>()?;
     Ok((parts.io.into_inner().into_inner(), parts.read_buf))

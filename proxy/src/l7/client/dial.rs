@@ -65,16 +65,24 @@ pub(super) async fn dial<B: Payload>(dial: Dial<B>, plan: Rc<Plan>) {
     });
     let io = Metered::new(connected.io, plan.cluster.stats.clone(), connected.permit);
     let opened = match protocol {
-        HttpProtocol::Http1 => http1::open(&lane, &plan.cluster, io, facts, generation).await.map(|connection| {
-            lane.add_http1(connection.clone());
-            drop(dial);
-            lane.offer_http1(connection);
-        }),
-        HttpProtocol::Http2 => http2::open(&lane, &plan.cluster, io, facts, generation).await.map(|connection| {
-            lane.add_http2(connection.clone());
-            drop(dial);
-            lane.offer_http2(&connection);
-        }),
+        HttpProtocol::Http1 => match http1::open(&lane, &plan.cluster, io, facts, generation).await {
+            Ok(connection) => {
+                lane.add_http1(connection.clone());
+                drop(dial);
+                lane.offer_http1(connection);
+                Ok(())
+            }
+            Err(error) => Err(error.to_string()),
+        },
+        HttpProtocol::Http2 => match http2::open(&lane, &plan.cluster, io, facts, generation).await {
+            Ok(connection) => {
+                lane.add_http2(connection.clone());
+                drop(dial);
+                lane.offer_http2(&connection);
+                Ok(())
+            }
+            Err(error) => Err(error.to_string()),
+        },
     };
     match opened {
         // The connection may bring less than it was expected to.

@@ -16,28 +16,42 @@ pub(super) struct Stream {
     pub(super) unwritten: bool,
 }
 
-/// The kind of `error`, and its text with all causes.
-pub(super) fn classify(error: &hyper::Error, stream: Stream) -> (SendErrorKind, String) {
+/// The kind of an HTTP/1 connection's `error`, and its text with all causes.
+pub(super) fn classify_http1(error: &hyper::Error, stream: Stream) -> (SendErrorKind, String) {
     let reason = text(error);
-    // TLS 1.3 servers judge our certificate after our side of the handshake is done: the alert is the first thing we
-    // read, and no request can have got through.
-    if !stream.reused && !stream.response_started && reason.contains("received fatal alert") {
-        let reason = format!("TLS error: {reason}");
-        return (SendErrorKind::Connect(ConnectError { kind: ConnectErrorKind::Tls, reason: reason.clone() }), reason);
+    if let Some(rejected) = rejected(&reason, stream) {
+        return (rejected, reason);
     }
-    let reset = SendErrorKind::Reset { response_started: stream.response_started, reused: stream.reused };
-    let kind = if let Some(h2) = source::<h2::Error>(error) {
-        of_http2(h2, reset)
-    } else if error.is_user() || error.is_body_write_aborted() {
+    let kind = if error.is_user() || error.is_body_write_aborted() {
         SendErrorKind::Body
     } else if error.is_parse() || error.is_parse_too_large() {
         SendErrorKind::Protocol
     } else if stream.unwritten {
         SendErrorKind::Unsent
     } else {
-        reset
+        reset(stream)
     };
     (kind, reason)
+}
+
+/// The kind of an HTTP/2 stream's or connection's `error`, and its text with all causes.
+pub(super) fn classify_http2(error: &h2::Error, stream: Stream) -> (SendErrorKind, String) {
+    let reason = text(error);
+    let kind = rejected(&reason, stream).unwrap_or_else(|| of_http2(error, reset(stream)));
+    (kind, reason)
+}
+
+fn reset(stream: Stream) -> SendErrorKind {
+    SendErrorKind::Reset { response_started: stream.response_started, reused: stream.reused }
+}
+
+/// TLS 1.3 servers judge our certificate after our side of the handshake is done: the alert is the first thing we read,
+/// and no request can have got through.
+fn rejected(reason: &str, stream: Stream) -> Option<SendErrorKind> {
+    let rejected = !stream.reused && !stream.response_started && reason.contains("received fatal alert");
+    rejected.then(|| {
+        SendErrorKind::Connect(ConnectError { kind: ConnectErrorKind::Tls, reason: format!("TLS error: {reason}") })
+    })
 }
 
 fn of_http2(error: &h2::Error, reset: SendErrorKind) -> SendErrorKind {
@@ -59,19 +73,8 @@ fn of_http2(error: &h2::Error, reset: SendErrorKind) -> SendErrorKind {
 }
 
 /// Whether an HTTP/2 connection is beyond use after `error`, and not just one stream.
-pub(super) fn ends_connection(error: &hyper::Error) -> bool {
-    source::<h2::Error>(error).is_none_or(|e| e.is_go_away() || e.is_io())
-}
-
-fn source<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(found) = error.downcast_ref() {
-            return Some(found);
-        }
-        next = error.source();
-    }
-    None
+pub(super) fn ends_connection(error: &h2::Error) -> bool {
+    error.is_go_away() || error.is_io()
 }
 
 /// All causes in one line, each said once.

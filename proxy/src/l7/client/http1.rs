@@ -29,6 +29,7 @@ use super::{
 };
 use crate::{
     ir,
+    l7::incoming::Incoming,
     telemetry::metrics::{ClusterStats, Sharded},
     upstream::{Cluster, RequestPermit},
 };
@@ -295,7 +296,7 @@ pub(super) async fn send<B: Payload>(
         Ok(response) => {
             learn_keep_alive(&connection, response.headers());
             let guard = sending.0.take().expect("taken only here");
-            Ok(Sent { response, guard, facts, new_connection })
+            Ok(Sent { response: response.map(Incoming::Http1), guard, facts, new_connection })
         }
         Err(mut error) => {
             // Dropping `sending` ends the connection, which is beyond use.
@@ -307,7 +308,7 @@ pub(super) async fn send<B: Payload>(
                 response_started: connection.meter.read() > read,
                 unwritten: connection.meter.written() == written,
             };
-            let (kind, reason) = failure::classify(error.error(), stream);
+            let (kind, reason) = failure::classify_http1(error.error(), stream);
             Err(fail(kind, reason, None))
         }
     }

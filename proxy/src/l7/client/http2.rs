@@ -9,13 +9,13 @@ use std::{
     pin::Pin,
     rc::{Rc, Weak},
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker, ready},
     time::Instant,
 };
 
-use http::Request;
-use hyper::client::conn::http2::{Builder, Connection, SendRequest};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use bytes::Bytes;
+use h2::client::{Builder, Connection, ResponseFuture, SendRequest};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 
 use super::{
     Payload,
@@ -28,31 +28,22 @@ use super::{
 };
 use crate::{
     ir,
+    l7::{
+        expect::Opener,
+        http2::{KeepAlive, Pump, Received, Tunnel, content_length, strip_connection_headers},
+        incoming::Incoming,
+    },
     telemetry::metrics::{ClusterStats, Sharded},
     upstream::{Cluster, RequestPermit},
 };
-
-/// Runs hyper's tasks on the worker's own thread.
-#[derive(Clone, Copy, Debug)]
-struct Local;
-
-impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Local {
-    fn execute(&self, future: F) {
-        tokio::task::spawn_local(future);
-    }
-}
-
-type Driven<B> = Connection<TokioIo<Metered>, B, Local>;
 
 pub(super) struct H2<B: Payload> {
     lane: Weak<Lane<B>>,
     facts: Rc<Facts>,
     config: Arc<ir::cluster::Cluster>,
     stats: Arc<Sharded<ClusterStats>>,
-    /// `None` once it takes no more streams; dropping it lets hyper end the connection after the last one.
-    sender: RefCell<Option<SendRequest<B>>>,
-    /// Shared with the task that runs it, to ask for the peer's limit on streams.
-    driven: Rc<RefCell<Option<Driven<B>>>>,
+    /// `None` once it takes no more streams; the connection ends after the last one.
+    sender: RefCell<Option<SendRequest<Bytes>>>,
     meter: Arc<Meter>,
     generation: Option<u64>,
     opened: Instant,
@@ -70,31 +61,28 @@ pub(super) async fn open<B: Payload>(
     io: Metered,
     facts: Rc<Facts>,
     generation: Option<u64>,
-) -> hyper::Result<Rc<H2<B>>> {
+) -> Result<Rc<H2<B>>, h2::Error> {
     let config = cluster.config.clone();
     let (options, meter) = (&config.http.http2, io.meter());
-    let (sender, connection) = Builder::new(Local)
-        .timer(TokioTimer::new())
-        .initial_stream_window_size(options.stream_window)
+    let (sender, mut connection) = Builder::new()
+        .enable_push(false)
+        .initial_window_size(options.stream_window)
         .initial_connection_window_size(options.connection_window)
         .initial_max_send_streams(lane.peer_streams() as usize)
         .max_header_list_size(MAX_HEADER_BYTES)
-        .max_send_buf_size((config.buffer_limit as usize).clamp(16 * 1024, 1024 * 1024))
-        .keep_alive_interval(options.keepalive_interval)
-        .keep_alive_timeout(options.keepalive_timeout)
-        .keep_alive_while_idle(true)
-        .handshake(TokioIo::new(io))
+        .max_send_buffer_size((config.buffer_limit as usize).clamp(16 * 1024, 1024 * 1024))
+        .handshake(io)
         .await?;
     cluster.stats.local().upstream_cx_http2_total.inc();
+    let pings = options.keepalive_interval.and_then(|interval| Some((interval, connection.ping_pong()?)));
+    let keepalive = pings.map(|(interval, pings)| KeepAlive::new(pings, interval, options.keepalive_timeout));
     let now = Instant::now();
-    let driven = Rc::new(RefCell::new(Some(connection)));
     let shared = Rc::new(H2 {
         lane: Rc::downgrade(lane),
         facts,
         stats: cluster.stats.clone(),
         config,
         sender: RefCell::new(Some(sender)),
-        driven: driven.clone(),
         meter,
         generation,
         opened: now,
@@ -103,12 +91,14 @@ pub(super) async fn open<B: Payload>(
         served: Cell::new(0),
         proven: Cell::new(false),
     });
-    tokio::task::spawn_local(Driver { driven, shared: shared.clone() });
+    tokio::task::spawn_local(Driver { connection, keepalive, shared: shared.clone() });
     Ok(shared)
 }
 
+/// Moves the frames of a connection until it ends.
 struct Driver<B: Payload> {
-    driven: Rc<RefCell<Option<Driven<B>>>>,
+    connection: Connection<Metered, Bytes>,
+    keepalive: Option<KeepAlive>,
     shared: Rc<H2<B>>,
 }
 
@@ -116,21 +106,29 @@ impl<B: Payload> Future for Driver<B> {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let mut driven = self.driven.borrow_mut();
-        let Some(connection) = driven.as_mut() else { return Poll::Ready(()) };
-        Pin::new(connection).poll(cx).map(|result| {
-            if let Err(error) = result {
-                tracing::debug!(host = %self.shared.facts.host, %error, "upstream HTTP/2 connection ended");
+        let this = self.get_mut();
+        let shared = &this.shared;
+        if let Poll::Ready(ended) = Pin::new(&mut this.connection).poll(cx) {
+            if let Err(error) = ended {
+                tracing::debug!(host = %shared.facts.host, %error, "upstream HTTP/2 connection ended");
             }
-        })
+            return Poll::Ready(());
+        }
+        if !shared.is_open() {
+            // Told to go away: what comes next goes over another connection.
+            shared.drain();
+        }
+        let dead = this.keepalive.as_mut().map(|k| k.poll_dead(cx, shared.meter.read()));
+        if dead.is_some_and(|d| d.is_ready()) {
+            tracing::debug!(host = %shared.facts.host, "upstream HTTP/2 connection does not answer pings");
+            return Poll::Ready(());
+        }
+        Poll::Pending
     }
 }
 
 impl<B: Payload> Drop for Driver<B> {
     fn drop(&mut self) {
-        // Requests still queued in the connection get their answer (that they were not sent) when it is dropped.
-        let ended = self.driven.try_borrow_mut().map(|mut d| d.take());
-        drop(ended);
         self.shared.drain();
     }
 }
@@ -140,13 +138,11 @@ impl<B: Payload> H2<B> {
     fn limit(&self) -> u32 {
         let ours = self.config.http.http2.max_concurrent_streams.max(1);
         let Some(lane) = self.lane.upgrade() else { return ours };
-        // Before its first frame, which is SETTINGS, a connection goes by what others of the lane were told. While it
-        // is being polled nobody can ask it either.
+        // Before its first frame, which is SETTINGS, a connection goes by what others of the lane were told.
         if self.meter.read() > 0
-            && let Ok(driven) = self.driven.try_borrow()
-            && let Some(connection) = driven.as_ref()
+            && let Some(sender) = self.sender.borrow().as_ref()
         {
-            let peers = u32::try_from(connection.current_max_send_streams()).unwrap_or(u32::MAX);
+            let peers = u32::try_from(sender.current_max_send_streams()).unwrap_or(u32::MAX);
             // A connection that allows none right now says nothing of the next: one stream can always be asked for.
             lane.learn_peer_streams(peers.max(1));
             return ours.min(peers);
@@ -154,9 +150,17 @@ impl<B: Payload> H2<B> {
         ours.min(lane.peer_streams())
     }
 
+    /// Whether the connection takes new streams.
+    fn is_open(&self) -> bool {
+        let mut sender = self.sender.borrow_mut();
+        let mut cx = Context::from_waker(Waker::noop());
+        // A sender that never sent has nothing to wait for: it is ready, or the connection is over.
+        sender.as_mut().is_some_and(|s| !matches!(s.poll_ready(&mut cx), Poll::Ready(Err(_))))
+    }
+
     /// Reserves a stream.
     pub(super) fn lease(&self) -> bool {
-        let open = self.sender.borrow().as_ref().is_some_and(|s| !s.is_closed());
+        let open = self.sender.borrow().is_some();
         let usable = open && self.active.get() < self.limit() && !self.is_used_up();
         if usable {
             self.active.set(self.active.get() + 1);
@@ -236,27 +240,109 @@ pub(super) async fn send<B: Payload>(
     if let Err(reason) = prepare(&mut request, HttpProtocol::Http2, facts.tls.is_some()) {
         return Err(fail(SendErrorKind::Protocol, reason.to_owned(), Some(request)));
     }
-    let sent = match connection.sender.borrow_mut().as_mut() {
-        Some(sender) => sender.try_send_request(request),
-        None => return Err(fail(SendErrorKind::Unsent, "the connection is closed".to_owned(), Some(request))),
+    // Each request has a sender of its own: one that waits to be opened does not hold up the next.
+    let sender = if connection.is_open() { connection.sender.borrow().clone() } else { None };
+    let Some(mut sender) = sender else {
+        connection.drain();
+        return Err(fail(SendErrorKind::Unsent, "the connection is closed".to_owned(), Some(request)));
     };
-    match sent.await {
+    let answer = match Exchange::start(&mut sender, request) {
+        Ok(exchange) => exchange.await,
+        Err(error) => Err(error),
+    };
+    drop(sender);
+    match answer {
         Ok(response) => {
             connection.proven.set(true);
             Ok(Sent { response, guard, facts, new_connection })
         }
-        Err(mut error) => {
-            if let Some(request) = error.take_message() {
-                // hyper's side of the connection is gone: nobody else shall try it.
-                connection.drain();
-                return Err(fail(SendErrorKind::Unsent, error.error().to_string(), Some(request)));
-            }
+        Err(error) => {
             let stream = Stream { reused: !new_connection, response_started: false, unwritten: false };
-            let (kind, reason) = failure::classify(error.error(), stream);
-            if failure::ends_connection(error.error()) {
+            let (kind, reason) = failure::classify_http2(&error, stream);
+            if failure::ends_connection(&error) {
                 connection.drain();
             }
             Err(fail(kind, reason, None))
         }
+    }
+}
+
+/// A request on its stream, until the head of its response. Dropping it resets the stream.
+struct Exchange<B> {
+    response: ResponseFuture,
+    /// What is still to be sent.
+    pump: Option<Pump<B>>,
+    /// Our half of a stream that may become a tunnel.
+    tunnel: Option<h2::SendStream<Bytes>>,
+    /// To be told when the peer wants the body.
+    opener: Option<Opener>,
+}
+
+impl<B: Payload> Exchange<B> {
+    fn start(sender: &mut SendRequest<Bytes>, request: Request<B>) -> Result<Self, h2::Error> {
+        let (mut head, body) = request.into_parts();
+        strip_connection_headers(&mut head.headers, true);
+        let connect = head.method == Method::CONNECT;
+        if !connect
+            && let Some(length) = body.size_hint().exact()
+            && (length != 0 || matches!(head.method, Method::POST | Method::PUT | Method::PATCH))
+        {
+            head.headers.entry(header::CONTENT_LENGTH).or_insert_with(|| HeaderValue::from(length));
+        }
+        if connect && content_length(&head.headers).is_some_and(|length| length != 0) {
+            // A tunnel has no content.
+            return Err(h2::Reason::PROTOCOL_ERROR.into());
+        }
+        if let Some(protocol) = head.extensions.remove::<hyper::ext::Protocol>() {
+            head.extensions.insert(h2::ext::Protocol::from(protocol.as_str()));
+        }
+        let opener = head.extensions.remove::<Opener>();
+        let whole = !connect && body.is_end_stream();
+        let (response, stream) = sender.send_request(Request::from_parts(head, ()), whole)?;
+        let (mut pump, mut tunnel) = (None, None);
+        if connect {
+            tunnel = Some(stream);
+        } else if !whole {
+            pump = Some(Pump::new(body, stream));
+        }
+        Ok(Self { response, pump, tunnel, opener })
+    }
+
+    fn hear_informational(&mut self, cx: &mut Context<'_>) {
+        let Some(opener) = &self.opener else { return };
+        while let Poll::Ready(Some(Ok(response))) = self.response.poll_informational(cx) {
+            if response.status() == StatusCode::CONTINUE {
+                opener.open();
+            }
+        }
+    }
+}
+
+impl<B: Payload> Future for Exchange<B> {
+    type Output = Result<Response<Incoming>, h2::Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        this.hear_informational(cx);
+        if let Some(pump) = &mut this.pump
+            && Pin::new(pump).poll(cx).is_ready()
+        {
+            this.pump = None;
+        }
+        let (head, stream) = ready!(Pin::new(&mut this.response).poll(cx))?.into_parts();
+        if let Some(pump) = this.pump.take() {
+            // From here on both directions go their own pace.
+            tokio::task::spawn_local(pump);
+        }
+        let body = match this.tunnel.take() {
+            Some(ours) if head.status.is_success() => Incoming::Tunnel(Box::new(Tunnel::new(ours, stream))),
+            refused => {
+                if let Some(mut ours) = refused {
+                    ours.send_data(Bytes::new(), true)?;
+                }
+                Incoming::Http2(Received::new(stream, &head.headers))
+            }
+        };
+        Poll::Ready(Ok(Response::from_parts(head, body)))
     }
 }

@@ -3,9 +3,9 @@
 use std::{fmt, net::SocketAddr, rc::Rc, sync::Arc};
 
 use http::{Request, Response};
-use hyper::body::Incoming;
 
 use crate::{
+    l7::incoming::Incoming,
     telemetry::record::PeerInfo,
     upstream::{Cluster, ConnectError, Endpoint, RequestPermit},
 };

@@ -4,7 +4,6 @@ use std::{rc::Rc, sync::Arc, time::Instant};
 
 use http::{HeaderValue, Method, Request, StatusCode, Uri, header, request::Parts};
 use http_body::Body as _;
-use hyper::body::Incoming;
 
 use super::{ATTEMPT_COUNT, Forwarding, Plan};
 use crate::{
@@ -14,7 +13,9 @@ use crate::{
         client::{Attempt, SendError, SendErrorKind, Sent},
         expect,
         flow::Flow,
-        headers, outcome,
+        headers,
+        incoming::Incoming,
+        outcome,
         replay::Kept,
         respond::Reply,
         retry::{self, Failure, Outcome, Verdict},

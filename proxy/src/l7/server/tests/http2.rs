@@ -11,12 +11,24 @@ use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, sync::mpsc};
 
 use super::{
-    super::Local,
     peer::{Upstream, header},
     support::{Proxy, Setup, pair, run, until},
 };
 
 type Out = BoxBody<Bytes, Infallible>;
+
+/// Runs tasks on the test's thread.
+#[derive(Clone, Copy)]
+struct Local;
+
+impl<F: Future + 'static> hyper::rt::Executor<F> for Local
+where
+    F::Output: 'static,
+{
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(future);
+    }
+}
 
 pub(super) fn full(text: &'static str) -> Out {
     Full::new(Bytes::from_static(text.as_bytes())).boxed()

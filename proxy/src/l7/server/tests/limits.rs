@@ -252,7 +252,7 @@ fn redirects_direct_responses_and_misses() {
 /// Every open HTTP/1 connection holds one of these, busy or not.
 #[test]
 fn the_future_of_a_request_is_small() {
-    fn size<A, B, F: Future>(_: impl Fn(A, B) -> F) -> usize {
+    fn size<A, B, C, F: Future>(_: impl Fn(A, B, C) -> F) -> usize {
         size_of::<F>()
     }
     let size = size(crate::l7::pipeline::handle);

@@ -1,0 +1,87 @@
+//! The body of a message that comes in, whichever codec read it.
+
+use std::{
+    error::Error,
+    fmt,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+
+use super::http2::{Received, Tunnel};
+
+/// What a peer sends behind a head.
+#[derive(Debug)]
+pub enum Incoming {
+    /// Nothing can follow.
+    None,
+    /// Over HTTP/1.
+    Http1(hyper::body::Incoming),
+    /// On an HTTP/2 stream.
+    Http2(Received),
+    /// An HTTP/2 stream that became a tunnel: no body follows.
+    Tunnel(Box<Tunnel>),
+}
+
+/// Why a body broke off.
+#[derive(Debug)]
+pub enum IncomingError {
+    Http1(hyper::Error),
+    Http2(h2::Error),
+}
+
+impl IncomingError {
+    /// Whether the peer reset this one stream.
+    pub fn is_reset(&self) -> bool {
+        matches!(self, Self::Http2(_))
+    }
+}
+
+impl fmt::Display for IncomingError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Http1(error) => error.fmt(f),
+            Self::Http2(error) => error.fmt(f),
+        }
+    }
+}
+
+impl Error for IncomingError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Http1(error) => error.source(),
+            Self::Http2(error) => error.source(),
+        }
+    }
+}
+
+impl Body for Incoming {
+    type Data = Bytes;
+    type Error = IncomingError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, IncomingError>>> {
+        match self.get_mut() {
+            Self::Http1(body) => Pin::new(body).poll_frame(cx).map_err(IncomingError::Http1),
+            Self::Http2(body) => Pin::new(body).poll_frame(cx).map_err(IncomingError::Http2),
+            Self::None | Self::Tunnel(_) => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Http1(body) => body.is_end_stream(),
+            Self::Http2(body) => body.is_end_stream(),
+            Self::None | Self::Tunnel(_) => true,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Http1(body) => body.size_hint(),
+            Self::Http2(body) => body.size_hint(),
+            Self::None | Self::Tunnel(_) => SizeHint::with_exact(0),
+        }
+    }
+}
