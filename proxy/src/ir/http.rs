@@ -2,6 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use http::HeaderValue;
+
 use super::{ConfigSource, Name, format::AccessLog, matcher::Cidr, route::RouteConfiguration};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,7 +36,8 @@ pub struct ConnectionManager {
     pub merge_slashes: bool,
     pub escaped_slashes: EscapedSlashes,
     pub strip_port: StripPort,
-    pub server_name: Box<str>,
+    /// The value of `server` where the proxy sets it.
+    pub server_name: HeaderValue,
     pub server_header: ServerHeader,
     /// The value of `via` to append, if any.
     pub via: Box<str>,

@@ -5,7 +5,6 @@
 //! [`super::replay`] holds what a retry needs.
 
 use std::{
-    future::Future,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
@@ -14,7 +13,6 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use tokio::time::Sleep;
 
 use super::{
     client::StreamGuard,
@@ -22,6 +20,7 @@ use super::{
     flow::{DeadlineKind, Flow},
     incoming::Incoming,
     replay::Replay,
+    timer::Timer,
 };
 use crate::telemetry::flags::Flags;
 
@@ -175,12 +174,12 @@ pub struct Download {
     /// The stream's place on its upstream connection.
     guard: Option<StreamGuard>,
     flow: Rc<Flow>,
-    timer: Option<Pin<Box<Sleep>>>,
+    timer: Timer,
 }
 
 impl Download {
     pub fn new(incoming: Incoming, guard: StreamGuard, flow: Rc<Flow>) -> Self {
-        Self { incoming, guard: Some(guard), flow, timer: None }
+        Self { incoming, guard: Some(guard), flow, timer: Timer::default() }
     }
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
@@ -224,7 +223,7 @@ impl Download {
         self.flow.record.response_complete();
         // Dropping the guard hands the connection back.
         self.guard.take();
-        self.timer.take();
+        self.timer = Timer::default();
     }
 
     fn give_up(&mut self) {
@@ -261,11 +260,7 @@ impl Download {
                 self.give_up();
                 return Poll::Ready(());
             }
-            let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(next.into())));
-            if timer.deadline() != next.into() {
-                timer.as_mut().reset(next.into());
-            }
-            ready!(timer.as_mut().poll(cx));
+            ready!(self.timer.poll_until(next, cx));
         }
     }
 }

@@ -11,6 +11,7 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::headers;
 use crate::{
     ir::{
         http::{ConnectionManager, ForwardClientCert},
@@ -31,6 +32,7 @@ const EXTERNAL: HeaderName = HeaderName::from_static("x-envoy-external-address")
 const INTERNAL: HeaderName = HeaderName::from_static("x-envoy-internal");
 /// What only an internal client may ask of a proxy.
 const PRIVILEGED: &[&str] = &[
+    "x-envoy-internal",
     "x-envoy-upstream-rq-timeout-ms",
     "x-envoy-upstream-rq-per-try-timeout-ms",
     "x-envoy-upstream-rq-timeout-alt-response",
@@ -102,10 +104,14 @@ fn trusting(internal: &[Cidr], hcm: &ConnectionManager, conn: &ConnInfo, headers
     let internal = single && internal.iter().any(|network| network.contains(ip));
     if internal {
         headers.insert(INTERNAL, HeaderValue::from_static("true"));
-    } else if headers.keys().any(|name| name.as_str().starts_with("x-envoy-")) {
-        headers.remove(&INTERNAL);
-        for name in PRIVILEGED.iter().chain(if edge { EDGE } else { &[] }) {
-            headers.remove(*name);
+    } else {
+        for name in headers::among(headers, PRIVILEGED) {
+            headers.remove(name);
+        }
+        if edge {
+            for name in headers::among(headers, EDGE) {
+                headers.remove(name);
+            }
         }
     }
     if edge

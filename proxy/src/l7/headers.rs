@@ -5,6 +5,7 @@
 use std::borrow::Cow;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use smallvec::SmallVec;
 
 use crate::{
     ir::{
@@ -21,6 +22,10 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 /// body of unknown length is carried over) and `TE: trailers`. Returns whether `Connection: close` was there.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) -> bool {
     let mut close = false;
+    // A look over the names is cheaper than a search for each.
+    if !headers.keys().any(|name| is_hop_by_hop(name)) {
+        return close;
+    }
     if headers.contains_key(header::CONNECTION) {
         let lines: Vec<HeaderValue> = headers.get_all(header::CONNECTION).iter().cloned().collect();
         headers.remove(header::CONNECTION);
@@ -48,6 +53,15 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) -> bool {
         }
     }
     close
+}
+
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    matches!(name.as_str(), "connection" | "keep-alive" | "proxy-connection" | "upgrade" | "te")
+}
+
+/// The names among `headers` that are also in `list`; hardly ever any.
+pub fn among(headers: &HeaderMap, list: &[&str]) -> SmallVec<[HeaderName; 2]> {
+    headers.keys().filter(|name| list.contains(&name.as_str())).cloned().collect()
 }
 
 fn is_protected(name: &HeaderName) -> bool {
@@ -179,7 +193,11 @@ fn insert(headers: &mut HeaderMap, add: &HeaderAdd, value: Option<HeaderValue>) 
 
 /// Inserts a decimal number.
 pub fn insert_number(headers: &mut HeaderMap, name: &'static str, value: u64) {
-    headers.insert(HeaderName::from_static(name), HeaderValue::from(value));
+    const DIGITS: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
+    // Most of these numbers are tries and milliseconds: small ones need no memory of their own.
+    let small = usize::try_from(value).ok().and_then(|n| DIGITS.get(n));
+    let value = small.map_or_else(|| HeaderValue::from(value), |digit| HeaderValue::from_static(digit));
+    headers.insert(HeaderName::from_static(name), value);
 }
 
 /// The value of a header as a positive number of milliseconds; anything else counts as absent.

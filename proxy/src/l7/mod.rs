@@ -23,6 +23,7 @@ pub mod rewrite;
 pub mod sanitize;
 pub mod server;
 pub mod timeouts;
+pub mod timer;
 mod upgrade;
 pub mod wire;
 

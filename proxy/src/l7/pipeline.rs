@@ -3,9 +3,9 @@
 //! Every phase is one call; a phase that decides to answer returns a [`Reply`], and there is one place that turns it
 //! into a response. The record travels in the [`Flow`] and speaks whichever way this future ends.
 
-use std::rc::Rc;
+use std::{pin::Pin, rc::Rc};
 
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header, request::Parts};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header, request::Parts};
 
 use super::{
     body::{Body, BodyError},
@@ -65,8 +65,16 @@ struct Ending {
     request_id: Option<HeaderValue>,
 }
 
-/// Serves one request.
-pub(super) async fn handle(
+/// What serving a request comes to.
+pub(super) type Handling = Pin<Box<dyn Future<Output = Result<Response<Body>, BodyError>>>>;
+
+/// Serves one request. In memory of its own: connections would keep room for it while they idle, and what is moved
+/// about on the way to its task would be all of it.
+pub(super) fn handle(conn: Rc<Connection>, request: Request<Incoming>, upgrade: Option<Promise>) -> Handling {
+    Box::pin(serve(conn, request, upgrade))
+}
+
+async fn serve(
     conn: Rc<Connection>,
     request: Request<Incoming>,
     upgrade: Option<Promise>,
@@ -140,8 +148,7 @@ async fn act(conn: &Rc<Connection>, flow: &Rc<Flow>, live: &Live, request: Inbou
     }
     match &selected.route.action {
         Action::Forward(route) => {
-            // Boxed: hyper keeps room for this whole future on every open connection, idle ones included.
-            Box::pin(Forwarding { conn, flow, live, table, selected, route, random }.run(request)).await
+            Forwarding { conn, flow, live, table, selected, route, random }.run(request).await
         }
         Action::Redirect(redirect) => {
             note_head(flow, &request.parts, scheme);
@@ -246,9 +253,11 @@ fn finish(conn: &Connection, flow: &Rc<Flow>, ending: &Ending, mut response: Res
     let status = response.status();
     let headers = response.headers_mut();
     match config.server_header {
-        ServerHeader::Overwrite => set_server(headers, &config.server_name),
+        ServerHeader::Overwrite => {
+            headers.insert(header::SERVER, config.server_name.clone());
+        }
         ServerHeader::AppendIfAbsent if !headers.contains_key(header::SERVER) => {
-            set_server(headers, &config.server_name);
+            headers.insert(header::SERVER, config.server_name.clone());
         }
         ServerHeader::AppendIfAbsent | ServerHeader::PassThrough => {}
     }
@@ -263,7 +272,6 @@ fn finish(conn: &Connection, flow: &Rc<Flow>, ending: &Ending, mut response: Res
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     flow.record.response_head(status.as_u16(), headers);
-    let announced = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
     match response.body() {
         Body::Download(_) | Body::Upload(_) => {}
         Body::Empty => {
@@ -272,7 +280,8 @@ fn finish(conn: &Connection, flow: &Rc<Flow>, ending: &Ending, mut response: Res
             if http1
                 && !ending.head
                 && status == StatusCode::NOT_MODIFIED
-                && let Some(length) = announced
+                && let Some(length) = response.headers().get(header::CONTENT_LENGTH)
+                && let Some(length) = length.to_str().ok().and_then(|v| v.parse().ok())
             {
                 *response.body_mut() = Body::Announced(length);
             }
@@ -285,10 +294,4 @@ fn finish(conn: &Connection, flow: &Rc<Flow>, ending: &Ending, mut response: Res
         }
     }
     response
-}
-
-fn set_server(headers: &mut HeaderMap, name: &str) {
-    if let Ok(name) = HeaderValue::from_str(name) {
-        headers.insert(header::SERVER, name);
-    }
 }

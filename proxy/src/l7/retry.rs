@@ -199,10 +199,11 @@ fn wants(rules: &Rules, policy: Option<&RetryPolicy>, outcome: &Outcome<'_>) -> 
 fn wants_response(rules: &Rules, policy: Option<&RetryPolicy>, status: StatusCode, headers: &HeaderMap) -> bool {
     let on = |flag| rules.on.contains(flag);
     let code = status.as_u16();
-    if headers.contains_key("x-envoy-overloaded") {
+    let marks = super::headers::among(headers, &["x-envoy-overloaded", "x-envoy-ratelimited"]);
+    if marks.iter().any(|mark| mark == "x-envoy-overloaded") {
         return false;
     }
-    if headers.contains_key("x-envoy-ratelimited") {
+    if !marks.is_empty() {
         return on(RetryOn::ENVOY_RATE_LIMITED);
     }
     if on(RetryOn::SERVER_ERROR) && status.is_server_error()

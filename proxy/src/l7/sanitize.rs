@@ -83,8 +83,9 @@ pub fn sanitize(hcm: &ConnectionManager, conn: &ConnInfo, parts: &mut Parts) -> 
     target(hcm, parts, &tunnel)?;
     if conn.direction == Direction::Inbound {
         // Peer metadata comes from the peer's certificate; these would let an application invent its own.
-        parts.headers.remove("x-envoy-peer-metadata");
-        parts.headers.remove("x-envoy-peer-metadata-id");
+        for name in headers::among(&parts.headers, &["x-envoy-peer-metadata", "x-envoy-peer-metadata-id"]) {
+            parts.headers.remove(name);
+        }
     }
     let origin = forwarded::apply(hcm, conn, &mut parts.headers);
     request_id(hcm, origin, &mut parts.headers);

@@ -2,15 +2,13 @@
 
 use std::{
     future::{Future, poll_fn},
-    pin::{Pin, pin},
-    task::{Context, Poll},
+    pin::pin,
+    task::Poll,
     time::{Duration, Instant},
 };
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-use tokio::time::Sleep;
-
-use super::{flow::Flow, headers, retry::Rules};
+use super::{flow::Flow, headers, retry::Rules, timer::Timer};
 use crate::ir::{
     http::{ConnectionManager, Router},
     route::Forward,
@@ -132,7 +130,7 @@ pub async fn within<F: Future>(
     work: F,
 ) -> Result<F::Output, Expired> {
     let mut work = pin!(work);
-    let mut timer = pin!(None::<Sleep>);
+    let mut timer = Timer::default();
     poll_fn(move |cx| {
         if let Poll::Ready(output) = work.as_mut().poll(cx) {
             return Poll::Ready(Ok(output));
@@ -145,7 +143,7 @@ pub async fn within<F: Future>(
             if Instant::now() >= next {
                 return Poll::Ready(Err(kind));
             }
-            if poll_timer(timer.as_mut(), next, cx).is_pending() {
+            if timer.poll_until(next, cx).is_pending() {
                 return Poll::Pending;
             }
         }
@@ -175,15 +173,4 @@ fn next(timeouts: &Timeouts, flow: &Flow, try_started: Instant) -> Option<(Insta
     consider(flow.idle_at(), Expired::Idle);
     consider(timeouts.per_try_idle.map(|t| flow.last_activity().max(try_started) + t), Expired::PerTryIdle);
     first
-}
-
-fn poll_timer(mut timer: Pin<&mut Option<Sleep>>, at: Instant, cx: &mut Context<'_>) -> Poll<()> {
-    if timer.is_none() {
-        timer.set(Some(tokio::time::sleep_until(at.into())));
-    }
-    let mut sleep = timer.as_pin_mut().expect("just set");
-    if sleep.deadline() != at.into() {
-        sleep.as_mut().reset(at.into());
-    }
-    sleep.poll(cx)
 }

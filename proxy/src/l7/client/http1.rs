@@ -37,6 +37,9 @@ use crate::{
 /// Envoy's default bound on response headers; their number is bounded by hyper's default of 100, which is Envoy's too.
 pub(super) const MAX_HEADER_BYTES: u32 = 60 * 1024;
 
+/// How long ago a connection may have been given back for a replayable request to take it without asking the kernel.
+const TRUSTED: Duration = Duration::from_millis(20);
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// Carries a request, or is promised to one.
@@ -157,11 +160,14 @@ impl<B: Payload> H1<B> {
     }
 
     /// Takes an idle connection for a request, if it can be used.
-    pub(super) fn lease(&self, now: Instant) -> bool {
+    pub(super) fn lease(&self, now: Instant, replayable: bool) -> bool {
+        // Under load a connection is used again before the next look at the sockets, and asking the kernel each time
+        // whether it was closed meanwhile is a system call per request: done where being wrong could not be mended.
+        let trusted = replayable && now.saturating_duration_since(self.parked.get()) < TRUSTED;
         let usable = self.state.get() == State::Idle
             && (self.served.get() == 0 || self.is_ready())
             && !self.is_worn(now)
-            && !is_dead(self.descriptor);
+            && (trusted || !is_dead(self.descriptor));
         if usable {
             self.state.set(State::Busy);
         }

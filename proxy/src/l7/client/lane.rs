@@ -100,7 +100,7 @@ impl<B: Payload> Lane<B> {
     }
 
     /// A connection that can take a request now.
-    pub(super) fn checkout(&self) -> Option<Lease<B>> {
+    pub(super) fn checkout(&self, replayable: bool) -> Option<Lease<B>> {
         if let Some(shared) = self.http2.borrow().iter().find(|c| c.lease()) {
             return Some(Lease::Http2(shared.clone()));
         }
@@ -110,7 +110,7 @@ impl<B: Payload> Lane<B> {
         let now = Instant::now();
         loop {
             let connection = self.idle.borrow_mut().pop()?;
-            if connection.lease(now) {
+            if connection.lease(now, replayable) {
                 return Some(Lease::Http1(connection));
             }
             connection.close();

@@ -41,7 +41,7 @@ impl<B: Payload> Pool<B> {
         let Some(permit) = lane.scope.try_request(attempt.high_priority) else {
             return Err(unsent(SendErrorKind::PoolOverflow, request));
         };
-        let lease = match lane.checkout() {
+        let lease = match lane.checkout(attempt.replayable) {
             Some(lease) => lease,
             None => match lane.wait(attempt).await {
                 Ok(lease) => lease,

@@ -37,6 +37,8 @@ pub struct Attempt {
     /// `auto_sni`: overrides the transport socket's SNI.
     pub sni: Option<Box<str>>,
     pub downstream: Option<SocketAddr>,
+    /// The request could be sent again: an idle connection that the peer closes in this very moment does no harm.
+    pub replayable: bool,
     /// Which circuit breaker counts the request.
     pub high_priority: bool,
 }

@@ -107,7 +107,9 @@ impl Forwarding<'_> {
             self.flow.record.upstream(|u| u.attempts = count.tries);
             let started = Instant::now();
             let request = self.attempt_request(plan, &mut supply, &endpoint, count.tries)?;
-            let attempt = self.attempt(plan, &endpoint);
+            // What would be replayed once is not risked twice.
+            let replayable = count.tries == 1 && supply.keep && !plan.has_body && plan.method.is_idempotent();
+            let attempt = self.attempt(plan, &endpoint, replayable);
             let sending = self.conn.engine.pool.send(&attempt, request);
             let result = match within(&plan.timeouts, self.flow, started, sending).await {
                 Ok(Ok(sent)) => Tried::Response(Box::new(sent)),
@@ -204,7 +206,7 @@ impl Forwarding<'_> {
         })
     }
 
-    fn attempt(&self, plan: &Plan<'_>, endpoint: &Arc<Endpoint>) -> Attempt {
+    fn attempt(&self, plan: &Plan<'_>, endpoint: &Arc<Endpoint>, replayable: bool) -> Attempt {
         Attempt {
             cluster: plan.cluster.clone(),
             endpoint: endpoint.clone(),
@@ -212,6 +214,7 @@ impl Forwarding<'_> {
             alpn: plan.alpn.clone(),
             sni: plan.sni.clone(),
             downstream: Some(self.conn.scope.conn.remote),
+            replayable,
             high_priority: self.route.high_priority,
         }
     }

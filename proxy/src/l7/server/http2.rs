@@ -5,7 +5,7 @@
 use std::{
     cell::RefCell,
     future::{Future, poll_fn},
-    pin::{Pin, pin},
+    pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
     time::{Duration, Instant, SystemTime},
@@ -135,7 +135,7 @@ async fn stream(conn: Rc<Connection>, request: Request<h2::RecvStream>, mut resp
         (Incoming::Http2(Received::new(received, &head.headers)), None, None)
     };
     let answer = {
-        let mut handling = pin!(handle(conn, Request::from_parts(head, body), promise));
+        let mut handling = handle(conn, Request::from_parts(head, body), promise);
         poll_fn(|cx| {
             if let Poll::Ready(answer) = handling.as_mut().poll(cx) {
                 return Poll::Ready(Some(answer));

@@ -1,5 +1,6 @@
 //! The connection manager's options on headers, paths and client certificates.
 
+use http::HeaderValue;
 use outrigger_wire::pb::envoy::extensions::filters::network::http_connection_manager::v3::{
     HttpConnectionManager as Pb,
     http_connection_manager::{
@@ -23,10 +24,10 @@ use crate::ir::{
 /// Envoy's default for `server_name`.
 const SERVER_NAME: &str = "envoy";
 
-pub(crate) fn server_name(message: &Pb, at: &At<'_>) -> Result<Box<str>, Reject> {
+pub(crate) fn server_name(message: &Pb, at: &At<'_>) -> Result<HeaderValue, Reject> {
     match message.server_name.as_str() {
-        "" => Ok(SERVER_NAME.into()),
-        name => header_value(name, &at.field("server_name")),
+        "" => Ok(HeaderValue::from_static(SERVER_NAME)),
+        name => HeaderValue::from_str(name).map_err(|_| at.field("server_name").reject("is not a header value")),
     }
 }
 
@@ -39,7 +40,7 @@ pub(crate) fn internal_networks(message: &Pb, at: &At<'_>) -> Result<Vec<Cidr>, 
 }
 
 pub(crate) fn header_value(text: &str, at: &At<'_>) -> Result<Box<str>, Reject> {
-    match http::HeaderValue::from_str(text) {
+    match HeaderValue::from_str(text) {
         Ok(_) => Ok(text.into()),
         Err(_) => Err(at.reject("is not a header value")),
     }

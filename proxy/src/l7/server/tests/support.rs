@@ -85,7 +85,7 @@ pub(crate) fn hcm() -> ConnectionManager {
         merge_slashes: false,
         escaped_slashes: EscapedSlashes::Keep,
         strip_port: StripPort::No,
-        server_name: "outrigger".into(),
+        server_name: http::HeaderValue::from_static("outrigger"),
         server_header: ServerHeader::Overwrite,
         via: "".into(),
         use_remote_address: false,

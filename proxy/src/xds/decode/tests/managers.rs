@@ -28,7 +28,7 @@ fn at(rest: &str) -> String {
 #[test]
 fn defaults_are_envoys() {
     let m = manager(&hcm("", ""));
-    assert_eq!((m.codec, &*m.server_name, m.server_header), (Codec::Auto, "envoy", ServerHeader::Overwrite));
+    assert_eq!((m.codec, m.server_name.to_str().unwrap(), m.server_header), (Codec::Auto, "envoy", ServerHeader::Overwrite));
     assert_eq!(m.idle_timeout, Some(Duration::from_secs(3600)));
     assert_eq!(m.stream_idle_timeout, Some(Duration::from_secs(300)));
     assert_eq!((m.request_timeout, m.request_headers_timeout, m.max_stream_duration), (None, None, None));
@@ -65,7 +65,7 @@ fn fields_arrive() {
          initial_stream_window_size: 65535, connection_keepalive: {interval: 1s, timeout: 2s}},",
     ));
     assert_eq!(
-        (m.codec, &*m.server_name, m.server_header, &*m.via),
+        (m.codec, m.server_name.to_str().unwrap(), m.server_header, &*m.via),
         (Codec::Http2, "me", ServerHeader::PassThrough, "v")
     );
     assert!(m.use_remote_address && m.skip_xff_append && !m.generate_request_id && m.preserve_external_request_id);
