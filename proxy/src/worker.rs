@@ -63,6 +63,8 @@ pub struct Shared {
     /// Bound on `connections`.
     max_connections: u64,
     next_connection: AtomicU64,
+    /// Gives freed memory of the calling thread back to the kernel.
+    give_back: fn(),
 }
 
 impl Shared {
@@ -74,7 +76,14 @@ impl Shared {
             connections: AtomicU64::new(0),
             max_connections: max_connections.unwrap_or(u64::MAX),
             next_connection: AtomicU64::new(1),
+            give_back: || {},
         }
+    }
+
+    /// Says how a worker gives memory back after many connections ended.
+    pub fn giving_back(mut self, give_back: fn()) -> Self {
+        self.give_back = give_back;
+        self
     }
 }
 
@@ -199,6 +208,9 @@ fn clean(worker: &Worker, sweeps: u32) {
     if swept.is_err() {
         tracing::error!("cleaning up upstream connections failed");
     }
+    if worker.engine.held.fell() {
+        (worker.shared.give_back)();
+    }
 }
 
 /// Starts accepting on a socket.
@@ -245,11 +257,12 @@ fn start(worker: &Rc<Worker>, stream: tokio::net::TcpStream, claim: &Rc<Claim>) 
         on_listener(worker, claim, |listener| listener.stats.local().downstream_global_cx_overflow.inc());
         return;
     };
+    let held = worker.engine.held.hold();
     let (worker, claim) = (worker.clone(), claim.clone());
     // A panic ends this task and with it this connection only: the runtime catches it, the hook reports and counts it.
     tokio::task::spawn_local(async move {
         conn::serve(worker, stream, claim).await;
-        drop(serving);
+        drop((serving, held));
     });
 }
 

@@ -3,7 +3,9 @@
 //! Decides the codec, runs it, and ends it in order: idle, too old, used up, drained or forced. Knows nothing of
 //! routes. Invariant: a connection told to go away still gets answers to everything it had sent by then.
 
+mod clocks;
 mod drive;
+mod http1;
 
 use std::{
     cell::{Cell, RefCell},
@@ -16,15 +18,14 @@ use std::{
 
 use bytes::Bytes;
 use http::Version;
-use hyper::{
-    rt::Executor,
-    server::conn::{http1, http2},
-    service::service_fn,
-};
+use hyper::{rt::Executor, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::task::JoinSet;
 
-use self::drive::drive;
+use self::{
+    clocks::{Clocks, Served},
+    drive::drive,
+};
 use super::{
     engine::Engine,
     flow::Flow,
@@ -66,7 +67,10 @@ pub(super) struct Connection {
     closing: Cell<bool>,
     /// The newest exchange: on HTTP/1 the only one that can be writing its response.
     current: RefCell<Weak<Flow>>,
-    tunnels: RefCell<JoinSet<()>>,
+    /// Made for the first one.
+    tunnels: RefCell<Option<Box<JoinSet<()>>>>,
+    /// Its codec must not be given up.
+    restless: Cell<bool>,
 }
 
 /// An exchange that keeps its connection from being idle.
@@ -92,9 +96,15 @@ impl Connection {
         self.hcm.config.max_requests_per_connection.is_some_and(|max| self.taken.get() >= max)
     }
 
+    /// Whether the codec of an idle HTTP/1 connection may be given up: everything is written and nothing of a head came.
+    fn may_rest(&self) -> bool {
+        !self.restless.get() && self.wire.at_rest()
+    }
+
     /// Runs a tunnel that lives and dies with the connection.
     pub(super) fn spawn(&self, tunnel: impl Future<Output = ()> + 'static) {
         let mut tunnels = self.tunnels.borrow_mut();
+        let tunnels = tunnels.get_or_insert_default();
         while tunnels.try_join_next().is_some() {}
         tunnels.spawn_local(tunnel);
     }
@@ -153,7 +163,8 @@ impl Drop for Counted<'_> {
 
 /// Serves a connection until it ends.
 pub async fn serve(mut io: Io, info: Rc<ConnInfo>, hcm: Arc<LiveHcm>, engine: Rc<Engine>, signal: drain::Signal) {
-    let Some((is_http2, prefix)) = codec(&mut io, &info, &hcm, &signal).await else { return };
+    // Boxed, as all that is over soon or rare: a connection that idles for hours must not keep room for it.
+    let Some((is_http2, prefix)) = Box::pin(codec(&mut io, &info, &hcm, &signal)).await else { return };
     let scope = Rc::new(HttpScope { conn: info, stats: hcm.stats.clone(), logs: hcm.logs.clone() });
     let _counted = Counted::new(&scope, is_http2);
     let conn = Rc::new(Connection {
@@ -167,15 +178,21 @@ pub async fn serve(mut io: Io, info: Rc<ConnInfo>, hcm: Arc<LiveHcm>, engine: Rc
         closing: Cell::new(false),
         current: RefCell::default(),
         tunnels: RefCell::default(),
+        restless: Cell::new(false),
     });
+    let clocks = Clocks::new(signal.clone());
     if is_http2 {
-        http2(io, prefix, &conn, &signal).await;
+        Box::pin(http2(io, prefix, &conn, clocks)).await;
     } else {
-        http1(io, prefix, &conn, &signal).await;
+        http1::serve(io, prefix, &conn, clocks).await;
     }
     // An upgraded connection goes on without hyper; dropping the set ends its tunnel.
-    let mut tunnels = conn.tunnels.take();
-    let mut signal = signal;
+    if let Some(tunnels) = conn.tunnels.take() {
+        Box::pin(finish(tunnels, signal)).await;
+    }
+}
+
+async fn finish(mut tunnels: Box<JoinSet<()>>, mut signal: drain::Signal) {
     tokio::select! {
         () = async { while tunnels.join_next().await.is_some() {} } => {}
         () = signal.forced() => {}
@@ -210,33 +227,7 @@ async fn codec(io: &mut Io, info: &ConnInfo, hcm: &LiveHcm, signal: &drain::Sign
     }
 }
 
-async fn http1(io: Io, prefix: Bytes, conn: &Rc<Connection>, signal: &drain::Signal) {
-    let config = &conn.hcm.config;
-    let header_bytes = config.max_header_bytes.max(1024) as usize;
-    let mut builder = http1::Builder::new();
-    builder
-        .keep_alive(true)
-        // A client that closes its side has left, as Envoy and nginx see it: its request is cancelled.
-        .half_close(false)
-        .preserve_header_case(config.http1.preserve_case)
-        .max_header_size(header_bytes)
-        .max_buf_size(header_bytes.max(64 * 1024) + 16 * 1024)
-        .timer(TokioTimer::new())
-        // Timed in `drive`: hyper's own timer also runs while a connection merely idles.
-        .header_read_timeout(None);
-    if config.max_header_count != 100 {
-        builder.max_headers(config.max_header_count as usize);
-    }
-    let wire = Wire::http1(io, prefix, conn.wire.clone(), config.http1.trailers);
-    let service = {
-        let conn = conn.clone();
-        service_fn(move |request| handle(conn.clone(), request))
-    };
-    let running = pin!(builder.serve_connection(TokioIo::new(wire), service).with_upgrades());
-    drive(running, |running| running.graceful_shutdown(), (conn, false), signal).await;
-}
-
-async fn http2(io: Io, prefix: Bytes, conn: &Rc<Connection>, signal: &drain::Signal) {
+async fn http2(io: Io, prefix: Bytes, conn: &Rc<Connection>, mut clocks: Clocks) {
     let config = &conn.hcm.config;
     let options = &config.http2;
     let mut builder = http2::Builder::new(Local);
@@ -259,5 +250,5 @@ async fn http2(io: Io, prefix: Bytes, conn: &Rc<Connection>, signal: &drain::Sig
         service_fn(move |request| handle(conn.clone(), request))
     };
     let running = pin!(builder.serve_connection(TokioIo::new(wire), service));
-    drive(running, |running| running.graceful_shutdown(), (conn, true), signal).await;
+    drive(running, |running| running.graceful_shutdown(), (conn, Served::Http2), &mut clocks).await;
 }
