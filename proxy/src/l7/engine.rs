@@ -52,10 +52,10 @@ impl Gauge {
         (self.now.get(), self.ever.get())
     }
 
-    /// Whether at least half of what there was is gone since this last said so.
+    /// Whether much of what there was is gone since this last said so.
     pub fn fell(&self) -> bool {
         let (now, peak) = (self.now.get(), self.peak.get());
-        let fell = peak - now >= Self::MANY.max(peak / 2);
+        let fell = peak - now >= Self::MANY.max(peak / 8);
         if fell {
             self.peak.set(now);
         }
@@ -78,14 +78,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_gauge_tells_of_a_fall_by_half_once() {
+    fn a_gauge_tells_of_a_fall_once() {
         let gauge = Rc::<Gauge>::default();
-        let mut held: Vec<Held> = (0..200).map(|_| gauge.hold()).collect();
+        let mut held: Vec<Held> = (0..800).map(|_| gauge.hold()).collect();
         assert!(!gauge.fell());
-        held.truncate(101);
+        held.truncate(701);
         assert!(!gauge.fell());
-        held.truncate(100);
+        held.truncate(700);
         assert!(gauge.fell() && !gauge.fell());
+        held.truncate(100);
+        assert!(gauge.fell());
         held.truncate(40);
         assert!(!gauge.fell(), "60 are too few");
         drop(held);

@@ -230,7 +230,8 @@ impl AsyncWrite for Wire {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.shared.rest.load(Relaxed) {
+        // Nothing is left to say on a plain socket: the close that follows says it.
+        if self.shared.rest.load(Relaxed) || !self.io.as_ref().is_some_and(Io::is_tls) {
             return Poll::Ready(Ok(()));
         }
         self.io().poll_shutdown(cx)

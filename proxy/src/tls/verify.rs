@@ -176,12 +176,7 @@ impl Verifier {
         known.unwrap_or_else(|| Arc::new(Identity::read(leaf, rest)))
     }
 
-    fn examine(
-        &self,
-        leaf: &CertificateDer<'_>,
-        rest: &[CertificateDer<'_>],
-        now: UnixTime,
-    ) -> Result<(), Error> {
+    fn examine(&self, leaf: &CertificateDer<'_>, rest: &[CertificateDer<'_>], now: UnixTime) -> Result<(), Error> {
         let verified = match self.chain.as_deref() {
             Some(Chain::Clients(verifier)) => verifier.verify_client_cert(leaf, rest, now).map(drop),
             Some(Chain::Servers(verifier)) => self.judge_server(verifier, leaf, rest, now),
