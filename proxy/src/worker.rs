@@ -5,6 +5,7 @@
 use std::{
     cell::Cell,
     collections::HashMap,
+    net::SocketAddr,
     panic::{AssertUnwindSafe, catch_unwind},
     rc::Rc,
     sync::{
@@ -25,7 +26,7 @@ use crate::{
     drain,
     l7::Engine,
     live::{Claim, LiveListener, Publisher, Reader},
-    net::listener::Acceptor,
+    net::{listener::Acceptor, socket},
     telemetry::metrics,
     upstream,
 };
@@ -63,6 +64,8 @@ pub struct Shared {
     /// Bound on `connections`.
     max_connections: u64,
     next_connection: AtomicU64,
+    /// Gives freed memory of the calling thread back to the kernel.
+    give_back: fn(),
 }
 
 impl Shared {
@@ -74,7 +77,14 @@ impl Shared {
             connections: AtomicU64::new(0),
             max_connections: max_connections.unwrap_or(u64::MAX),
             next_connection: AtomicU64::new(1),
+            give_back: || {},
         }
+    }
+
+    /// Says how a worker gives memory back after many connections ended.
+    pub fn giving_back(mut self, give_back: fn()) -> Self {
+        self.give_back = give_back;
+        self
     }
 }
 
@@ -199,6 +209,9 @@ fn clean(worker: &Worker, sweeps: u32) {
     if swept.is_err() {
         tracing::error!("cleaning up upstream connections failed");
     }
+    if worker.engine.held.fell() {
+        (worker.shared.give_back)();
+    }
 }
 
 /// Starts accepting on a socket.
@@ -226,30 +239,31 @@ async fn accept(
         tokio::select! {
             biased;
             _ = &mut stopped => break,
-            (stream, _) = acceptor.accept() => start(&worker, stream, &claim),
+            accepted = acceptor.accept() => start(&worker, accepted, &claim),
         }
     }
     drop(acceptor);
     // Closing resets what waits in the queue, though those clients were told that they are connected.
     for _ in 0..LONGEST_QUEUE {
-        let Ok((stream, _)) = queue.accept() else { return };
+        let Ok((stream, peer)) = queue.accept() else { return };
         if let Ok(stream) = stream.set_nonblocking(true).and_then(|()| tokio::net::TcpStream::from_std(stream)) {
-            start(&worker, stream, &claim);
+            start(&worker, (stream, socket::canonical(peer)), &claim);
         }
     }
 }
 
 /// Serves a connection in a task of its own.
-fn start(worker: &Rc<Worker>, stream: tokio::net::TcpStream, claim: &Rc<Claim>) {
+fn start(worker: &Rc<Worker>, accepted: (tokio::net::TcpStream, SocketAddr), claim: &Rc<Claim>) {
     let Some(serving) = Serving::new(&worker.shared) else {
         on_listener(worker, claim, |listener| listener.stats.local().downstream_global_cx_overflow.inc());
         return;
     };
+    let held = worker.engine.held.hold();
     let (worker, claim) = (worker.clone(), claim.clone());
     // A panic ends this task and with it this connection only: the runtime catches it, the hook reports and counts it.
     tokio::task::spawn_local(async move {
-        conn::serve(worker, stream, claim).await;
-        drop(serving);
+        conn::serve(worker, accepted, claim).await;
+        drop((serving, held));
     });
 }
 

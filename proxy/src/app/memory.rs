@@ -1,9 +1,15 @@
-//! Giving memory back when the control thread comes to rest.
+//! Giving memory back when a thread comes to rest.
 //!
 //! Reading a bootstrap or a large update takes many times the memory that its result needs. The allocator returns freed
 //! pages only while it is being called, so a proxy that then idles would hold them for ever. The third place with
 //! `unsafe` code beside sockets and splice: the allocator's crate has no safe name for this.
 #![allow(unsafe_code)]
+
+/// Gives memory that this thread freed back to the kernel.
+pub(super) fn give_back() {
+    // SAFETY: the function has no preconditions and synchronises with other threads by itself.
+    unsafe { libmimalloc_sys::mi_collect(true) };
+}
 
 /// Calls for [`Trim::tick`] without a change in between before memory is given back.
 const QUIET_TICKS: u32 = 2;
@@ -24,8 +30,7 @@ impl Trim {
     /// To be called about once a second; gives memory back once per period of change.
     pub(super) fn tick(&mut self) {
         if self.due() {
-            // SAFETY: the function has no preconditions and synchronises with other threads by itself.
-            unsafe { libmimalloc_sys::mi_collect(true) };
+            give_back();
         }
     }
 

@@ -129,7 +129,8 @@ async fn run(settings: Settings, bootstrap: Bootstrap, log: logging::Handle) -> 
     let workers = settings.workers();
     metrics::set_shards(workers + 1);
     let publisher = Arc::new(Publisher::default());
-    let shared = Arc::new(Shared::new(publisher.clone(), bootstrap.max_downstream_connections));
+    let shared = Shared::new(publisher.clone(), bootstrap.max_downstream_connections).giving_back(memory::give_back);
+    let shared = Arc::new(shared);
     let secrets = Arc::new(Secrets::default());
     let registry = Arc::new(Registry::default());
     let sinks = Sinks::start()?;

@@ -70,9 +70,10 @@ impl Accepted {
             let silence = early::silence(listener);
             let to = (self.original_dst, self.remote);
             let dial = early::Dial { worker, proxy, silence, to };
-            inspect(stream, &plan, dial.server_speaks(&mut self.early)).await
+            let early = &mut self.early;
+            inspect(stream, &plan, move || dial.server_speaks(early)).await
         } else {
-            inspect(stream, &plan, std::future::pending()).await
+            inspect(stream, &plan, std::future::pending).await
         };
         let stats = listener.stats.local();
         match result {

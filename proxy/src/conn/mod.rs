@@ -12,6 +12,9 @@ mod tcp;
 mod tests;
 
 use std::{
+    future::Future,
+    net::SocketAddr,
+    pin::Pin,
     rc::Rc,
     sync::{
         Arc,
@@ -37,24 +40,32 @@ use crate::{
 };
 
 /// Serves one connection accepted for `claim` to its end.
-pub async fn serve(worker: Rc<Worker>, stream: TcpStream, claim: Rc<Claim>) {
-    // Boxed phase by phase: a connection that lives for hours must not occupy what its handshake needed.
-    let Some(ready) = Box::pin(prepare(&worker, stream, &claim)).await else { return };
-    drop(claim);
-    let Ready { io, info, terminal, early, buffer, signal, open } = ready;
-    match terminal {
+///
+/// Every phase is boxed: a connection that lives for hours must not occupy what its handshake needed.
+pub async fn serve(worker: Rc<Worker>, accepted: (TcpStream, SocketAddr), claim: Rc<Claim>) {
+    let Some((filter, open)) = Box::pin(admit(worker, accepted, claim)).await else { return };
+    filter.await;
+    drop(open);
+}
+
+/// A running terminal filter.
+type Filter = Pin<Box<dyn Future<Output = ()>>>;
+
+async fn admit(worker: Rc<Worker>, accepted: (TcpStream, SocketAddr), claim: Rc<Claim>) -> Option<(Filter, Open)> {
+    let Ready { io, info, terminal, early, buffer, signal, open } = prepare(&worker, accepted, &claim).await?;
+    let filter: Filter = match terminal {
         LiveTerminal::Tcp(proxy) => {
             let early = early.filter(|early| Arc::ptr_eq(&early.proxy, &proxy));
             let info = Arc::new(info);
-            Box::pin(tcp::serve(tcp::Downstream { worker, io, info, proxy, early, buffer, signal })).await;
+            Box::pin(tcp::serve(tcp::Downstream { worker, io, info, proxy, early, buffer, signal }))
         }
         LiveTerminal::Http(hcm) => {
             // A connection dialled while waiting for the first byte is of no use to HTTP.
             drop(early);
-            Box::pin(l7::server::serve(io, Rc::new(info), hcm, worker.engine.clone(), signal)).await;
+            Box::pin(l7::server::serve(io, Rc::new(info), hcm, worker.engine.clone(), signal))
         }
-    }
-    drop(open);
+    };
+    Some((filter, open))
 }
 
 /// A connection whose terminal filter can run.
@@ -69,20 +80,18 @@ struct Ready {
     open: Open,
 }
 
-async fn prepare(worker: &Rc<Worker>, stream: TcpStream, claim: &Claim) -> Option<Ready> {
+async fn prepare(worker: &Rc<Worker>, accepted: (TcpStream, SocketAddr), claim: &Claim) -> Option<Ready> {
+    let (stream, remote) = accepted;
     let live = worker.engine.live.get();
     // The listener was removed between accept and here: dropping the socket is what closing it would have done.
     let bound = live.bound(claim).cloned()?;
-    // A peer that is gone already has no address any more.
-    let remote = socket::canonical(stream.peer_addr().ok()?);
     let here = socket::canonical(stream.local_addr().ok()?);
-    let _ = stream.set_nodelay(true);
     if let Some(keepalive) = &bound.config.keepalive {
         let _ = socket::set_keepalive(&stream, keepalive);
     }
 
     let restores = bound.config.use_original_dst || bound.config.inspectors.original_dst;
-    let original_dst = restores.then(|| socket::original_dst(&stream).ok()).flatten().filter(|dst| *dst != here);
+    let original_dst = restores.then(|| socket::original_dst(&stream, here).ok()).flatten().filter(|dst| *dst != here);
     // Redirected to us, yet meant for a capture port of this very host: to serve it is to call ourselves.
     if original_dst.is_some_and(|dst| dst.ip() == here.ip() && live.captures(dst.port())) {
         bound.stats.local().downstream_cx_loop.inc();

@@ -1,9 +1,14 @@
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, rc::Rc, sync::Arc};
+
+use tokio::net::TcpStream;
 
 use super::accepted::Accepted;
-use crate::live::{
-    Live, LiveListener, Resolved,
-    testing::{builder, cluster, snapshot, statics, tcp_proxy},
+use crate::{
+    live::{
+        Claim, Live, LiveListener, Resolved,
+        testing::{builder, cluster, snapshot, statics, tcp_proxy},
+    },
+    worker::Worker,
 };
 
 /// A listener of one chain, whose match and transport socket are given.
@@ -43,11 +48,12 @@ fn a_silent_client_causes_a_connection_only_where_no_proof_of_identity_is_asked_
 #[test]
 fn a_waiting_connection_is_small() {
     // What a connection costs for as long as it lives is the future of its filter; this is what comes on top.
-    fn size<F: Future>(
-        _: impl FnOnce(std::rc::Rc<crate::worker::Worker>, tokio::net::TcpStream, std::rc::Rc<crate::live::Claim>) -> F,
-    ) -> usize {
+    fn size<F: Future>(_: impl FnOnce(Rc<Worker>, (TcpStream, SocketAddr), Rc<Claim>) -> F) -> usize {
         size_of::<F>()
     }
     let outer = size(super::serve);
-    assert!(outer <= 1024, "{outer} bytes");
+    assert!(outer <= 256, "{outer} bytes");
+    // And this is what it costs until its first byte.
+    let admitted = size(super::admit);
+    assert!(admitted <= 1664, "{admitted} bytes");
 }

@@ -1,6 +1,6 @@
 //! What one worker needs to serve HTTP.
 
-use std::time::Instant;
+use std::{cell::Cell, rc::Rc, time::Instant};
 
 use super::{body::Body, client::Pool};
 use crate::live::Reader;
@@ -9,15 +9,88 @@ use crate::live::Reader;
 pub struct Engine {
     pub live: Reader,
     pub pool: Pool<Body>,
+    /// What the worker's connections hold memory with.
+    pub held: Rc<Gauge>,
 }
 
 impl Engine {
     pub fn new(live: Reader) -> Self {
-        Self { live, pool: Pool::new() }
+        Self { live, pool: Pool::new(), held: Rc::default() }
     }
 
     /// Lets go of pooled connections nobody wants any more; to be called about once a second.
     pub fn sweep(&self, now: Instant) {
         self.pool.sweep(now);
+    }
+}
+
+/// Counts things that take memory, to tell when much of it was let go of.
+#[derive(Debug, Default)]
+pub struct Gauge {
+    now: Cell<usize>,
+    peak: Cell<usize>,
+    #[cfg(test)]
+    ever: Cell<usize>,
+}
+
+impl Gauge {
+    /// Fewer are not worth a look.
+    const MANY: usize = 64;
+
+    /// Counts one until the guard is dropped.
+    pub fn hold(self: &Rc<Self>) -> Held {
+        self.now.set(self.now.get() + 1);
+        self.peak.set(self.peak.get().max(self.now.get()));
+        #[cfg(test)]
+        self.ever.set(self.ever.get() + 1);
+        Held(self.clone())
+    }
+
+    /// How many there are, and how many there ever were.
+    #[cfg(test)]
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        (self.now.get(), self.ever.get())
+    }
+
+    /// Whether much of what there was is gone since this last said so.
+    pub fn fell(&self) -> bool {
+        let (now, peak) = (self.now.get(), self.peak.get());
+        let fell = peak - now >= Self::MANY.max(peak / 8);
+        if fell {
+            self.peak.set(now);
+        }
+        fell
+    }
+}
+
+/// See [`Gauge::hold`].
+#[derive(Debug)]
+pub struct Held(Rc<Gauge>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.now.set(self.0.now.get() - 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gauge_tells_of_a_fall_once() {
+        let gauge = Rc::<Gauge>::default();
+        let mut held: Vec<Held> = (0..800).map(|_| gauge.hold()).collect();
+        assert!(!gauge.fell());
+        held.truncate(701);
+        assert!(!gauge.fell());
+        held.truncate(700);
+        assert!(gauge.fell() && !gauge.fell());
+        held.truncate(100);
+        assert!(gauge.fell());
+        held.truncate(40);
+        assert!(!gauge.fell(), "60 are too few");
+        drop(held);
+        assert!(gauge.fell() && !gauge.fell());
     }
 }

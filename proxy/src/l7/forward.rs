@@ -41,7 +41,7 @@ use crate::{
 
 const ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const ATTEMPT_COUNT: &str = "x-envoy-attempt-count";
+const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
 
 /// Headers that only steer this proxy.
 const STEERING: &[&str] = &[

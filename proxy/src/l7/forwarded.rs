@@ -91,7 +91,7 @@ fn trusting(internal: &[Cidr], hcm: &ConnectionManager, conn: &ConnInfo, headers
         }
     } else {
         single = one_address(headers);
-        if let Some(ip) = nth_from_right(headers, hcm.xff_trusted_hops) {
+        if let Some(ip) = headers.contains_key(&XFF).then(|| nth_from_right(headers, hcm.xff_trusted_hops)).flatten() {
             remote = SocketAddr::new(ip, 0);
         }
         if !valid_scheme(headers) {

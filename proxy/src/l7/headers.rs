@@ -21,28 +21,23 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 /// Removes connection-specific fields and those that `Connection` names, except `Transfer-Encoding` (the framing of a
 /// body of unknown length is carried over) and `TE: trailers`. Returns whether `Connection: close` was there.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) -> bool {
-    let mut close = false;
-    // A look over the names is cheaper than a search for each.
-    if !headers.keys().any(|name| is_hop_by_hop(name)) {
-        return close;
-    }
-    if headers.contains_key(header::CONNECTION) {
-        let lines: Vec<HeaderValue> = headers.get_all(header::CONNECTION).iter().cloned().collect();
-        headers.remove(header::CONNECTION);
-        for name in lines.iter().filter_map(|l| l.to_str().ok()).flat_map(|l| l.split(',')).map(str::trim) {
-            close |= name.eq_ignore_ascii_case("close");
-            // A peer must not talk us out of fields that are end to end or frame the message.
-            if let Ok(name) = HeaderName::from_bytes(name.as_bytes())
-                && !is_protected(&name)
-            {
-                headers.remove(name);
-            }
+    // One look over the names is cheaper than a search for each: most messages have one of them, or none.
+    let (mut connection, mut others, mut te) = (false, false, false);
+    for name in headers.keys() {
+        match name.as_str() {
+            "connection" => connection = true,
+            "keep-alive" | "proxy-connection" | "upgrade" => others = true,
+            "te" => te = true,
+            _ => {}
         }
     }
-    headers.remove(KEEP_ALIVE);
-    headers.remove(PROXY_CONNECTION);
-    headers.remove(header::UPGRADE);
-    if let Some(te) = headers.get(header::TE) {
+    let close = connection && strip_named(headers);
+    if others {
+        headers.remove(KEEP_ALIVE);
+        headers.remove(PROXY_CONNECTION);
+        headers.remove(header::UPGRADE);
+    }
+    if te && let Some(te) = headers.get(header::TE) {
         let trailers = te.to_str().is_ok_and(|te| {
             te.split(',').any(|t| t.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("trailers"))
         });
@@ -55,13 +50,40 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) -> bool {
     close
 }
 
-fn is_hop_by_hop(name: &HeaderName) -> bool {
-    matches!(name.as_str(), "connection" | "keep-alive" | "proxy-connection" | "upgrade" | "te")
+/// Removes `Connection` and what it names; returns whether it says `close`.
+fn strip_named(headers: &mut HeaderMap) -> bool {
+    let mut lines = headers.get_all(header::CONNECTION).iter();
+    let (first, more) = (lines.next(), lines.next().is_some());
+    if !more && first.is_some_and(|line| line.as_bytes().eq_ignore_ascii_case(b"keep-alive")) {
+        headers.remove(KEEP_ALIVE);
+        headers.remove(header::CONNECTION);
+        return false;
+    }
+    let mut close = false;
+    let lines: Vec<HeaderValue> = headers.get_all(header::CONNECTION).iter().cloned().collect();
+    headers.remove(header::CONNECTION);
+    for name in lines.iter().filter_map(|l| l.to_str().ok()).flat_map(|l| l.split(',')).map(str::trim) {
+        close |= name.eq_ignore_ascii_case("close");
+        // A peer must not talk us out of fields that are end to end or frame the message.
+        if let Ok(name) = HeaderName::from_bytes(name.as_bytes())
+            && !is_protected(&name)
+        {
+            headers.remove(name);
+        }
+    }
+    close
 }
 
-/// The names among `headers` that are also in `list`; hardly ever any.
+/// The names among `headers` that are also in `list`, all of which begin with `x-envoy-`; hardly ever any.
 pub fn among(headers: &HeaderMap, list: &[&str]) -> SmallVec<[HeaderName; 2]> {
-    headers.keys().filter(|name| list.contains(&name.as_str())).cloned().collect()
+    let mut found = SmallVec::new();
+    for name in headers.keys() {
+        let text = name.as_str();
+        if text.starts_with("x-envoy-") && list.contains(&text) {
+            found.push(name.clone());
+        }
+    }
+    found
 }
 
 fn is_protected(name: &HeaderName) -> bool {
@@ -192,15 +214,15 @@ fn insert(headers: &mut HeaderMap, add: &HeaderAdd, value: Option<HeaderValue>) 
 }
 
 /// Inserts a decimal number.
-pub fn insert_number(headers: &mut HeaderMap, name: &'static str, value: u64) {
+pub fn insert_number(headers: &mut HeaderMap, name: HeaderName, value: u64) {
     const DIGITS: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
     // Most of these numbers are tries and milliseconds: small ones need no memory of their own.
     let small = usize::try_from(value).ok().and_then(|n| DIGITS.get(n));
     let value = small.map_or_else(|| HeaderValue::from(value), |digit| HeaderValue::from_static(digit));
-    headers.insert(HeaderName::from_static(name), value);
+    headers.insert(name, value);
 }
 
 /// The value of a header as a positive number of milliseconds; anything else counts as absent.
-pub fn millis(headers: &HeaderMap, name: &'static str) -> Option<std::time::Duration> {
+pub fn millis(headers: &HeaderMap, name: &HeaderName) -> Option<std::time::Duration> {
     headers.get(name)?.to_str().ok()?.trim().parse().ok().map(std::time::Duration::from_millis)
 }

@@ -74,7 +74,7 @@ pub(super) fn handle(conn: Rc<Connection>, request: Request<Incoming>, upgrade: 
     Box::pin(serve(conn, request, upgrade))
 }
 
-async fn serve(
+pub(in crate::l7) async fn serve(
     conn: Rc<Connection>,
     request: Request<Incoming>,
     upgrade: Option<Promise>,
@@ -147,9 +147,7 @@ async fn act(conn: &Rc<Connection>, flow: &Rc<Flow>, live: &Live, request: Inbou
         return Err(Reply::new(StatusCode::MOVED_PERMANENTLY, "direct_response").location(location));
     }
     match &selected.route.action {
-        Action::Forward(route) => {
-            Forwarding { conn, flow, live, table, selected, route, random }.run(request).await
-        }
+        Action::Forward(route) => Forwarding { conn, flow, live, table, selected, route, random }.run(request).await,
         Action::Redirect(redirect) => {
             note_head(flow, &request.parts, scheme);
             conn.scope.stats.local().rq_redirect.inc();

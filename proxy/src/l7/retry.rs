@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, HeaderName, Method, StatusCode};
 
 use crate::{
     ir::route::{RetryOn, RetryPolicy},
@@ -17,6 +17,8 @@ use crate::{
 #[path = "retry_tests.rs"]
 mod tests;
 
+const PER_TRY_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-upstream-rq-per-try-timeout-ms");
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 /// Replays of provably unprocessed requests, per request.
 pub const MAX_REPLAYS: u32 = 3;
 /// Default of `x-envoy-max-retries` when only `x-envoy-retry-on` is sent.
@@ -107,7 +109,7 @@ impl Rules {
         if let Some(max) = text("x-envoy-max-retries").and_then(|v| v.trim().parse().ok()) {
             rules.max_retries = max;
         }
-        if let Some(timeout) = super::headers::millis(headers, "x-envoy-upstream-rq-per-try-timeout-ms") {
+        if let Some(timeout) = super::headers::millis(headers, &PER_TRY_TIMEOUT) {
             rules.per_try_timeout = Some(timeout).filter(|t| !t.is_zero());
         }
         Some(rules.clone())
@@ -224,7 +226,7 @@ fn wants_response(rules: &Rules, policy: Option<&RetryPolicy>, status: StatusCod
         return true;
     }
     // Only a headers-only gRPC response still can be retried; its status is in the headers.
-    match headers.get("grpc-status").and_then(|v| v.to_str().ok()) {
+    match headers.get(&GRPC_STATUS).and_then(|v| v.to_str().ok()) {
         Some("1") => on(RetryOn::GRPC_CANCELLED),
         Some("4") => on(RetryOn::GRPC_DEADLINE_EXCEEDED),
         Some("8") => on(RetryOn::GRPC_RESOURCE_EXHAUSTED),

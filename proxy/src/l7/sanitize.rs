@@ -224,12 +224,16 @@ fn request_id(hcm: &ConnectionManager, origin: Origin, headers: &mut HeaderMap) 
     }
     let from_outside = hcm.use_remote_address && !origin.internal;
     let fresh = from_outside && !hcm.preserve_external_request_id;
-    if fresh || !headers.contains_key(&REQUEST_ID) {
+    if !fresh && let Some(id) = headers.get_mut(&REQUEST_ID) {
+        // No two are the same: in HTTP/2's table of past values they would only drive out what comes again.
+        id.set_sensitive(true);
+    } else {
         // Unique is enough here: nobody proves anything with a request id.
         let id = uuid::Builder::from_random_bytes(fastrand::u128(..).to_ne_bytes()).into_uuid();
         let mut buffer = [0; uuid::fmt::Hyphenated::LENGTH];
         let text = id.hyphenated().encode_lower(&mut buffer);
-        if let Ok(value) = HeaderValue::from_str(text) {
+        if let Ok(mut value) = HeaderValue::from_str(text) {
+            value.set_sensitive(true);
             headers.insert(REQUEST_ID, value);
         }
     }

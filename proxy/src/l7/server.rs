@@ -3,33 +3,25 @@
 //! Decides the codec, runs it, and ends it in order: idle, too old, used up, drained or forced. Knows nothing of
 //! routes. Invariant: a connection told to go away still gets answers to everything it had sent by then.
 
+mod clocks;
 mod drive;
+mod http1;
 mod http2;
 
 use std::{
     cell::{Cell, RefCell},
     future::Future,
-    pin::pin,
     rc::{Rc, Weak},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use http::{Request, Version};
-use hyper::{body::Incoming as Http1Incoming, server::conn::http1, service::service_fn, upgrade::OnUpgrade};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use http::Version;
 use tokio::task::JoinSet;
 
-use self::drive::drive;
-use super::{
-    engine::Engine,
-    flow::Flow,
-    incoming::Incoming,
-    pipeline::handle,
-    upgrade::Promise,
-    wire::{self, Wire},
-};
+use self::clocks::Clocks;
+use super::{engine::Engine, flow::Flow, wire};
 use crate::{
     drain,
     ir::http::Codec,
@@ -65,7 +57,10 @@ pub(super) struct Connection {
     closing: Cell<bool>,
     /// The newest exchange: on HTTP/1 the only one that can be writing its response.
     current: RefCell<Weak<Flow>>,
-    tunnels: RefCell<JoinSet<()>>,
+    /// Made for the first one.
+    tunnels: RefCell<Option<Box<JoinSet<()>>>>,
+    /// Its codec must not be given up.
+    restless: Cell<bool>,
 }
 
 /// An exchange that keeps its connection from being idle.
@@ -91,9 +86,15 @@ impl Connection {
         self.hcm.config.max_requests_per_connection.is_some_and(|max| self.taken.get() >= max)
     }
 
+    /// Whether the codec of an idle HTTP/1 connection may be given up: everything is written and nothing of a head came.
+    fn may_rest(&self) -> bool {
+        !self.restless.get() && self.wire.at_rest()
+    }
+
     /// Runs a tunnel that lives and dies with the connection.
     pub(super) fn spawn(&self, tunnel: impl Future<Output = ()> + 'static) {
         let mut tunnels = self.tunnels.borrow_mut();
+        let tunnels = tunnels.get_or_insert_default();
         while tunnels.try_join_next().is_some() {}
         tunnels.spawn_local(tunnel);
     }
@@ -139,7 +140,8 @@ impl Drop for Counted<'_> {
 
 /// Serves a connection until it ends.
 pub async fn serve(mut io: Io, info: Rc<ConnInfo>, hcm: Arc<LiveHcm>, engine: Rc<Engine>, signal: drain::Signal) {
-    let Some((is_http2, prefix)) = codec(&mut io, &info, &hcm, &signal).await else { return };
+    // Boxed, as all that is over soon or rare: a connection that idles for hours must not keep room for it.
+    let Some((is_http2, prefix)) = Box::pin(codec(&mut io, &info, &hcm, &signal)).await else { return };
     let scope = Rc::new(HttpScope { conn: info, stats: hcm.stats.clone(), logs: hcm.logs.clone() });
     let _counted = Counted::new(&scope, is_http2);
     let conn = Rc::new(Connection {
@@ -153,15 +155,21 @@ pub async fn serve(mut io: Io, info: Rc<ConnInfo>, hcm: Arc<LiveHcm>, engine: Rc
         closing: Cell::new(false),
         current: RefCell::default(),
         tunnels: RefCell::default(),
+        restless: Cell::new(false),
     });
+    let clocks = Clocks::new(signal.clone());
     if is_http2 {
-        http2(io, prefix, &conn, &signal).await;
+        Box::pin(http2::serve(io, prefix, &conn, clocks)).await;
     } else {
-        http1(io, prefix, &conn, &signal).await;
+        http1::serve(io, prefix, &conn, clocks).await;
     }
     // An upgraded connection goes on without hyper; dropping the set ends its tunnel.
-    let mut tunnels = conn.tunnels.take();
-    let mut signal = signal;
+    if let Some(tunnels) = conn.tunnels.take() {
+        Box::pin(finish(tunnels, signal)).await;
+    }
+}
+
+async fn finish(mut tunnels: Box<JoinSet<()>>, mut signal: drain::Signal) {
     tokio::select! {
         () = async { while tunnels.join_next().await.is_some() {} } => {}
         () = signal.forced() => {}
@@ -194,39 +202,4 @@ async fn codec(io: &mut Io, info: &ConnInfo, hcm: &LiveHcm, signal: &drain::Sign
             (!found.1.is_empty()).then_some(found)
         }
     }
-}
-
-async fn http1(io: Io, prefix: Bytes, conn: &Rc<Connection>, signal: &drain::Signal) {
-    let config = &conn.hcm.config;
-    let header_bytes = config.max_header_bytes.max(1024) as usize;
-    let mut builder = http1::Builder::new();
-    builder
-        .keep_alive(true)
-        // A client that closes its side has left, as Envoy and nginx see it: its request is cancelled.
-        .half_close(false)
-        .preserve_header_case(config.http1.preserve_case)
-        .max_header_size(header_bytes)
-        .max_buf_size(header_bytes.max(64 * 1024) + 16 * 1024)
-        .timer(TokioTimer::new())
-        // Timed in `drive`: hyper's own timer also runs while a connection merely idles.
-        .header_read_timeout(None);
-    if config.max_header_count != 100 {
-        builder.max_headers(config.max_header_count as usize);
-    }
-    let wire = Wire::http1(io, prefix, conn.wire.clone(), config.http1.trailers);
-    let service = {
-        let conn = conn.clone();
-        service_fn(move |mut request: Request<Http1Incoming>| {
-            let promise = request.extensions_mut().remove::<OnUpgrade>().map(Promise::Http1);
-            handle(conn.clone(), request.map(Incoming::Http1), promise)
-        })
-    };
-    let running = pin!(builder.serve_connection(TokioIo::new(wire), service).with_upgrades());
-    drive(running, |running| running.graceful_shutdown(), (conn, false), signal).await;
-}
-
-async fn http2(io: Io, prefix: Bytes, conn: &Rc<Connection>, signal: &drain::Signal) {
-    let wire = Wire::http2(io, prefix, conn.wire.clone());
-    let running = pin!(http2::Streams::new(wire, conn));
-    drive(running, |running| running.shutdown(), (conn, true), signal).await;
 }

@@ -7,19 +7,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderMap, HeaderName, HeaderValue};
 use super::{flow::Flow, headers, retry::Rules, timer::Timer};
 use crate::ir::{
     http::{ConnectionManager, Router},
     route::Forward,
 };
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 #[cfg(test)]
 #[path = "timeouts_tests.rs"]
 mod tests;
 
-const EXPECTED: &str = "x-envoy-expected-rq-timeout-ms";
-const RQ_TIMEOUT: &str = "x-envoy-upstream-rq-timeout-ms";
+const EXPECTED: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
+const RQ_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-upstream-rq-timeout-ms");
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// Which limits a request runs under.
@@ -55,12 +55,12 @@ impl Timeouts {
             };
         }
         let suppressed = router.is_some_and(|r| r.suppress_envoy_headers);
-        let expected =
-            headers::millis(headers, EXPECTED).filter(|_| router.is_some_and(|r| r.respect_expected_rq_timeout));
+        let respected = router.is_some_and(|r| r.respect_expected_rq_timeout);
+        let expected = respected.then(|| headers::millis(headers, &EXPECTED)).flatten();
         if let Some(expected) = expected {
             // The proxy before us said how long it will wait.
             response = Some(expected).filter(|t| !t.is_zero());
-        } else if !suppressed && let Some(asked) = headers::millis(headers, RQ_TIMEOUT) {
+        } else if !suppressed && let Some(asked) = headers::millis(headers, &RQ_TIMEOUT) {
             response = Some(asked).filter(|t| !t.is_zero());
         }
         let mut per_try = rules.and_then(|r| r.per_try_timeout);

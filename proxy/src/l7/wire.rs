@@ -7,18 +7,20 @@
 //! trailers only for clients that asked, while applications send and read them without; [`SILENT_TE`] marks it as ours.
 
 use std::{
+    future::poll_fn,
     io::{self, IoSlice},
+    mem::MaybeUninit,
     pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Instant,
 };
 
 use bytes::{Buf, Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::net::io::Io;
 
@@ -45,6 +47,10 @@ pub struct Shared {
     abort: AtomicBool,
     /// The head was refused here.
     refused: AtomicBool,
+    /// Everything the codec wrote has left it.
+    flushed: AtomicBool,
+    /// The codec ends, the connection does not.
+    rest: AtomicBool,
 }
 
 impl Shared {
@@ -56,6 +62,8 @@ impl Shared {
             head_since: AtomicU64::new(0),
             abort: AtomicBool::new(false),
             refused: AtomicBool::new(false),
+            flushed: AtomicBool::new(true),
+            rest: AtomicBool::new(false),
         })
     }
 
@@ -81,6 +89,16 @@ impl Shared {
 
     pub fn abort(&self) {
         self.abort.store(true, Relaxed);
+    }
+
+    /// Whether, as seen from here, the codec is between two requests.
+    pub fn at_rest(&self) -> bool {
+        self.flushed.load(Relaxed) && !self.busy.load(Relaxed) && self.head_since.load(Relaxed) == 0
+    }
+
+    /// From now on (or not), the end of the codec leaves the connection open.
+    pub fn rest(&self, rest: bool) {
+        self.rest.store(rest, Relaxed);
     }
 
     pub fn refused(&self) -> bool {
@@ -187,6 +205,7 @@ impl AsyncRead for Wire {
 
 impl AsyncWrite for Wire {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.shared.flushed.store(false, Relaxed);
         self.io().poll_write(cx, buf)
     }
 
@@ -195,6 +214,7 @@ impl AsyncWrite for Wire {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.shared.flushed.store(false, Relaxed);
         self.io().poll_write_vectored(cx, bufs)
     }
 
@@ -203,10 +223,17 @@ impl AsyncWrite for Wire {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.io().poll_flush(cx)
+        let result = self.io().poll_flush(cx);
+        // Codecs flush once they have nothing left to write.
+        self.shared.flushed.store(matches!(result, Poll::Ready(Ok(()))), Relaxed);
+        result
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Nothing is left to say on a plain socket: the close that follows says it.
+        if self.shared.rest.load(Relaxed) || !self.io.as_ref().is_some_and(Io::is_tls) {
+            return Poll::Ready(Ok(()));
+        }
         self.io().poll_shutdown(cx)
     }
 }
@@ -317,9 +344,17 @@ impl Scan {
 /// number of bytes: the caller bounds the time.
 pub async fn detect(io: &mut Io) -> io::Result<(bool, Bytes)> {
     const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-    let mut seen = BytesMut::with_capacity(1024);
+    let mut seen = BytesMut::new();
     loop {
-        let count = io.read_buf(&mut seen).await?;
+        let count = poll_fn(|cx| {
+            // On the stack, so that a silent connection holds no buffer.
+            let mut chunk = [MaybeUninit::uninit(); 1024];
+            let mut buf = ReadBuf::uninit(&mut chunk);
+            ready!(Pin::new(&mut *io).poll_read(cx, &mut buf))?;
+            seen.extend_from_slice(buf.filled());
+            Poll::Ready(io::Result::Ok(buf.filled().len()))
+        })
+        .await?;
         let compared = seen.len().min(PREFACE.len());
         if seen[..compared] != PREFACE[..compared] || count == 0 {
             return Ok((false, seen.freeze()));

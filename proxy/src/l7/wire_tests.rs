@@ -41,7 +41,10 @@ fn heads_are_judged() {
 
 #[tokio::test]
 async fn the_preface_tells_http2() {
-    use tokio::{io::AsyncWriteExt, net::*};
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::*,
+    };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     for (pieces, is_http2) in [
         (&["PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nrest"][..], true),
@@ -90,4 +93,55 @@ fn a_te_is_added_to_heads_without_one() {
         assert_eq!(added(same, 99), same);
     }
     assert_eq!(added("GET / HTTP/1.1\r\n\r\n", 22), "GET / HTTP/1.1\r\n\r\n", "no room");
+}
+
+#[tokio::test]
+async fn a_wire_is_at_rest_once_all_is_written() {
+    use std::future::poll_fn;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let (mut near, far) = crate::tls::testing::tcp_pair().await;
+    let shared = Shared::new();
+    let mut wire = Wire::http1(far.into(), Bytes::new(), shared.clone(), false);
+    assert!(shared.at_rest());
+    // Until the socket takes no more.
+    let written = poll_fn(|cx| {
+        let mut written = 0;
+        while let Poll::Ready(count) = Pin::new(&mut wire).poll_write(cx, &[b'x'; 65536]) {
+            written += count.unwrap();
+        }
+        Poll::Ready(written)
+    })
+    .await;
+    assert!(!shared.at_rest());
+    let mut read = vec![0; written];
+    near.read_exact(&mut read).await.unwrap();
+    wire.flush().await.unwrap();
+    assert!(shared.at_rest());
+    shared.busy();
+    assert!(!shared.at_rest());
+    shared.idle();
+    assert!(shared.at_rest());
+    near.write_all(b"G").await.unwrap();
+    wire.read_exact(&mut [0]).await.unwrap();
+    assert!(!shared.at_rest(), "the start of a head");
+}
+
+#[tokio::test]
+async fn a_codec_that_ends_for_a_rest_leaves_the_session_open() {
+    use crate::tls::testing::{Ca, client, handshake, server};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let ca = Ca::new("root");
+    let (near, far) = handshake(&client(None, Some(ca.trust())), &server(&ca.host("a"), None)).await;
+    let (mut near, far) = (near.unwrap().0, far.unwrap().0);
+    let shared = Shared::new();
+    let mut wire = Wire::http1(far, Bytes::new(), shared.clone(), false);
+    shared.rest(true);
+    wire.shutdown().await.unwrap();
+    wire.write_all(b"still open").await.unwrap();
+    shared.rest(false);
+    wire.shutdown().await.unwrap();
+    let mut all = String::new();
+    // Not an error: the end was announced, and the wire still holds the socket.
+    near.read_to_string(&mut all).await.unwrap();
+    assert_eq!(all, "still open");
 }

@@ -59,12 +59,12 @@ pub enum InspectError {
     TooLarge(usize),
 }
 
-/// Reads until the first bytes decide what the connection is. `server_first` completes when the upstream has spoken;
-/// it counts only while the client is silent.
-pub async fn inspect(
+/// Reads until the first bytes decide what the connection is. What `server_first` makes completes when the upstream has
+/// spoken; it counts only while the client is silent, and is made only for one that is.
+pub async fn inspect<F: Future<Output = ()>>(
     stream: TcpStream,
     plan: &InspectPlan,
-    server_first: impl Future<Output = ()>,
+    server_first: impl FnOnce() -> F,
 ) -> Result<Inspected, InspectError> {
     let interest = Interest { tls: plan.tls, http: plan.http };
     let mut buffer = BytesMut::new();
@@ -72,9 +72,9 @@ pub async fn inspect(
         return Ok(decided(stream, buffer, Verdict::Other));
     }
     let limit = plan.max_bytes.clamp(1, MAX_BYTES);
-    let mut server_first = pin!(server_first);
-    // Most connections bring their first bytes along: no timer is made for those.
-    let mut first = true;
+    // Many connections bring their first bytes along: nothing to wait with is made for those.
+    let mut server_first = Some(server_first);
+    let mut spoken = None;
     let mut timer = pin!(None);
     loop {
         match read(&stream, &mut buffer, limit) {
@@ -87,20 +87,27 @@ pub async fn inspect(
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
             Err(e) => return Err(e.into()),
         }
-        if first {
-            first = false;
+        if let Some(server_first) = server_first.take() {
             timer.set(plan.timeout.map(tokio::time::sleep));
+            spoken = Some(Box::pin(server_first()));
         }
         tokio::select! {
             biased;
             ready = stream.readable() => ready?,
-            () = server_first.as_mut(), if buffer.is_empty() => {
+            () = completed(&mut spoken), if buffer.is_empty() => {
                 return Ok(Inspected { server_first: true, ..decided(stream, buffer, Verdict::Other) });
             }
             () = elapsed(timer.as_mut()) => {
                 return Ok(Inspected { timed_out: true, ..decided(stream, buffer, Verdict::Other) });
             }
         }
+    }
+}
+
+async fn completed<F: Future<Output = ()>>(future: &mut Option<Pin<Box<F>>>) {
+    match future {
+        Some(future) => future.await,
+        None => std::future::pending().await,
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
     mem::MaybeUninit,
     net::SocketAddr,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use bytes::{Buf, Bytes};
@@ -89,6 +89,19 @@ impl Plain {
         };
     }
 
+    /// Waits until there is something to see; never [`Probe::Quiet`].
+    fn poll_probe(&self, cx: &mut Context<'_>) -> Poll<Probe> {
+        if !self.prefix.is_empty() {
+            return Poll::Ready(Probe::Readable);
+        }
+        let mut byte = [MaybeUninit::uninit()];
+        let seen = match &self.stream {
+            Stream::Tcp(stream) => ready!(stream.poll_peek(cx, &mut ReadBuf::uninit(&mut byte))),
+            Stream::Unix(stream) => ready!(stream.poll_read_ready(cx)).map(|()| 1),
+        };
+        Poll::Ready(if matches!(seen, Ok(1..)) { Probe::Readable } else { Probe::Closed })
+    }
+
     fn probe(&self) -> Probe {
         if !self.prefix.is_empty() {
             return Probe::Readable;
@@ -167,6 +180,11 @@ impl Io {
     /// Looks at the socket without consuming anything and without a waker.
     pub fn probe(&self) -> Probe {
         self.socket().probe()
+    }
+
+    /// Waits, consuming nothing, until bytes wait to be read or the peer closed; never [`Probe::Quiet`].
+    pub fn poll_probe(&self, cx: &mut Context<'_>) -> Poll<Probe> {
+        self.socket().poll_probe(cx)
     }
 
     /// Whether bytes wait on the socket, or the peer closed it.

@@ -38,9 +38,9 @@ pub struct ConnectSocketOptions {
     pub keepalive: Option<Keepalive>,
 }
 
-/// Where the peer wanted to go before the kernel redirected it; the local address when nothing was redirected.
-pub fn original_dst(stream: &TcpStream) -> io::Result<SocketAddr> {
-    let local = canonical(stream.local_addr()?);
+/// Where the peer wanted to go before the kernel redirected it; `local`, the socket's (canonical) address, when nothing
+/// was redirected.
+pub fn original_dst(stream: &TcpStream, local: SocketAddr) -> io::Result<SocketAddr> {
     let socket = SockRef::from(stream);
     // A v4 connection on a dual-stack socket has its record under the v4 option.
     let asked = if local.is_ipv4() { socket.original_dst_v4() } else { socket.original_dst_v6() };
@@ -55,10 +55,11 @@ pub fn original_dst(stream: &TcpStream) -> io::Result<SocketAddr> {
     }
 }
 
-/// Binds and listens; the socket is non-blocking.
+/// Binds and listens; the socket is non-blocking. Accepted ones have TCP_NODELAY set, which they inherit.
 pub fn bind_listener(addr: SocketAddr, options: &ListenOptions) -> io::Result<std::net::TcpListener> {
     let socket = new_socket(addr)?;
     socket.set_reuse_address(true)?;
+    socket.set_tcp_nodelay(true)?;
     if addr.is_ipv6() {
         socket.set_only_v6(options.v6only)?;
     }

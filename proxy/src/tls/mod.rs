@@ -9,6 +9,7 @@ mod context;
 mod crypto;
 pub mod error;
 pub mod files;
+mod known;
 mod material;
 mod names;
 mod peer;

@@ -37,29 +37,21 @@ pub(super) fn describe(
     };
     let Some((leaf, rest)) = session.peer_certificates().and_then(<[_]>::split_first) else { return Ok(info) };
     info.verified = verifier.verifies();
+    let now = UnixTime::since_unix_epoch(since_epoch());
     if info.verified && (info.resumed || verifier.lenient()) {
         // A resumed session skipped the verification, a lenient one its consequence.
-        let now = UnixTime::since_unix_epoch(since_epoch());
         match verifier.judge(leaf, rest, now) {
             Ok(()) => {}
             Err(_) if verifier.lenient() => info.verified = false,
             Err(error) => return Err((&error).into()),
         }
     }
-    let chain: Vec<Arc<[u8]>> =
-        session.peer_certificates().unwrap_or_default().iter().map(|c| Arc::from(&**c)).collect();
-    info.certificate = chain.first().cloned();
-    info.chain = chain;
-    if let Some(certificate) = names::parse(leaf) {
-        info.subject = names::rfc2253(certificate.subject()).into();
-        for san in names::sans(&certificate) {
-            match san {
-                San::Uri(uri) => info.uri_sans.push(uri),
-                San::Dns(name) => info.dns_sans.push(name),
-                San::Email(_) | San::Ip(_) => {}
-            }
-        }
-    }
+    let identity = verifier.identity(leaf, rest, now);
+    info.certificate = identity.chain.first().cloned();
+    info.chain.clone_from(&identity.chain);
+    info.subject.clone_from(&identity.subject);
+    info.uri_sans.clone_from(&identity.uri_sans);
+    info.dns_sans.clone_from(&identity.dns_sans);
     Ok(info)
 }
 

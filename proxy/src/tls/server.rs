@@ -148,6 +148,8 @@ impl Build for Builder {
         config.session_storage = Arc::new(NoServerSessionStorage {});
         if self.0.resumption {
             config.ticketer = Ticketer::new().map_err(|e| TlsError::new(e.to_string()))?;
+            // One per connection keeps a client in tickets; each further one costs every handshake.
+            config.send_tls13_tickets = 1;
         } else {
             config.send_tls13_tickets = 0;
         }

@@ -21,7 +21,13 @@ use rustls::{
     },
 };
 
-use super::{TlsError, error::SanMismatch, material::Trust, names};
+use super::{
+    TlsError,
+    error::SanMismatch,
+    known::{Identity, Known},
+    material::Trust,
+    names,
+};
 use crate::ir::secret::Validation;
 
 /// Which side's certificates are judged.
@@ -51,6 +57,8 @@ pub(super) struct Verifier {
     mandatory: bool,
     /// Clients only: the name the server's certificate must carry.
     name: Option<ServerName<'static>>,
+    /// Chains that passed. `None` where a verdict costs nothing, and where it depends on the age of a revocation list.
+    known: Option<Known>,
 }
 
 impl Verifier {
@@ -64,6 +72,7 @@ impl Verifier {
         let mut hints: Arc<[DistinguishedName]> = Arc::new([]);
         let mut chain = None;
         let mut trusted: Arc<[CertificateDer<'static>]> = Arc::new([]);
+        let mut known = None;
         if let Some(trust) = trust
             && let Some((roots, certificates)) = trust.roots()?
         {
@@ -71,6 +80,7 @@ impl Verifier {
             let crls = trust.crls()?;
             if crls.is_empty() {
                 trusted = certificates.into();
+                known = Some(Known::default());
             }
             let bad = |e| TlsError::new(format!("validation context: {e}"));
             chain = Some(Arc::new(match peer {
@@ -107,6 +117,7 @@ impl Verifier {
             hints,
             mandatory,
             name: None,
+            known,
         })
     }
 
@@ -120,6 +131,8 @@ impl Verifier {
             hints: self.hints.clone(),
             mandatory: self.mandatory,
             name: Some(name),
+            // Others passed for other names.
+            known: self.known.as_ref().map(|_| Known::default()),
         }
     }
 
@@ -144,6 +157,26 @@ impl Verifier {
         rest: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<(), Error> {
+        let Some(known) = &self.known else { return self.examine(leaf, rest, now) };
+        if known.get(leaf, rest, now).is_none() {
+            self.examine(leaf, rest, now)?;
+            known.insert(leaf, rest);
+        }
+        Ok(())
+    }
+
+    /// What the certificate of a chain says, whatever it is worth.
+    pub(super) fn identity(
+        &self,
+        leaf: &CertificateDer<'_>,
+        rest: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Arc<Identity> {
+        let known = self.known.as_ref().and_then(|known| known.get(leaf, rest, now));
+        known.unwrap_or_else(|| Arc::new(Identity::read(leaf, rest)))
+    }
+
+    fn examine(&self, leaf: &CertificateDer<'_>, rest: &[CertificateDer<'_>], now: UnixTime) -> Result<(), Error> {
         let verified = match self.chain.as_deref() {
             Some(Chain::Clients(verifier)) => verifier.verify_client_cert(leaf, rest, now).map(drop),
             Some(Chain::Servers(verifier)) => self.judge_server(verifier, leaf, rest, now),

@@ -293,7 +293,7 @@ fn manager(routes: RouteSource) -> ConnectionManager {
         merge_slashes: false,
         escaped_slashes: Default::default(),
         strip_port: Default::default(),
-        server_name: "".into(),
+        server_name: http::HeaderValue::from_static(""),
         server_header: Default::default(),
         via: "".into(),
         use_remote_address: false,

@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderMap, Request};
+use http::{HeaderMap, HeaderName, Request};
 use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::task::AbortHandle;
@@ -36,6 +36,8 @@ use crate::{
 
 /// Envoy's default bound on response headers; their number is bounded by hyper's default of 100, which is Envoy's too.
 pub(super) const MAX_HEADER_BYTES: u32 = 60 * 1024;
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
 /// How long ago a connection may have been given back for a replayable request to take it without asking the kernel.
 const TRUSTED: Duration = Duration::from_millis(20);
@@ -322,7 +324,7 @@ pub(super) async fn send<B: Payload>(
 
 /// `Keep-Alive: timeout=N`: the server closes after N seconds, so we stop using the connection one second before.
 fn learn_keep_alive<B: Payload>(connection: &H1<B>, headers: &HeaderMap) {
-    let Some(value) = headers.get("keep-alive").and_then(|v| v.to_str().ok()) else { return };
+    let Some(value) = headers.get(KEEP_ALIVE).and_then(|v| v.to_str().ok()) else { return };
     let seconds = value
         .split(',')
         .filter_map(|p| p.trim().split_once('='))

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use http::{HeaderValue, Response, StatusCode, Version, header};
+use http::{HeaderName, HeaderValue, Response, StatusCode, Version, header};
 use http_body::Body as _;
 
 use super::{ATTEMPT_COUNT, Forwarding, HeadCopy, Plan};
@@ -20,6 +20,8 @@ use crate::{
     },
     telemetry::format::Headers,
 };
+
+const SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
 
 impl Forwarding<'_> {
     pub(super) fn note_connection(&self, facts: &Facts) {
@@ -77,7 +79,7 @@ impl Forwarding<'_> {
         }
         if plan.envoy_headers {
             let millis = now.saturating_duration_since(since).as_millis();
-            headers::insert_number(headers, "x-envoy-upstream-service-time", u64::try_from(millis).unwrap_or(u64::MAX));
+            headers::insert_number(headers, SERVICE_TIME, u64::try_from(millis).unwrap_or(u64::MAX));
         }
         if self.selected.virtual_host.attempt_count_in_response {
             headers::insert_number(headers, ATTEMPT_COUNT, attempts.into());

@@ -227,20 +227,19 @@ impl Forwarding<'_> {
         endpoint: &Endpoint,
         attempt: u32,
     ) -> Result<Request<Body>, Reply> {
-        let mut request = match supply.returned.take() {
+        let (mut head, body) = match supply.returned.take() {
             Some(mut request) => {
                 origin_form(&mut request);
-                request
+                request.into_parts()
             }
             None => {
                 let head = if supply.keep { supply.head.clone() } else { supply.head.take() };
                 let (Some(head), Some(body)) = (head, supply.body.next(self.flow)) else {
                     return Err(outcome::internal());
                 };
-                Request::from_parts(head, body)
+                (head, body)
             }
         };
-        let (mut head, body) = request.into_parts();
         if self.route.host_rewrite == Some(HostRewrite::Auto)
             && !endpoint.hostname.is_empty()
             && let Ok(host) = HeaderValue::from_str(&endpoint.hostname)
@@ -250,7 +249,7 @@ impl Forwarding<'_> {
         if self.selected.virtual_host.attempt_count_in_request {
             headers::insert_number(&mut head.headers, ATTEMPT_COUNT, attempt.into());
         }
-        request = Request::from_parts(head, body);
+        let mut request = Request::from_parts(head, body);
         if plan.gated {
             let gate = expect::gate(&mut request);
             if let Body::Upload(upload) = request.body_mut() {

@@ -1,36 +1,36 @@
-//! The clocks of one connection, and how it comes to its end.
+//! Runs a codec to its end, or until it may be given up.
 
 use std::{
     future::{Future, poll_fn},
-    pin::{Pin, pin},
+    pin::Pin,
     rc::Rc,
-    task::{Context, Poll},
-    time::Instant,
+    task::Poll,
 };
 
-use futures_util::{StreamExt, stream::FuturesUnordered};
 use http::{HeaderMap, StatusCode, Version};
-use tokio::time::Sleep;
 
-use super::{Connection, DEFAULT_HEAD_TIMEOUT};
-use crate::{
-    drain,
-    l7::flow::Flow,
-    telemetry::{exchange::RequestRecord, flags::Flags},
+use super::{
+    Connection,
+    clocks::{Clocks, Due, Served},
 };
+use crate::telemetry::{exchange::RequestRecord, flags::Flags};
 
-/// Runs a codec to its end, with all the clocks on it.
+/// What became of a codec.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// The connection is over.
+    Over,
+    /// The codec was between two requests and let go of the connection, which lives on.
+    Resting,
+}
+
+/// Runs a codec with all the clocks on it.
 pub(super) async fn drive<F: Future<Output = hyper::Result<()>>>(
     mut running: Pin<&mut F>,
     shutdown: impl Fn(Pin<&mut F>),
-    (conn, is_http2): (&Rc<Connection>, bool),
-    signal: &drain::Signal,
-) {
-    // A set polls what was woken only: asking the signal itself at every wake-up would cost a lock all workers share.
-    let mut phases = FuturesUnordered::new();
-    phases.push(hear(signal.clone(), drain::Phase::Drain));
-    let mut timer = pin!(None::<Sleep>);
-    let mut ending = Ending::default();
+    (conn, served): (&Rc<Connection>, Served),
+    clocks: &mut Clocks,
+) -> End {
     let stats = conn.scope.stats.local();
     poll_fn(|cx| {
         loop {
@@ -38,39 +38,20 @@ pub(super) async fn drive<F: Future<Output = hyper::Result<()>>>(
                 if let Err(error) = result {
                     note_error(conn, &error);
                 }
-                return Poll::Ready(());
+                return Poll::Ready(End::Over);
             }
-            let mut begin = conn.used_up();
-            while let Poll::Ready(Some((phase, signal))) = phases.poll_next_unpin(cx) {
-                if !ending.begun {
-                    stats.downstream_cx_drain_close.inc();
-                }
-                if phase == drain::Phase::Force {
-                    conn.wire.abort();
-                    return Poll::Ready(());
-                }
-                begin = true;
-                phases.push(hear(signal, drain::Phase::Force));
-            }
-            if begin && !ending.begun {
-                ending.begin(conn);
-                if is_http2 {
-                    ending.shut = true;
-                    shutdown(running.as_mut());
-                    continue;
-                }
-            }
-            let Some((at, due)) = ending.next(conn, is_http2) else { return Poll::Pending };
-            if Instant::now() < at {
-                if poll_timer(timer.as_mut(), at, cx).is_pending() {
-                    return Poll::Pending;
-                }
-                continue;
-            }
+            let Poll::Ready(due) = clocks.poll(cx, conn, served) else { return Poll::Pending };
             match due {
+                Due::Cut => {
+                    conn.wire.abort();
+                    return Poll::Ready(End::Over);
+                }
+                // HTTP/2 says it at once. On HTTP/1 the next response does.
+                Due::Ending | Due::Old if served != Served::Http2 => continue,
+                Due::Ending | Due::Old | Due::Shutdown => {}
                 Due::Head => {
                     stats.downstream_rq_header_timeout.inc();
-                    return Poll::Ready(());
+                    return Poll::Ready(End::Over);
                 }
                 Due::Stalled(flow) => {
                     // The client reads nothing, so hyper does not poll the body whose timer would end this.
@@ -78,33 +59,31 @@ pub(super) async fn drive<F: Future<Output = hyper::Result<()>>>(
                     flow.record.details("stream_idle_timeout");
                     stats.downstream_rq_idle_timeout.inc();
                     conn.wire.abort();
-                    return Poll::Ready(());
+                    return Poll::Ready(End::Over);
                 }
                 Due::Idle => stats.downstream_cx_idle_timeout.inc(),
-                Due::Old => {
-                    stats.downstream_cx_max_duration_reached.inc();
-                    ending.begin(conn);
-                    if !is_http2 {
-                        continue;
+                Due::Rest => {
+                    // Told to shut down, hyper ends here and now if it is between two requests, and only then.
+                    conn.wire.rest(true);
+                    shutdown(running.as_mut());
+                    match running.as_mut().poll(cx) {
+                        Poll::Ready(Ok(())) => return Poll::Ready(End::Resting),
+                        Poll::Ready(Err(error)) => {
+                            note_error(conn, &error);
+                            return Poll::Ready(End::Over);
+                        }
+                        // It holds more than can be seen from here: it answers that and closes.
+                        Poll::Pending => conn.wire.rest(false),
                     }
+                    clocks.shut(conn);
+                    continue;
                 }
-                Due::Shutdown => {}
             }
-            ending.begin(conn);
-            ending.shut = true;
+            clocks.shut(conn);
             shutdown(running.as_mut());
         }
     })
-    .await;
-}
-
-/// Waits for a phase; the signal comes back to wait for the next.
-async fn hear(mut signal: drain::Signal, phase: drain::Phase) -> (drain::Phase, drain::Signal) {
-    match phase {
-        drain::Phase::Force => signal.forced().await,
-        drain::Phase::Run | drain::Phase::Drain => signal.draining().await,
-    }
-    (phase, signal)
+    .await
 }
 
 fn note_error(conn: &Connection, error: &hyper::Error) {
@@ -130,67 +109,4 @@ fn note_error(conn: &Connection, error: &hyper::Error) {
         // A response was cut off: the close must not look like its end.
         conn.wire.abort();
     }
-}
-
-/// How far a connection's end has come.
-#[derive(Default)]
-struct Ending {
-    /// Responses say `Connection: close` from now on.
-    begun: bool,
-    /// Close an HTTP/1 connection then, if no request used the last chance.
-    shutdown_at: Option<Instant>,
-    shut: bool,
-}
-
-enum Due {
-    Head,
-    Stalled(Rc<Flow>),
-    Idle,
-    Old,
-    Shutdown,
-}
-
-impl Ending {
-    fn begin(&mut self, conn: &Connection) {
-        if !self.begun {
-            self.begun = true;
-            conn.closing.set(true);
-            // Closing an idle HTTP/1 connection at once would race with a request already on its way.
-            self.shutdown_at = Some(Instant::now() + conn.hcm.config.drain_timeout);
-        }
-    }
-
-    /// What the clock brings next.
-    fn next(&self, conn: &Connection, is_http2: bool) -> Option<(Instant, Due)> {
-        let config = &conn.hcm.config;
-        let idle = config
-            .idle_timeout
-            .filter(|_| conn.active.get() == 0 && !self.shut)
-            .map(|t| (conn.idle_since.get() + t, Due::Idle));
-        let old =
-            config.max_connection_duration.filter(|_| !self.begun).map(|t| (conn.scope.conn.started_at + t, Due::Old));
-        let head = (!is_http2)
-            .then(|| conn.wire.head_since())
-            .flatten()
-            .map(|since| (since + config.request_headers_timeout.unwrap_or(DEFAULT_HEAD_TIMEOUT), Due::Head));
-        let stalled = (!is_http2)
-            .then(|| conn.current.borrow().upgrade())
-            .flatten()
-            .filter(|flow| flow.record.is_responding())
-            .and_then(|flow| Some((flow.idle_at()?, Due::Stalled(flow))));
-        let shutdown = self.shutdown_at.filter(|_| !self.shut).map(|at| (at, Due::Shutdown));
-        [idle, old, head, stalled, shutdown].into_iter().flatten().min_by_key(|(at, _)| *at)
-    }
-}
-
-fn poll_timer(mut timer: Pin<&mut Option<Sleep>>, at: Instant, cx: &mut Context<'_>) -> Poll<()> {
-    // A timer that fires early costs one look at the clock; resetting it per request would cost more.
-    let late = timer.as_ref().as_pin_ref().is_none_or(|t| t.is_elapsed() || t.deadline() > at.into());
-    if late {
-        match timer.as_mut().as_pin_mut() {
-            Some(sleep) => sleep.reset(at.into()),
-            None => timer.set(Some(tokio::time::sleep_until(at.into()))),
-        }
-    }
-    timer.as_pin_mut().expect("just set").poll(cx)
 }

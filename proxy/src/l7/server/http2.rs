@@ -5,7 +5,7 @@
 use std::{
     cell::RefCell,
     future::{Future, poll_fn},
-    pin::Pin,
+    pin::{Pin, pin},
     rc::Rc,
     task::{Context, Poll, ready},
     time::{Duration, Instant, SystemTime},
@@ -20,21 +20,31 @@ use http::{HeaderValue, Method, Request, Response, header};
 use http_body::Body as _;
 use tokio::sync::oneshot;
 
-use super::{Connection, ERROR_RESETS, PENDING_RESETS};
+use super::{
+    Connection, ERROR_RESETS, PENDING_RESETS,
+    clocks::{Clocks, Served},
+    drive::drive,
+};
 use crate::{
     ir::http::Http2Options,
     l7::{
-        body::Body,
         http2::{KeepAlive, Pump, Received, Tunnel, content_length, strip_connection_headers},
         incoming::Incoming,
         pipeline::handle,
         upgrade::Promise,
         wire::Wire,
     },
+    net::io::Io,
 };
 
+/// Serves a connection until it ends. `prefix` was read from it already.
+pub(super) async fn serve(io: Io, prefix: Bytes, conn: &Rc<Connection>, mut clocks: Clocks) {
+    let running = pin!(Streams::new(Wire::http2(io, prefix, conn.wire.clone()), conn));
+    drive(running, |running| running.shutdown(), (conn, Served::Http2), &mut clocks).await;
+}
+
 /// The streams of a connection; ends with the connection.
-pub(super) struct Streams {
+struct Streams {
     conn: Rc<Connection>,
     state: State,
     closing: bool,
@@ -46,7 +56,7 @@ enum State {
 }
 
 impl Streams {
-    pub(super) fn new(wire: Wire, conn: &Rc<Connection>) -> Self {
+    fn new(wire: Wire, conn: &Rc<Connection>) -> Self {
         let (config, options) = (&conn.hcm.config, &conn.hcm.config.http2);
         let mut builder = Builder::new();
         builder
@@ -63,7 +73,7 @@ impl Streams {
     }
 
     /// Tells the peer to go away; streams it opened by then are served.
-    pub(super) fn shutdown(mut self: Pin<&mut Self>) {
+    fn shutdown(mut self: Pin<&mut Self>) {
         self.closing = true;
         if let State::Open(connection, _) = &mut self.state {
             connection.graceful_shutdown();
@@ -124,7 +134,7 @@ async fn stream(conn: Rc<Connection>, request: Request<h2::RecvStream>, mut resp
     if let Some(protocol) = head.extensions.remove::<h2::ext::Protocol>() {
         head.extensions.insert(hyper::ext::Protocol::from(protocol.as_str()));
     }
-    let (body, mut tunnel, promise) = if head.method == Method::CONNECT {
+    let (body, tunnel, promise) = if head.method == Method::CONNECT {
         if content_length(&head.headers).is_some_and(|length| length != 0) {
             // A tunnel has no content.
             return respond.send_reset(Reason::PROTOCOL_ERROR);
@@ -154,7 +164,7 @@ async fn stream(conn: Rc<Connection>, request: Request<h2::RecvStream>, mut resp
     };
     strip_connection_headers(&mut head.headers, false);
     head.headers.entry(header::DATE).or_insert_with(date);
-    let tunnel = tunnel.take().filter(|_| head.status.is_success());
+    let tunnel = tunnel.filter(|_| head.status.is_success());
     let whole = tunnel.is_none() && body.is_end_stream();
     if tunnel.is_some() {
         head.headers.remove(header::CONTENT_LENGTH);
@@ -170,13 +180,9 @@ async fn stream(conn: Rc<Connection>, request: Request<h2::RecvStream>, mut resp
             // Nobody may wait for it any more; the stream is then reset.
             Some((keep, received)) => drop(keep.send(Box::new(Tunnel::new(ours, received)))),
             None if whole => {}
-            None => pump(body, ours).await,
+            None => Pump::new(body, ours).await,
         },
     }
-}
-
-async fn pump(body: Body, ours: h2::SendStream<Bytes>) {
-    Pump::new(body, ours).await;
 }
 
 /// The `date` of this second (RFC 9110 section 6.6.1), for responses that come without one.

@@ -25,7 +25,7 @@ async fn every_byte_read_is_given_back() {
     ] {
         let (mut near, far) = tcp_pair().await;
         near.write_all(sent).await.unwrap();
-        let inspected = inspect(far, &PLAN, pending()).await.unwrap();
+        let inspected = inspect(far, &PLAN, pending).await.unwrap();
         assert_eq!(inspected.transport, Transport::RawBuffer);
         assert_eq!(inspected.alpn.first().map(|a| &**a), alpn);
         assert!(!inspected.timed_out && !inspected.eof && !inspected.server_first);
@@ -53,7 +53,7 @@ async fn a_hello_in_single_bytes() {
             tokio::task::yield_now().await;
         }
     };
-    let (inspected, ()) = tokio::join!(inspect(far, &PLAN, pending()), send);
+    let (inspected, ()) = tokio::join!(inspect(far, &PLAN, pending), send);
     let inspected = inspected.unwrap();
     assert_eq!(inspected.transport, Transport::Tls);
     assert_eq!((inspected.server_name.as_deref(), &inspected.alpn[..]), (Some("a.test"), &["istio".into()][..]));
@@ -64,11 +64,11 @@ async fn a_hello_in_single_bytes() {
 async fn a_silent_client_is_decided_by_the_clock_or_the_server() {
     let (_near, far) = tcp_pair().await;
     let plan = InspectPlan { timeout: Some(Duration::from_millis(10)), ..PLAN };
-    let inspected = inspect(far, &plan, pending()).await.unwrap();
+    let inspected = inspect(far, &plan, pending).await.unwrap();
     assert!(inspected.timed_out && inspected.transport == Transport::RawBuffer && inspected.alpn.is_empty());
 
     let (near, far) = tcp_pair().await;
-    let inspected = inspect(far, &PLAN, ready(())).await.unwrap();
+    let inspected = inspect(far, &PLAN, || ready(())).await.unwrap();
     assert!(inspected.server_first && !inspected.timed_out);
     assert_eq!(read_back(inspected, near).await, b"");
 
@@ -76,7 +76,7 @@ async fn a_silent_client_is_decided_by_the_clock_or_the_server() {
     let (mut near, far) = tcp_pair().await;
     near.write_all(b"GET /").await.unwrap();
     far.readable().await.unwrap();
-    let inspected = inspect(far, &plan, ready(())).await.unwrap();
+    let inspected = inspect(far, &plan, || ready(())).await.unwrap();
     assert!(inspected.timed_out && !inspected.server_first);
     assert_eq!(read_back(inspected, near).await, b"GET /");
 }
@@ -86,7 +86,7 @@ async fn ends_errors_and_excess() {
     let (mut near, far) = tcp_pair().await;
     near.write_all(b"GET").await.unwrap();
     near.shutdown().await.unwrap();
-    let inspected = inspect(far, &PLAN, pending()).await.unwrap();
+    let inspected = inspect(far, &PLAN, pending).await.unwrap();
     assert!(inspected.eof);
     assert_eq!(read_back(inspected, near).await, b"GET");
 
@@ -94,12 +94,12 @@ async fn ends_errors_and_excess() {
     near.set_zero_linger().unwrap();
     drop(near);
     far.readable().await.unwrap();
-    assert!(matches!(inspect(far, &PLAN, pending()).await, Err(InspectError::Io(_))));
+    assert!(matches!(inspect(far, &PLAN, pending).await, Err(InspectError::Io(_))));
 
     let (mut near, far) = tcp_pair().await;
     near.write_all(&[b"GET /".to_vec(), vec![b'a'; 9000]].concat()).await.unwrap();
     let plan = InspectPlan { max_bytes: 8192, ..PLAN };
-    assert!(matches!(inspect(far, &plan, pending()).await, Err(InspectError::TooLarge(8192))));
+    assert!(matches!(inspect(far, &plan, pending).await, Err(InspectError::TooLarge(8192))));
 }
 
 #[tokio::test]
@@ -107,7 +107,7 @@ async fn what_is_not_looked_for_is_not_awaited() {
     for plan in [InspectPlan { tls: false, http: false, ..PLAN }, InspectPlan { http: false, ..PLAN }] {
         let (mut near, far) = tcp_pair().await;
         near.write_all(b"G").await.unwrap();
-        let inspected = inspect(far, &plan, pending()).await.unwrap();
+        let inspected = inspect(far, &plan, pending).await.unwrap();
         assert_eq!(inspected.transport, Transport::RawBuffer);
         assert_eq!(read_back(inspected, near).await, b"G");
     }

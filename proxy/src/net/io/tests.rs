@@ -44,6 +44,27 @@ async fn probing_tells_quiet_readable_and_closed() {
 }
 
 #[tokio::test]
+async fn waiting_for_something_to_see_consumes_nothing() {
+    use std::{future::poll_fn, task::Poll};
+    let (mut near, far) = tcp_pair().await;
+    let mut io = Io::from(far);
+    let pending = poll_fn(|cx| Poll::Ready(io.poll_probe(cx).is_pending())).await;
+    assert!(pending);
+    near.write_all(b"xy").await.unwrap();
+    assert_eq!(poll_fn(|cx| io.poll_probe(cx)).await, Probe::Readable);
+    io.read_exact(&mut [0, 0]).await.unwrap();
+    near.shutdown().await.unwrap();
+    assert_eq!(poll_fn(|cx| io.poll_probe(cx)).await, Probe::Closed);
+
+    let (near, far) = UnixStream::pair().unwrap();
+    let far = Io::Plain(far.into());
+    drop(near);
+    assert_eq!(poll_fn(|cx| far.poll_probe(cx)).await, Probe::Readable, "which of both, reading tells");
+    let prefixed = Io::Plain(Plain::new(Stream::Tcp(tcp_pair().await.0), Bytes::from_static(b"p")));
+    assert_eq!(poll_fn(|cx| prefixed.poll_probe(cx)).await, Probe::Readable);
+}
+
+#[tokio::test]
 async fn unix_sockets_have_no_ip_address() {
     let (near, far) = UnixStream::pair().unwrap();
     let (mut a, mut b) = (Io::Plain(near.into()), Io::Plain(far.into()));

@@ -19,7 +19,9 @@ async fn without_redirection_the_destination_is_the_local_address() {
     for ip in ["127.0.0.1", "[::1]"] {
         let target = address(&format!("{ip}:{port}"));
         let (client, accepted) = tokio::join!(TcpStream::connect(target), dual.accept());
-        assert_eq!(original_dst(&accepted.unwrap().0).unwrap(), target);
+        let accepted = accepted.unwrap().0;
+        assert!(accepted.nodelay().unwrap(), "as inherited");
+        assert_eq!(original_dst(&accepted, canonical(accepted.local_addr().unwrap())).unwrap(), target);
         drop(client);
     }
 }

@@ -81,7 +81,16 @@ pub(super) fn attempt(at: Address, protocol: Protocol, adjust: impl FnOnce(&mut 
 
 pub(super) fn attempt_of(cluster: Arc<Cluster>, protocol: Protocol) -> Attempt {
     let endpoint = cluster.pick(&PickContext::default()).unwrap();
-    Attempt { cluster, endpoint, protocol, alpn: None, sni: None, downstream: None, replayable: false, high_priority: false }
+    Attempt {
+        cluster,
+        endpoint,
+        protocol,
+        alpn: None,
+        sni: None,
+        downstream: None,
+        replayable: false,
+        high_priority: false,
+    }
 }
 
 /// A statistic of the attempt's cluster.

@@ -5,5 +5,6 @@ mod http1;
 mod http2;
 mod limits;
 mod peer;
+mod rest;
 pub(crate) mod support;
 mod tunnel;

@@ -28,7 +28,7 @@ use crate::{
         route::*,
         snapshot::Snapshot,
     },
-    l7::{Engine, server},
+    l7::{Engine, engine::Gauge, server},
     live::{Builder, Live, LiveHcm, Publisher, Reader},
     policy::router::RouteTable,
     telemetry::{
@@ -251,6 +251,7 @@ impl Setup {
         let (process, chain) = (Rc::new(drain::Source::default()), drain::Source::default());
         let engine = Rc::new(Engine::new(Reader::new(publisher)));
         let process_drain = process.clone();
+        let codecs = engine.held.clone();
         tokio::task::spawn_local(async move {
             for id in 1.. {
                 let (stream, remote) = listener.accept().await.unwrap();
@@ -260,7 +261,7 @@ impl Setup {
                 tokio::task::spawn_local(serving);
             }
         });
-        Proxy { address, stats, cluster_stats, drain: process, log }
+        Proxy { address, stats, cluster_stats, drain: process, codecs, log }
     }
 }
 
@@ -306,6 +307,8 @@ pub(super) struct Proxy {
     pub stats: Arc<Sharded<HttpStats>>,
     pub cluster_stats: Arc<Sharded<ClusterStats>>,
     pub drain: Rc<drain::Source>,
+    /// Codecs of HTTP/1 connections.
+    pub codecs: Rc<Gauge>,
     log: tempfile::NamedTempFile,
 }
 

@@ -28,7 +28,10 @@ fn at(rest: &str) -> String {
 #[test]
 fn defaults_are_envoys() {
     let m = manager(&hcm("", ""));
-    assert_eq!((m.codec, m.server_name.to_str().unwrap(), m.server_header), (Codec::Auto, "envoy", ServerHeader::Overwrite));
+    assert_eq!(
+        (m.codec, m.server_name.to_str().unwrap(), m.server_header),
+        (Codec::Auto, "envoy", ServerHeader::Overwrite)
+    );
     assert_eq!(m.idle_timeout, Some(Duration::from_secs(3600)));
     assert_eq!(m.stream_idle_timeout, Some(Duration::from_secs(300)));
     assert_eq!((m.request_timeout, m.request_headers_timeout, m.max_stream_duration), (None, None, None));

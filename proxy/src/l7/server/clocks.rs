@@ -1,0 +1,165 @@
+//! The clocks of one connection and how far its end has come, whatever serves it at the moment.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
+};
+
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use tokio::time::Sleep;
+
+use super::{Connection, DEFAULT_HEAD_TIMEOUT};
+use crate::{drain, l7::flow::Flow};
+
+/// How long an HTTP/1 connection idles before its codec is given up with all its buffers. A client that asks more often
+/// never notices; one that asks less often pays a few microseconds for another codec.
+const REST_AFTER: Duration = Duration::from_millis(500);
+
+/// What serves a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Served {
+    Http2,
+    Http1,
+    /// Nothing: it waits for a head.
+    Resting,
+}
+
+/// What a clock or the drain brought.
+pub(super) enum Due {
+    /// Close now, with a reset.
+    Cut,
+    /// The end begins: responses say so from now on.
+    Ending,
+    /// A head was not complete in time.
+    Head,
+    Stalled(Rc<Flow>),
+    Idle,
+    /// The oldest a connection gets: the end begins.
+    Old,
+    Shutdown,
+    /// An HTTP/1 connection idles for a while.
+    Rest,
+}
+
+/// One set of clocks accompanies a connection through all its codecs.
+pub(super) struct Clocks {
+    /// A set polls what was woken only: asking the signal itself at every wake-up would cost a lock all workers share.
+    phases: FuturesUnordered<Hearing>,
+    timer: Option<Pin<Box<Sleep>>>,
+    ending: Ending,
+}
+
+type Hearing = Pin<Box<dyn Future<Output = (drain::Phase, drain::Signal)>>>;
+
+impl Clocks {
+    pub(super) fn new(signal: drain::Signal) -> Self {
+        let phases = FuturesUnordered::new();
+        phases.push(hear(signal, drain::Phase::Drain));
+        Self { phases, timer: None, ending: Ending::default() }
+    }
+
+    /// What is due next, when it is. The start of the end is noted here and reported once.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, conn: &Connection, served: Served) -> Poll<Due> {
+        let mut begin = conn.used_up();
+        while let Poll::Ready(Some((phase, signal))) = self.phases.poll_next_unpin(cx) {
+            if !self.ending.begun {
+                conn.scope.stats.local().downstream_cx_drain_close.inc();
+            }
+            if phase == drain::Phase::Force {
+                return Poll::Ready(Due::Cut);
+            }
+            begin = true;
+            self.phases.push(hear(signal, drain::Phase::Force));
+        }
+        if begin && !self.ending.begun {
+            self.begin(conn);
+            return Poll::Ready(Due::Ending);
+        }
+        loop {
+            let Some((at, due)) = self.ending.next(conn, served) else { return Poll::Pending };
+            if Instant::now() >= at {
+                if matches!(due, Due::Old) {
+                    conn.scope.stats.local().downstream_cx_max_duration_reached.inc();
+                    self.begin(conn);
+                }
+                return Poll::Ready(due);
+            }
+            ready!(poll_timer(&mut self.timer, at, cx));
+        }
+    }
+
+    /// Notes that the connection is told to go away.
+    pub(super) fn begin(&mut self, conn: &Connection) {
+        if !self.ending.begun {
+            self.ending.begun = true;
+            conn.closing.set(true);
+            // Closing an idle HTTP/1 connection at once would race with a request already on its way.
+            self.ending.shutdown_at = Some(Instant::now() + conn.hcm.config.drain_timeout);
+        }
+    }
+
+    /// Notes that the codec was told to finish.
+    pub(super) fn shut(&mut self, conn: &Connection) {
+        self.begin(conn);
+        self.ending.shut = true;
+    }
+}
+
+/// Waits for a phase; the signal comes back to wait for the next.
+fn hear(mut signal: drain::Signal, phase: drain::Phase) -> Hearing {
+    Box::pin(async move {
+        match phase {
+            drain::Phase::Force => signal.forced().await,
+            drain::Phase::Run | drain::Phase::Drain => signal.draining().await,
+        }
+        (phase, signal)
+    })
+}
+
+/// How far a connection's end has come.
+#[derive(Default)]
+struct Ending {
+    /// Responses say `Connection: close` from now on.
+    begun: bool,
+    /// Close an HTTP/1 connection then, if no request used the last chance.
+    shutdown_at: Option<Instant>,
+    shut: bool,
+}
+
+impl Ending {
+    /// What the clock brings next.
+    fn next(&self, conn: &Connection, served: Served) -> Option<(Instant, Due)> {
+        let config = &conn.hcm.config;
+        let is_http1 = served == Served::Http1;
+        let idle_since = conn.idle_since.get();
+        let is_idle = conn.active.get() == 0 && !self.shut;
+        let idle = config.idle_timeout.filter(|_| is_idle).map(|t| (idle_since + t, Due::Idle));
+        let old =
+            config.max_connection_duration.filter(|_| !self.begun).map(|t| (conn.scope.conn.started_at + t, Due::Old));
+        let head = is_http1
+            .then(|| conn.wire.head_since())
+            .flatten()
+            .map(|since| (since + config.request_headers_timeout.unwrap_or(DEFAULT_HEAD_TIMEOUT), Due::Head));
+        let stalled = is_http1
+            .then(|| conn.current.borrow().upgrade())
+            .flatten()
+            .filter(|flow| flow.record.is_responding())
+            .and_then(|flow| Some((flow.idle_at()?, Due::Stalled(flow))));
+        let rest =
+            (is_http1 && is_idle && !self.begun && conn.may_rest()).then(|| (idle_since + REST_AFTER, Due::Rest));
+        let shutdown = self.shutdown_at.filter(|_| !self.shut).map(|at| (at, Due::Shutdown));
+        [idle, old, head, stalled, rest, shutdown].into_iter().flatten().min_by_key(|(at, _)| *at)
+    }
+}
+
+fn poll_timer(timer: &mut Option<Pin<Box<Sleep>>>, at: Instant, cx: &mut Context<'_>) -> Poll<()> {
+    let sleep = timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at.into())));
+    // A timer that fires early costs one look at the clock; resetting it per request would cost more.
+    if sleep.is_elapsed() || sleep.deadline() > at.into() {
+        sleep.as_mut().reset(at.into());
+    }
+    sleep.as_mut().poll(cx)
+}

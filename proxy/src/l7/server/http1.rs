@@ -1,0 +1,120 @@
+//! HTTP/1: a codec while there are requests, and next to nothing while there are none.
+//!
+//! hyper's codec holds a read buffer of 8 KiB and room for a whole request for as long as it exists. So it exists from
+//! the first byte of a head until the connection has idled for a while. What the connection is (peer, clocks, counts,
+//! the end it is told of) lives beside it. Invariant: no byte is read while there is no codec, and a codec is given up
+//! only after it said itself that it is between two requests and everything it wrote has left it.
+
+use std::{
+    future::poll_fn,
+    pin::Pin,
+    rc::Rc,
+    task::{Poll, ready},
+};
+
+use bytes::Bytes;
+use http::Request;
+use hyper::{body::Incoming as Http1Incoming, server::conn::http1, service::service_fn, upgrade::OnUpgrade};
+use hyper_util::rt::TokioIo;
+use tokio::io::AsyncWrite;
+
+use super::{
+    Connection,
+    clocks::{Clocks, Due, Served},
+    drive::{End, drive},
+};
+use crate::{
+    l7::{incoming::Incoming, pipeline::handle, upgrade::Promise, wire::Wire},
+    net::io::{Io, Probe},
+};
+
+/// Serves a connection until it ends. `prefix` was read from it already.
+pub(super) async fn serve(mut io: Io, mut prefix: Bytes, conn: &Rc<Connection>, mut clocks: Clocks) {
+    // A handshake may have brought decrypted bytes along, which no socket tells of. A codec reads until there are none.
+    let mut drained = !io.is_tls();
+    loop {
+        if drained && prefix.is_empty() && !head_comes(&mut io, conn, &mut clocks).await {
+            return;
+        }
+        drained = true;
+        // Boxed: what waits must not occupy the room of what works.
+        match Box::pin(codec(io, prefix, conn, &mut clocks)).await {
+            Some(rest) => (io, prefix) = rest,
+            None => return,
+        }
+    }
+}
+
+/// Runs a codec; gives the connection back when it idles, with what was read and not looked at.
+async fn codec(io: Io, prefix: Bytes, conn: &Rc<Connection>, clocks: &mut Clocks) -> Option<(Io, Bytes)> {
+    let _held = conn.engine.held.hold();
+    let mut running = {
+        let service = {
+            let conn = conn.clone();
+            service_fn(move |mut request: Request<Http1Incoming>| {
+                let promise = request.extensions_mut().remove::<OnUpgrade>().map(Promise::Http1);
+                if promise.is_some() {
+                    // Refused or not, hyper goes on expecting that it happens, and would let go of the socket.
+                    conn.restless.set(true);
+                }
+                handle(conn.clone(), request.map(Incoming::Http1), promise)
+            })
+        };
+        let wire = Wire::http1(io, prefix, conn.wire.clone(), conn.hcm.config.http1.trailers);
+        builder(conn).serve_connection(TokioIo::new(wire), service).with_upgrades()
+    };
+    let end = drive(Pin::new(&mut running), |running| running.graceful_shutdown(), (conn, Served::Http1), clocks).await;
+    if end == End::Over {
+        return None;
+    }
+    conn.wire.rest(false);
+    let parts = running.into_parts()?;
+    Some((parts.io.into_inner().into_inner(), parts.read_buf))
+}
+
+fn builder(conn: &Connection) -> http1::Builder {
+    let config = &conn.hcm.config;
+    let header_bytes = config.max_header_bytes.max(1024) as usize;
+    let mut builder = http1::Builder::new();
+    builder
+        .keep_alive(true)
+        // A client that closes its side has left, as Envoy and nginx see it: its request is cancelled.
+        .half_close(false)
+        .preserve_header_case(config.http1.preserve_case)
+        .max_header_size(header_bytes)
+        .max_buf_size(header_bytes.max(64 * 1024) + 16 * 1024)
+        // Timed by `Clocks`: hyper's own timer also runs while a connection merely idles.
+        .header_read_timeout(None);
+    if config.max_header_count != 100 {
+        builder.max_headers(config.max_header_count as usize);
+    }
+    builder
+}
+
+/// Waits without a codec. False: the connection is over.
+async fn head_comes(io: &mut Io, conn: &Rc<Connection>, clocks: &mut Clocks) -> bool {
+    let stats = conn.scope.stats.local();
+    poll_fn(|cx| {
+        loop {
+            if let Poll::Ready(probe) = io.poll_probe(cx) {
+                return Poll::Ready(probe == Probe::Readable);
+            }
+            match ready!(clocks.poll(cx, conn, Served::Resting)) {
+                Due::Cut => {
+                    io.reset_on_close();
+                    return Poll::Ready(false);
+                }
+                // A request may be on its way; its response will say it.
+                Due::Ending | Due::Old => continue,
+                Due::Idle => stats.downstream_cx_idle_timeout.inc(),
+                Due::Shutdown => {}
+                // Of requests and codecs, and there is neither.
+                Due::Head | Due::Stalled(_) | Due::Rest => continue,
+            }
+            // Everything was written, so there is room for a farewell; if not, the close has to do.
+            let _ = Pin::new(&mut *io).poll_shutdown(cx);
+            return Poll::Ready(false);
+        }
+    })
+    .await
+}
