@@ -69,7 +69,8 @@ async fn codec(io: Io, prefix: Bytes, conn: &Rc<Connection>, clocks: &mut Clocks
     }
     conn.wire.rest(false);
     let parts = running.into_parts()?;
-    Some((parts.io.into_inner().into_inner(), parts.read_buf))
+    // Copied, also where it is nothing: it would keep the whole read buffer alive.
+    Some((parts.io.into_inner().into_inner(), Bytes::copy_from_slice(&parts.read_buf)))
 }
 
 fn builder(conn: &Connection) -> http1::Builder {
