@@ -73,6 +73,28 @@ impl Error {
         move |source| Self::Io { what, source }
     }
 
+    /// Whether a packet filter's program says that the kernel lacks something the rules use. iptables-legacy-restore
+    /// names the line and no reason.
+    pub fn lacks_kernel_support(&self) -> bool {
+        let text = match self {
+            Self::Program { stderr, .. } => stderr,
+            Self::Ipv6Open { reason } => reason,
+            _ => return false,
+        };
+        let unreasoned = text.split("line ").skip(1).any(|rest| {
+            rest.trim_start_matches(|digit: char| digit.is_ascii_digit()).trim_start_matches(' ').starts_with("failed")
+        });
+        let reasons = [
+            "No such file or directory",
+            "not supported",
+            "No chain/target/match by that name",
+            "Table does not exist",
+            "missing kernel module",
+            "Couldn't load",
+        ];
+        unreasoned || reasons.iter().any(|reason| text.contains(reason))
+    }
+
     /// The process's exit code.
     pub fn exit_code(&self) -> u8 {
         match self {
