@@ -114,3 +114,32 @@ impl Error {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_kernel_lacks_is_told_from_other_failures() {
+        let program = |stderr: &str| Error::Program {
+            command: "x".into(),
+            status: "exit status: 1".into(),
+            stderr: stderr.into(),
+            hint: None,
+        };
+        for lacking in [
+            "iptables-restore: line 31 failed",
+            "iptables-restore v1.8.9 (nf_tables): line 9: RULE_APPEND failed (No such file or directory): rule in chain X",
+            "/dev/stdin:9:2-9: Error: Could not process rule: No such file or directory",
+            "Warning: Extension CONNMARK revision 0 not supported, missing kernel module?",
+            "iptables-restore v1.8.9 (legacy): Couldn't load match `connmark':No such file or directory",
+        ] {
+            assert!(program(lacking).lacks_kernel_support(), "{lacking}");
+            assert!(Error::Ipv6Open { reason: lacking.into() }.lacks_kernel_support(), "{lacking}");
+        }
+        for other in ["Permission denied (you must be root)", "line 3: half way", "it said nothing", ""] {
+            assert!(!program(other).lacks_kernel_support(), "{other}");
+        }
+        assert!(!Error::Locked(30).lacks_kernel_support());
+    }
+}
