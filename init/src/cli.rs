@@ -3,7 +3,7 @@
 //! Owns the mapping of commands to the library and what is printed where: results on standard output, notices and
 //! errors on standard error. Invariant: every way out of the program has a documented exit code.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::Path;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -70,7 +70,9 @@ struct Probe {
     #[arg(long)]
     to: SocketAddr,
     #[arg(long)]
-    from: Option<IpAddr>,
+    from: Option<SocketAddr>,
+    #[arg(long)]
+    abandon: bool,
 }
 
 /// Runs the program and returns its exit code. `helper` is the program itself, to be run as another user.
@@ -81,7 +83,8 @@ pub fn run(cli: Cli, helper: &Path) -> u8 {
         Command::Print(options) => print(&options),
         Command::Check(check) => self::check(&check, helper),
         Command::Probe(probe) => {
-            println!("{}", verify::probe::attempt(verify::probe::Attempt { to: probe.to, from: probe.from }).line());
+            let Probe { to, from, abandon } = probe;
+            println!("{}", verify::probe::attempt(verify::probe::Attempt { to, from, abandon }).line());
             Ok(EXIT_OK)
         }
         Command::Peer => Ok(verify::peer::run().map_or(EXIT_ENVIRONMENT, |()| EXIT_OK)),

@@ -73,6 +73,28 @@ impl Error {
         move |source| Self::Io { what, source }
     }
 
+    /// Whether a packet filter's program says that the kernel lacks something the rules use. iptables-legacy-restore
+    /// names the line and no reason.
+    pub fn lacks_kernel_support(&self) -> bool {
+        let text = match self {
+            Self::Program { stderr, .. } => stderr,
+            Self::Ipv6Open { reason } => reason,
+            _ => return false,
+        };
+        let unreasoned = text.split("line ").skip(1).any(|rest| {
+            rest.trim_start_matches(|digit: char| digit.is_ascii_digit()).trim_start_matches(' ').starts_with("failed")
+        });
+        let reasons = [
+            "No such file or directory",
+            "not supported",
+            "No chain/target/match by that name",
+            "Table does not exist",
+            "missing kernel module",
+            "Couldn't load",
+        ];
+        unreasoned || reasons.iter().any(|reason| text.contains(reason))
+    }
+
     /// The process's exit code.
     pub fn exit_code(&self) -> u8 {
         match self {
@@ -90,5 +112,34 @@ impl Error {
             | Self::Locked(_)
             | Self::Io { .. } => EXIT_BROKEN,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_kernel_lacks_is_told_from_other_failures() {
+        let program = |stderr: &str| Error::Program {
+            command: "x".into(),
+            status: "exit status: 1".into(),
+            stderr: stderr.into(),
+            hint: None,
+        };
+        for lacking in [
+            "iptables-restore: line 31 failed",
+            "iptables-restore v1.8.9 (nf_tables): line 9: RULE_APPEND failed (No such file or directory): rule in chain X",
+            "/dev/stdin:9:2-9: Error: Could not process rule: No such file or directory",
+            "Warning: Extension CONNMARK revision 0 not supported, missing kernel module?",
+            "iptables-restore v1.8.9 (legacy): Couldn't load match `connmark':No such file or directory",
+        ] {
+            assert!(program(lacking).lacks_kernel_support(), "{lacking}");
+            assert!(Error::Ipv6Open { reason: lacking.into() }.lacks_kernel_support(), "{lacking}");
+        }
+        for other in ["Permission denied (you must be root)", "line 3: half way", "it said nothing", ""] {
+            assert!(!program(other).lacks_kernel_support(), "{other}");
+        }
+        assert!(!Error::Locked(30).lacks_kernel_support());
     }
 }

@@ -37,12 +37,29 @@
 //! from the loop guard address 127.0.0.6 or ::6 (`install` puts ::6 on `lo`). A Pod that calls its own Service goes
 //! out by the proxy and comes in again by its inbound side. Only TCP is captured.
 //!
+//! # The port guard
+//!
+//! Proxy and application draw source ports from one range, and the nat table is asked about the first packet of an
+//! entry in connection tracking only. A dial of the proxy that is never answered, or a peer that vanished, leaves an
+//! entry that is not redirected; a connection of the application from the same port to the same destination would
+//! follow it past the proxy. So the proxy's connections carry a bit of the connection mark (0x08000000, the other bits
+//! are left alone), and a SYN of anybody else that belongs to a marked entry is refused with a reset (filter table): the
+//! application tries again, from another port. Packets other than SYN leave at the first test.
+//!
+//! Where the kernel lacks connmark, the filter table or REJECT, `install` warns and captures without the guard, and
+//! `check` warns as well.
+//!
+//! Conntrack zones are no cure. A zone given by owner (`CT --zone-orig`, `ct original zone set`) separates the entries,
+//! but what the kernel sends for a socket that is closed (data still buffered, the last ACK, resets) has no owner: it
+//! misses the entry of its connection, is redirected as a connection of its own, and the data is lost.
+//!
 //! # Promises
 //!
 //! A failed install leaves nothing behind. Foreign rules, chains and policies are never touched; our chains begin with
 //! `OUTRIGGER_`, with nft they are in the table `inet outrigger`. The jumps into them are appended, so rules that were
 //! there keep their precedence. Rules of ours in two packet filters at once are an error, not a choice.
-//! One trace cannot be avoided: iptables-legacy keeps an empty table as long as its kernel module.
+//! Two traces cannot be avoided: iptables-legacy keeps an empty table as long as its kernel module, and iptables over
+//! nf_tables an empty built-in chain in a table that others use.
 //!
 //! # Privileges
 //!

@@ -23,6 +23,10 @@ use crate::host;
 use crate::options::{Ipv6Mode, Options};
 use crate::plan::{Family, RuleSet};
 
+/// What it means where the kernel lacks a part that only the port guard uses.
+pub const NO_PORT_GUARD: &str = "without the port guard (connmark, filter table, REJECT): where the proxy's dial to a \
+    destination got no answer, a connection of the application from the same source port can leave uncaptured";
+
 /// What `install` did.
 #[derive(Clone, Debug)]
 pub struct Installed {
@@ -67,10 +71,19 @@ pub fn install(options: &Options) -> Result<Installed, Error> {
     let survey = Survey::take()?;
     let choice = survey.choose(options.backend)?;
     notices.extend(survey.unusable().iter().map(|reason| format!("not usable here: {reason}")));
-    let rules = RuleSet::build(options, v6);
-    let (mut changed, undo) = match choice.backend {
-        Backend::Nft => install_nft(&survey, &rules)?,
-        Backend::IptablesNft | Backend::IptablesLegacy => install_xtables(&survey, choice.backend, &rules)?,
+    let put = |rules: &RuleSet| match choice.backend {
+        Backend::Nft => install_nft(&survey, rules),
+        Backend::IptablesNft | Backend::IptablesLegacy => install_xtables(&survey, choice.backend, rules),
+    };
+    let mut rules = RuleSet::build(options, v6);
+    let (mut changed, undo) = match put(&rules) {
+        Err(error) if error.lacks_kernel_support() => {
+            rules = rules.without_port_guard();
+            let done = put(&rules)?;
+            notices.push(format!("WARNING: {}. The kernel's answer: {error}", NO_PORT_GUARD));
+            done
+        }
+        result => result?,
     };
     let guarded = if v6 { guard::ensure() } else { guard::remove(false).map(|removed| (removed, None)) };
     match guarded {

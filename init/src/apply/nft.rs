@@ -92,11 +92,11 @@ mod tests {
         let other_version = listing.replace("priority -100", "priority dstnat").replace(" comment \"loop", " # \"loop");
         assert_eq!(differences(&listing.replace("priority -100", "priority dstnat"), &plan), Vec::<String>::new());
         assert!(!differences(&other_version, &plan).is_empty());
-        let broken = listing.replace("meta skuid 1337 return", "meta skuid 1338 return");
+        let broken = listing.replacen("meta skuid 1337 return", "meta skuid 1338 return", 1);
         let found = differences(&broken, &plan);
         assert_eq!(found.len(), 2, "{found:?}");
         assert!(found[0].starts_with("missing in chain OUTRIGGER_OUTPUT: meta skuid 1337 return"));
         assert!(found[1].starts_with("unexpected in chain OUTRIGGER_OUTPUT: meta skuid 1338 return"));
-        assert_eq!(differences("table inet outrigger {\n}\n", &plan).len(), 8);
+        assert_eq!(differences("table inet outrigger {\n}\n", &plan).len(), 10);
     }
 }

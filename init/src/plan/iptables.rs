@@ -5,7 +5,7 @@
 
 use std::fmt::Write;
 
-use super::{ChainName, Family, Net, Owner, Ports, Rule, RuleSet, Table, Verdict};
+use super::{ChainName, Entry, Family, Net, Owner, PROXY_MARK, Ports, Rule, RuleSet, Table, Verdict};
 
 /// A rule of ours in a built-in chain: the way into one of our chains.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,7 +31,13 @@ impl RuleSet {
         let chains = self.chains().iter().filter(|chain| chain.name.table() == table && self.covers(family));
         chains
             .filter_map(|chain| {
-                let spec = format!("-p tcp -j {}", chain.name.as_str());
+                let condition = match chain.name.entry() {
+                    Entry::Tcp => String::new(),
+                    Entry::SynOfProxyEntry => {
+                        format!("-m tcp --tcp-flags SYN,ACK SYN -m connmark --mark {PROXY_MARK:#x}/{PROXY_MARK:#x} ")
+                    }
+                };
+                let spec = format!("-p tcp {condition}-j {}", chain.name.as_str());
                 chain.name.entered_from().map(|builtin| BuiltinRule { chain: builtin, spec })
             })
             .collect()
@@ -70,8 +76,8 @@ fn specification(rule: &Rule) -> String {
     parts.extend(rule.destination.as_ref().map(|destination| net("-d", destination)));
     parts.extend(rule.input.as_ref().map(|name| format!("-i {name}")));
     parts.extend(rule.output.as_ref().map(|name| format!("-o {name}")));
-    // The port matches and REDIRECT insist on the protocol, though only TCP gets here.
-    if rule.ports.is_some() || matches!(rule.verdict, Verdict::Redirect(_)) {
+    // The port matches, REDIRECT and REJECT insist on the protocol, though only TCP gets here.
+    if rule.ports.is_some() || matches!(rule.verdict, Verdict::Redirect(_) | Verdict::Reset) {
         parts.push("-p tcp".into());
     }
     parts.extend(rule.ports.as_ref().map(port_match));
@@ -87,6 +93,8 @@ fn specification(rule: &Rule) -> String {
         Verdict::Drop => "-j DROP".into(),
         Verdict::Jump(chain) => format!("-j {}", chain.as_str()),
         Verdict::Redirect(port) => format!("-j REDIRECT --to-ports {port}"),
+        Verdict::Reset => "-j REJECT --reject-with tcp-reset".into(),
+        Verdict::MarkProxy => format!("-j CONNMARK --set-xmark {PROXY_MARK:#x}/{PROXY_MARK:#x}"),
     });
     parts.join(" ")
 }

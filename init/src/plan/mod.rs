@@ -16,7 +16,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 pub use iptables::{BuiltinRule, canonical};
 pub use nft::{NFT_TABLE, canonical_line};
-pub use rule::{Chain, ChainName, Family, Net, Owner, Ports, Rule, Table, Verdict};
+pub use rule::{Chain, ChainName, Entry, Family, Net, Owner, Ports, Rule, Table, Verdict};
 pub use trace::{Fate, Flow};
 
 use crate::options::{Cidr, CidrSelection, HBONE_PORT, Options, PortRange, PortSelection, PortSet};
@@ -25,6 +25,10 @@ use crate::options::{Cidr, CidrSelection, HBONE_PORT, Options, PortRange, PortSe
 pub const LOOP_GUARD_V4: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 6);
 /// The same for IPv6. Unlike 127.0.0.6 it must be added to `lo` before anybody can bind it.
 pub const LOOP_GUARD_V6: Ipv6Addr = Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 6);
+
+/// Bit of the connection mark that says: the proxy opened this connection to where the application would be captured.
+/// Other bits belong to others.
+pub const PROXY_MARK: u32 = 0x0800_0000;
 
 /// Slots of the multiport match; a range takes two.
 const MULTIPORT_SLOTS: usize = 15;
@@ -51,6 +55,7 @@ impl RuleSet {
             },
             Chain { name: ChainName::Output, rules: outbound(options) },
         ];
+        chains.push(Chain { name: ChainName::PortGuard, rules: port_guard(options) });
         if options.drop_invalid {
             let drop = Rule::new(Verdict::Drop, "out-of-window packets would make the kernel reset the connection");
             chains.push(Chain { name: ChainName::Invalid, rules: vec![drop.invalid()] });
@@ -61,6 +66,16 @@ impl RuleSet {
             }
         }
         Self { chains, v6 }
+    }
+
+    /// The same without the guard against reused source ports, for kernels that lack what it takes.
+    pub fn without_port_guard(&self) -> Self {
+        let mut rules = self.clone();
+        rules.chains.retain(|chain| chain.name != ChainName::PortGuard);
+        for chain in &mut rules.chains {
+            chain.rules.retain(|rule| rule.verdict != Verdict::MarkProxy);
+        }
+        rules
     }
 
     /// The chains, each after those it jumps to.
@@ -129,6 +144,7 @@ fn outbound(options: &Options) -> Vec<Rule> {
     }
     rules.push(Rule::new(Verdict::Return, "the application talks to itself").leaving("lo"));
     for &owner in &owners {
+        rules.push(Rule::new(Verdict::MarkProxy, "known to the port guard as the proxy's").owned_by(owner));
         rules.push(Rule::new(Verdict::Return, "the proxy's own connections").owned_by(owner));
     }
     for loopback in loopbacks() {
@@ -161,6 +177,18 @@ fn outbound(options: &Options) -> Vec<Rule> {
             }
         }
     }
+    rules
+}
+
+/// The nat table is asked about the first packet of an entry in connection tracking only. An entry that the proxy left
+/// behind (a dial without answer, a peer that vanished) decides for a later connection of the application from the same
+/// port to the same destination: it would leave uncaptured. Here it is refused, and tries again from another port.
+fn port_guard(options: &Options) -> Vec<Rule> {
+    let mut rules: Vec<Rule> = owners(options)
+        .into_iter()
+        .map(|owner| Rule::new(Verdict::Return, "the proxy's own connections").owned_by(owner))
+        .collect();
+    rules.push(Rule::new(Verdict::Reset, "the application would leave uncaptured by an entry of the proxy's"));
     rules
 }
 

@@ -5,7 +5,7 @@
 
 use std::fmt::Write;
 
-use super::{Family, Net, Owner, Ports, Rule, RuleSet, Table, Verdict};
+use super::{Entry, Family, Net, Owner, PROXY_MARK, Ports, Rule, RuleSet, Table, Verdict};
 
 /// Our table; its family is inet.
 pub const NFT_TABLE: &str = "outrigger";
@@ -24,15 +24,23 @@ impl RuleSet {
         for chain in self.chains() {
             let Some(builtin) = chain.name.entered_from() else { continue };
             let (kind, hook) = (kind(chain.name.table()), builtin.to_ascii_lowercase());
-            // The mangle hook gets a name of its own, as both tables enter at prerouting.
+            // Chains at the same hook need names of their own.
             let (name, priority) = match chain.name.table() {
                 Table::Nat => (hook.clone(), "-100"),
                 Table::Mangle => (format!("{hook}_invalid"), "-150"),
+                Table::Filter => (format!("{hook}_port_guard"), "0"),
+            };
+            let condition = match chain.name.entry() {
+                Entry::Tcp => "meta l4proto tcp".to_owned(),
+                // Versions of nft print two flags under a mask in different ways; the direction leaves out SYN-ACKs.
+                Entry::SynOfProxyEntry => {
+                    format!("tcp flags syn ct mark & {PROXY_MARK:#010x} == {PROXY_MARK:#010x} ct direction original")
+                }
             };
             let only_v4 = if self.covers(Family::V6) { "" } else { "meta nfproto ipv4 " };
             let _ = writeln!(text, "\tchain {name} {{");
             let _ = writeln!(text, "\t\ttype {kind} hook {hook} priority {priority}; policy accept;");
-            let _ = writeln!(text, "\t\t{only_v4}meta l4proto tcp jump {}", chain.name.as_str());
+            let _ = writeln!(text, "\t\t{only_v4}{condition} jump {}", chain.name.as_str());
             text.push_str("\t}\n\n");
         }
         text.truncate(text.trim_end().len());
@@ -54,7 +62,7 @@ impl RuleSet {
 fn kind(table: Table) -> &'static str {
     match table {
         Table::Nat => "nat",
-        Table::Mangle => "filter",
+        Table::Mangle | Table::Filter => "filter",
     }
 }
 
@@ -83,6 +91,8 @@ fn statement(rule: &Rule) -> String {
         Verdict::Drop => "drop".into(),
         Verdict::Jump(chain) => format!("jump {}", chain.as_str()),
         Verdict::Redirect(port) => format!("meta l4proto tcp redirect to :{port}"),
+        Verdict::Reset => "meta l4proto tcp reject with tcp reset".into(),
+        Verdict::MarkProxy => format!("ct mark set ct mark | {PROXY_MARK:#010x}"),
     });
     parts.join(" ")
 }
@@ -130,6 +140,7 @@ pub fn canonical_line(line: &str) -> String {
             }
             "dstnat;" => words.push("-100;"),
             "mangle;" => words.push("-150;"),
+            "filter;" => words.push("0;"),
             "skuid" | "skgid" if words.last() != Some(&"meta") => words.extend(["meta", word]),
             _ => words.push(word),
         }

@@ -35,17 +35,19 @@ impl Family {
 pub enum Table {
     Nat,
     Mangle,
+    Filter,
 }
 
 impl Table {
-    /// Both tables.
-    pub const ALL: [Self; 2] = [Self::Nat, Self::Mangle];
+    /// All of them, in the order in which they are written.
+    pub const ALL: [Self; 3] = [Self::Nat, Self::Mangle, Self::Filter];
 
     /// The table's name.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Nat => "nat",
             Self::Mangle => "mangle",
+            Self::Filter => "filter",
         }
     }
 }
@@ -63,6 +65,8 @@ pub enum ChainName {
     Redirect,
     /// Drops what connection tracking calls invalid.
     Invalid,
+    /// Refuses a connection of the application that connection tracking takes for one of the proxy's.
+    PortGuard,
 }
 
 impl ChainName {
@@ -74,6 +78,7 @@ impl ChainName {
             Self::Output => "OUTRIGGER_OUTPUT",
             Self::Redirect => "OUTRIGGER_REDIRECT",
             Self::Invalid => "OUTRIGGER_INVALID",
+            Self::PortGuard => "OUTRIGGER_PORT_GUARD",
         }
     }
 
@@ -82,6 +87,7 @@ impl ChainName {
         match self {
             Self::Inbound | Self::InRedirect | Self::Output | Self::Redirect => Table::Nat,
             Self::Invalid => Table::Mangle,
+            Self::PortGuard => Table::Filter,
         }
     }
 
@@ -89,10 +95,29 @@ impl ChainName {
     pub fn entered_from(self) -> Option<&'static str> {
         match self {
             Self::Inbound | Self::Invalid => Some("PREROUTING"),
-            Self::Output => Some("OUTPUT"),
+            Self::Output | Self::PortGuard => Some("OUTPUT"),
             Self::InRedirect | Self::Redirect => None,
         }
     }
+}
+
+impl ChainName {
+    /// Which TCP packets enter it from the built-in chain. What is not for it must leave at the first test: unlike the
+    /// nat table's, the others' chains are asked about every packet.
+    pub fn entry(self) -> Entry {
+        match self {
+            Self::PortGuard => Entry::SynOfProxyEntry,
+            _ => Entry::Tcp,
+        }
+    }
+}
+
+/// The condition of the rule that leads into a chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entry {
+    Tcp,
+    /// A connection's first packet that connection tracking counts to one the proxy opened.
+    SynOfProxyEntry,
 }
 
 /// Who owns the socket a packet comes from.
@@ -124,6 +149,10 @@ pub enum Verdict {
     Jump(ChainName),
     Redirect(u16),
     Drop,
+    /// Refuses with a TCP reset.
+    Reset,
+    /// Marks the connection as opened by the proxy; the next rule is asked.
+    MarkProxy,
 }
 
 /// One rule; absent conditions match everything.

@@ -66,7 +66,8 @@ impl RuleSet {
         for rule in chain.rules.iter().filter(|rule| matches(rule, flow)) {
             match rule.verdict {
                 Verdict::Return => return Step::Returned(rule.why),
-                Verdict::Drop => return Step::Returned(rule.why),
+                Verdict::Drop | Verdict::Reset => return Step::Returned(rule.why),
+                Verdict::MarkProxy => {}
                 Verdict::Redirect(port) => return Step::Decided(Fate::Captured { port, why }),
                 Verdict::Jump(next) => {
                     if let decided @ Step::Decided(_) = self.run(next, flow, rule.why, depth + 1) {

@@ -16,7 +16,7 @@ use std::path::Path;
 
 pub use report::{Finding, Report, Status};
 
-use crate::apply::{Lock, decide_ipv6, differences};
+use crate::apply::{Lock, NO_PORT_GUARD, decide_ipv6, differences};
 use crate::backend::{Backend, Survey};
 use crate::error::Error;
 use crate::host;
@@ -39,13 +39,13 @@ pub fn check(options: &Options, helper: &Path) -> Result<Report, Error> {
     let choice = survey.choose(options.backend)?;
     let rules = RuleSet::build(options, v6);
     let mut report = Report { passed: true, backend: choice.backend.as_str().to_owned(), findings: Vec::new() };
-    check_rules(&mut report, &survey, choice.backend, &rules)?;
+    let guarded = check_rules(&mut report, &survey, choice.backend, &rules)?;
     let links = Links::open()?;
     let loopback_up = check_loopback(&mut report, &links)?;
     check_ipv6(&mut report, options, &links, v6)?;
     if loopback_up {
         let mut peer = Peer::start(helper, &links, v6);
-        let targets = Targets { options, rules: &rules, links: &links };
+        let targets = Targets { options, rules: &rules, links: &links, guarded };
         for family in Family::BOTH.into_iter().filter(|&family| rules.covers(family)) {
             Proofs::new(helper, &targets, family, &mut peer).run(&mut report)?;
         }
@@ -57,20 +57,24 @@ pub fn check(options: &Options, helper: &Path) -> Result<Report, Error> {
     Ok(report)
 }
 
-fn check_rules(report: &mut Report, survey: &Survey, backend: Backend, rules: &RuleSet) -> Result<(), Error> {
+/// Whether the port guard is, or should be, among the installed rules.
+fn check_rules(report: &mut Report, survey: &Survey, backend: Backend, rules: &RuleSet) -> Result<bool, Error> {
     if survey.ours().is_empty() {
         report.add("rules", None, Status::Fail, "no rules of outrigger are installed in this network namespace");
-        return Ok(());
+        return Ok(true);
     }
     let found = differences(survey, backend, rules)?;
     if found.is_empty() {
         report.add("rules", None, Status::Pass, "installed exactly as planned");
+    } else if differences(survey, backend, &rules.without_port_guard())?.is_empty() {
+        report.add("rules", None, Status::Warn, format!("installed {NO_PORT_GUARD}"));
+        return Ok(false);
     }
     for (family, text) in found {
         let family = (backend != Backend::Nft).then_some(family);
         report.add("rules", family, Status::Fail, text);
     }
-    Ok(())
+    Ok(true)
 }
 
 fn check_loopback(report: &mut Report, links: &Links) -> Result<bool, Error> {

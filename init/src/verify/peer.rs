@@ -34,10 +34,18 @@ pub fn far(family: Family) -> IpAddr {
     }
 }
 
+/// An address on the pair that nobody has: whoever calls it gets no answer.
+pub fn silent(family: Family) -> IpAddr {
+    match family {
+        Family::V4 => Ipv4Addr::new(192, 0, 2, 6).into(),
+        Family::V6 => Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 6).into(),
+    }
+}
+
 fn prefix(family: Family) -> u8 {
     match family {
-        Family::V4 => 30,
-        Family::V6 => 126,
+        Family::V4 => 29,
+        Family::V6 => 125,
     }
 }
 
@@ -173,7 +181,7 @@ pub fn run() -> Result<(), String> {
                 Err(error) => println!("{}", error.to_string().replace('\n', " ")),
             },
             Some(("connect", to)) => match to.parse() {
-                Ok(to) => println!("{}", attempt(Attempt { to, from: None }).line()),
+                Ok(to) => println!("{}", attempt(Attempt::to(to)).line()),
                 Err(_) => println!("failed not an address"),
             },
             _ => println!("failed not an order"),

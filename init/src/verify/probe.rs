@@ -5,7 +5,7 @@
 //! and the one-line answer. Invariant: an attempt ends within its limit and tells how.
 
 use std::io::{ErrorKind, Read};
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -20,7 +20,17 @@ pub const ATTEMPT: Duration = Duration::from_millis(1500);
 #[derive(Clone, Copy, Debug)]
 pub struct Attempt {
     pub to: SocketAddr,
-    pub from: Option<IpAddr>,
+    /// Port 0 leaves the port to the kernel.
+    pub from: Option<SocketAddr>,
+    /// Leaves without waiting for an answer.
+    pub abandon: bool,
+}
+
+impl Attempt {
+    /// From wherever the kernel chooses.
+    pub fn to(to: SocketAddr) -> Self {
+        Self { to, from: None, abandon: false }
+    }
 }
 
 /// As whom.
@@ -35,6 +45,8 @@ pub struct Identity {
 pub enum Ended {
     /// Connected, from this address.
     Connected(SocketAddr),
+    /// Left as asked, with the connection under way from this address.
+    Abandoned(SocketAddr),
     /// Refused by a reset.
     Refused,
     /// No answer in time.
@@ -50,6 +62,7 @@ impl Ended {
     pub fn describe(&self) -> String {
         match self {
             Self::Connected(from) => format!("connected from {from}"),
+            Self::Abandoned(from) => format!("called from {from} without waiting"),
             Self::Refused => "refused".into(),
             Self::Silence => format!("no answer within {} ms", ATTEMPT.as_millis()),
             Self::Failed(why) => why.clone(),
@@ -61,6 +74,7 @@ impl Ended {
     pub fn line(&self) -> String {
         match self {
             Self::Connected(from) => format!("connected {from}"),
+            Self::Abandoned(from) => format!("abandoned {from}"),
             Self::Refused => "refused".into(),
             Self::Silence => "silence".into(),
             Self::Failed(why) | Self::NotRun(why) => format!("failed {}", why.replace('\n', " ")),
@@ -70,8 +84,9 @@ impl Ended {
     /// Reads an answer line.
     pub fn parse(line: &str) -> Self {
         match line.trim().split_once(' ') {
-            Some(("connected", from)) => match from.parse() {
-                Ok(from) => Self::Connected(from),
+            Some((how @ ("connected" | "abandoned"), from)) => match from.parse() {
+                Ok(from) if how == "connected" => Self::Connected(from),
+                Ok(from) => Self::Abandoned(from),
                 Err(_) => Self::NotRun(format!("the helper answered {line:?}")),
             },
             Some(("failed", why)) => Self::Failed(why.to_owned()),
@@ -86,6 +101,7 @@ impl Ended {
 pub fn attempt(attempt: Attempt) -> Ended {
     match connect(attempt) {
         Ok(stream) => match stream.local_addr() {
+            Ok(local) if attempt.abandon => Ended::Abandoned(local),
             Ok(local) => Ended::Connected(local),
             Err(error) => Ended::Failed(error.to_string()),
         },
@@ -98,7 +114,14 @@ pub fn attempt(attempt: Attempt) -> Ended {
 fn connect(attempt: Attempt) -> std::io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(attempt.to), Type::STREAM, Some(Protocol::TCP))?;
     if let Some(from) = attempt.from {
-        socket.bind(&SocketAddr::new(from, 0).into())?;
+        socket.bind(&from.into())?;
+    }
+    if attempt.abandon {
+        socket.set_nonblocking(true)?;
+        return match socket.connect(&attempt.to.into()) {
+            Err(error) if error.raw_os_error() != Some(nix::errno::Errno::EINPROGRESS as i32) => Err(error),
+            _ => Ok(socket.into()),
+        };
     }
     socket.connect_timeout(&attempt.to.into(), ATTEMPT)?;
     Ok(socket.into())
@@ -110,6 +133,9 @@ pub fn attempt_as(helper: &Path, identity: Option<Identity>, attempt: Attempt) -
     command.arg("probe").arg("--to").arg(attempt.to.to_string());
     if let Some(from) = attempt.from {
         command.arg("--from").arg(from.to_string());
+    }
+    if attempt.abandon {
+        command.arg("--abandon");
     }
     if let Some(identity) = identity {
         command.uid(identity.uid).gid(identity.gid);
@@ -139,6 +165,7 @@ mod tests {
     fn answers_survive_the_pipe() {
         let all = [
             Ended::Connected("[2001:db8::2]:4000".parse().unwrap()),
+            Ended::Abandoned("192.0.2.2:4000".parse().unwrap()),
             Ended::Refused,
             Ended::Silence,
             Ended::Failed("Network is unreachable (os error 101)".into()),
@@ -155,13 +182,16 @@ mod tests {
     fn an_attempt_tells_how_it_ended() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let to = listener.local_addr().unwrap();
-        let from: IpAddr = "127.0.0.6".parse().unwrap();
-        let Ended::Connected(local) = attempt(Attempt { to, from: Some(from) }) else { panic!("a listener is there") };
+        let from: SocketAddr = "127.0.0.6:0".parse().unwrap();
+        let Ended::Connected(local) = attempt(Attempt { from: Some(from), ..Attempt::to(to) }) else {
+            panic!("a listener is there")
+        };
         assert_eq!(listener.accept().unwrap().1, local);
-        assert_eq!(local.ip(), from);
+        assert_eq!(local.ip(), from.ip());
+        assert!(matches!(attempt(Attempt { abandon: true, ..Attempt::to(to) }), Ended::Abandoned(_)));
         drop(listener);
-        assert_eq!(attempt(Attempt { to, from: None }), Ended::Refused);
-        let foreign = Some("203.0.113.77".parse().unwrap());
-        assert!(matches!(attempt(Attempt { to, from: foreign }), Ended::Failed(_)));
+        assert_eq!(attempt(Attempt::to(to)), Ended::Refused);
+        let from = Some("203.0.113.77:0".parse().unwrap());
+        assert!(matches!(attempt(Attempt { from, ..Attempt::to(to) }), Ended::Failed(_)));
     }
 }

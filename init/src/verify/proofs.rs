@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
 use super::peer::Peer;
-use super::probe::{Attempt, Identity, attempt_as};
+use super::probe::{Attempt, Ended, Identity, attempt_as};
 use super::report::{Report, Status};
 use super::targets::Targets;
 use super::trap::{Target, Trap};
@@ -38,6 +38,7 @@ impl<'a> Proofs<'a> {
         let outbound = Trap::open(self.family, self.targets.options.outbound_port)?;
         let inbound = Trap::open(self.family, self.targets.options.inbound_port)?;
         self.outbound(report, &outbound)?;
+        self.source_port(report, &outbound);
         let own = self.targets.own_address(self.family, self.peer.as_ref().ok())?;
         match own {
             Some(own) => self.own_service(report, own, &inbound)?,
@@ -48,8 +49,9 @@ impl<'a> Proofs<'a> {
         Ok(())
     }
 
-    fn attempt(&self, identity: Option<Identity>, to: SocketAddr, from: Option<IpAddr>) -> super::probe::Ended {
-        attempt_as(self.helper, identity, Attempt { to, from })
+    fn attempt(&self, identity: Option<Identity>, to: SocketAddr, from: Option<IpAddr>) -> Ended {
+        let from = from.map(|ip| SocketAddr::new(ip, 0));
+        attempt_as(self.helper, identity, Attempt { from, ..Attempt::to(to) })
     }
 
     fn skip(&self, report: &mut Report, name: &'static str, why: impl Into<String>) {
@@ -83,6 +85,27 @@ impl<'a> Proofs<'a> {
             Err(why) => self.skip(report, "proxy-bypass", why),
         }
         Ok(())
+    }
+
+    /// What the proxy leaves behind in connection tracking does not lead the application past it.
+    fn source_port(&self, report: &mut Report, trap: &Trap) {
+        let found = self.targets.silent(self.family, self.peer.as_ref().map_err(String::as_str));
+        let (to, application, proxy) = match (found, self.targets.application(), self.targets.proxies()) {
+            (Ok(to), Ok(application), Ok(proxies)) => (to, application, proxies.first().map(|(_, identity)| *identity)),
+            (Err(why), ..) | (_, Err(why), _) | (.., Err(why)) => return self.skip(report, "source-port", why),
+        };
+        let left = attempt_as(self.helper, proxy, Attempt { abandon: true, ..Attempt::to(to) });
+        let Ended::Abandoned(from) = left else {
+            let why = format!("the proxy's call to {to}: {}", left.describe());
+            return self.skip(report, "source-port", why);
+        };
+        let ended = attempt_as(self.helper, application, Attempt { from: Some(from), ..Attempt::to(to) });
+        let (status, detail) = trap.must_not_pass(to, &ended);
+        // Where the kernel lacks the guard, the finding on the rules says what this means.
+        let known = status == Status::Fail && !self.targets.guarded;
+        let status = if known { Status::Warn } else { status };
+        let detail = format!("port {} after the proxy's call without answer: {detail}", from.port());
+        report.add("source-port", Some(self.family), status, detail);
     }
 
     /// Calls to the Pod's own address: the proxy's enter by the inbound side, the application's and the loop guard's

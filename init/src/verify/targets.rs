@@ -21,6 +21,8 @@ pub(super) struct Targets<'a> {
     pub(super) options: &'a Options,
     pub(super) rules: &'a RuleSet,
     pub(super) links: &'a Links,
+    /// Whether the port guard is among the installed rules.
+    pub(super) guarded: bool,
 }
 
 impl Targets<'_> {
@@ -66,6 +68,17 @@ impl Targets<'_> {
             }
         }
         Ok(Err(reason))
+    }
+
+    /// A destination elsewhere that must be captured and does not answer.
+    pub(super) fn silent(&self, family: Family, peer: Result<&Peer, &str>) -> Result<SocketAddr, String> {
+        let peer = peer.map_err(str::to_owned)?;
+        if !peer.has(family) {
+            return Err("IPv6 is switched off by sysctl".into());
+        }
+        let ip = peer::silent(family);
+        let port = self.outbound_port(family, ip).ok_or_else(|| format!("the options do not capture {ip}"))?;
+        Ok(SocketAddr::new(ip, port))
     }
 
     fn outbound_hosts(&self, family: Family) -> Vec<IpAddr> {

@@ -82,6 +82,21 @@ impl Trap {
         }
     }
 
+    /// Judges an attempt that may be captured or refused, to where nobody answers.
+    pub(super) fn must_not_pass(&self, to: SocketAddr, ended: &Ended) -> (Status, String) {
+        self.arrivals();
+        match ended {
+            Ended::NotRun(why) => (Status::Fail, why.clone()),
+            Ended::Refused => (Status::Pass, format!("the application's connection to {to} was refused")),
+            Ended::Connected(_) => (Status::Pass, format!("the application's connection to {to} was captured")),
+            // The port is in use after all: a defect that other proofs name.
+            Ended::Failed(why) => (Status::Skip, format!("the application could not call {to}: {why}")),
+            ended => {
+                (Status::Fail, format!("the application's connection to {to} left uncaptured: {}", ended.describe()))
+            }
+        }
+    }
+
     fn arrivals(&self) -> Vec<Arrival> {
         let Self::Ours { listener, family } = self else { return Vec::new() };
         // Handshakes are over when the attempt is: whatever was captured is in the queue now.

@@ -24,9 +24,10 @@ fn starts(findings: &[String], prefix: &str) -> bool {
     findings.iter().any(|finding| finding.starts_with(prefix))
 }
 
-const PROOFS: [&str; 7] = [
+const PROOFS: [&str; 8] = [
     "outbound-capture",
     "proxy-bypass",
+    "source-port",
     "own-service",
     "application-to-itself",
     "loop-guard",

@@ -132,6 +132,7 @@ impl Namespace {
                 self.tool(&format!("{program} -t nat -A DOCKER_OUTPUT -p tcp -m tcp --dport 53 -j RETURN"));
                 self.tool(&format!("{program} -t mangle -A PREROUTING -s {net} -j MARK --set-mark 7"));
                 self.tool(&format!("{program} -t filter -P FORWARD DROP"));
+                self.tool(&format!("{program} -t filter -A OUTPUT -d {net} -p tcp --dport 81 -j ACCEPT"));
             }
         }
     }

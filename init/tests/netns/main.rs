@@ -8,3 +8,4 @@
 mod check;
 mod harness;
 mod install;
+mod port_guard;

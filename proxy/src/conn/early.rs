@@ -26,8 +26,8 @@ const TLS_SILENCE: Duration = Duration::from_millis(50);
 
 /// The same where the upstream is the client's own destination (a passthrough cluster). Both draw source ports from one
 /// range: a dial that is never answered leaves an entry in connection tracking that is not redirected, and for two
-/// minutes a new connection of the application from that port would follow it past the proxy. So such a dial must be
-/// rare: a busy machine that delays a client's first bytes must not cause it.
+/// minutes init's port guard refuses a new connection of the application from that port (without the guard it would
+/// pass us by). So such a dial must be rare: a busy machine that delays a client's first bytes must not cause it.
 const PASSTHROUGH_SILENCE: Duration = Duration::from_millis(250);
 
 /// Most bytes taken from a server that speaks first before the relay runs.
