@@ -50,18 +50,19 @@ fn goal_table(run: &Run) -> String {
         return String::new();
     }
     let mut html =
-        "<h2>Goals</h2><div class=wide><table><thead><tr><th>figure<th>case<th>at most<th>measured<th>range<th>\
+        "<h2>Goals</h2><div class=wide><table><thead><tr><th>figure<th>case<th>at most<th>measured<th><th>range<th>\
                     </thead>"
             .to_owned();
     for verdict in verdicts {
         let (class, word) = if verdict.met() { ("met", "met") } else { ("missed", "missed") };
         let _ = write!(
             html,
-            "<tr><td>{}<td>{}<td>{}<td>{}<td>{} to {}<td class={class}>{word}",
+            "<tr><td>{}<td>{}<td>{}<td>{}<td>{}<td>{} to {}<td class={class}>{word}",
             escape(verdict.what),
             escape(verdict.case),
             number(verdict.most),
             number(verdict.measured.median),
+            escape(&verdict.scale),
             number(verdict.measured.low),
             number(verdict.measured.high)
         );
