@@ -31,7 +31,7 @@ pub(crate) fn page(run: &Run, reference: &str) -> String {
     );
     for case in &run.cases {
         let name = escape(&case.name());
-        let _ = write!(html, "<a href='#{name}'>{name}</a>");
+        let _ = write!(html, "<a href='#{name}'>{name}</a> ");
     }
     html.push_str("</nav>");
     html.push_str(&goal_table(run));
@@ -50,24 +50,28 @@ fn goal_table(run: &Run) -> String {
         return String::new();
     }
     let mut html =
-        "<h2>Goals</h2><div class=wide><table><thead><tr><th>figure<th>case<th>at most<th>measured<th><th>range<th>\
+        "<h2>Goals</h2><div class=wide><table class=goals><thead><tr><th>figure<th><th>measured<th>at most<th><th>range<th>case\
                     </thead>"
             .to_owned();
     for verdict in verdicts {
         let (class, word) = if verdict.met() { ("met", "met") } else { ("missed", "missed") };
         let _ = write!(
             html,
-            "<tr><td>{}<td>{}<td>{}<td>{}<td>{}<td>{} to {}<td class={class}>{word}",
+            "<tr><td>{}<td class={class}>{word}<td>{}<td>{}<td class=text>{}<td>{} to {}<td class=text>{}",
             escape(verdict.what),
-            escape(verdict.case),
-            number(verdict.most),
             number(verdict.measured.median),
+            number(verdict.most),
             escape(&verdict.scale),
             number(verdict.measured.low),
-            number(verdict.measured.high)
+            number(verdict.measured.high),
+            escape(verdict.case),
         );
     }
     html.push_str("</table></div>");
+    let open = goals::open(run);
+    if open > 0 {
+        let _ = write!(html, "<p>{open} goals not judged: no figures in this run.</p>");
+    }
     html
 }
 
