@@ -135,8 +135,9 @@ mod tests {
     fn the_page_stands_alone_and_escapes() {
         let mut sample = Sample::default();
         sample.set("rps", 1000.0);
-        sample.set("cpu_out", 10.0);
-        sample.set("cpu_in", 12.0);
+        for key in ["cpu_out_user", "cpu_out_sys", "cpu_in_user", "cpu_in_sys"] {
+            sample.set(key, 10.0);
+        }
         sample.curve = vec![(50.0, 1.0), (99.0, 4.0), (100.0, 9.0)];
         let entry = Entry { contender: "envoy".into(), rounds: vec![Some(sample), None], problem: Some("<b>".into()) };
         let case = Case { scenario: "s".into(), case: "c&1".into(), title: "t".into(), entries: vec![entry] };
