@@ -77,11 +77,15 @@ fn minutes(seconds: f64) -> String {
     format!("{:02}:{:02}", seconds / 60, seconds % 60)
 }
 
+/// Expected seconds that count as kept from the beginning.
+const SETTLED: f64 = 60.0;
+
 /// Seconds that are left: the expected ones, at the pace of the parts that are done.
 fn remaining(parts: &[f64], part: usize, spent: f64, in_part: f64) -> f64 {
     let sum = |range: &[f64]| range.iter().sum::<f64>();
     let done = sum(&parts[..part.min(parts.len())]);
-    let pace = if done > 0.0 { (spent / done).clamp(0.25, 4.0) } else { 1.0 };
+    // A short part says little about the others.
+    let pace = (spent + SETTLED) / (done + SETTLED);
     let current = parts.get(part).map_or(0.0, |expected| (expected * pace - in_part).max(0.0));
     current + pace * sum(parts.get(part + 1..).unwrap_or_default())
 }
@@ -94,8 +98,8 @@ mod tests {
     fn what_is_left_follows_the_pace() {
         let parts = [100.0, 200.0, 50.0];
         assert_eq!(remaining(&parts, 0, 0.0, 30.0), 320.0);
-        // The first part took twice as long as expected.
-        assert_eq!(remaining(&parts, 1, 200.0, 100.0), 400.0);
+        // The first part took longer than expected.
+        assert_eq!(remaining(&parts, 1, 180.0, 100.0), 275.0);
         // A part that takes longer than it should has nothing left, the others have.
         assert_eq!(remaining(&parts, 1, 100.0, 500.0), 50.0);
         assert_eq!(remaining(&parts, 3, 350.0, 0.0), 0.0);

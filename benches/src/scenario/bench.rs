@@ -167,20 +167,11 @@ impl<'a> Bench<'a> {
         rigs: &mut Rigs,
         measure: impl FnMut(&mut Rig) -> anyhow::Result<Sample>,
     ) -> anyhow::Result<()> {
-        self.on(title, rigs, self.options.rounds(), measure)
+        self.case_of(title, rigs, self.options.rounds(), measure)
     }
 
-    /// As `case`, for what comes out alike every time.
-    pub(super) fn once(
-        &mut self,
-        title: &Title,
-        rigs: &mut Rigs,
-        measure: impl FnMut(&mut Rig) -> anyhow::Result<Sample>,
-    ) -> anyhow::Result<()> {
-        self.on(title, rigs, 1, measure)
-    }
-
-    fn on(
+    /// As `case`, with a number of rounds of its own.
+    pub(super) fn case_of(
         &mut self,
         title: &Title,
         rigs: &mut Rigs,

@@ -44,13 +44,16 @@ impl Work {
         self.contenders * (sets * START + warm_ups * (self.warm_up + AROUND))
     }
 
-    /// Cases on living rigs, of this many windows each.
-    pub(super) fn cases(&self, cases: f64, windows: f64) -> f64 {
-        cases * self.rounds * self.contenders * (windows * self.window + AROUND)
+    /// Cases on living rigs, of one window each.
+    pub(super) fn cases(&self, cases: f64) -> f64 {
+        cases * self.rounds * self.contenders * (self.window + AROUND)
     }
 
-    pub(super) fn capacity(&self) -> f64 {
-        self.contenders * (self.window + AROUND)
+    /// Everybody's capacity, then three rates in fewer and longer rounds.
+    pub(super) fn open_loop(&self) -> f64 {
+        let rates = 3.0 * self.rounds.min(super::open_loop::ROUNDS.into());
+        let window = f64::from(super::open_loop::LONGER) * self.window;
+        self.contenders * (self.window + AROUND + rates * (window + AROUND))
     }
 
     pub(super) fn traces(&self, cases: f64) -> f64 {
@@ -64,7 +67,7 @@ impl Work {
 
     /// Three numbers of services.
     pub(super) fn scale(&self) -> f64 {
-        self.rounds.min(3.0) * self.proxies * (3.0 * (START + 1.0) + 6.0 * self.size)
+        self.rounds.min(3.0) * self.proxies * (3.0 * (START + 1.0) + 10.0 * self.size)
     }
 
     /// Requests thrown away, calm and busy; then the updates one by one. Only those that take xDS do it.

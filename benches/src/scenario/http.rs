@@ -28,7 +28,8 @@ pub(super) fn run(bench: &mut Bench<'_>, name: &'static str, between: Between) -
         for connections in [1, 64] {
             let title = format!("system calls under strace, {connections} connections");
             let title = Title::new(name, format!("calls-c{connections}"), title);
-            bench.once(&title, &mut rigs, |rig| {
+            // They come out alike every time.
+            bench.case_of(&title, &mut rigs, 1, |rig| {
                 let mut sample = Sample::default();
                 measure::system_calls(&mut sample, rig, |rig| load(rig, connections, TRACED))?;
                 Ok(sample)

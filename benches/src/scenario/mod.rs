@@ -49,38 +49,34 @@ const SCENARIOS: &[Scenario] = &[
         "http-h2",
         "HTTP/1.1 application, HTTP/2 in mTLS between the proxies; 1, 64, 256 connections; system calls",
         |b| http::run(b, "http-h2", Between::Http2),
-        |w| w.rigs(1.0, 1.0) + w.cases(3.0, 1.0) + w.traces(2.0),
+        |w| w.rigs(1.0, 1.0) + w.cases(3.0) + w.traces(2.0),
     ),
     scenario(
         "open-loop",
         "fixed rate, latency from the intended moment; 25, 50, 75 % of the slowest contender's capacity",
         open_loop::run,
-        |w| w.capacity() + w.cases(3.0, open_loop::LONGER.into()),
+        Work::open_loop,
     ),
     scenario(
         "http-h1",
         "HTTP/1.1 application, HTTP/1.1 in mTLS between the proxies; 1, 64, 256 connections",
         |b| http::run(b, "http-h1", Between::Http1),
-        |w| w.rigs(1.0, 1.0) + w.cases(3.0, 1.0),
+        |w| w.rigs(1.0, 1.0) + w.cases(3.0),
     ),
     scenario("http-logs", "as http-h2 c64 with access logs to files on both sides", http::logged, |w| {
-        w.rigs(1.0, 1.0) + w.cases(1.0, 1.0)
+        w.rigs(1.0, 1.0) + w.cases(1.0)
     }),
-    scenario("grpc", "gRPC calls: unary, and long streams of messages", grpc::run, |w| {
-        w.rigs(1.0, 1.0) + w.cases(2.0, 1.0)
-    }),
-    scenario("grpc-one", "100 concurrent calls on a single gRPC connection", grpc::one, |w| w.cases(1.0, 1.0)),
+    scenario("grpc", "gRPC calls: unary, and long streams of messages", grpc::run, |w| w.rigs(1.0, 1.0) + w.cases(2.0)),
+    scenario("grpc-one", "100 concurrent calls on a single gRPC connection", grpc::one, |w| w.cases(1.0)),
     scenario(
         "new-conn",
         "a connection for every request: the application's, and between proxies mTLS resumed and full",
         connections::run,
-        |w| w.rigs(4.0, 4.0) + w.cases(4.0, 1.0),
+        |w| w.rigs(4.0, 4.0) + w.cases(4.0),
     ),
-    scenario("bulk", "download and upload in mTLS, HTTP/2 and TCP", bulk::run, |w| {
-        w.rigs(2.0, 4.0) + w.cases(4.0, 1.0)
-    }),
+    scenario("bulk", "download and upload in mTLS, HTTP/2 and TCP", bulk::run, |w| w.rigs(2.0, 4.0) + w.cases(4.0)),
     scenario("tcp-plain", "plaintext TCP relay: bulk and small requests", bulk::plain, |w| {
-        w.rigs(2.0, 3.0) + w.cases(3.0, 1.0)
+        w.rigs(2.0, 3.0) + w.cases(3.0)
     }),
     scenario("idle", "memory of a fresh proxy, and of 2000 and 8000 idle connections", idle::run, Work::idle),
     scenario("scale", "memory and time to ready with 1, 1000, 5000 services", scale::run, Work::scale),

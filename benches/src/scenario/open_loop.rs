@@ -15,6 +15,8 @@ use crate::{
 const CONNECTIONS: usize = 64;
 /// Length of a measurement, in windows of the closed loops.
 pub(super) const LONGER: u32 = 2;
+/// Most rounds.
+pub(super) const ROUNDS: u32 = 3;
 
 pub(super) fn run(bench: &mut Bench<'_>) -> anyhow::Result<()> {
     let plan = Plan::http(Between::Http2);
@@ -36,7 +38,8 @@ pub(super) fn run(bench: &mut Bench<'_>) -> anyhow::Result<()> {
     for percent in [25, 50, 75] {
         let rate = (capacity * f64::from(percent) / 100.0).round();
         let title = format!("{rate} requests/s, {percent} % of the capacity of {slowest}, {CONNECTIONS} connections");
-        bench.case(&Title::new("open-loop", format!("{percent}%"), title), &mut rigs, |rig| {
+        let title = Title::new("open-loop", format!("{percent}%"), title);
+        bench.case_of(&title, &mut rigs, bench.options.rounds().min(ROUNDS), |rig| {
             let load = open_loop::Load { to: rig.target(), rate, connections: CONNECTIONS, length: window };
             let mut lateness = 0;
             let mut sample = measure::requests(rig, |rig| {
