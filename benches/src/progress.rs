@@ -55,7 +55,8 @@ impl Progress {
     /// Something that should stay readable.
     pub(crate) fn note(&self, what: &str) {
         self.clear();
-        eprintln!("{what}");
+        // As above: printing must not fail.
+        let _ = writeln!(std::io::stderr(), "{what}");
     }
 
     /// A result, on standard output.
@@ -67,7 +68,7 @@ impl Progress {
 
     fn clear(&self) {
         if self.terminal {
-            eprint!("\r\x1b[K");
+            let _ = write!(std::io::stderr(), "\r\x1b[K");
         }
     }
 }

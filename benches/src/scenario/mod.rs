@@ -115,7 +115,8 @@ pub(crate) fn run(options: &MeshOptions) -> anyhow::Result<()> {
     let mut outcome = Ok(());
     let work = Work::of(options, bench.contenders().len(), bench.proxies().len());
     let parts: Vec<f64> = SCENARIOS.iter().filter(chosen).map(|scenario| (scenario.cost)(&work)).collect();
-    bench.note(&format!("about {} for {} scenarios", estimate::spoken(parts.iter().sum()), parts.len()));
+    let plural = if parts.len() == 1 { "" } else { "s" };
+    bench.note(&format!("about {} for {} scenario{plural}", estimate::spoken(parts.iter().sum()), parts.len()));
     bench.expect(parts);
     for scenario in SCENARIOS.iter().filter(chosen) {
         bench.begin();
