@@ -19,16 +19,16 @@ pub(crate) struct MeshOptions {
     /// Rounds; in each every contender runs once
     #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) rounds: u32,
-    /// Length of one measurement
-    #[arg(long, default_value_t = 6, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    /// Length of one measurement, in seconds
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) seconds: u32,
-    /// Length of the soak
-    #[arg(long, default_value_t = 300, value_name = "N", value_parser = clap::value_parser!(u32).range(5..))]
+    /// Length of the soak, in seconds
+    #[arg(long, default_value_t = 90, value_name = "N", value_parser = clap::value_parser!(u32).range(5..))]
     pub(crate) soak_seconds: u32,
     /// One short round with small sizes: whether everything works, not a measurement
     #[arg(long)]
     pub(crate) quick: bool,
-    /// Also count system calls per request with strace, in runs of their own
+    /// Count system calls per request in every closed loop, with strace, in runs of their own; `http-h2` always does
     #[arg(long)]
     pub(crate) syscalls: bool,
     /// Contender whose figures divide the others'
@@ -54,7 +54,7 @@ impl MeshOptions {
 
     /// Length of what is thrown away before the first measurement of a rig.
     pub(crate) fn warm_up(&self) -> Duration {
-        Duration::from_secs(if self.quick { 1 } else { 2 })
+        Duration::from_secs(1)
     }
 
     pub(crate) fn soak(&self) -> Duration {

@@ -41,14 +41,15 @@ pub(crate) struct Outcome {
 struct State {
     due: VecDeque<Instant>,
     idle: Vec<Rc<Notify>>,
-    in_flight: usize,
+    /// Intended moments of the requests that were sent and not answered yet.
+    in_flight: Vec<Instant>,
     outcome: Outcome,
 }
 
 /// Runs the load to its end.
 pub(crate) async fn run(load: Load, request: Rc<[u8]>) -> anyhow::Result<Outcome> {
     let outcome = Outcome { latency: histogram(), lateness: histogram(), completed: 0, failed: 0 };
-    let state = Rc::new(RefCell::new(State { due: VecDeque::new(), idle: Vec::new(), in_flight: 0, outcome }));
+    let state = Rc::new(RefCell::new(State { due: VecDeque::new(), idle: Vec::new(), in_flight: Vec::new(), outcome }));
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..load.connections {
         let mut connection = Connection::open(load.to).await?;
@@ -70,17 +71,16 @@ pub(crate) async fn run(load: Load, request: Rc<[u8]>) -> anyhow::Result<Outcome
         }
     }
     let deadline = Instant::now() + GRACE;
-    while Instant::now() < deadline && !(state.borrow().due.is_empty() && state.borrow().in_flight == 0) {
+    while Instant::now() < deadline && !(state.borrow().due.is_empty() && state.borrow().in_flight.is_empty()) {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     tasks.shutdown().await;
     let state = Rc::into_inner(state).expect("the tasks are gone").into_inner();
     let mut outcome = state.outcome;
-    outcome.failed += (state.due.len() + state.in_flight) as u64;
-    for intended in state.due {
+    outcome.failed += (state.due.len() + state.in_flight.len()) as u64;
+    for intended in state.due.into_iter().chain(state.in_flight) {
         outcome.latency.saturating_record(micros(intended.elapsed()));
     }
-    (0..state.in_flight).for_each(|_| outcome.latency.saturating_record(micros(GRACE)));
     Ok(outcome)
 }
 
@@ -101,7 +101,7 @@ async fn serve(mut connection: Connection, to: SocketAddr, request: Rc<[u8]>, st
             let mut state = state.borrow_mut();
             let next = state.due.pop_front();
             match next {
-                Some(_) => state.in_flight += 1,
+                Some(intended) => state.in_flight.push(intended),
                 None => state.idle.push(wake.clone()),
             }
             next
@@ -114,7 +114,9 @@ async fn serve(mut connection: Connection, to: SocketAddr, request: Rc<[u8]>, st
         let succeeded = matches!(&result, Ok((head, _)) if head.status == 200);
         {
             let mut state = state.borrow_mut();
-            state.in_flight -= 1;
+            if let Some(at) = state.in_flight.iter().position(|other| *other == intended) {
+                state.in_flight.swap_remove(at);
+            }
             state.outcome.latency.saturating_record(micros(intended.elapsed()).max(1));
             if succeeded {
                 state.outcome.completed += 1;

@@ -78,7 +78,10 @@ fn latency(case: &Case) -> String {
     }
     for p in [0.0, 50.0, 90.0, 99.0, 99.9, 99.99, 99.999] {
         if nines(p) <= most + 0.01 {
-            let _ = write!(svg, "<text x={:.1} y={:.1} text-anchor=middle>p{p}</text>", x(p), bottom + 16.0);
+            // The last one would stick out.
+            let anchor = if nines(p) > most - 0.3 { "end" } else { "middle" };
+            let at = if anchor == "end" { x(p) + RIGHT } else { x(p) };
+            let _ = write!(svg, "<text x={at:.1} y={:.1} text-anchor={anchor}>p{p}</text>", bottom + 16.0);
         }
     }
     for (n, contender, curve) in &curves {
@@ -95,7 +98,8 @@ fn latency(case: &Case) -> String {
             );
         }
     }
-    figure("Latency (ms)", &svg, height, &curves.iter().map(|(n, c, _)| (*c, *n)).collect::<Vec<_>>())
+    let legend: String = curves.iter().map(|(n, c, _)| contender_key((*n, c))).collect();
+    figure("Latency (ms)", &svg, height, &legend)
 }
 
 /// One stacked bar for each contender.
@@ -120,8 +124,7 @@ fn bars(case: &Case, caption: &str, keys: &[&str]) -> String {
         let mut at = start;
         for (part, value) in values.iter().enumerate() {
             let width = value / most * space;
-            // Parts of one bar are shades of the contender's colour.
-            let shade = 1.0 - 0.6 * part as f64 / keys.len() as f64;
+            let shade = shade(part, keys.len());
             let label = figures::find(keys[part]).map_or(keys[part], |f| f.label);
             let _ = write!(
                 svg,
@@ -137,9 +140,21 @@ fn bars(case: &Case, caption: &str, keys: &[&str]) -> String {
         let sum = number(values.iter().sum());
         let _ = write!(svg, "<text class=value x={:.1} y={:.1}>{sum}</text>", at + 6.0, top + 14.0);
     }
-    let parts: Vec<&str> = keys.iter().filter_map(|k| figures::find(k)).map(|f| f.label).collect();
-    let caption = if parts.len() > 1 { format!("{caption}: {}", parts.join(", ")) } else { caption.to_owned() };
-    figure(&caption, &svg, 12.0 + rows.len() as f64 * 28.0, &[])
+    let parts = keys.iter().enumerate().filter(|_| keys.len() > 1).map(|(part, key)| {
+        let label = part_name(figures::find(key).map_or(key, |f| f.label));
+        swatch("var(--ink)", shade(part, keys.len()), label)
+    });
+    figure(caption, &svg, 12.0 + rows.len() as f64 * 28.0, &parts.collect::<String>())
+}
+
+/// Parts of one bar are shades of the contender's colour.
+fn shade(part: usize, parts: usize) -> f64 {
+    1.0 - 0.75 * part as f64 / parts as f64
+}
+
+/// The label without what the caption says already.
+fn part_name(label: &str) -> &str {
+    ["CPU ", "RSS ", "per connection "].iter().find_map(|start| label.strip_prefix(start)).unwrap_or(label)
 }
 
 /// Memory over time.
@@ -174,26 +189,24 @@ fn memory(case: &Case) -> String {
         let path: Vec<String> = points.iter().map(|(t, m)| format!("{:.1},{:.1}", x(*t), y(*m))).collect();
         let _ = write!(svg, "<polyline class=curve stroke='{}' points='{}'/>", colour(contender, *n), path.join(" "));
     }
-    figure(
-        "Resident memory of both proxies (MB)",
-        &svg,
-        height,
-        &series.iter().map(|(n, c, _)| (*c, *n)).collect::<Vec<_>>(),
-    )
+    let legend: String = series.iter().map(|(n, c, _)| contender_key((*n, c))).collect();
+    figure("Resident memory of both proxies (MB)", &svg, height, &legend)
 }
 
-fn figure(caption: &str, svg: &str, height: f64, legend: &[(&str, usize)]) -> String {
-    let mut keys = String::new();
-    let mut at = LEFT;
-    for (contender, index) in legend {
-        let paint = colour(contender, *index);
-        let _ = write!(keys, "<rect x={at:.1} y={:.1} width=10 height=10 fill='{paint}'/>", height + 2.0);
-        let _ = write!(keys, "<text x={:.1} y={:.1}>{}</text>", at + 15.0, height + 11.0, escape(contender));
-        at += 15.0 + 24.0 + contender.len() as f64 * 6.5;
-    }
-    let total = if legend.is_empty() { height } else { height + 18.0 };
+/// A contender in the legend.
+fn contender_key((index, contender): (usize, &str)) -> String {
+    swatch(colour(contender, index), 1.0, contender)
+}
+
+/// One item of a legend, outside of the drawing so that it wraps on a narrow screen.
+fn swatch(paint: &str, opacity: f64, label: &str) -> String {
+    format!("<span><i style='background:{paint};opacity:{opacity:.2}'></i>{}</span> ", escape(label))
+}
+
+fn figure(caption: &str, svg: &str, height: f64, legend: &str) -> String {
+    let legend = if legend.is_empty() { String::new() } else { format!("<div class=key>{legend}</div>") };
     format!(
-        "<figure><figcaption>{}</figcaption><svg viewBox='0 0 {WIDTH} {total}' width={WIDTH} height={total} role=img>{svg}{keys}</svg></figure>",
+        "<figure><figcaption>{}</figcaption><svg viewBox='0 0 {WIDTH} {height}' role=img>{svg}</svg>{legend}</figure>",
         escape(caption)
     )
 }

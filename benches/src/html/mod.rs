@@ -31,7 +31,7 @@ pub(crate) fn page(run: &Run, reference: &str) -> String {
     );
     for case in &run.cases {
         let name = escape(&case.name());
-        let _ = write!(html, "<a href='#{name}'>{name}</a>");
+        let _ = write!(html, "<a href='#{name}'>{name}</a> ");
     }
     html.push_str("</nav>");
     html.push_str(&goal_table(run));
@@ -50,23 +50,28 @@ fn goal_table(run: &Run) -> String {
         return String::new();
     }
     let mut html =
-        "<h2>Goals</h2><div class=wide><table><thead><tr><th>figure<th>case<th>at most<th>measured<th>range<th>\
+        "<h2>Goals</h2><div class=wide><table class=goals><thead><tr><th>figure<th><th>measured<th>at most<th><th>range<th>case\
                     </thead>"
             .to_owned();
     for verdict in verdicts {
         let (class, word) = if verdict.met() { ("met", "met") } else { ("missed", "missed") };
         let _ = write!(
             html,
-            "<tr><td>{}<td>{}<td>{}<td>{}<td>{} to {}<td class={class}>{word}",
+            "<tr><td>{}<td class={class}>{word}<td>{}<td>{}<td class=text>{}<td>{} to {}<td class=text>{}",
             escape(verdict.what),
-            escape(verdict.case),
-            number(verdict.most),
             number(verdict.measured.median),
+            number(verdict.most),
+            escape(&verdict.scale),
             number(verdict.measured.low),
-            number(verdict.measured.high)
+            number(verdict.measured.high),
+            escape(verdict.case),
         );
     }
     html.push_str("</table></div>");
+    let open = goals::open(run);
+    if open > 0 {
+        let _ = write!(html, "<p>{open} goals not judged: no figures in this run.</p>");
+    }
     html
 }
 
@@ -130,8 +135,9 @@ mod tests {
     fn the_page_stands_alone_and_escapes() {
         let mut sample = Sample::default();
         sample.set("rps", 1000.0);
-        sample.set("cpu_out", 10.0);
-        sample.set("cpu_in", 12.0);
+        for key in ["cpu_out_user", "cpu_out_sys", "cpu_in_user", "cpu_in_sys"] {
+            sample.set(key, 10.0);
+        }
         sample.curve = vec![(50.0, 1.0), (99.0, 4.0), (100.0, 9.0)];
         let entry = Entry { contender: "envoy".into(), rounds: vec![Some(sample), None], problem: Some("<b>".into()) };
         let case = Case { scenario: "s".into(), case: "c&1".into(), title: "t".into(), entries: vec![entry] };

@@ -1,13 +1,14 @@
 //! What moved between two results.
 //!
 //! Absolute figures drift with the machine, so ratios to a reference contender are compared when both results have
-//! one. A figure moved when its ranges over the rounds do not touch and its medians differ by more than a threshold.
+//! one. A figure moved when its medians differ by more than a threshold and by more than chance makes of so few rounds;
+//! where only the ranges are apart it may have moved, and is listed below.
 
 use std::fmt::Write as _;
 
 use super::{
     Case, Run,
-    figures::{Better, FIGURES, number},
+    figures::{self, Better, FIGURES, number},
     stats::Summary,
 };
 
@@ -16,7 +17,7 @@ const ROUNDS: usize = 3;
 
 /// One line for each figure that moved.
 pub(crate) fn text(before: &Run, after: &Run, reference: &str, threshold: f64) -> String {
-    let mut lines = Vec::new();
+    let (mut lines, mut maybe) = (Vec::new(), Vec::new());
     let (mut compared, mut absolute, mut too_few) = (0, false, 0);
     for new in &after.cases {
         let Some(old) = before.cases.iter().find(|c| c.name() == new.name()) else { continue };
@@ -26,7 +27,8 @@ pub(crate) fn text(before: &Run, after: &Run, reference: &str, threshold: f64) -
                 let sides = [old, new].map(|case| values(case, &entry.contender, reference, key));
                 let [Some((was, was_ratio)), Some((is, is_ratio))] = sides else { continue };
                 let rounds = [old, new].map(|c| c.entry(&entry.contender).map_or(0, |e| e.values(key).len()));
-                if rounds.into_iter().any(|n| n < ROUNDS) {
+                let exact = figures::is_exact(key);
+                if !exact && rounds.into_iter().any(|n| n < ROUNDS) {
                     too_few += 1;
                     continue;
                 }
@@ -35,10 +37,10 @@ pub(crate) fn text(before: &Run, after: &Run, reference: &str, threshold: f64) -
                 }
                 compared += 1;
                 absolute |= !is_ratio;
-                if let Some(line) = moved(&was, &is, figure.better, threshold) {
-                    let what = if is_ratio { format!("ratio to {reference}") } else { figure.unit.to_owned() };
-                    lines.push(format!("{:30} {:10} {:24} {line} ({what})", new.name(), entry.contender, figure.label));
-                }
+                let Some(line) = moved(&was, &is, figure.better, threshold) else { continue };
+                let what = if is_ratio { format!("ratio to {reference}") } else { figure.unit.to_owned() };
+                let line = format!("{:30} {:10} {:24} {line} ({what})", new.name(), entry.contender, figure.label);
+                if exact || certain(&was, &is, rounds[0].min(rounds[1])) { lines.push(line) } else { maybe.push(line) }
             }
         }
     }
@@ -55,6 +57,12 @@ pub(crate) fn text(before: &Run, after: &Run, reference: &str, threshold: f64) -
     lines.iter().for_each(|line| {
         let _ = writeln!(text, "{line}");
     });
+    if !maybe.is_empty() {
+        let _ = writeln!(text, "\n{} perhaps, which more rounds would tell:", maybe.len());
+    }
+    maybe.iter().for_each(|line| {
+        let _ = writeln!(text, "{line}");
+    });
     text
 }
 
@@ -66,6 +74,19 @@ fn values(case: &Case, contender: &str, reference: &str, key: &str) -> Option<(S
         Some(summary) => Some((summary, true)),
         None => Summary::of(&entry.values(key)).map(|summary| (summary, false)),
     }
+}
+
+/// Whether the medians are further apart than chance puts them once in a thousand times, judged by the ranges. The
+/// median of few rounds is inexact, and so is their range.
+fn certain(was: &Summary, is: &Summary, rounds: usize) -> bool {
+    let ranges = match rounds {
+        0..=3 => 2.0,
+        4 => 1.4,
+        5 => 1.1,
+        6 => 0.9,
+        _ => 0.75,
+    };
+    (is.median - was.median).abs() > ranges * ((was.high - was.low) + (is.high - is.low)) / 2.0
 }
 
 fn moved(was: &Summary, is: &Summary, better: Better, threshold: f64) -> Option<String> {
@@ -119,6 +140,19 @@ mod tests {
         assert!(text(&after, &before, "envoy", 0.05).contains("better"));
         // Absolute figures moved, too, but less than their noise.
         assert!(text(&before, &run(&[(20.0, 9.0), (22.0, 12.1), (21.0, 13.0)]), "envoy", 0.05).contains(" 0 moved"));
+    }
+
+    #[test]
+    fn ranges_that_are_barely_apart_prove_little() {
+        let (before, after) =
+            (run(&[(20.0, 10.0), (20.0, 11.0), (20.0, 10.5)]), run(&[(20.0, 11.2), (20.0, 12.2), (20.0, 11.6)]));
+        let said = text(&before, &after, "envoy", 0.05);
+        assert!(said.contains(" 0 moved") && said.contains("1 perhaps") && said.contains("+10% WORSE"), "{said}");
+        // The same medians in calmer rounds.
+        let (before, after) =
+            (run(&[(20.0, 10.4), (20.0, 10.6), (20.0, 10.5)]), run(&[(20.0, 11.5), (20.0, 11.7), (20.0, 11.6)]));
+        let said = text(&before, &after, "envoy", 0.05);
+        assert!(said.contains(" 1 moved") && !said.contains("perhaps"), "{said}");
     }
 
     #[test]

@@ -72,8 +72,14 @@ pub(crate) const FIGURES: &[Figure] = &[
     figure("cpu_update", "CPU per update", "us", Lower, true),
     figure("acknowledged", "acknowledged", "/s", Higher, false),
     figure("growth", "growth", "kB/min", Lower, true),
+    figure("binary_mb", "program, stripped", "MB", Lower, true),
     figure("failed", "failed", "", Lower, false),
 ];
+
+/// Figures that are the same every time: one round tells all.
+pub(crate) fn is_exact(key: &str) -> bool {
+    key == "binary_mb"
+}
 
 pub(crate) fn find(key: &str) -> Option<&'static Figure> {
     FIGURES.iter().find(|f| f.key == key)

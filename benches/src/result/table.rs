@@ -33,19 +33,24 @@ fn goals(run: &Run) -> String {
     if verdicts.is_empty() {
         return String::new();
     }
-    let mut text = "\ngoals (ratios to envoy unless said otherwise)\n".to_owned();
+    let mut text = "\ngoals\n".to_owned();
     for verdict in verdicts {
         let (low, median, high) = (verdict.measured.low, verdict.measured.median, verdict.measured.high);
         let word = if verdict.met() { "met" } else { "MISSED" };
         let _ = writeln!(
             text,
-            "  {word:6}  {:38} {:>6} of at most {:<5} ({} to {})",
+            "  {word:6}  {:38} {:>6} of at most {:<5} {:18} ({} to {})",
             verdict.what,
             number(median),
             number(verdict.most),
+            verdict.scale,
             number(low),
             number(high)
         );
+    }
+    let open = super::goals::open(run);
+    if open > 0 {
+        let _ = writeln!(text, "  {open} goals not judged: no figures in this run");
     }
     text
 }

@@ -155,38 +155,22 @@ fn virtual_host(cluster: &str, domains: &[String]) -> Value {
 }
 
 fn http(plan: &Plan, dir: &str, side: Side, routes: Value) -> Value {
-    let mut filters = Vec::new();
-    if plan.features == Features::Full && side == Side::In {
-        filters.push(json!({
-            "name": "envoy.filters.http.rbac",
-            "typed_config": {
-                "@type": "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC",
-                "rules": {"action": "ALLOW", "policies": {"clients": {
-                    "permissions": [{"and_rules": {"rules": [
-                        {"header": {"name": ":method", "string_match": {"exact": "GET"}}},
-                        {"url_path": {"path": {"prefix": "/"}}},
-                    ]}}],
-                    "principals": [{"authenticated": {"principal_name": {"exact": CLIENT_ID}}}],
-                }}},
-            },
-        }));
-    }
-    filters.push(json!({
+    let router = json!({
         "name": "envoy.filters.http.router",
         "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"},
-    }));
+    });
     let mut config = json!({
         "@type": format!("{NETWORK}.http_connection_manager.v3.HttpConnectionManager"),
         "stat_prefix": side.as_str(),
         "use_remote_address": false,
         "route_config": routes,
-        "http_filters": filters,
+        "http_filters": [router],
     });
     if side == Side::In {
         config["forward_client_cert_details"] = json!("SANITIZE_SET");
         config["set_current_client_cert_details"] = json!({"uri": true});
     }
-    if plan.features == Features::Full {
+    if plan.features == Features::AccessLog {
         config["access_log"] = json!([{
             "name": "envoy.access_loggers.file",
             "typed_config": {

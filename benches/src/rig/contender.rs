@@ -71,7 +71,7 @@ impl Contender {
     }
 
     /// The program, or what to install.
-    fn program(&self) -> anyhow::Result<PathBuf> {
+    pub(crate) fn program(&self) -> anyhow::Result<PathBuf> {
         match (&self.program, self.kind) {
             (Some(path), _) => std::path::absolute(path).context("path"),
             (None, Kind::Outrigger) => own_binary("outrigger-proxy"),
@@ -101,7 +101,7 @@ impl Contender {
 
     /// Starts one side with a configuration for `plan`.
     pub(super) fn start(&self, pod: &Pod, side: Side, plan: &Plan, place: &Place<'_>) -> anyhow::Result<Process> {
-        let program = reachable(&self.program()?, place.dir)?;
+        let program = reachable(&self.label, &self.program()?, place.dir)?;
         let name = format!("{}-{}", self.label, side.as_str());
         let mut command = pod.command_as(PROXY_UID, program);
         if self.kind == Kind::Haproxy {
@@ -120,12 +120,11 @@ impl Contender {
 
 /// The proxy's user may not be able to enter the folder of the program: a link (or copy) beside the certificates can
 /// always be reached.
-fn reachable(program: &Path, dir: &Path) -> anyhow::Result<PathBuf> {
+fn reachable(label: &str, program: &Path, dir: &Path) -> anyhow::Result<PathBuf> {
     let shared = dir.parent().unwrap_or(dir);
-    let size = std::fs::metadata(program).with_context(|| program.display().to_string())?.len();
-    // Two builds of one program have the same name.
+    // Two builds of one program have the same name; the program's own name is how people find its process.
     let name = program.file_name().unwrap_or_default().to_string_lossy();
-    let file = shared.join(format!("bin-{name}-{size}"));
+    let file = shared.join(format!("bin-{label}-{name}"));
     if !file.exists() && std::fs::hard_link(program, &file).is_err() {
         std::fs::copy(program, &file).with_context(|| format!("copy {}", program.display()))?;
     }

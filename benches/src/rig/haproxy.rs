@@ -15,8 +15,8 @@ pub(super) fn config(side: Side, plan: &Plan, place: &Place<'_>) -> anyhow::Resu
     if plan.via == Via::Xds {
         bail!("HAProxy takes no xDS");
     }
-    if plan.features == Features::Full {
-        bail!("HAProxy has no filter for SPIFFE identities: not comparable");
+    if plan.features == Features::AccessLog {
+        bail!("HAProxy logs to a syslog server, not to a file: not comparable");
     }
     if plan.sessions == Sessions::FullPostQuantum {
         bail!("OpenSSL 3.0 has no hybrid key exchange");

@@ -48,7 +48,7 @@ fn nginx(pod: &Pod, dir: &Path) -> anyhow::Result<OriginServer> {
         )
     };
     let config = format!(
-        "daemon off; worker_processes 1; worker_rlimit_nofile 20000; pid {here}/nginx.pid; error_log {here}/nginx.err warn;\n\
+        "daemon off; master_process off; pid {here}/nginx.pid; error_log {here}/nginx.err warn;\n\
          events {{ worker_connections 9900; }}\n\
          http {{ access_log off; keepalive_timeout 1h; keepalive_requests 1000000000; client_max_body_size 0;\n\
          client_body_temp_path {here}/b; proxy_temp_path {here}/p; fastcgi_temp_path {here}/f; uwsgi_temp_path {here}/u;\n\
@@ -58,7 +58,10 @@ fn nginx(pod: &Pod, dir: &Path) -> anyhow::Result<OriginServer> {
     );
     let file = dir.join("nginx.conf");
     std::fs::write(&file, config)?;
-    let mut command: Command = pod.command(program);
+    // One process: workers would outlive a master that is killed, and keep its namespace. The limit of open files is then
+    // the shell's to set.
+    let mut command: Command = pod.command("/bin/sh");
+    command.args(["-c", "ulimit -n 20000 && exec \"$0\" \"$@\""]).arg(program);
     command.arg("-p").arg(dir).arg("-c").arg(&file);
     let mut process = Process::spawn("nginx", command, dir);
     let deadline = Instant::now() + Duration::from_secs(20);

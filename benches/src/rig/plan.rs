@@ -53,8 +53,8 @@ impl Sessions {
 pub(crate) enum Features {
     /// Routes, least request, retries, statistics.
     Usual,
-    /// Besides, an RBAC filter inbound and an access log to a file on both sides.
-    Full,
+    /// Besides, an access log to a file on both sides.
+    AccessLog,
 }
 
 /// Where the endpoints come from.
@@ -65,7 +65,7 @@ pub(crate) enum Via {
     Xds,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Plan {
     pub(crate) between: Between,
     pub(crate) app: App,

@@ -40,6 +40,8 @@ pub(super) struct Bench<'a> {
     progress: Progress,
     run: &'a mut Run,
     contenders: Vec<Contender>,
+    /// Rigs that the next scenario may want as well.
+    kept: Option<(Plan, Rigs)>,
 }
 
 /// One contender's place in a set of rigs.
@@ -51,6 +53,8 @@ pub(super) struct Slot {
 /// Rigs of all contenders for one plan, all alive.
 pub(super) struct Rigs {
     pub(super) slots: Vec<Slot>,
+    /// Whether they have worked already.
+    pub(super) warm: bool,
     // Last: namespaces go after the processes in them.
     _fabric: Fabric,
 }
@@ -101,11 +105,11 @@ impl<'a> Bench<'a> {
                 }
             }
         }
-        Self { options, progress, run, contenders }
+        Self { options, progress, run, contenders, kept: None }
     }
 
-    pub(super) fn contenders(&self) -> &[Contender] {
-        &self.contenders
+    pub(super) fn contenders(&self) -> Vec<Contender> {
+        self.contenders.clone()
     }
 
     /// Without the one that has no proxy: where only the proxies are of interest.
@@ -121,8 +125,15 @@ impl<'a> Bench<'a> {
         self.progress.note(what);
     }
 
-    /// Starts a rig for each of the contenders.
-    pub(super) fn rigs(&self, plan: &Plan, contenders: &[Contender]) -> anyhow::Result<Rigs> {
+    /// A rig for each of the contenders: the ones kept if they are for this plan.
+    pub(super) fn rigs(&mut self, plan: &Plan, contenders: &[Contender]) -> anyhow::Result<Rigs> {
+        let kept = self
+            .kept
+            .take()
+            .filter(|(own, rigs)| own == plan && rigs.slots.iter().map(|slot| &slot.contender).eq(contenders.iter()));
+        if let Some((_, rigs)) = kept {
+            return Ok(rigs);
+        }
         let mut fabric = Fabric::new();
         let mut slots = Vec::new();
         for contender in contenders {
@@ -131,11 +142,21 @@ impl<'a> Bench<'a> {
             let rig = rig::start(&mut fabric, contender, plan, self.options.concurrency);
             slots.push(Slot { contender: contender.clone(), rig: rig.map_err(|e| format!("{e:#}")) });
         }
-        Ok(Rigs { slots, _fabric: fabric })
+        Ok(Rigs { slots, warm: false, _fabric: fabric })
+    }
+
+    /// Leaves rigs for the next scenario, if all of them are well.
+    pub(super) fn keep(&mut self, plan: Plan, mut rigs: Rigs) {
+        let well = |slot: &mut Slot| slot.rig.as_mut().is_ok_and(|rig| rig.check().is_ok());
+        if rigs.slots.iter_mut().all(well) {
+            rigs.warm = true;
+            self.kept = Some((plan, rigs));
+        }
     }
 
     /// For measurements that need a rig of their own.
-    pub(super) fn starter(&self) -> Starter {
+    pub(super) fn starter(&mut self) -> Starter {
+        self.kept = None;
         Starter { workers: self.options.concurrency }
     }
 
@@ -144,10 +165,21 @@ impl<'a> Bench<'a> {
         &mut self,
         title: &Title,
         rigs: &mut Rigs,
+        measure: impl FnMut(&mut Rig) -> anyhow::Result<Sample>,
+    ) -> anyhow::Result<()> {
+        self.case_of(title, rigs, self.options.rounds(), measure)
+    }
+
+    /// As `case`, with a number of rounds of its own.
+    pub(super) fn case_of(
+        &mut self,
+        title: &Title,
+        rigs: &mut Rigs,
+        rounds: u32,
         mut measure: impl FnMut(&mut Rig) -> anyhow::Result<Sample>,
     ) -> anyhow::Result<()> {
         let contenders: Vec<Contender> = rigs.slots.iter().map(|s| s.contender.clone()).collect();
-        self.rounds(title, &contenders, self.options.rounds(), |index, _| {
+        self.rounds(title, &contenders, rounds, |index, _| {
             let slot = &mut rigs.slots[index];
             let rig = slot.rig.as_mut().map_err(|e| anyhow::anyhow!("{e}"))?;
             let sample = measure(rig)?;
@@ -195,6 +227,16 @@ impl<'a> Bench<'a> {
     /// Writes what there is.
     pub(super) fn save(&self) -> anyhow::Result<()> {
         self.run.save(&self.options.output)
+    }
+
+    /// Expected seconds of the scenarios to come.
+    pub(super) fn expect(&mut self, parts: Vec<f64>) {
+        self.progress.expect(parts);
+    }
+
+    /// The next scenario begins.
+    pub(super) fn begin(&mut self) {
+        self.progress.next();
     }
 
     pub(super) fn finish(self) -> Progress {

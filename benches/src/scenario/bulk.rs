@@ -25,7 +25,7 @@ pub(super) fn run(bench: &mut Bench<'_>) -> anyhow::Result<()> {
 /// Without TLS: what a splice can do.
 pub(super) fn plain(bench: &mut Bench<'_>) -> anyhow::Result<()> {
     both_ways(bench, "tcp-plain", "tcp", Between::Tcp)?;
-    let mut rigs = bench.rigs(&Plan::http(Between::Tcp), bench.contenders())?;
+    let mut rigs = bench.rigs(&Plan::http(Between::Tcp), &bench.contenders())?;
     http::warm_up(bench, &mut rigs, |rig, length| http::load(rig, 64, length))?;
     let window = bench.options.window();
     let title = "small requests through a plaintext TCP relay on both sides, 64 connections";
@@ -36,7 +36,7 @@ pub(super) fn plain(bench: &mut Bench<'_>) -> anyhow::Result<()> {
 
 fn both_ways(bench: &mut Bench<'_>, scenario: &'static str, wire: &str, between: Between) -> anyhow::Result<()> {
     let plan = Plan { origin: Origin::Bulk, ..Plan::http(between) };
-    let mut rigs = bench.rigs(&plan, bench.contenders())?;
+    let mut rigs = bench.rigs(&plan, &bench.contenders())?;
     let window = bench.options.window();
     for (way, direction) in [("down", Direction::Down), ("up", Direction::Up)] {
         let what = match between {

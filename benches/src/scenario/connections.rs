@@ -21,7 +21,7 @@ pub(super) fn run(bench: &mut Bench<'_>) -> anyhow::Result<()> {
         ("full-pq", Sessions::FullPostQuantum, "the same with X25519MLKEM768"),
     ] {
         let plan = Plan { sessions, ..Plan::http(Between::Http2) };
-        let mut rigs = bench.rigs(&plan, bench.contenders())?;
+        let mut rigs = bench.rigs(&plan, &bench.contenders())?;
         rigs.slots.iter().filter_map(|s| s.rig.as_ref().ok()).for_each(widen_ports);
         warm_up(bench, &mut rigs, load)?;
         let title = format!("16 clients, a new connection for every request: {title}");

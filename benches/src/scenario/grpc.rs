@@ -16,7 +16,7 @@ fn plan() -> Plan {
 }
 
 pub(super) fn run(bench: &mut Bench<'_>) -> anyhow::Result<()> {
-    let mut rigs = bench.rigs(&plan(), bench.contenders())?;
+    let mut rigs = bench.rigs(&plan(), &bench.contenders())?;
     let window = bench.options.window();
     warm_up(bench, &mut rigs, |rig, length| {
         h2load::run(&rig.client, rig.target(), h2load::Load { connections: 16, streams: 4, length })
@@ -34,12 +34,14 @@ pub(super) fn run(bench: &mut Bench<'_>) -> anyhow::Result<()> {
             let trips = rig.client.within(|| drive::block_on(grpc::stream(load, HOST)))?;
             Ok(Seen { completed: trips.len(), failed: 0, took: window, curve: curve(&trips) })
         })
-    })
+    })?;
+    bench.keep(plan(), rigs);
+    Ok(())
 }
 
 /// How a single connection is spread over the workers, if at all.
 pub(super) fn one(bench: &mut Bench<'_>) -> anyhow::Result<()> {
-    let mut rigs = bench.rigs(&plan(), bench.contenders())?;
+    let mut rigs = bench.rigs(&plan(), &bench.contenders())?;
     let window = bench.options.window();
     warm_up(bench, &mut rigs, |rig, length| {
         h2load::run(&rig.client, rig.target(), h2load::Load { connections: 1, streams: 100, length })

@@ -1,9 +1,11 @@
 //! The scenarios, and the order in which contenders meet them: every round runs every contender once.
 
 mod bench;
+mod binary;
 mod bulk;
 mod churn;
 mod connections;
+mod estimate;
 mod grpc;
 mod http;
 mod idle;
@@ -14,7 +16,7 @@ mod soak;
 
 use anyhow::{bail, ensure};
 
-use self::bench::Bench;
+use self::{bench::Bench, estimate::Work};
 use crate::{
     host, html,
     options::MeshOptions,
@@ -27,42 +29,64 @@ struct Scenario {
     name: &'static str,
     about: &'static str,
     run: fn(&mut Bench<'_>) -> anyhow::Result<()>,
+    /// Seconds it is expected to take.
+    cost: fn(&Work) -> f64,
 }
 
+const fn scenario(
+    name: &'static str,
+    about: &'static str,
+    run: fn(&mut Bench<'_>) -> anyhow::Result<()>,
+    cost: fn(&Work) -> f64,
+) -> Scenario {
+    Scenario { name, about, run, cost }
+}
+
+/// Neighbours with the same plan share their rigs.
 const SCENARIOS: &[Scenario] = &[
-    Scenario {
-        name: "http-h2",
-        about: "HTTP/1.1 application, HTTP/2 in mTLS between the proxies; 1, 64, 256 connections",
-        run: |b| http::run(b, "http-h2", Between::Http2),
-    },
-    Scenario {
-        name: "http-h1",
-        about: "HTTP/1.1 application, HTTP/1.1 in mTLS between the proxies; 1, 64, 256 connections",
-        run: |b| http::run(b, "http-h1", Between::Http1),
-    },
-    Scenario { name: "http-full", about: "as http-h2 c64 with RBAC inbound and access logs to files", run: http::full },
-    Scenario {
-        name: "open-loop",
-        about: "fixed rate, latency from the intended moment; 25, 50, 75 % of the slowest contender's capacity",
-        run: open_loop::run,
-    },
-    Scenario { name: "grpc", about: "gRPC calls: unary, and long streams of messages", run: grpc::run },
-    Scenario { name: "grpc-one", about: "100 concurrent calls on a single gRPC connection", run: grpc::one },
-    Scenario {
-        name: "new-conn",
-        about: "a connection for every request: the application's, and between proxies mTLS resumed and full",
-        run: connections::run,
-    },
-    Scenario { name: "bulk", about: "download and upload in mTLS, HTTP/2 and TCP", run: bulk::run },
-    Scenario { name: "tcp-plain", about: "plaintext TCP relay: bulk and small requests", run: bulk::plain },
-    Scenario { name: "idle", about: "memory of a fresh proxy, and of 2000 and 8000 idle connections", run: idle::run },
-    Scenario { name: "scale", about: "memory and time to ready with 1, 1000, 5000 services", run: scale::run },
-    Scenario {
-        name: "churn",
-        about: "10000 endpoints, 1000 updates a second over delta ADS: update to use, p99 meanwhile",
-        run: churn::run,
-    },
-    Scenario { name: "soak", about: "mixed load for minutes: memory over time", run: soak::run },
+    scenario("binary", "size of the programs without symbols", binary::run, |w| w.proxies),
+    scenario(
+        "http-h2",
+        "HTTP/1.1 application, HTTP/2 in mTLS between the proxies; 1, 64, 256 connections; system calls",
+        |b| http::run(b, "http-h2", Between::Http2),
+        |w| w.rigs(1.0, 1.0) + w.cases(3.0) + w.traces(2.0),
+    ),
+    scenario(
+        "open-loop",
+        "fixed rate, latency from the intended moment; 25, 50, 75 % of the slowest contender's capacity",
+        open_loop::run,
+        Work::open_loop,
+    ),
+    scenario(
+        "http-h1",
+        "HTTP/1.1 application, HTTP/1.1 in mTLS between the proxies; 1, 64, 256 connections",
+        |b| http::run(b, "http-h1", Between::Http1),
+        |w| w.rigs(1.0, 1.0) + w.cases(3.0),
+    ),
+    scenario("http-logs", "as http-h2 c64 with access logs to files on both sides", http::logged, |w| {
+        w.rigs(1.0, 1.0) + w.cases(1.0)
+    }),
+    scenario("grpc", "gRPC calls: unary, and long streams of messages", grpc::run, |w| w.rigs(1.0, 1.0) + w.cases(2.0)),
+    scenario("grpc-one", "100 concurrent calls on a single gRPC connection", grpc::one, |w| w.cases(1.0)),
+    scenario(
+        "new-conn",
+        "a connection for every request: the application's, and between proxies mTLS resumed and full",
+        connections::run,
+        |w| w.rigs(4.0, 4.0) + w.cases(4.0),
+    ),
+    scenario("bulk", "download and upload in mTLS, HTTP/2 and TCP", bulk::run, |w| w.rigs(2.0, 4.0) + w.cases(4.0)),
+    scenario("tcp-plain", "plaintext TCP relay: bulk and small requests", bulk::plain, |w| {
+        w.rigs(2.0, 3.0) + w.cases(3.0)
+    }),
+    scenario("idle", "memory of a fresh proxy, and of 2000 and 8000 idle connections", idle::run, Work::idle),
+    scenario("scale", "memory and time to ready with 1, 1000, 5000 services", scale::run, Work::scale),
+    scenario(
+        "churn",
+        "10000 endpoints, 1000 updates a second over delta ADS: update to use, p99 meanwhile",
+        churn::run,
+        Work::churn,
+    ),
+    scenario("soak", "mixed load for minutes: memory over time", soak::run, Work::soak),
 ];
 
 /// Runs what was asked for and leaves table, JSON and HTML.
@@ -89,7 +113,13 @@ pub(crate) fn run(options: &MeshOptions) -> anyhow::Result<()> {
     let mut bench = Bench::new(options, progress, &mut run);
     let chosen = |s: &&Scenario| options.scenario.is_empty() || options.scenario.iter().any(|n| n == s.name);
     let mut outcome = Ok(());
+    let work = Work::of(options, bench.contenders().len(), bench.proxies().len());
+    let parts: Vec<f64> = SCENARIOS.iter().filter(chosen).map(|scenario| (scenario.cost)(&work)).collect();
+    let plural = if parts.len() == 1 { "" } else { "s" };
+    bench.note(&format!("about {} for {} scenario{plural}", estimate::spoken(parts.iter().sum()), parts.len()));
+    bench.expect(parts);
     for scenario in SCENARIOS.iter().filter(chosen) {
+        bench.begin();
         outcome = (scenario.run)(&mut bench);
         bench.save()?;
         if outcome.is_err() {

@@ -13,9 +13,14 @@ use crate::{
 };
 
 const CONNECTIONS: usize = 64;
+/// Length of a measurement, in windows of the closed loops.
+pub(super) const LONGER: u32 = 2;
+/// Most rounds.
+pub(super) const ROUNDS: u32 = 3;
 
 pub(super) fn run(bench: &mut Bench<'_>) -> anyhow::Result<()> {
-    let mut rigs = bench.rigs(&Plan::http(Between::Http2), bench.contenders())?;
+    let plan = Plan::http(Between::Http2);
+    let mut rigs = bench.rigs(&plan, &bench.contenders())?;
     http::warm_up(bench, &mut rigs, |rig, length| http::load(rig, CONNECTIONS, length))?;
     let mut slowest: Option<(f64, String)> = None;
     for slot in &rigs.slots {
@@ -28,11 +33,13 @@ pub(super) fn run(bench: &mut Bench<'_>) -> anyhow::Result<()> {
         }
     }
     let Some((capacity, slowest)) = slowest else { anyhow::bail!("open-loop: nobody answers") };
-    let window = bench.options.window();
+    // Longer than a closed loop: at a quarter of the rate the high percentiles need the requests.
+    let window = bench.options.window() * LONGER;
     for percent in [25, 50, 75] {
         let rate = (capacity * f64::from(percent) / 100.0).round();
         let title = format!("{rate} requests/s, {percent} % of the capacity of {slowest}, {CONNECTIONS} connections");
-        bench.case(&Title::new("open-loop", format!("{percent}%"), title), &mut rigs, |rig| {
+        let title = Title::new("open-loop", format!("{percent}%"), title);
+        bench.case_of(&title, &mut rigs, bench.options.rounds().min(ROUNDS), |rig| {
             let load = open_loop::Load { to: rig.target(), rate, connections: CONNECTIONS, length: window };
             let mut lateness = 0;
             let mut sample = measure::requests(rig, |rig| {
@@ -47,5 +54,6 @@ pub(super) fn run(bench: &mut Bench<'_>) -> anyhow::Result<()> {
             Ok(sample)
         })?;
     }
+    bench.keep(plan, rigs);
     Ok(())
 }
