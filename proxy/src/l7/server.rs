@@ -26,6 +26,7 @@ use tokio::task::JoinSet;
 
 use self::drive::drive;
 use super::{
+    MAX_FRAME,
     engine::Engine,
     flow::Flow,
     pipeline::handle,
@@ -220,7 +221,8 @@ async fn http1(io: Io, prefix: Bytes, conn: &Rc<Connection>, signal: &drain::Sig
         .half_close(false)
         .preserve_header_case(config.http1.preserve_case)
         .max_header_size(header_bytes)
-        .max_buf_size(header_bytes.max(64 * 1024) + 16 * 1024)
+        // Of bodies: heads have the limit above.
+        .max_buf_size(header_bytes.max(240 * 1024) + 16 * 1024)
         .timer(TokioTimer::new())
         // Timed in `drive`: hyper's own timer also runs while a connection merely idles.
         .header_read_timeout(None);
@@ -243,6 +245,7 @@ async fn http2(io: Io, prefix: Bytes, conn: &Rc<Connection>, signal: &drain::Sig
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(options.max_concurrent_streams)
+        .max_frame_size(MAX_FRAME)
         .initial_stream_window_size(options.stream_window)
         .initial_connection_window_size(options.connection_window)
         .max_header_list_size(config.max_header_bytes)

@@ -75,6 +75,7 @@ pub(super) async fn open<B: Payload>(
     let (options, meter) = (&config.http.http2, io.meter());
     let (sender, connection) = Builder::new(Local)
         .timer(TokioTimer::new())
+        .max_frame_size(crate::l7::MAX_FRAME)
         .initial_stream_window_size(options.stream_window)
         .initial_connection_window_size(options.connection_window)
         .initial_max_send_streams(lane.peer_streams() as usize)

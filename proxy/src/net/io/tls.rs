@@ -25,7 +25,7 @@ const RECORD: usize = 16 * 1024;
 /// No record grows by more.
 const OVERHEAD: usize = 64;
 /// Ciphertext that is sent without waiting for a flush, and beyond which no more is accepted.
-const BATCH: usize = CHUNK;
+const BATCH: usize = 2 * CHUNK;
 
 /// A connection after its handshake; `C` is rustls' connection of either side.
 pub struct TlsStream<C> {
