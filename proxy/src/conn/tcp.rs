@@ -192,7 +192,7 @@ async fn pass_on(io: &mut Io, first: &[u8]) -> std::io::Result<()> {
 }
 
 /// Bytes held per direction while a relay is busy.
-const RELAY_BUFFER: usize = 64 << 10;
+const RELAY_BUFFER: usize = 128 << 10;
 
 /// Less would make the relay turn for every packet.
 const LEAST_BUFFER: usize = 4 << 10;

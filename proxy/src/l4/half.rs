@@ -13,14 +13,18 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{
+use super::splice::{Pipe, Spliced};
+use crate::net::{
     buffers::{self, CHUNK},
-    splice::{Pipe, Spliced},
+    io::Io,
 };
-use crate::net::io::Io;
 
 /// Bytes moved before the other connections of the worker get their turn.
-const TURN: usize = 512 * 1024;
+const TURN: usize = 1024 * 1024;
+/// Most bytes of one splice. They stay in the kernel, as those of the sockets do: the relay's limit is one on memory.
+const SPLICE_MOST: usize = 1024 * 1024;
+/// A read of this much is bulk: what follows is worth a pipe.
+const SPLICE_FROM: usize = 32 * 1024;
 /// Reads smaller than this are cheaper to copy than to splice.
 const SPLICE_WORTHWHILE: usize = 8 * 1024;
 
@@ -57,7 +61,7 @@ pub(super) struct Half {
 }
 
 impl Half {
-    /// A direction that holds at most `limit` bytes.
+    /// A direction that holds at most `limit` bytes in memory.
     pub(super) fn new(limit: usize) -> Self {
         Self {
             state: State::Copying,
@@ -68,7 +72,8 @@ impl Half {
             pipe: None,
             may_splice: true,
             dwindled: false,
-            unflushed: false,
+            // Something may have been written before the relay began.
+            unflushed: true,
             spliced: false,
         }
     }
@@ -155,7 +160,7 @@ impl Half {
                         self.state = State::Closing;
                         return Poll::Ready(Ok(()));
                     }
-                    if self.end == CHUNK && self.may_splice && splice_pair(source, target).is_some() {
+                    if self.end >= SPLICE_FROM && self.may_splice && splice_pair(source, target).is_some() {
                         // Bulk: the bytes at hand are still copied, what follows goes through the kernel.
                         self.state = State::Splicing;
                         return Poll::Ready(Ok(()));
@@ -228,7 +233,7 @@ impl Half {
                 self.pipe = Pipe::take();
             }
             let Some(pipe) = &mut self.pipe else { return self.copy_from_now_on() };
-            match pipe.fill(from, self.limit) {
+            match pipe.fill(from, SPLICE_MOST) {
                 Spliced::Moved(0) => {
                     self.release();
                     self.state = State::Closing;

@@ -32,7 +32,8 @@ pub struct RelayOptions {
     pub idle_timeout: Option<Duration>,
     /// Ends the relay this long after it began, busy or not.
     pub max_duration: Option<Duration>,
-    /// Bytes held per direction.
+    /// Bytes held in memory per direction. Bulk of plaintext passes through a pipe instead, where the limit allows a
+    /// full buffer at all.
     pub buffer: usize,
 }
 

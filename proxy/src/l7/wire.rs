@@ -223,6 +223,10 @@ impl AsyncWrite for Wire {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.scan.is_none() {
+            // HTTP/2 flushes after every frame.
+            return self.io().get_mut().poll_flush_lazily(cx);
+        }
         let result = self.io().poll_flush(cx);
         // Codecs flush once they have nothing left to write.
         self.shared.flushed.store(matches!(result, Poll::Ready(Ok(()))), Relaxed);

@@ -17,6 +17,11 @@ use tokio::{
     net::{TcpStream, UnixStream},
 };
 
+mod incoming;
+mod tls;
+
+pub use tls::TlsStream;
+
 /// A connected socket.
 #[derive(Debug)]
 pub enum Stream {
@@ -139,8 +144,8 @@ pub enum Probe {
 #[derive(Debug)]
 pub enum Io {
     Plain(Plain),
-    TlsServer(Box<tokio_rustls::server::TlsStream<Plain>>),
-    TlsClient(Box<tokio_rustls::client::TlsStream<Plain>>),
+    TlsServer(Box<TlsStream<rustls::ServerConnection>>),
+    TlsClient(Box<TlsStream<rustls::ClientConnection>>),
 }
 
 impl From<Plain> for Io {
@@ -155,7 +160,30 @@ impl From<TcpStream> for Io {
     }
 }
 
+impl From<tokio_rustls::server::TlsStream<Plain>> for Io {
+    fn from(shaken: tokio_rustls::server::TlsStream<Plain>) -> Self {
+        let (plain, session) = shaken.into_inner();
+        Self::TlsServer(Box::new(TlsStream::new(plain, session)))
+    }
+}
+
+impl From<tokio_rustls::client::TlsStream<Plain>> for Io {
+    fn from(shaken: tokio_rustls::client::TlsStream<Plain>) -> Self {
+        let (plain, session) = shaken.into_inner();
+        Self::TlsClient(Box::new(TlsStream::new(plain, session)))
+    }
+}
+
 impl Io {
+    /// See [`TlsStream::poll_flush_lazily`]; plain sockets hold nothing back.
+    pub fn poll_flush_lazily(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(_) => Poll::Ready(Ok(())),
+            Self::TlsServer(io) => io.poll_flush_lazily(cx),
+            Self::TlsClient(io) => io.poll_flush_lazily(cx),
+        }
+    }
+
     /// The socket below.
     pub fn socket(&self) -> &Plain {
         match self {

@@ -139,7 +139,7 @@ impl ClientContext {
         let handshake = async {
             let stream = TlsConnector::from(variant.config).connect(name, plain).await?;
             let info = peer::describe(stream.get_ref().1, sent.as_deref(), &variant.verifier, &built.local_uri_sans)?;
-            Ok((Io::TlsClient(Box::new(stream)), Arc::new(info)))
+            Ok((Io::from(stream), Arc::new(info)))
         };
         match tokio::time::timeout(timeout, Box::pin(handshake)).await {
             Ok(result) => result,

@@ -103,7 +103,7 @@ async fn perform(configs: &Configs, plain: Plain) -> Result<(Io, Arc<PeerInfo>),
     let stream = start.into_stream(config.clone()).await?;
     let session = stream.get_ref().1;
     let info = peer::describe(session, session.server_name(), &configs.verifier, &configs.local_uri_sans)?;
-    Ok((Io::TlsServer(Box::new(stream)), Arc::new(info)))
+    Ok((Io::from(stream), Arc::new(info)))
 }
 
 impl Configs {

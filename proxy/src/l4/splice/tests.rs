@@ -1,4 +1,4 @@
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
 use crate::tls::testing::tcp_pair;
@@ -67,4 +67,31 @@ fn errors_that_mean_copying_instead() {
     }
     assert!(matches!(classify(Err(Errno::EAGAIN.into())), Spliced::WouldBlock));
     assert!(matches!(classify(Err(Errno::EPIPE.into())), Spliced::Failed(_)));
+}
+
+#[tokio::test]
+async fn a_pipe_that_was_half_full_grows_within_the_budget() {
+    let ((a, from), (mut b, to)) = (tcp_pair().await, tcp_pair().await);
+    let mut pipe = Pipe::take().unwrap();
+    let small = pipe.size;
+    let half = small / 2;
+    let mut seen = vec![std::mem::MaybeUninit::uninit(); half];
+    while socket2::SockRef::from(&from).peek(&mut seen).unwrap_or(0) < half {
+        a.writable().await.unwrap();
+        let _ = a.try_write(&[7; 4096]);
+    }
+    from.readable().await.unwrap();
+    let Spliced::Moved(moved) = pipe.fill(&from, 1 << 20) else { panic!("bytes wait") };
+    assert_eq!((pipe.growth, pipe.size), (Growth::Wanted, small), "not with bytes in it");
+    while pipe.held() > 0 {
+        to.writable().await.unwrap();
+        let _ = pipe.drain(&to);
+    }
+    b.read_exact(&mut vec![0; moved]).await.unwrap();
+    let _ = pipe.fill(&from, 1 << 20);
+    match pipe.growth {
+        Growth::Done => assert!(pipe.size >= LARGE && LARGE_PIPES.load(Relaxed) > 0),
+        // Others of this process or user have what there is.
+        growth => assert_eq!((growth, pipe.size), (Growth::Refused, small)),
+    }
 }

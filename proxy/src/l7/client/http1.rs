@@ -87,7 +87,7 @@ pub(super) async fn open<B: Payload>(
     let (sender, connection) = Builder::new()
         .preserve_header_case(config.http.http1.preserve_case)
         .max_header_size(MAX_HEADER_BYTES as usize)
-        .max_buf_size((config.buffer_limit as usize).clamp(64 * 1024, 1024 * 1024))
+        .max_buf_size((config.buffer_limit as usize).clamp(64 * 1024, 256 * 1024))
         .handshake(TokioIo::new(io))
         .await?;
     cluster.stats.local().upstream_cx_http1_total.inc();

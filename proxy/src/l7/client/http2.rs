@@ -66,6 +66,7 @@ pub(super) async fn open<B: Payload>(
     let (options, meter) = (&config.http.http2, io.meter());
     let (sender, mut connection) = Builder::new()
         .enable_push(false)
+        .max_frame_size(crate::l7::MAX_FRAME)
         .initial_window_size(options.stream_window)
         .initial_connection_window_size(options.connection_window)
         .initial_max_send_streams(lane.peer_streams() as usize)

@@ -83,7 +83,8 @@ fn builder(conn: &Connection) -> http1::Builder {
         .half_close(false)
         .preserve_header_case(config.http1.preserve_case)
         .max_header_size(header_bytes)
-        .max_buf_size(header_bytes.max(64 * 1024) + 16 * 1024)
+        // Of bodies: heads have the limit above.
+        .max_buf_size(header_bytes.max(240 * 1024) + 16 * 1024)
         // Timed by `Clocks`: hyper's own timer also runs while a connection merely idles.
         .header_read_timeout(None);
     if config.max_header_count != 100 {

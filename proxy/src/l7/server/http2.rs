@@ -28,6 +28,7 @@ use super::{
 use crate::{
     ir::http::Http2Options,
     l7::{
+        MAX_FRAME,
         http2::{KeepAlive, Pump, Received, Tunnel, content_length, strip_connection_headers},
         incoming::Incoming,
         pipeline::handle,
@@ -60,6 +61,7 @@ impl Streams {
         let (config, options) = (&conn.hcm.config, &conn.hcm.config.http2);
         let mut builder = Builder::new();
         builder
+            .max_frame_size(MAX_FRAME)
             .max_concurrent_streams(options.max_concurrent_streams)
             .initial_window_size(options.stream_window)
             .initial_connection_window_size(options.connection_window)
