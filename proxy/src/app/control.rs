@@ -18,7 +18,7 @@ use crate::{
     admin::{self, Request},
     drain::Phase,
     ir::{Name, endpoint::Assignment, listener::Direction, secret::Secret, snapshot::Snapshot},
-    live::{Builder, Live, Problem, Publisher, Resolved, differences},
+    live::{Builder, Live, Problem, Publisher, Resolved},
     upstream::dns::{SystemResolver, Watcher},
     worker::{Handle, Shared},
     xds,
@@ -132,7 +132,7 @@ impl Control {
             Arc::make_mut(&mut self.progress.resolved).retain(|name, _| names(name));
         }
         let mut dropped = Vec::new();
-        differences(&former.secrets, &snapshot.secrets, |name, secret: Option<&Arc<Secret>>| match secret {
+        former.secrets.differences(&snapshot.secrets, |name, secret: Option<&Arc<Secret>>| match secret {
             Some(secret) => self.builder.secrets.set(name.clone(), secret.clone()),
             None => dropped.push(name),
         });

@@ -9,6 +9,7 @@ pub mod format;
 pub mod http;
 pub mod listener;
 pub mod matcher;
+pub mod name_map;
 pub mod route;
 pub mod secret;
 pub mod snapshot;

@@ -2,7 +2,6 @@
 
 use std::{
     cell::Cell,
-    collections::BTreeMap,
     future::Future,
     net::SocketAddr,
     rc::Rc,
@@ -231,7 +230,7 @@ impl Setup {
         let builder = Builder { secrets: secrets.clone(), registry: Arc::default(), sinks, upstream: Deps { secrets } };
         let snapshot = Snapshot {
             version: 1,
-            clusters: BTreeMap::from([("up".into(), Arc::new(cluster))]),
+            clusters: [("up".into(), Arc::new(cluster))].into_iter().collect(),
             ..Snapshot::default()
         };
         let (live, problems) = builder.build(&Arc::new(snapshot), &Default::default(), &Live::default());
