@@ -12,6 +12,7 @@ pub mod matcher;
 pub mod name_map;
 pub mod route;
 pub mod secret;
+pub mod share;
 pub mod snapshot;
 
 /// An interned name: cluster, listener, route configuration, secret.

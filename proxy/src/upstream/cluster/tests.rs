@@ -3,7 +3,10 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::{
     ir::{Metadata, cluster::TransportMatch, endpoint::Address},
-    upstream::testing::{assignment, config, endpoint},
+    upstream::{
+        testing::{assignment, config, endpoint},
+        transport::Transports,
+    },
 };
 
 fn deps() -> Deps {
@@ -91,7 +94,7 @@ fn the_first_matching_transport_socket_wins() {
     };
     let mut config = config("c", eds());
     config.transport_matches = vec![matching(&[("tlsMode", "istio"), ("v", "2")]), matching(&[("tlsMode", "istio")])];
-    let transports = Transports::new(&config, &deps().secrets, None).unwrap();
+    let transports = Transports::new(&config, &deps().secrets, &[], None).unwrap();
     let selected = |e: &ir::endpoint::Endpoint| transports.position(e.metadata.as_deref());
     assert_eq!(selected(&labelled(1, "tlsMode", "istio")), Some(1));
     assert_eq!(selected(&labelled(1, "tlsMode", "disabled")), None);
