@@ -13,6 +13,8 @@ pub mod name_map;
 pub mod route;
 pub mod secret;
 pub mod share;
+#[cfg(test)]
+mod sizes;
 pub mod snapshot;
 
 /// An interned name: cluster, listener, route configuration, secret.

@@ -17,7 +17,7 @@ mod warm;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{Arc, LazyLock},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -72,7 +72,15 @@ pub struct Version {
     pub version: Arc<str>,
     pub updated: SystemTime,
     pub origin: Origin,
-    needs: Needs,
+    /// Most resources need nothing.
+    needs: Option<Box<Needs>>,
+}
+
+impl Version {
+    fn needs(&self) -> &Needs {
+        static NOTHING: LazyLock<Needs> = LazyLock::new(Needs::default);
+        self.needs.as_deref().unwrap_or(&NOTHING)
+    }
 }
 
 /// The last version that was refused.

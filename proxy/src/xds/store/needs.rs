@@ -22,7 +22,8 @@ pub(super) struct Needs {
 }
 
 impl Needs {
-    pub(super) fn of(resource: &Resource) -> Self {
+    /// `None` when there are none.
+    pub(super) fn of(resource: &Resource) -> Option<Box<Self>> {
         let mut needs = Collected::default();
         match resource {
             Resource::Cluster(cluster) => needs.cluster(cluster),
@@ -30,12 +31,13 @@ impl Needs {
             Resource::Routes { routes, .. } => needs.route_configuration(routes),
             Resource::Endpoints { .. } | Resource::Secret { .. } => {}
         }
-        Self {
+        let needs = Self {
             endpoints: needs.endpoints.into_iter().collect(),
             secrets: needs.secrets.into_iter().collect(),
             routes: needs.routes.into_iter().collect(),
             clusters: needs.clusters.into_iter().collect(),
-        }
+        };
+        (needs != Self::default()).then(|| Box::new(needs))
     }
 }
 

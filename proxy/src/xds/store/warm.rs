@@ -91,8 +91,8 @@ impl Store {
     fn cluster_waits(&self, slot: &Slot, now: Now, timer: &mut Timer) -> Option<String> {
         let latest = slot.latest.as_ref()?;
         let first = slot.active.is_none();
-        let endpoints = latest.needs.endpoints.iter().map(|(name, _)| (Kind::Endpoints, name));
-        let secrets = latest.needs.secrets.iter().map(|secret| (Kind::Secret, &secret.name));
+        let endpoints = latest.needs().endpoints.iter().map(|(name, _)| (Kind::Endpoints, name));
+        let secrets = latest.needs().secrets.iter().map(|secret| (Kind::Secret, &secret.name));
         self.missing(endpoints.chain(secrets), first, now, timer)
     }
 
@@ -103,8 +103,8 @@ impl Store {
     fn listener_waits(&self, slot: &Slot, now: Now, timer: &mut Timer) -> Option<String> {
         let latest = slot.latest.as_ref()?;
         let first = slot.active.is_none();
-        let routes = latest.needs.routes.iter().map(|(name, _)| (Kind::Routes, name));
-        let secrets = latest.needs.secrets.iter().map(|secret| (Kind::Secret, &secret.name));
+        let routes = latest.needs().routes.iter().map(|(name, _)| (Kind::Routes, name));
+        let secrets = latest.needs().secrets.iter().map(|secret| (Kind::Secret, &secret.name));
         self.missing(routes.chain(secrets), first, now, timer).or_else(|| self.cold_cluster(latest, now, timer))
     }
 
@@ -136,7 +136,7 @@ impl Store {
     /// A cluster that `version` refers to, that exists and has no version in force yet.
     fn cold_cluster(&self, version: &Version, now: Now, timer: &mut Timer) -> Option<String> {
         let settled = self.settled(now);
-        for name in &version.needs.clusters {
+        for name in &version.needs().clusters {
             let slot = self.table(Kind::Cluster).get(name);
             if slot.is_some_and(|s| s.active.is_some()) {
                 continue;

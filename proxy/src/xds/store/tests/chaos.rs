@@ -90,12 +90,12 @@ fn check(bed: &Bed, before: &Before, seed: u64) {
     for kind in [Kind::Listener, Kind::Routes] {
         for (name, slot) in store.table(kind) {
             let Some(version) = &slot.active else { continue };
-            for (routes, _) in &version.needs.routes {
+            for (routes, _) in &version.needs().routes {
                 assert!(active(Kind::Routes, routes), "seed {seed}: {name} without routes {routes}");
             }
             let old = before[kind as usize].get(name).and_then(|s| s.active.as_ref());
             let activated = old.is_none_or(|old| !same(&old.resource, &version.resource));
-            for cluster in &version.needs.clusters {
+            for cluster in &version.needs().clusters {
                 let exists = store.table(Kind::Cluster).get(cluster).is_some_and(|s| s.latest.is_some());
                 assert!(
                     !activated || !exists || active(Kind::Cluster, cluster),
@@ -115,10 +115,10 @@ fn check(bed: &Bed, before: &Before, seed: u64) {
         let (Some(version), Some(old)) = (&slot.active, old) else { continue };
         if !same(&old.resource, &version.resource) {
             // A replacement needs everything, however long it takes; only "no such endpoints" is an answer, too.
-            for secret in &version.needs.secrets {
+            for secret in &version.needs().secrets {
                 assert!(active(Kind::Secret, &secret.name), "seed {seed}: {name} replaced without {secret:?}");
             }
-            for (endpoints, _) in &version.needs.endpoints {
+            for (endpoints, _) in &version.needs().endpoints {
                 let answered = store.table(Kind::Endpoints).get(endpoints).is_some_and(|s| s.absent);
                 assert!(
                     answered || active(Kind::Endpoints, endpoints),

@@ -111,3 +111,10 @@ impl Bed {
         self.snapshot.clusters[cluster].connect_timeout.as_secs()
     }
 }
+
+#[test]
+fn what_there_is_of_every_resource_is_small() {
+    let sizes = [size_of::<Slot>(), size_of::<Version>()];
+    let bounds = [80, 176];
+    assert!(sizes.iter().zip(bounds).all(|(size, bound)| *size <= bound), "{sizes:?} of at most {bounds:?}");
+}
