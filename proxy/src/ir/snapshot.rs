@@ -7,7 +7,8 @@ use super::{
     secret::Secret,
 };
 
-/// One consistent set of warmed resources, cheap to copy. Unchanged resources are the same `Arc`s as in the snapshot before.
+/// One consistent set of warmed resources, cheap to copy. Unchanged resources are the same `Arc`s as in the snapshot
+/// before.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
     /// Counts publications; 0 is the empty snapshot before any configuration.

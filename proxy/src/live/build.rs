@@ -178,14 +178,16 @@ impl Builder {
 /// Builds what can fail of a snapshot without anything that outlives the call, for a check before the start.
 pub fn check(snapshot: &Snapshot, secrets: &Arc<Secrets>) -> Vec<Problem> {
     let deps = Deps { secrets: secrets.clone() };
-    let listeners = snapshot.listeners.iter().map(|(name, config)| {
+    let listeners = snapshot.listeners.sorted().into_iter().map(|(name, config)| {
         let chains = config.chains.iter().chain(&config.default_chain);
         let index = ChainIndex::new(&config.chains).map(drop);
         (name, chains.fold(index, |result, chain| result.and_then(|()| tls(chain, secrets).map(drop))))
     });
-    let clusters = snapshot.clusters.iter().map(|(name, config)| {
+    let mut seen = Vec::with_capacity(snapshot.clusters.len());
+    let clusters = snapshot.clusters.sorted().into_iter().map(|(name, config)| {
         let endpoints = assignment(config, snapshot, &Resolved::default());
-        (name, Cluster::build(config.clone(), endpoints, &deps, None).map(drop))
+        // Kept until all are seen: what clusters have in common is read once.
+        (name, Cluster::build(config.clone(), endpoints, &deps, None).map(|cluster| seen.push(cluster)))
     });
     let results = listeners.chain(clusters);
     results.filter_map(|(name, result)| Some(Problem { resource: name.clone(), reason: result.err()? })).collect()
