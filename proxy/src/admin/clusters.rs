@@ -38,10 +38,11 @@ fn lines(text: &mut String, cluster: &Cluster) {
         let _ = writeln!(text, "{name}::{priority}::max_requests::{}", t.max_requests);
         let _ = writeln!(text, "{name}::{priority}::max_retries::{}", t.max_retries);
     }
-    for member in cluster.members() {
+    let parts = cluster.inspect();
+    for member in parts.members() {
         let endpoint = &member.endpoint;
         let at = &endpoint.label;
-        let locality = &cluster.localities()[member.locality as usize];
+        let locality = &parts.localities()[member.locality as usize];
         for (key, value) in counts(member) {
             let _ = writeln!(text, "{name}::{at}::{key}::{value}");
         }
@@ -71,11 +72,12 @@ fn counts(member: &Member) -> [(&'static str, u64); 7] {
 }
 
 fn status(cluster: &Cluster) -> Value {
-    let hosts: Vec<Value> = cluster
+    let parts = cluster.inspect();
+    let hosts: Vec<Value> = parts
         .members()
         .iter()
         .map(|member| {
-            let locality = &cluster.localities()[member.locality as usize];
+            let locality = &parts.localities()[member.locality as usize];
             let stats: Vec<Value> = counts(member)
                 .into_iter()
                 .map(|(name, value)| {

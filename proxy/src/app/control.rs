@@ -18,7 +18,7 @@ use crate::{
     admin::{self, Request},
     drain::Phase,
     ir::{Name, endpoint::Assignment, listener::Direction, secret::Secret, snapshot::Snapshot},
-    live::{Builder, Live, Problem, Publisher, Resolved, differences},
+    live::{Builder, Live, Problem, Publisher, Resolved},
     upstream::dns::{SystemResolver, Watcher},
     worker::{Handle, Shared},
     xds,
@@ -110,7 +110,10 @@ impl Control {
                 }
                 _ = housekeeping.tick() => {
                     self.keep_house();
-                    self.progress.trim.tick();
+                    false
+                }
+                () = at(self.progress.trim.due()) => {
+                    self.progress.trim.give_back(Instant::now());
                     false
                 }
                 _ = tick.tick(), if self.progress.ending.is_some() => false,
@@ -125,14 +128,14 @@ impl Control {
     /// Puts a snapshot in force; gives back what was before.
     fn apply(&mut self, snapshot: Arc<Snapshot>) -> Arc<Live> {
         let started = Instant::now();
-        self.progress.trim.changed();
+        self.progress.trim.changed(started);
         let former = std::mem::replace(&mut self.progress.snapshot, snapshot.clone());
         let names = |name: &Name| snapshot.clusters.contains_key(name);
         if self.progress.resolved.keys().any(|name| !names(name)) {
             Arc::make_mut(&mut self.progress.resolved).retain(|name, _| names(name));
         }
         let mut dropped = Vec::new();
-        differences(&former.secrets, &snapshot.secrets, |name, secret: Option<&Arc<Secret>>| match secret {
+        former.secrets.differences(&snapshot.secrets, |name, secret: Option<&Arc<Secret>>| match secret {
             Some(secret) => self.builder.secrets.set(name.clone(), secret.clone()),
             None => dropped.push(name),
         });
@@ -263,6 +266,14 @@ impl Control {
             self.state.set_sockets(self.sockets.bound(), Vec::new());
         }
         ending.over(&self.shared)
+    }
+}
+
+/// Waits until `due`, for ever without.
+async fn at(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due.into()).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -21,7 +21,12 @@ pub(super) struct Retiring {
     /// Snapshots that some worker may still hold. To free a large one takes long: that is done here, not by the worker
     /// that happens to be the last.
     snapshots: Vec<Arc<Live>>,
+    /// Where the next look begins.
+    next: usize,
 }
+
+/// Old snapshots looked at with every new one: more than one, so that they do not pile up between the cleanings.
+const LOOKS: usize = 4;
 
 impl Retiring {
     /// Takes leave of `previous`, now that `live` is in force.
@@ -34,6 +39,13 @@ impl Retiring {
             self.chains.push((Instant::now() + CHAIN_DRAIN, chain.drain.clone()));
         }
         self.snapshots.push(previous);
+        for _ in 0..LOOKS.min(self.snapshots.len() - 1) {
+            self.next %= self.snapshots.len();
+            match Arc::strong_count(&self.snapshots[self.next]) {
+                1 => drop(self.snapshots.swap_remove(self.next)),
+                _ => self.next += 1,
+            }
+        }
     }
 
     /// Lets go of what nobody uses any more and cuts what is overdue.
@@ -69,6 +81,20 @@ mod tests {
         retiring.clean(now + CHAIN_DRAIN);
         signal.forced().await;
         assert!(retiring.chains.is_empty());
+    }
+
+    #[test]
+    fn snapshots_that_nobody_holds_do_not_pile_up() {
+        let mut retiring = Retiring::default();
+        let held: Vec<_> = (0..3).map(|_| Arc::new(Live::default())).collect();
+        held.iter().for_each(|live| retiring.replaced(live.clone(), live));
+        for _ in 0..1000 {
+            retiring.replaced(Arc::default(), &Live::default());
+            assert!(retiring.snapshots.len() <= 3 + 2 * LOOKS, "{}", retiring.snapshots.len());
+        }
+        drop(held);
+        retiring.clean(Instant::now());
+        assert!(retiring.snapshots.is_empty());
     }
 
     #[test]

@@ -26,7 +26,7 @@ pub struct Cluster {
     pub panic_threshold: u8,
     /// `locality_weighted_lb_config`: spread over the localities of a priority by their weights; otherwise ignore those.
     pub locality_weighted: bool,
-    pub http: UpstreamHttp,
+    pub http: Arc<UpstreamHttp>,
     /// The transport socket of endpoints that no match claims; `None` is plaintext.
     pub tls: Option<Arc<UpstreamTls>>,
     pub transport_matches: Vec<TransportMatch>,

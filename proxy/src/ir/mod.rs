@@ -9,8 +9,12 @@ pub mod format;
 pub mod http;
 pub mod listener;
 pub mod matcher;
+pub mod name_map;
 pub mod route;
 pub mod secret;
+pub mod share;
+#[cfg(test)]
+mod sizes;
 pub mod snapshot;
 
 /// An interned name: cluster, listener, route configuration, secret.

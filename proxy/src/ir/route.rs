@@ -29,7 +29,7 @@ pub struct VirtualHost {
     /// Lower case, unique in the configuration: exact, `*.suffix`, `prefix.*`, or `*`.
     pub domains: Vec<Box<str>>,
     pub routes: Vec<Arc<Route>>,
-    pub headers: HeaderOps,
+    pub headers: Arc<HeaderOps>,
     pub retry: Option<Arc<RetryPolicy>>,
     /// `x-envoy-attempt-count` on upstream requests, on downstream responses.
     pub attempt_count_in_request: bool,
@@ -41,9 +41,9 @@ pub struct VirtualHost {
 pub struct Route {
     /// Empty when the operator gave none.
     pub name: Box<str>,
-    pub matches: RouteMatch,
+    pub matches: Arc<RouteMatch>,
     pub action: Action,
-    pub headers: HeaderOps,
+    pub headers: Arc<HeaderOps>,
     pub metadata: Option<Arc<Metadata>>,
 }
 

@@ -221,7 +221,7 @@ pub(super) fn levels<'a>(
     weighted: Option<&'a HeaderOps>,
 ) -> impl Iterator<Item = &'a HeaderOps> {
     let mut levels =
-        [weighted, Some(&selected.route.headers), Some(&selected.virtual_host.headers), Some(&table.config.headers)];
+        [weighted, Some(&*selected.route.headers), Some(&*selected.virtual_host.headers), Some(&table.config.headers)];
     if table.config.most_specific_wins {
         levels.reverse();
     }

@@ -5,11 +5,11 @@
 //! predecessor, is reported and tried again at the next build; the other parts of the same snapshot take effect.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeSet, HashMap},
     sync::Arc,
 };
 
-use super::{Addresses, Live, LiveChain, LiveHcm, LiveListener, LiveTcp, LiveTerminal, Map, diff::differences};
+use super::{Addresses, Live, LiveChain, LiveHcm, LiveListener, LiveTcp, LiveTerminal};
 use crate::{
     drain,
     ir::{
@@ -19,6 +19,7 @@ use crate::{
         format::AccessLog,
         http::RouteSource,
         listener::{FilterChain, Listener, Terminal},
+        name_map::NameMap,
         snapshot::Snapshot,
     },
     policy::{chain::ChainIndex, router::RouteTable},
@@ -54,11 +55,12 @@ impl Builder {
         let mut problems = Vec::new();
         let (clusters, failed_clusters) = self.clusters(snapshot, resolved, previous, &mut problems);
         let (listeners, failed_listeners) = self.listeners(snapshot, previous, &mut problems);
-        let addresses = if Arc::ptr_eq(&listeners, &previous.listeners) {
+        let addresses = if listeners.is_same(&previous.listeners) {
             previous.addresses.clone()
         } else {
             // In the order of names, so that a conflict is always decided the same way.
-            Arc::new(Addresses::new(snapshot.listeners.keys().filter_map(|name| listeners.get(name))))
+            let names = snapshot.listeners.sorted().into_iter();
+            Arc::new(Addresses::new(names.filter_map(|(name, _)| listeners.get(name))))
         };
         let live = Live {
             version: snapshot.version,
@@ -67,6 +69,7 @@ impl Builder {
             listeners,
             addresses,
             clusters,
+            services: services(snapshot, previous),
             routes: routes(snapshot, previous),
             failed_clusters,
             failed_listeners,
@@ -80,13 +83,10 @@ impl Builder {
         resolved: &Resolved,
         previous: &Live,
         problems: &mut Vec<Problem>,
-    ) -> (Arc<Map<Arc<Cluster>>>, Vec<Name>) {
+    ) -> (NameMap<Arc<Cluster>>, Vec<Name>) {
         let (dirty, removed) = dirty_clusters(snapshot, resolved, previous);
-        if dirty.is_empty() && removed.is_empty() {
-            return (previous.clusters.clone(), Vec::new());
-        }
         let mut failed = Vec::new();
-        let mut clusters = Map::clone(&previous.clusters);
+        let mut clusters = previous.clusters.clone();
         removed.iter().for_each(|name| drop(clusters.remove(*name)));
         for name in dirty {
             let Some(config) = snapshot.clusters.get(name) else { continue };
@@ -99,7 +99,7 @@ impl Builder {
                 }
             }
         }
-        (Arc::new(clusters), failed)
+        (clusters, failed)
     }
 
     fn listeners(
@@ -107,14 +107,11 @@ impl Builder {
         snapshot: &Snapshot,
         previous: &Live,
         problems: &mut Vec<Problem>,
-    ) -> (Arc<Map<Arc<LiveListener>>>, Vec<Name>) {
+    ) -> (NameMap<Arc<LiveListener>>, Vec<Name>) {
         let mut dirty: BTreeSet<&Name> = previous.failed_listeners.iter().collect();
-        differences(&previous.source.listeners, &snapshot.listeners, |name, _| dirty.extend([name]));
-        if dirty.is_empty() {
-            return (previous.listeners.clone(), Vec::new());
-        }
+        previous.source.listeners.differences(&snapshot.listeners, |name, _| dirty.extend([name]));
         let mut failed = Vec::new();
-        let mut listeners = Map::clone(&previous.listeners);
+        let mut listeners = previous.listeners.clone();
         for name in dirty {
             let Some(config) = snapshot.listeners.get(name) else {
                 listeners.remove(name);
@@ -128,7 +125,7 @@ impl Builder {
                 }
             }
         }
-        (Arc::new(listeners), failed)
+        (listeners, failed)
     }
 
     fn listener(&self, config: &Arc<Listener>, before: Option<&Arc<LiveListener>>) -> Result<LiveListener, String> {
@@ -181,14 +178,16 @@ impl Builder {
 /// Builds what can fail of a snapshot without anything that outlives the call, for a check before the start.
 pub fn check(snapshot: &Snapshot, secrets: &Arc<Secrets>) -> Vec<Problem> {
     let deps = Deps { secrets: secrets.clone() };
-    let listeners = snapshot.listeners.iter().map(|(name, config)| {
+    let listeners = snapshot.listeners.sorted().into_iter().map(|(name, config)| {
         let chains = config.chains.iter().chain(&config.default_chain);
         let index = ChainIndex::new(&config.chains).map(drop);
         (name, chains.fold(index, |result, chain| result.and_then(|()| tls(chain, secrets).map(drop))))
     });
-    let clusters = snapshot.clusters.iter().map(|(name, config)| {
+    let mut seen = Vec::with_capacity(snapshot.clusters.len());
+    let clusters = snapshot.clusters.sorted().into_iter().map(|(name, config)| {
         let endpoints = assignment(config, snapshot, &Resolved::default());
-        (name, Cluster::build(config.clone(), endpoints, &deps, None).map(drop))
+        // Kept until all are seen: what clusters have in common is read once.
+        (name, Cluster::build(config.clone(), endpoints, &deps, None).map(|cluster| seen.push(cluster)))
     });
     let results = listeners.chain(clusters);
     results.filter_map(|(name, result)| Some(Problem { resource: name.clone(), reason: result.err()? })).collect()
@@ -203,51 +202,69 @@ fn tls(config: &FilterChain, secrets: &Arc<Secrets>) -> Result<Option<Arc<Server
 /// The clusters to build anew, and those that are gone.
 fn dirty_clusters<'a>(
     snapshot: &'a Snapshot,
-    resolved: &Resolved,
+    resolved: &'a Resolved,
     previous: &'a Live,
 ) -> (BTreeSet<&'a Name>, Vec<&'a Name>) {
     let (mut dirty, mut removed) = (BTreeSet::new(), Vec::new());
-    dirty.extend(previous.failed_clusters.iter().filter(|name| snapshot.clusters.contains_key(*name)));
-    differences(&previous.source.clusters, &snapshot.clusters, |name, now| match now {
+    dirty.extend(previous.failed_clusters.iter().filter(|name| snapshot.clusters.contains_key(name)));
+    previous.source.clusters.differences(&snapshot.clusters, |name, now| match now {
         Some(_) => dirty.extend([name]),
         None => removed.push(name),
     });
-    let mut endpoints: HashSet<&Name, foldhash::fast::RandomState> = HashSet::default();
-    differences(&previous.source.endpoints, &snapshot.endpoints, |name, _| endpoints.extend([name]));
-    let names_changed = !Arc::ptr_eq(resolved, &previous.resolved);
-    if endpoints.is_empty() && !names_changed {
-        return (dirty, removed);
-    }
-    let address = |answers: &Resolved, name: &Name| answers.get(name).map(Arc::as_ptr);
-    for (name, config) in &snapshot.clusters {
-        let changed = match &config.discovery {
-            Discovery::Eds { service_name, .. } => !endpoints.is_empty() && endpoints.contains(service_name),
-            Discovery::StrictDns(..) | Discovery::LogicalDns(..) => {
-                names_changed && address(resolved, name) != address(&previous.resolved, name)
-            }
-            Discovery::Static(_) | Discovery::OriginalDst { .. } => false,
+    // Who uses an EDS resource: the cluster of its name, and those that an index knows. Users that came or changed with
+    // this very snapshot are in the difference already.
+    previous.source.endpoints.differences(&snapshot.endpoints, |service, _| {
+        let uses = |config: &Arc<ClusterConfig>| {
+            matches!(&config.discovery, Discovery::Eds { service_name, .. } if service_name == service)
         };
-        if changed {
-            dirty.insert(name);
-        }
+        dirty.extend(snapshot.clusters.get(service).filter(|config| uses(config)).map(|_| service));
+        dirty.extend(previous.services.get(service).into_iter().flat_map(|users| users.iter()));
+    });
+    if !Arc::ptr_eq(resolved, &previous.resolved) {
+        let same = |name: &Name, is: &Arc<Assignment>| previous.resolved.get(name).is_some_and(|w| Arc::ptr_eq(w, is));
+        dirty.extend(resolved.iter().filter(|(name, is)| !same(name, is)).map(|(name, _)| name));
+        dirty.extend(previous.resolved.keys().filter(|name| !resolved.contains_key(*name)));
     }
     (dirty, removed)
 }
 
-fn routes(snapshot: &Snapshot, previous: &Live) -> Arc<Map<Arc<RouteTable>>> {
-    let mut changed = Vec::new();
-    differences(&previous.source.routes, &snapshot.routes, |name, now| changed.push((name, now)));
-    if changed.is_empty() {
-        return previous.routes.clone();
+/// The EDS resource of a cluster, if it has another name than the cluster.
+fn service(config: &ClusterConfig) -> Option<&Name> {
+    match &config.discovery {
+        Discovery::Eds { service_name, .. } if *service_name != config.name => Some(service_name),
+        _ => None,
     }
-    let mut routes = Map::clone(&previous.routes);
-    for (name, now) in changed {
-        match now {
-            Some(config) => drop(routes.insert(name.clone(), Arc::new(RouteTable::new(config.clone())))),
-            None => drop(routes.remove(name)),
+}
+
+fn services(snapshot: &Snapshot, previous: &Live) -> NameMap<Arc<[Name]>> {
+    let mut services = previous.services.clone();
+    let mut set = |service: &Name, change: &dyn Fn(&mut BTreeSet<Name>)| {
+        let mut users: BTreeSet<Name> = services.get(service).map(|u| u.iter().cloned().collect()).unwrap_or_default();
+        change(&mut users);
+        if users.is_empty() {
+            services.remove(service);
+        } else {
+            services.insert(service.clone(), users.into_iter().collect());
         }
-    }
-    Arc::new(routes)
+    };
+    previous.source.clusters.differences(&snapshot.clusters, |name, now| {
+        let was = previous.source.clusters.get(name).and_then(|config| service(config));
+        let is = now.and_then(|config| service(config));
+        if was != is {
+            was.into_iter().for_each(|service| set(service, &|users| users.retain(|user| user != name)));
+            is.into_iter().for_each(|service| set(service, &|users| users.extend([name.clone()])));
+        }
+    });
+    services
+}
+
+fn routes(snapshot: &Snapshot, previous: &Live) -> NameMap<Arc<RouteTable>> {
+    let mut routes = previous.routes.clone();
+    previous.source.routes.differences(&snapshot.routes, |name, now| match now {
+        Some(config) => drop(routes.insert(name.clone(), Arc::new(RouteTable::new(config.clone())))),
+        None => drop(routes.remove(name)),
+    });
+    routes
 }
 
 /// The endpoints that are in force for a cluster, `None` when none are known (yet).

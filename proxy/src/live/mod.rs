@@ -3,11 +3,10 @@
 //! A [`Live`] is immutable. What changes at run time (requests in flight, ejections, open connections) hangs off the
 //! endpoint, listener and chain objects it shares with its predecessor. Workers read it through a [`Reader`]: one
 //! atomic load per connection and per request, no lock and no shared reference count. Invariant: parts that did not
-//! change are the same objects, whole tables included.
+//! change are the same objects, and tables share what they have in common.
 
 mod address;
 mod build;
-mod diff;
 mod publish;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -15,7 +14,7 @@ pub(crate) mod testing;
 mod tests;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     net::SocketAddr,
     sync::{Arc, atomic::AtomicU64},
 };
@@ -23,7 +22,6 @@ use std::{
 use address::Addresses;
 pub use address::Claim;
 pub use build::{Builder, Problem, Resolved, check};
-pub use diff::differences;
 pub use publish::{LiveRef, Publisher, Reader};
 
 use crate::{
@@ -32,6 +30,7 @@ use crate::{
         Name,
         http::ConnectionManager,
         listener::{FilterChain, Listener, TcpProxy},
+        name_map::NameMap,
         snapshot::Snapshot,
     },
     policy::{chain::ChainIndex, router::RouteTable},
@@ -43,8 +42,6 @@ use crate::{
     upstream::Cluster,
 };
 
-type Map<T> = HashMap<Name, T, foldhash::fast::RandomState>;
-
 /// One compiled configuration.
 #[derive(Default)]
 pub struct Live {
@@ -53,10 +50,12 @@ pub struct Live {
     /// What it was compiled from, to find what the next snapshot changes.
     source: Arc<Snapshot>,
     resolved: Resolved,
-    pub listeners: Arc<Map<Arc<LiveListener>>>,
+    pub listeners: NameMap<Arc<LiveListener>>,
     addresses: Arc<Addresses>,
-    clusters: Arc<Map<Arc<Cluster>>>,
-    routes: Arc<Map<Arc<RouteTable>>>,
+    clusters: NameMap<Arc<Cluster>>,
+    /// Clusters by the EDS resource they use, where it is not named like the cluster.
+    services: NameMap<Arc<[Name]>>,
+    routes: NameMap<Arc<RouteTable>>,
     /// What could not be built and is tried again at the next build.
     failed_clusters: Vec<Name>,
     failed_listeners: Vec<Name>,
@@ -105,7 +104,7 @@ impl Live {
 
     /// Whether listeners and their addresses are those of `other`.
     pub fn same_listeners(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.listeners, &other.listeners)
+        self.listeners.is_same(&other.listeners)
     }
 
     /// Chains of this configuration that `after` no longer has: their connections are to be drained.
@@ -127,11 +126,8 @@ impl Live {
 
     /// Clusters that `after` no longer has.
     pub fn removed_clusters(&self, after: &Self) -> Vec<Arc<Cluster>> {
-        if Arc::ptr_eq(&self.clusters, &after.clusters) {
-            return Vec::new();
-        }
         let mut removed = Vec::new();
-        differences(&self.source.clusters, &after.source.clusters, |name, now| {
+        self.source.clusters.differences(&after.source.clusters, |name, now| {
             removed.extend(self.cluster(name).filter(|_| now.is_none()).cloned());
         });
         removed
@@ -139,9 +135,7 @@ impl Live {
 
     /// Whether the configuration (not the endpoints) of some cluster differs from `before`.
     pub fn clusters_reconfigured(&self, before: &Self) -> bool {
-        let mut changed = false;
-        differences(&before.source.clusters, &self.source.clusters, |_, _| changed = true);
-        changed
+        !before.source.clusters.is_same(&self.source.clusters)
     }
 }
 

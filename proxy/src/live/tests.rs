@@ -1,5 +1,5 @@
 use std::{
-    collections::BTreeMap,
+    collections::HashMap,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -57,7 +57,7 @@ fn one_endpoint_update_rebuilds_one_cluster_and_shares_every_other_table() {
     assert_eq!(same_clusters(&before, &after), 299);
     assert_eq!(after.cluster(&name).unwrap().members()[0].endpoint.address, Address::Ip(endpoint(9999)));
     assert!(after.same_listeners(&before) && Arc::ptr_eq(&after.addresses, &before.addresses));
-    assert!(Arc::ptr_eq(&after.routes, &before.routes));
+    assert!(after.routes.is_same(&before.routes));
     assert!(!after.clusters_reconfigured(&before));
 }
 
@@ -67,7 +67,7 @@ fn nothing_new_is_nothing_built() {
     let snapshot = Arc::new(mesh(10));
     let (before, _) = builder.build(&snapshot, &Resolved::default(), &Live::default());
     let (after, _) = builder.build(&Arc::new((*snapshot).clone()), &Resolved::default(), &before);
-    assert!(Arc::ptr_eq(&before.clusters, &after.clusters));
+    assert!(before.clusters.is_same(&after.clusters));
     assert!(after.removed_clusters(&before).is_empty() && before.removed_chains(&after).is_empty());
 }
 
@@ -84,6 +84,45 @@ fn an_endpoint_update_of_a_large_mesh_rebuilds_one_cluster() {
         assert_eq!((same_clusters(&live, &after), removed), (499, 0));
         live = after;
     }
+}
+
+#[test]
+fn endpoints_reach_every_cluster_that_uses_them_whatever_its_name() {
+    let builder = builder();
+    let eds = |name: &str, service: &str| {
+        Arc::new(up::config(name, Discovery::Eds { service_name: service.into(), source: ConfigSource::Ads }))
+    };
+    let mut next = Snapshot::default();
+    for (name, service) in [("a", "shared"), ("b", "shared"), ("shared", "shared"), ("c", "c")] {
+        next.clusters.insert(name.into(), eds(name, service));
+    }
+    let none = Resolved::default();
+    let ports = |live: &Live| {
+        let port = |name: &str| match live.cluster(name)?.members().first()?.endpoint.address {
+            Address::Ip(address) => Some(address.port()),
+            _ => None,
+        };
+        ["a", "b", "shared", "c"].map(port)
+    };
+    let (mut live, _) = builder.build(&Arc::new(next.clone()), &none, &Live::default());
+    assert_eq!(ports(&live), [None; 4]);
+    next.endpoints.insert("shared".into(), assignment(1));
+    (live, _) = builder.build(&Arc::new(next.clone()), &none, &live);
+    assert_eq!(ports(&live), [Some(1), Some(1), Some(1), None]);
+    // One leaves, one goes.
+    next.clusters.insert("a".into(), eds("a", "c"));
+    next.clusters.remove("b");
+    next.endpoints.insert("c".into(), assignment(2));
+    (live, _) = builder.build(&Arc::new(next.clone()), &none, &live);
+    assert_eq!(ports(&live), [Some(2), None, Some(1), Some(2)]);
+    next.endpoints.insert("shared".into(), assignment(3));
+    next.endpoints.insert("c".into(), assignment(4));
+    (live, _) = builder.build(&Arc::new(next.clone()), &none, &live);
+    assert_eq!(ports(&live), [Some(4), None, Some(3), Some(4)]);
+    assert_eq!(live.services.keys().map(|n| &**n).collect::<Vec<_>>(), ["c"]);
+    next.endpoints.remove("c");
+    (live, _) = builder.build(&Arc::new(next.clone()), &none, &live);
+    assert_eq!(ports(&live), [None, None, Some(3), None]);
 }
 
 #[test]
@@ -200,20 +239,6 @@ fn addresses_are_found_exact_first_and_conflicts_are_named() {
     assert!(live.bound(&Claim::Address("0.0.0.0:80".parse().unwrap())).is_none(), "nothing is bound there");
     assert!(live.captures(15001) && !live.captures(80));
     assert_eq!(live.conflicts().iter().map(|(n, _)| &**n).collect::<Vec<_>>(), ["second"]);
-}
-
-#[test]
-fn differences_see_additions_removals_and_replacements() {
-    let map = |items: &[(&str, &Arc<u8>)]| -> BTreeMap<Name, Arc<u8>> {
-        items.iter().map(|(name, value)| ((*name).into(), (*value).clone())).collect()
-    };
-    let (one, two) = (Arc::new(1), Arc::new(2));
-    let before = map(&[("a", &one), ("b", &one), ("c", &one), ("e", &one)]);
-    let after = map(&[("b", &one), ("c", &two), ("d", &two), ("f", &two)]);
-    let mut seen = Vec::new();
-    differences(&before, &after, |name, now| seen.push((name.to_string(), now.map(|v| **v))));
-    let expected = [("a", None), ("c", Some(2)), ("d", Some(2)), ("e", None), ("f", Some(2))];
-    assert_eq!(seen, expected.map(|(name, value)| (name.to_owned(), value)));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Statistics without contention: every worker writes its own block, a scrape adds the blocks up.
 //!
-//! A block is allocated when a worker first touches it, so a configured but unused cluster costs one pointer per
-//! worker. Handles are resolved once per connection or configuration change; an increment is one uncontended add.
+//! A block is allocated when a worker first touches it, and the pointers to the blocks when the first worker does, so a
+//! configured but unused cluster costs next to nothing. Handles are resolved once per connection or configuration change; an increment is one uncontended add.
 
 use std::{
     cell::Cell,
@@ -48,27 +48,30 @@ pub enum Kind {
 /// One block per worker.
 #[derive(Debug)]
 pub struct Sharded<T> {
-    shards: Box<[OnceLock<Box<T>>]>,
+    shards: OnceLock<Box<[OnceLock<Box<T>>]>>,
 }
 
-impl<T: Block> Default for Sharded<T> {
+impl<T> Default for Sharded<T> {
     fn default() -> Self {
-        let count = *SHARDS.get_or_init(|| 1);
-        Self { shards: (0..count).map(|_| OnceLock::new()).collect() }
+        Self { shards: OnceLock::new() }
     }
 }
 
 impl<T: Block> Sharded<T> {
     /// The calling worker's block.
     pub fn local(&self) -> &T {
-        let index = SHARD.with(Cell::get).min(self.shards.len() - 1);
-        self.shards[index].get_or_init(Box::default)
+        let shards = self.shards.get_or_init(|| {
+            let count = *SHARDS.get_or_init(|| 1);
+            (0..count).map(|_| OnceLock::new()).collect()
+        });
+        let index = SHARD.with(Cell::get).min(shards.len() - 1);
+        shards[index].get_or_init(Box::default)
     }
 
     /// Sums all blocks; nothing is visited when no worker ever touched it.
     pub fn totals(&self) -> Vec<(&'static str, Kind, u64)> {
         let mut totals: Vec<(&'static str, Kind, u64)> = Vec::new();
-        for block in self.shards.iter().filter_map(OnceLock::get) {
+        for block in self.shards.get().into_iter().flatten().filter_map(OnceLock::get) {
             let mut index = 0;
             block.visit(&mut |name, kind, value| {
                 match totals.get_mut(index) {

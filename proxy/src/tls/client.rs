@@ -1,12 +1,13 @@
 //! The client side: opening TLS connections.
 //!
-//! Owns the variants of a context that single connections ask for (ALPN, a name to verify) and their session caches.
-//! Invariant: sessions are cached per variant, so none is resumed that was verified by other rules.
+//! Owns the variants of a context that single connections ask for (ALPN, a name to verify) and their session caches, all
+//! made at the first connection; what is costly, keys and anchors, is shared by contexts whose rules are equal.
+//! Invariant: sessions are cached per context and variant, so none is resumed that was verified by other rules.
 
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -24,7 +25,7 @@ use super::{
     HandshakeError, HandshakeErrorKind, Secrets, TlsError,
     context::{Build, Core},
     crypto,
-    material::Inputs,
+    material::{self, Inputs},
     peer, server,
     verify::{Peer, Verifier},
 };
@@ -56,18 +57,25 @@ pub struct ClientContext {
     config: Arc<UpstreamTls>,
     core: Arc<Core<Builder>>,
     warned: AtomicBool,
+    sessions: Mutex<Option<Box<Sessions>>>,
 }
 
-struct Builder(Arc<UpstreamTls>);
+pub(super) struct Builder(Arc<UpstreamTls>);
 
-struct Built {
-    base: Arc<ClientConfig>,
+pub(super) struct Built {
+    /// Without a session cache.
+    base: ClientConfig,
     verifier: Arc<Verifier>,
-    variants: Mutex<HashMap<VariantKey, Variant>>,
     local_uri_sans: Vec<Box<str>>,
 }
 
-#[derive(Clone, PartialEq, Eq, Hash)]
+/// The variants of one context made from one state of its inputs.
+struct Sessions {
+    built: Arc<Built>,
+    variants: HashMap<VariantKey, Variant>,
+}
+
+#[derive(Clone, Default, PartialEq, Eq, Hash)]
 struct VariantKey {
     alpn: Option<Vec<Box<str>>>,
     verify_name: Option<Box<str>>,
@@ -79,15 +87,58 @@ struct Variant {
     verifier: Arc<Verifier>,
 }
 
+/// The costly part of contexts that may never be used, kept so that the last good state of its files is.
+#[derive(Clone)]
+pub struct Prepared {
+    core: Arc<Core<Builder>>,
+}
+
+/// Of the cores made last, how many are looked at for one with the same rules.
+const SHARED: usize = 16;
+
+fn has_rules(core: &Core<Builder>, config: &Arc<UpstreamTls>) -> bool {
+    let other = &core.builder().0;
+    Arc::ptr_eq(other, config) || other.common == config.common
+}
+
+/// What contexts with the same rules share. Building it fails for a static mistake only.
+fn core(config: &Arc<UpstreamTls>, secrets: &Arc<Secrets>) -> Result<Arc<Core<Builder>>, TlsError> {
+    let mut clients = secrets.clients.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(shared) = clients.iter().filter_map(Weak::upgrade).find(|core| has_rules(core, config)) {
+        return Ok(shared);
+    }
+    server::check(&config.common)?;
+    let core = Core::new(Builder(config.clone()), secrets.clone())?;
+    clients.truncate(SHARED - 1);
+    clients.push_front(Arc::downgrade(&core));
+    Ok(core)
+}
+
 impl ClientContext {
     /// Builds the context. Secrets that are not there yet make it not ready; a static mistake is an error.
     pub fn new(config: Arc<UpstreamTls>, secrets: Arc<Secrets>) -> Result<Arc<Self>, TlsError> {
-        server::check(&config.common)?;
-        if let Some(sni) = config.sni.as_deref().filter(|s| !s.is_empty()) {
-            ServerName::try_from(sni).map_err(|_| TlsError::new(format!("the SNI '{sni}' is not a host name")))?;
+        Self::with(config, secrets, &[])
+    }
+
+    /// The same, of what was prepared for it.
+    pub fn with(config: Arc<UpstreamTls>, secrets: Arc<Secrets>, prepared: &[Prepared]) -> Result<Arc<Self>, TlsError> {
+        check_sni(&config)?;
+        let core = match prepared.iter().find(|p| has_rules(&p.core, &config)) {
+            Some(prepared) => prepared.core.clone(),
+            None => core(&config, &secrets)?,
+        };
+        Ok(Arc::new(Self { config, core, warned: AtomicBool::new(false), sessions: Mutex::default() }))
+    }
+
+    /// Finds the mistakes that [`Self::new`] would find, for a context that is made later if at all. Files are read
+    /// now; secrets of SDS, which change anyway, when the context is made.
+    pub fn prepare(config: &Arc<UpstreamTls>, secrets: &Arc<Secrets>) -> Result<Option<Prepared>, TlsError> {
+        check_sni(config)?;
+        if !material::is_static(&config.common) {
+            server::check(&config.common)?;
+            return Ok(None);
         }
-        let core = Core::new(Builder(config.clone()), secrets)?;
-        Ok(Arc::new(Self { config, core, warned: AtomicBool::new(false) }))
+        Ok(Some(Prepared { core: core(config, secrets)? }))
     }
 
     /// Whether handshakes can succeed: every secret has arrived and was good at least once.
@@ -128,7 +179,7 @@ impl ClientContext {
         })?;
         let sni = options.sni.or(self.config.sni.as_deref()).filter(|s| !s.is_empty());
         let name = server_name(sni, &plain)?;
-        let variant = built.variant(options, &self.config)?;
+        let variant = self.variant(&built, options)?;
         if !variant.verifier.verifies() && !self.warned.swap(true, Ordering::Relaxed) {
             tracing::warn!(sni, "an upstream TLS context has no validation context: any certificate is accepted");
         }
@@ -177,35 +228,47 @@ fn parse_name(name: &str, what: &str) -> Result<ServerName<'static>, HandshakeEr
     })
 }
 
-impl Built {
-    fn variant(&self, options: &ClientOptions<'_>, config: &UpstreamTls) -> Result<Variant, HandshakeError> {
-        if options.alpn.is_none() && options.verify_name.is_none() {
-            return Ok(Variant { config: self.base.clone(), verifier: self.verifier.clone() });
+fn check_sni(config: &UpstreamTls) -> Result<(), TlsError> {
+    match config.sni.as_deref().filter(|s| !s.is_empty()) {
+        Some(sni) if ServerName::try_from(sni).is_err() => {
+            Err(TlsError::new(format!("the SNI '{sni}' is not a host name")))
         }
+        _ => Ok(()),
+    }
+}
+
+impl ClientContext {
+    /// The configuration for one connection, the same for equal wishes as long as the inputs stay.
+    fn variant(&self, built: &Arc<Built>, options: &ClientOptions<'_>) -> Result<Variant, HandshakeError> {
         let key = VariantKey {
             alpn: options.alpn.map(<[_]>::to_vec),
             verify_name: options.verify_name.map(|n| n.to_ascii_lowercase().into()),
         };
-        let mut variants = self.variants.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(variant) = variants.get(&key) {
+        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        sessions.take_if(|s| !Arc::ptr_eq(&s.built, built));
+        let sessions = sessions
+            .get_or_insert_with(|| Box::new(Sessions { built: built.clone(), variants: HashMap::with_capacity(1) }));
+        if let Some(variant) = sessions.variants.get(&key) {
             return Ok(variant.clone());
         }
         let verifier = match &key.verify_name {
-            Some(name) => Arc::new(self.verifier.with_name(parse_name(name, "the name to verify")?)),
-            None => self.verifier.clone(),
+            Some(name) => Arc::new(built.verifier.with_name(parse_name(name, "the name to verify")?)),
+            None => built.verifier.clone(),
         };
-        let mut changed = (*self.base).clone();
+        let mut config = built.base.clone();
         if let Some(alpn) = &key.alpn {
-            changed.alpn_protocols =
+            config.alpn_protocols =
                 crypto::alpn(alpn).map_err(|e| HandshakeError::new(HandshakeErrorKind::Protocol, e.0))?;
         }
-        changed.dangerous().set_certificate_verifier(verifier.clone());
-        changed.resumption = resumption(config);
-        let variant = Variant { config: Arc::new(changed), verifier };
-        if variants.len() >= MAX_VARIANTS {
-            variants.clear();
+        if key.verify_name.is_some() {
+            config.dangerous().set_certificate_verifier(verifier.clone());
         }
-        variants.insert(key, variant.clone());
+        config.resumption = resumption(&self.config);
+        let variant = Variant { config: Arc::new(config), verifier };
+        if sessions.variants.len() >= MAX_VARIANTS {
+            sessions.variants.clear();
+        }
+        sessions.variants.insert(key, variant.clone());
         Ok(variant)
     }
 }
@@ -237,8 +300,8 @@ impl Build for Builder {
             .with_custom_certificate_verifier(verifier.clone())
             .with_client_cert_resolver(Arc::new(Keys(keys)));
         config.alpn_protocols = crypto::alpn(&common.alpn)?;
-        config.resumption = resumption(&self.0);
-        Ok(Built { base: Arc::new(config), verifier, variants: Mutex::default(), local_uri_sans })
+        config.resumption = Resumption::disabled();
+        Ok(Built { base: config, verifier, local_uri_sans })
     }
 }
 

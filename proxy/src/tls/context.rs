@@ -65,6 +65,10 @@ impl<B: Build> Core<B> {
         }
     }
 
+    pub(super) fn builder(&self) -> &B {
+        &self.builder
+    }
+
     pub(super) fn get(&self) -> Option<Arc<B::Built>> {
         self.built.load_full()
     }

@@ -4,16 +4,17 @@
 //! arrive. Invariant: a context registered here sees every change made after its registration.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     path::PathBuf,
     sync::{
-        Arc, PoisonError, RwLock, Weak,
+        Arc, Mutex, PoisonError, RwLock, Weak,
         atomic::{AtomicU64, Ordering},
     },
 };
 
 use tokio::sync::Notify;
 
+use super::{client, context::Core};
 use crate::ir::{Name, secret::Secret};
 
 /// Something built from secrets and files.
@@ -34,6 +35,8 @@ pub struct Secrets {
     generation: AtomicU64,
     dependents: RwLock<Vec<Weak<dyn Dependent>>>,
     registered: Notify,
+    /// What client contexts with equal rules share, latest first.
+    pub(super) clients: Mutex<VecDeque<Weak<Core<client::Builder>>>>,
 }
 
 impl Secrets {

@@ -1,33 +1,32 @@
 //! A cluster as the data path sees it: configuration, endpoints and a compiled load balancer, immutable; with the
 //! statistics, breakers and cursors that it inherits from the view before.
 //!
-//! Built on the control thread; picked from on every worker without a lock. Refuses to know who asks and why. The
-//! invariant: a view never changes after `build`, and an equal endpoint is the same object in the next view.
+//! Checked on the control thread, compiled at the first use; picked from on every worker without a lock. Refuses to know
+//! who asks and why. The invariant: a view never changes after `build`, and an equal endpoint is the same object in the
+//! next view.
 
 use std::{
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
 };
 
-use self::view::{Reuse, View};
-use super::{
-    breaker::Breaker,
-    endpoint::Endpoint,
-    lb::{self, Balancer},
-    original_dst,
-    transport::Transports,
-};
+use self::parts::Life;
+pub use self::parts::Parts;
+use super::{breaker::Breaker, endpoint::Endpoint, lb, original_dst};
 use crate::{
     ir::{
         self, Name,
         cluster::Discovery,
-        endpoint::{Assignment, Health},
+        endpoint::{Address, Assignment, Health},
     },
     telemetry::metrics::{Block, ClusterStats, Kind, Sharded},
-    tls::secrets::Secrets,
+    tls::{
+        client::{ClientContext, Prepared},
+        secrets::Secrets,
+    },
 };
 
 /// What building a cluster needs from outside.
@@ -39,11 +38,13 @@ pub struct Deps {
 pub struct Cluster {
     pub config: Arc<ir::cluster::Cluster>,
     pub stats: Arc<Sharded<ClusterStats>>,
-    members: Vec<Member>,
-    localities: Vec<Arc<LocalityName>>,
-    balancer: Balancer,
-    pub(super) transports: Transports,
-    runtime: Arc<Runtime>,
+    assignment: Option<Arc<Assignment>>,
+    secrets: Arc<Secrets>,
+    prepared: Box<[Prepared]>,
+    /// Counts the views of the cluster.
+    turn: u64,
+    life: Arc<Life>,
+    parts: OnceLock<Arc<Parts>>,
 }
 
 /// An endpoint's place in one view of its cluster.
@@ -63,15 +64,6 @@ pub struct LocalityName {
     pub zone: Box<str>,
     pub sub_zone: Box<str>,
     pub priority: u32,
-}
-
-/// What changes at run time and survives a new view.
-#[derive(Debug)]
-struct Runtime {
-    id: u64,
-    default: Arc<Breaker>,
-    high: Arc<Breaker>,
-    cursor: Sharded<Cursor>,
 }
 
 /// A worker's place in the round robin, each worker starting somewhere else.
@@ -115,7 +107,7 @@ pub enum PickError {
 }
 
 impl Cluster {
-    /// Compiles `config` with `assignment`: what EDS or DNS says, `None` when nothing was heard yet (static clusters
+    /// A view of `config` with `assignment`: what EDS or DNS says, `None` when nothing was heard yet (static clusters
     /// bring their own). Takes over statistics, breakers, endpoints and TLS contexts of `previous`.
     pub fn build(
         config: Arc<ir::cluster::Cluster>,
@@ -123,78 +115,80 @@ impl Cluster {
         deps: &Deps,
         previous: Option<&Arc<Self>>,
     ) -> Result<Arc<Self>, String> {
-        let transports = Transports::new(&config, &deps.secrets, previous.map(|p| &p.transports))?;
-        let assignment = match &config.discovery {
-            Discovery::Static(inline) => Some(inline.clone()),
-            Discovery::OriginalDst { .. } => None,
-            Discovery::StrictDns(..) | Discovery::LogicalDns(..) | Discovery::Eds { .. } => assignment,
+        let (assignment, names) = match &config.discovery {
+            Discovery::Static(inline) => (Some(inline.clone()), false),
+            Discovery::OriginalDst { .. } => (None, false),
+            Discovery::Eds { .. } => (assignment, false),
+            Discovery::StrictDns(..) | Discovery::LogicalDns(..) => (assignment, true),
         };
-        let mut pool = Reuse::new(previous);
-        let mut view = View::default();
-        if let Some(assignment) = &assignment {
-            match &config.discovery {
-                Discovery::LogicalDns(template, _) => view.add_logical(template, assignment, &transports, &mut pool)?,
-                _ => view.add_all(assignment, &transports, &mut pool)?,
-            }
-        }
-        let balancer = view.balancer(&config, assignment.as_deref());
-        pool.retire_unused();
-        for member in &view.members {
-            member.endpoint.set_removed(false);
-        }
-        let runtime = match previous {
-            Some(previous) => {
-                previous.runtime.default.configure(&config.breaker);
-                previous.runtime.high.configure(&config.breaker_high);
-                previous.runtime.clone()
-            }
-            None => Arc::new(Runtime::new(&config)),
+        let prepared = match previous {
+            Some(previous) if Arc::ptr_eq(&previous.config, &config) => previous.prepared.clone(),
+            _ => prepare(&config, &deps.secrets)?,
         };
-        Ok(Arc::new(Self {
+        check(&config, assignment.as_deref())?;
+        let cluster = Arc::new(Self {
             stats: previous.map_or_else(Arc::default, |p| p.stats.clone()),
             config,
-            members: view.members,
-            localities: view.localities,
-            balancer,
-            transports,
-            runtime,
-        }))
+            assignment,
+            secrets: deps.secrets.clone(),
+            prepared,
+            turn: previous.map_or(0, |p| p.turn + 1),
+            life: previous.map_or_else(Life::new, |p| p.life.clone()),
+            parts: OnceLock::new(),
+        });
+        // What is in use is made here, and not by the worker that comes first. So is what names resolve to: answers
+        // replace each other in the endpoint they have in common.
+        if names || cluster.life.is_used() {
+            cluster.parts();
+        }
+        Ok(cluster)
+    }
+
+    pub(super) fn parts(&self) -> &Arc<Parts> {
+        self.parts.get_or_init(|| self.life.make(self))
+    }
+
+    /// The parts for display: a cluster that nobody uses stays as small as it is.
+    pub fn inspect(&self) -> Arc<Parts> {
+        if self.parts.get().is_none() && !self.life.is_used() {
+            return Arc::new(Parts::detached(self));
+        }
+        self.parts().clone()
     }
 
     /// All endpoints of this view, in the order of the assignment.
     pub fn members(&self) -> &[Member] {
-        &self.members
-    }
-
-    /// The localities that members refer to.
-    pub fn localities(&self) -> &[Arc<LocalityName>] {
-        &self.localities
+        self.parts().members()
     }
 
     /// The circuit breaker of a routing priority.
     pub fn breaker(&self, high: bool) -> &Arc<Breaker> {
-        if high { &self.runtime.high } else { &self.runtime.default }
+        let runtime = &self.parts().runtime;
+        if high { &runtime.high } else { &runtime.default }
     }
 
     /// Identifies the cluster over all its views.
     pub(super) fn id(&self) -> u64 {
-        self.runtime.id
+        self.life.id
     }
 
     /// Whether all TLS contexts have their secrets: a cluster warms until then.
     pub fn ready(&self) -> bool {
-        self.transports.ready()
+        self.parts().transports.ready()
     }
 
     /// To be called when the cluster is removed for good: pools let go of idle connections to its endpoints.
     pub fn retire(&self) {
-        for member in &self.members {
-            member.endpoint.set_removed(true);
-        }
+        self.life.retire();
     }
 
     /// The endpoint for one request or connection.
     pub fn pick(&self, context: &PickContext<'_>) -> Result<Arc<Endpoint>, PickError> {
+        let parts = self.parts();
+        if parts.is_broken() {
+            self.stats.local().upstream_cx_none_healthy.inc();
+            return Err(PickError::NoneHealthy);
+        }
         if let Discovery::OriginalDst { port_override } = self.config.discovery {
             let mut address = context.original_dst.ok_or(PickError::NoOriginalDst)?;
             if let Some(port) = port_override {
@@ -202,20 +196,21 @@ impl Cluster {
             }
             return Ok(original_dst::endpoint(self, address));
         }
-        if self.members.is_empty() {
+        let members = parts.members();
+        if members.is_empty() {
             self.stats.local().upstream_cx_none_healthy.inc();
             return Err(PickError::NoEndpoints);
         }
         let draw = lb::Draw {
             random: context.random,
-            cursor: &self.runtime.cursor.local().0,
+            cursor: &parts.runtime.cursor.local().0,
             attempts: context.attempts,
-            active: &|i| self.members[i].endpoint.rq_active.load(Relaxed),
-            excluded: &|i| context.exclude.iter().any(|e| Arc::ptr_eq(e, &self.members[i].endpoint)),
+            active: &|i| members[i].endpoint.rq_active.load(Relaxed),
+            excluded: &|i| context.exclude.iter().any(|e| Arc::ptr_eq(e, &members[i].endpoint)),
             excludes: !context.exclude.is_empty(),
         };
-        match self.balancer.pick(&draw) {
-            Some(index) => Ok(self.members[index].endpoint.clone()),
+        match parts.balancer.pick(&draw) {
+            Some(index) => Ok(members[index].endpoint.clone()),
             None => {
                 self.stats.local().upstream_cx_none_healthy.inc();
                 Err(PickError::NoneHealthy)
@@ -224,21 +219,31 @@ impl Cluster {
     }
 }
 
-impl Runtime {
-    fn new(config: &ir::cluster::Cluster) -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
-        Self {
-            id: NEXT.fetch_add(1, Relaxed),
-            default: Breaker::new(&config.breaker),
-            high: Breaker::new(&config.breaker_high),
-            cursor: Sharded::default(),
+/// The files of static TLS configurations, once per configuration.
+fn prepare(config: &ir::cluster::Cluster, secrets: &Arc<Secrets>) -> Result<Box<[Prepared]>, String> {
+    let matches = config.transport_matches.iter().filter_map(|m| m.tls.as_ref());
+    let prepared = config.tls.iter().chain(matches).map(|tls| ClientContext::prepare(tls, secrets));
+    prepared.filter_map(Result::transpose).collect::<Result<_, _>>().map_err(|e| e.to_string())
+}
+
+/// What would keep the endpoints from being made.
+fn check(config: &ir::cluster::Cluster, assignment: Option<&Assignment>) -> Result<(), String> {
+    if let Discovery::LogicalDns(template, _) = &config.discovery {
+        let some = template.localities.iter().any(|l| !l.endpoints.is_empty());
+        return some.then_some(()).ok_or_else(|| "a logical DNS cluster needs one endpoint".to_owned());
+    }
+    let endpoints = assignment.into_iter().flat_map(|a| &a.localities).flat_map(|l| &l.endpoints);
+    for endpoint in endpoints {
+        if let Address::Host { host, port } = &endpoint.address {
+            return Err(format!("endpoint {host}:{port} is a name: only DNS clusters may have names"));
         }
     }
+    Ok(())
 }
 
 impl std::fmt::Debug for Cluster {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Cluster").field("name", &self.config.name).field("members", &self.members.len()).finish()
+        f.debug_struct("Cluster").field("name", &self.config.name).finish_non_exhaustive()
     }
 }
 
@@ -249,6 +254,7 @@ impl AsRef<Name> for Cluster {
     }
 }
 
+mod parts;
 mod view;
 
 #[cfg(test)]

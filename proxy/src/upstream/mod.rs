@@ -1,7 +1,8 @@
 //! Where traffic goes: clusters, their endpoints, load balancing, circuit breakers, name resolution and connections.
 //!
-//! A [`Cluster`] is an immutable view compiled on the control thread; everything that changes at run time (counts,
-//! permits, cursors, pooled addresses) hangs off shared objects that the next view of the same cluster takes over.
+//! A [`Cluster`] is an immutable view, checked on the control thread and compiled at its first use; everything that
+//! changes at run time (counts, permits, cursors, pooled addresses) hangs off shared objects that the next view of the
+//! same cluster takes over.
 //! Knows nothing of HTTP, routes or listeners. Picking an endpoint takes no lock.
 
 pub mod breaker;

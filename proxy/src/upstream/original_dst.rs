@@ -30,7 +30,7 @@ thread_local! {
 /// The endpoint of `cluster` for `address`.
 pub(super) fn endpoint(cluster: &Cluster, address: SocketAddr) -> Arc<Endpoint> {
     CACHE.with_borrow_mut(|cache| {
-        let transport = cluster.transports.select(None);
+        let transport = cluster.parts().transports.select(None);
         let sweeps = cache.sweeps;
         let key = (cluster.id(), address);
         if let Some(entry) = cache.entries.get_mut(&key) {

@@ -16,7 +16,7 @@ pub(crate) fn config(name: &str, discovery: Discovery) -> Cluster {
         connect_timeout: Duration::from_secs(5),
         lb: LbPolicy::RoundRobin,
         panic_threshold: 50,
-        http: UpstreamHttp::default(),
+        http: UpstreamHttp::default().into(),
         tls: None,
         transport_matches: Vec::new(),
         breaker: BreakerThresholds::default(),

@@ -12,7 +12,10 @@ use crate::{
         cluster::{Cluster, TransportMatch},
         secret::UpstreamTls,
     },
-    tls::{client::ClientContext, secrets::Secrets},
+    tls::{
+        client::{ClientContext, Prepared},
+        secrets::Secrets,
+    },
 };
 
 /// The metadata namespace that `transport_socket_matches` look at.
@@ -35,11 +38,16 @@ pub(super) struct Transports {
 }
 
 impl Transports {
-    pub(super) fn new(config: &Cluster, secrets: &Arc<Secrets>, previous: Option<&Self>) -> Result<Self, String> {
+    pub(super) fn new(
+        config: &Cluster,
+        secrets: &Arc<Secrets>,
+        prepared: &[Prepared],
+        previous: Option<&Self>,
+    ) -> Result<Self, String> {
         let mut transports = Self::default();
-        transports.default = transports.intern(config.tls.as_ref(), secrets, previous)?;
+        transports.default = transports.intern(config.tls.as_ref(), secrets, prepared, previous)?;
         for entry in &config.transport_matches {
-            let index = transports.intern(entry.tls.as_ref(), secrets, previous)?;
+            let index = transports.intern(entry.tls.as_ref(), secrets, prepared, previous)?;
             transports.matches.push((entry.clone(), index));
         }
         Ok(transports)
@@ -49,6 +57,7 @@ impl Transports {
         &mut self,
         config: Option<&Arc<UpstreamTls>>,
         secrets: &Arc<Secrets>,
+        prepared: &[Prepared],
         previous: Option<&Self>,
     ) -> Result<Option<usize>, String> {
         let Some(config) = config else { return Ok(None) };
@@ -60,7 +69,7 @@ impl Transports {
             Some(transport) => transport.clone(),
             None => Transport {
                 config: config.clone(),
-                context: ClientContext::new(config.clone(), secrets.clone()).map_err(|e| e.to_string())?,
+                context: ClientContext::with(config.clone(), secrets.clone(), prepared).map_err(|e| e.to_string())?,
             },
         };
         self.contexts.push(transport);

@@ -65,6 +65,8 @@ pub(super) enum Report {
 
 /// Resources decoded before other tasks get a turn.
 const BATCH: usize = 64;
+/// Resources of waiting updates that come into force together: more would make the first ones wait for long.
+const TOGETHER: usize = 256;
 /// Waiting resources shown in the status.
 const MAX_WAITING: usize = 100;
 
@@ -115,11 +117,16 @@ impl Driver {
     async fn run(mut self, mut events: mpsc::Receiver<Event>) {
         // Nothing to wait for still needs a moment to select on.
         const FAR: Duration = Duration::from_secs(24 * 3600);
+        let mut next = None;
         loop {
+            if let Some(event) = next.take() {
+                next = self.handle(event, &mut events).await;
+                continue;
+            }
             let due = self.deadline.map_or_else(|| Instant::now() + FAR, Instant::from_std);
             tokio::select! {
                 event = events.recv() => match event {
-                    Some(event) => self.handle(event).await,
+                    Some(event) => next = self.handle(event, &mut events).await,
                     None => return,
                 },
                 () = sleep_until(due) => self.settle(Now::read()),
@@ -127,14 +134,11 @@ impl Driver {
         }
     }
 
-    async fn handle(&mut self, event: Event) {
+    /// Gives back the event after it, if it had to be taken to see that it is of another kind.
+    async fn handle(&mut self, event: Event, events: &mut mpsc::Receiver<Event>) -> Option<Event> {
         let now = Now::read();
         match event {
-            Event::Update { source, update, reply } => {
-                let error = self.update(&source, update).await;
-                // A stream that ended meanwhile needs no verdict.
-                let _ = reply.send(error);
-            }
+            Event::Update { source, update, reply } => return self.updates(source, update, reply, events).await,
             Event::Held { source, kinds, reply } => {
                 let held = kinds.into_iter().map(|kind| (kind, self.store.versions(&source, kind))).collect();
                 let _ = reply.send(held);
@@ -157,6 +161,41 @@ impl Driver {
                 let _ = reply.send(Dump::of(&self.store, self.config.bootstrap.clone(), &self.status));
             }
         }
+        None
+    }
+
+    /// Takes an update and those of its type that wait behind it, and puts them in force together. Not across types:
+    /// what an update makes wanted has to be known before the next one is judged.
+    async fn updates(
+        &mut self,
+        mut source: ConfigSource,
+        mut update: Update,
+        mut reply: oneshot::Sender<Option<String>>,
+        events: &mut mpsc::Receiver<Event>,
+    ) -> Option<Event> {
+        let kind = update.kind;
+        let (mut verdicts, mut taken, mut next) = (Vec::new(), 0, None);
+        loop {
+            taken += 1 + update.items.len() + update.removed.len();
+            verdicts.push((reply, self.update(&source, update).await));
+            if taken >= TOGETHER {
+                break;
+            }
+            (source, update, reply) = match events.try_recv() {
+                Ok(Event::Update { source, update, reply }) if update.kind == kind => (source, update, reply),
+                Ok(other) => {
+                    next = Some(other);
+                    break;
+                }
+                Err(_) => break,
+            };
+        }
+        self.settle(Now::read());
+        for (reply, error) in verdicts {
+            // A stream that ended meanwhile needs no verdict.
+            let _ = reply.send(error);
+        }
+        next
     }
 
     async fn update(&mut self, source: &ConfigSource, update: Update) -> Option<String> {
@@ -194,7 +233,6 @@ impl Driver {
                 }
             }
         }
-        self.settle(now);
         error
     }
 
@@ -245,8 +283,7 @@ impl Driver {
             }
         }
         for kind in Kind::ALL {
-            let known = self.store.table(kind).values().filter(|s| s.latest.is_some()).count();
-            self.status.kinds.entry(kind).or_default().known = known;
+            self.status.kinds.entry(kind).or_default().known = self.store.known(kind);
         }
         self.status.clusters_received = self.store.received(Kind::Cluster);
         self.status.listeners_received = self.store.received(Kind::Listener);

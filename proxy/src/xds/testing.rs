@@ -208,7 +208,7 @@ fn cluster(name: &str, eds: bool, version: i64, words: &Words) -> Arc<Cluster> {
         lb: LbPolicy::RoundRobin,
         panic_threshold: 50,
         locality_weighted: false,
-        http: UpstreamHttp::default(),
+        http: UpstreamHttp::default().into(),
         tls: (!upstream.common.certificates.is_empty()).then(|| Arc::new(upstream)),
         transport_matches: Vec::new(),
         breaker: BreakerThresholds::default(),
@@ -252,16 +252,16 @@ fn ir_routes<'a>(clusters: impl Iterator<Item = &'a str>) -> RouteConfiguration 
     };
     let route = Route {
         name: "".into(),
-        matches,
+        matches: Arc::new(matches),
         action: Action::Forward(Arc::new(forward)),
-        headers: HeaderOps::default(),
+        headers: HeaderOps::default().into(),
         metadata: None,
     };
     let host = VirtualHost {
         name: "any".into(),
         domains: vec!["*".into()],
         routes: vec![Arc::new(route)],
-        headers: HeaderOps::default(),
+        headers: HeaderOps::default().into(),
         retry: None,
         attempt_count_in_request: false,
         attempt_count_in_response: false,

@@ -58,7 +58,8 @@ impl RouteTable {
     /// The virtual host for an authority.
     pub fn virtual_host(&self, authority: &str) -> Option<&Arc<VirtualHost>> {
         let host = if self.config.ignore_port_in_host { strip_port(authority) } else { authority };
-        self.hosts.find(host).map(|index| &self.config.virtual_hosts[index])
+        let hosts = &self.config.virtual_hosts;
+        self.hosts.find(hosts, host).map(|index| &hosts[index])
     }
 
     /// Decides virtual host and route.

@@ -12,16 +12,16 @@ use crate::ir::{
 fn route(name: &str, path: PathMatch) -> Route {
     Route {
         name: name.into(),
-        matches: RouteMatch {
+        matches: Arc::new(RouteMatch {
             path,
             case_sensitive: true,
             headers: Vec::new(),
             query: Vec::new(),
             grpc: false,
             fraction: None,
-        },
+        }),
         action: Action::NonForwarding,
-        headers: HeaderOps::default(),
+        headers: HeaderOps::default().into(),
         metadata: None,
     }
 }
@@ -34,7 +34,7 @@ fn table(hosts: &[(&str, &[&str], Vec<Route>)]) -> RouteTable {
                 name: (*name).into(),
                 domains: domains.iter().map(|d| (*d).into()).collect(),
                 routes: routes.iter().cloned().map(Arc::new).collect(),
-                headers: HeaderOps::default(),
+                headers: HeaderOps::default().into(),
                 retry: None,
                 attempt_count_in_request: false,
                 attempt_count_in_response: false,
@@ -82,7 +82,7 @@ fn hosts_go_from_exact_over_longest_wildcard_to_any() {
 #[test]
 fn paths_ignore_the_query_and_respect_case_and_separators() {
     let mut folded = route("folded", PathMatch::Exact("/case".into()));
-    folded.matches.case_sensitive = false;
+    Arc::make_mut(&mut folded.matches).case_sensitive = false;
     let table = table(&[(
         "v",
         &["*"],
@@ -115,14 +115,15 @@ fn paths_ignore_the_query_and_respect_case_and_separators() {
 #[test]
 fn headers_query_grpc_and_fraction_all_have_to_hold() {
     let mut rule = route("r", PathMatch::Prefix("/".into()));
-    rule.matches.headers = vec![HeaderMatcher {
+    Arc::make_mut(&mut rule.matches).headers = vec![HeaderMatcher {
         name: "x-user".into(),
         rule: HeaderRule::Value(StringMatcher::exact("jason,mary")),
         invert: false,
         treat_missing_as_empty: false,
     }];
-    rule.matches.query = vec![QueryMatcher { name: "v".into(), value: Some(StringMatcher::exact("2")) }];
-    rule.matches.grpc = true;
+    Arc::make_mut(&mut rule.matches).query =
+        vec![QueryMatcher { name: "v".into(), value: Some(StringMatcher::exact("2")) }];
+    Arc::make_mut(&mut rule.matches).grpc = true;
     let strict = table(&[("v", &["*"], vec![rule.clone()])]);
     let mut headers = HeaderMap::new();
     headers.append("x-user", HeaderValue::from_static("jason"));
@@ -137,7 +138,7 @@ fn headers_query_grpc_and_fraction_all_have_to_hold() {
     assert!(pick(&strict, "h", "/?v=2", &headers).is_err());
 
     rule.matches = route("", PathMatch::Prefix("/".into())).matches;
-    rule.matches.fraction = Some(Fraction { numerator: 0, denominator: 100 });
+    Arc::make_mut(&mut rule.matches).fraction = Some(Fraction { numerator: 0, denominator: 100 });
     assert!(pick(&table(&[("v", &["*"], vec![rule])]), "h", "/", &headers).is_err());
 }
 
@@ -146,7 +147,7 @@ fn weights_are_honoured_exactly_over_all_draws() {
     let target = |cluster: &str, weight| WeightedTarget {
         cluster: cluster.into(),
         weight,
-        headers: HeaderOps::default(),
+        headers: HeaderOps::default().into(),
         host_rewrite: None,
     };
     let targets = [target("a", 90), target("zero", 0), target("b", 10)];
@@ -167,9 +168,9 @@ fn ports_are_stripped_only_where_there_is_one() {
 #[test]
 fn case_matters_where_the_route_says_so_and_never_to_a_regular_expression() {
     let mut folded = route("folded", PathMatch::Prefix("/api".into()));
-    folded.matches.case_sensitive = false;
+    Arc::make_mut(&mut folded.matches).case_sensitive = false;
     let mut regex = route("regex", PathMatch::Regex(Regex::full("/Img/[A-Z]+").unwrap()));
-    regex.matches.case_sensitive = false;
+    Arc::make_mut(&mut regex.matches).case_sensitive = false;
     let table = table(&[("h", &["*"], vec![folded, regex])]);
     let none = HeaderMap::new();
     for (path, wanted) in [

@@ -179,6 +179,30 @@ async fn variants_do_not_share_sessions() {
 }
 
 #[tokio::test]
+async fn contexts_with_equal_rules_share_what_is_costly_and_no_sessions() {
+    let ca = Ca::new("root");
+    let secrets = Arc::<Secrets>::default();
+    let with = |sni: &str, trust| {
+        let config = Arc::new(UpstreamTls { sni: Some(sni.into()), ..upstream(common(None, Some(trust))) });
+        ClientContext::new(config, secrets.clone()).unwrap()
+    };
+    let (a, b) = (with("a.test", ca.trust()), with("b.test", ca.trust()));
+    let other = with("a.test", Ca::new("other").trust());
+    assert!(Arc::ptr_eq(&a.core, &b.core) && !Arc::ptr_eq(&a.core, &other.core));
+    assert!(a.sessions.lock().unwrap().is_none(), "made at the first connection");
+    let server = server(&ca.host("a.test"), None);
+    for (context, name) in [(&a, "a.test"), (&b, "b.test")] {
+        let info = outcome(context, &ClientOptions::default(), &server).await.unwrap().1;
+        assert_eq!((info.sni.as_deref(), info.resumed), (Some(name), false), "each asks for its own name");
+    }
+    // What was prepared stays, and is what is used.
+    let config = Arc::new(upstream(common(None, Some(Ca::new("third").trust()))));
+    let prepared = ClientContext::prepare(&config, &secrets).unwrap().unwrap();
+    let context = ClientContext::with(config, Arc::default(), std::slice::from_ref(&prepared)).unwrap();
+    assert!(Arc::ptr_eq(&context.core, &prepared.core));
+}
+
+#[tokio::test]
 async fn versions_suites_groups_and_sni() {
     let ca = Ca::new("root");
     let server_with = |change: &dyn Fn(&mut CommonTls)| {

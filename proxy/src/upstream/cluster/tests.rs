@@ -3,7 +3,10 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::{
     ir::{Metadata, cluster::TransportMatch, endpoint::Address},
-    upstream::testing::{assignment, config, endpoint},
+    upstream::{
+        testing::{assignment, config, endpoint},
+        transport::Transports,
+    },
 };
 
 fn deps() -> Deps {
@@ -91,7 +94,7 @@ fn the_first_matching_transport_socket_wins() {
     };
     let mut config = config("c", eds());
     config.transport_matches = vec![matching(&[("tlsMode", "istio"), ("v", "2")]), matching(&[("tlsMode", "istio")])];
-    let transports = Transports::new(&config, &deps().secrets, None).unwrap();
+    let transports = Transports::new(&config, &deps().secrets, &[], None).unwrap();
     let selected = |e: &ir::endpoint::Endpoint| transports.position(e.metadata.as_deref());
     assert_eq!(selected(&labelled(1, "tlsMode", "istio")), Some(1));
     assert_eq!(selected(&labelled(1, "tlsMode", "disabled")), None);
@@ -130,4 +133,91 @@ fn ten_thousand_endpoints_rebuild_by_lookup() {
     let second = build(many(10_001), Some(&first));
     assert!(first.members().iter().zip(second.members()).all(|(a, b)| Arc::ptr_eq(&a.endpoint, &b.endpoint)));
     assert!(second.members().iter().all(|m| m.endpoint.stats_if_used().is_none()), "statistics are lazy");
+}
+
+fn to(port: u16) -> ir::endpoint::Endpoint {
+    endpoint(Address::Ip(SocketAddr::from(([10, 0, 0, 1], port))))
+}
+
+#[test]
+fn a_cluster_has_no_parts_before_its_first_use_and_looking_at_it_is_none() {
+    let first = build(vec![ip(1)], None);
+    let second = build(vec![ip(1), ip(2)], Some(&first));
+    assert_eq!(second.inspect().members().len(), 2);
+    assert!(first.parts.get().is_none() && second.parts.get().is_none());
+    assert!(second.stats.totals().is_empty());
+    second.pick(&PickContext::default()).unwrap();
+    assert!(Arc::ptr_eq(&second.inspect(), second.parts()));
+    let third = build(vec![ip(2)], Some(&second));
+    assert!(third.parts.get().is_some(), "what is in use is made at once");
+    assert!(second.members()[0].endpoint.is_removed() && !third.members()[0].endpoint.is_removed());
+}
+
+#[test]
+fn a_view_used_late_does_not_undo_a_newer_one() {
+    let first = build(vec![to(1), to(2)], None);
+    let second = build(vec![to(2), to(3)], Some(&first));
+    let third = build(vec![to(3), to(4)], Some(&second));
+    // A worker goes on with the snapshot it has, another has the next already.
+    let new = second.members();
+    let old = first.members();
+    assert!(Arc::ptr_eq(&old[1].endpoint, &new[0].endpoint), "equal endpoints are the same whoever made them");
+    let removed = |members: &[Member]| members.iter().map(|m| m.endpoint.is_removed()).collect::<Vec<_>>();
+    assert_eq!((removed(old), removed(new)), (vec![true, false], vec![false, false]));
+    assert!(Arc::ptr_eq(first.breaker(false), second.breaker(false)));
+    assert_eq!(removed(third.members()), [false, false]);
+    assert_eq!(removed(new), [true, false]);
+    third.retire();
+    assert_eq!(removed(third.members()), [true, true]);
+    let fourth = build(vec![to(9)], Some(&third));
+    assert_eq!(removed(fourth.members()), [true], "retired for good");
+}
+
+#[test]
+fn thresholds_are_those_of_the_newest_view_in_use() {
+    let with = |max_requests: u32, previous: Option<&Arc<Cluster>>| {
+        let mut config = config("c", eds());
+        config.breaker.max_requests = max_requests;
+        Cluster::build(Arc::new(config), None, &deps(), previous).unwrap()
+    };
+    let first = with(1, None);
+    let second = with(2, Some(&first));
+    let permits: Vec<_> = std::iter::from_fn(|| second.breaker(false).try_request()).collect();
+    assert_eq!(permits.len(), 2);
+    assert!(first.breaker(false).try_request().is_none());
+    drop(permits);
+    let again: Vec<_> = std::iter::from_fn(|| first.breaker(false).try_request()).collect();
+    assert_eq!(again.len(), 2, "the older view changes nothing");
+}
+
+#[test]
+fn without_its_tls_a_cluster_connects_to_nobody() {
+    let config = Arc::new(config("o", Discovery::OriginalDst { port_override: None }));
+    let mut cluster = Cluster::build(config, None, &deps(), None).unwrap();
+    let context = PickContext { original_dst: Some(SocketAddr::from(([10, 0, 0, 1], 80))), ..PickContext::default() };
+    cluster.pick(&context).unwrap();
+    // What `build` refuses and only a fault could bring about.
+    let mut tls = ir::secret::UpstreamTls {
+        common: ir::secret::CommonTls::default(),
+        sni: Some("not a name".into()),
+        auto_host_sni: false,
+        max_session_keys: 1,
+    };
+    let mut broken = (*cluster.config).clone();
+    broken.tls = Some(Arc::new(tls.clone()));
+    assert!(Cluster::build(Arc::new(broken.clone()), None, &deps(), None).unwrap_err().contains("not a name"));
+    let inner = Arc::get_mut(&mut cluster).unwrap();
+    (inner.config, inner.parts, inner.turn) = (Arc::new(broken), OnceLock::new(), 1);
+    assert_eq!(cluster.pick(&context).unwrap_err(), PickError::NoneHealthy);
+    tls.sni = None;
+    let mut good = (*cluster.config).clone();
+    good.tls = Some(Arc::new(tls));
+    assert!(Cluster::build(Arc::new(good), None, &deps(), Some(&cluster)).unwrap().pick(&context).is_ok());
+}
+
+#[test]
+fn an_unused_cluster_is_small() {
+    let sizes = [size_of::<Cluster>(), size_of::<Life>(), size_of::<Sharded<ClusterStats>>(), size_of::<Member>()];
+    let bounds = [104, 48, 24, 24];
+    assert!(sizes.iter().zip(bounds).all(|(size, bound)| *size <= bound), "{sizes:?} of at most {bounds:?}");
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use super::{Cluster, LocalityName, Member};
+use super::{LocalityName, Member};
 use crate::{
     ir::{
         self,
@@ -22,8 +22,7 @@ pub(super) struct Reuse {
 }
 
 impl Reuse {
-    pub(super) fn new(previous: Option<&Arc<Cluster>>) -> Self {
-        let members = previous.map_or(&[][..], |p| &p.members);
+    pub(super) fn new(members: &[Member]) -> Self {
         let mut by_address: HashMap<_, Vec<_>, _> =
             HashMap::with_capacity_and_hasher(members.len(), foldhash::fast::RandomState::default());
         for member in members {

@@ -1,6 +1,9 @@
 //! The incremental protocol: only differences travel, each response is answered by its nonce.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 use outrigger_wire::pb::envoy::{
     config::core::v3::Node,
@@ -38,10 +41,9 @@ impl Delta {
 impl State {
     /// A subscription change not yet sent: names to add, names to drop.
     fn change(&self) -> Option<(Vec<String>, Vec<String>)> {
-        let empty = BTreeSet::new();
         let names = |interest: &Option<Interest>| match interest {
-            Some(Interest::Names(names)) => names.clone(),
-            _ => empty.clone(),
+            Some(Interest::Names(names)) => Arc::clone(names),
+            _ => Arc::default(),
         };
         let list = |names: Vec<&Name>| names.into_iter().map(|n| n.to_string()).collect();
         match (&self.sent, &self.interest) {
@@ -88,7 +90,7 @@ impl Protocol for Delta {
         }
         for (kind, state) in &mut self.types {
             if !interests.contains_key(kind) && state.interest.is_some() {
-                state.interest = Some(Interest::Names(BTreeSet::new()));
+                state.interest = Some(Interest::Names(Arc::default()));
             }
         }
     }

@@ -14,6 +14,7 @@ pub mod transport;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
@@ -29,7 +30,8 @@ pub type Interests = BTreeMap<Kind, Interest>;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Interest {
     Wildcard,
-    Names(BTreeSet<Name>),
+    /// Shared, and the same set as long as nothing changes: comparing it costs nothing then.
+    Names(Arc<BTreeSet<Name>>),
 }
 
 impl Interest {

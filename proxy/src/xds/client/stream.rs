@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, pin::pin, sync::Arc, time::Duration};
 
-use futures_util::{StreamExt, TryFutureExt};
+use futures_util::{FutureExt, StreamExt, TryFutureExt};
 use http::uri::PathAndQuery;
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -27,6 +27,11 @@ use crate::{
 
 /// How long a server may refuse to read before the stream counts as dead.
 const SEND_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Responses handed to the driver before the verdict on the first is waited for, so that those that queued up come into
+/// force together; and their bytes.
+const AHEAD: usize = 64;
+const AHEAD_BYTES: usize = 1 << 20;
 
 /// One stream's configuration and its ends towards the driver.
 #[derive(Debug)]
@@ -97,46 +102,63 @@ impl Stream {
         let mut complained = false;
         let mut refusals = 0;
         loop {
+            let (mut responses, mut end) = (Vec::new(), None);
             tokio::select! {
                 changed = self.interests.changed() => {
                     if changed.is_err() {
                         return Ok(());
                     }
                 }
-                message = inbound.next() => {
-                    let response = match message {
-                        Some(Ok(response)) => response,
-                        Some(Err(status)) => return Err(describe(&status)),
-                        None => return Err("closed by the server".to_owned()),
-                    };
-                    match protocol.received(response) {
-                        Ok(update) => {
-                            let settled = Settled {
-                                kind: update.kind,
-                                version: update.version.clone(),
-                                nonce: update.nonce.clone(),
-                            };
-                            let (reply, verdict) = oneshot::channel();
-                            let event = Event::Update { source: self.source.clone(), update, reply };
-                            if self.events.send(event).await.is_err() {
-                                return Ok(());
+                first = inbound.next() => {
+                    let (mut message, mut size) = (Some(first), 0);
+                    while let Some(next) = message.take() {
+                        match next {
+                            Some(Ok(response)) => {
+                                size += prost::Message::encoded_len(&response);
+                                responses.push(response);
                             }
-                            let Ok(error) = verdict.await else { return Ok(()) };
-                            refusals = if error.is_some() { u32::saturating_add(refusals, 1) } else { 0 };
-                            // Not even a sleep of zero: the timer rounds it up to its next millisecond.
-                            let pause = restraint(refusals);
-                            if !pause.is_zero() {
-                                sleep(pause).await;
-                            }
-                            protocol.settled(&settled, error);
+                            Some(Err(status)) => end = Some(describe(&status)),
+                            None => end = Some("closed by the server".to_owned()),
                         }
-                        Err(reason) if !complained => {
-                            complained = true;
-                            tracing::warn!(source = %self.label, reason, "xDS response ignored");
+                        if end.is_none() && responses.len() < AHEAD && size < AHEAD_BYTES {
+                            message = inbound.next().now_or_never();
                         }
-                        Err(_) => {}
                     }
                 }
+            }
+            let mut verdicts = Vec::with_capacity(responses.len());
+            for response in responses {
+                match protocol.received(response) {
+                    Ok(update) => {
+                        let (kind, version, nonce) = (update.kind, update.version.clone(), update.nonce.clone());
+                        let (reply, verdict) = oneshot::channel();
+                        let event = Event::Update { source: self.source.clone(), update, reply };
+                        if self.events.send(event).await.is_err() {
+                            return Ok(());
+                        }
+                        verdicts.push((Settled { kind, version, nonce }, verdict));
+                    }
+                    Err(reason) if !complained => {
+                        complained = true;
+                        tracing::warn!(source = %self.label, reason, "xDS response ignored");
+                    }
+                    Err(_) => {}
+                }
+            }
+            for (settled, verdict) in verdicts {
+                let Ok(error) = verdict.await else { return Ok(()) };
+                refusals = if error.is_some() { u32::saturating_add(refusals, 1) } else { 0 };
+                // Not even a sleep of zero: the timer rounds it up to its next millisecond.
+                let pause = restraint(refusals);
+                if !pause.is_zero() {
+                    sleep(pause).await;
+                }
+                protocol.settled(&settled, error);
+                // One by one: the state of the world has room for one answer per type.
+                flush(protocol, &send).await?;
+            }
+            if let Some(reason) = end {
+                return Err(reason);
             }
             let now_wanted = Arc::clone(&self.interests.borrow_and_update());
             if !Arc::ptr_eq(&wanted, &now_wanted) {

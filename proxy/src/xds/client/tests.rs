@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use outrigger_wire::pb::envoy::{
     config::core::v3::Node,
@@ -15,7 +15,8 @@ fn node() -> Node {
 }
 
 fn names(list: &[&str]) -> Interest {
-    Interest::Names(list.iter().map(|n| Name::from(*n)).collect())
+    let names: BTreeSet<Name> = list.iter().map(|n| Name::from(*n)).collect();
+    Interest::Names(names.into())
 }
 
 fn wants(list: &[(Kind, Interest)]) -> Interests {

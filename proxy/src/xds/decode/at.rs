@@ -85,7 +85,12 @@ impl<'a> At<'a> {
         messages: &[M],
         mut decode: impl FnMut(&M, &At<'_>) -> Result<T, Reject>,
     ) -> Result<Vec<T>, Reject> {
-        messages.iter().enumerate().map(|(i, m)| decode(m, &self.index(name, i))).collect()
+        // Collecting results grows by doubling; what configurations hold is not to have room to spare.
+        let mut all = Vec::with_capacity(messages.len());
+        for (i, message) in messages.iter().enumerate() {
+            all.push(decode(message, &self.index(name, i))?);
+        }
+        Ok(all)
     }
 
     /// Reads an optional duration field, refusing negative and absurd ones.

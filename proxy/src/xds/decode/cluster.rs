@@ -21,7 +21,11 @@ use super::{
     scalar::{enumeration, keepalive, not_empty, percent, positive, u32_or},
     tls,
 };
-use crate::ir::cluster::{BreakerThresholds, Cluster, Discovery, LbPolicy, RetryBudget};
+use crate::ir::{
+    Name,
+    cluster::{BreakerThresholds, Cluster, Discovery, LbPolicy, RetryBudget},
+    share::share,
+};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -48,7 +52,7 @@ pub(crate) fn cluster(message: &Pb, at: &At<'_>) -> Result<Cluster, Reject> {
         ],
         refuse: [transport_socket_matcher],
     });
-    let name = not_empty(&message.name, &at.field("name"))?;
+    let name: Name = not_empty(&message.name, &at.field("name"))?.into();
     if !message.health_checks.is_empty() {
         at.field("health_checks").unsupported("active health checks are not supported by this release");
     }
@@ -94,16 +98,20 @@ pub(crate) fn cluster(message: &Pb, at: &At<'_>) -> Result<Cluster, Reject> {
         None => None,
     };
     let (breaker, breaker_high) = breakers(&message.circuit_breakers, at)?;
-    let stat_name = if message.alt_stat_name.is_empty() { name } else { &message.alt_stat_name };
+    let alternative = &*message.alt_stat_name;
+    let stat_name = match if alternative.is_empty() { &name } else { alternative } {
+        same if *same == *name && !same.contains(':') => name.clone(),
+        other => other.replace(':', "_").into(),
+    };
     Ok(Cluster {
-        name: name.into(),
-        stat_name: stat_name.replace(':', "_").into(),
+        name,
+        stat_name,
         discovery,
         connect_timeout: timeout.unwrap_or(CONNECT_TIMEOUT),
         lb: balancing.policy,
         panic_threshold: balancing.panic_threshold,
         locality_weighted: balancing.locality_weighted,
-        http: cluster_http::upstream(message, at)?,
+        http: share(cluster_http::upstream(message, at)?),
         tls: tls::upstream(&message.transport_socket, &at.field("transport_socket"))?,
         transport_matches: at.each(
             "transport_socket_matches",

@@ -9,7 +9,7 @@ use outrigger_wire::pb::{
 use serde_json::{Map, Number, Value};
 
 use super::at::At;
-use crate::ir::Metadata;
+use crate::ir::{Metadata, share::share};
 
 /// Whether whole numbers of this size are exact in a double.
 const EXACT: f64 = 9_007_199_254_740_992.0;
@@ -42,5 +42,5 @@ pub(crate) fn metadata(message: &Option<PbMetadata>, at: &At<'_>) -> Option<Arc<
     if message.filter_metadata.is_empty() {
         return None;
     }
-    Some(Arc::new(message.filter_metadata.iter().map(|(key, fields)| (key.clone(), object(fields))).collect()))
+    Some(share(message.filter_metadata.iter().map(|(key, fields)| (key.clone(), object(fields))).collect()))
 }

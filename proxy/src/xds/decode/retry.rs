@@ -18,12 +18,15 @@ use super::{
     report::Reject,
     scalar::{positive, u32_or, zero_is_off},
 };
-use crate::ir::route::{RetryOn, RetryPolicy};
+use crate::ir::{
+    route::{RetryOn, RetryPolicy},
+    share::share,
+};
 
 const BACKOFF_BASE: Duration = Duration::from_millis(25);
 
 pub(crate) fn retry(message: &Option<Pb>, at: &At<'_>) -> Result<Option<Arc<RetryPolicy>>, Reject> {
-    message.as_ref().map(|m| policy(m, &at.field("retry_policy")).map(Arc::new)).transpose()
+    message.as_ref().map(|m| policy(m, &at.field("retry_policy")).map(share)).transpose()
 }
 
 fn policy(message: &Pb, at: &At<'_>) -> Result<RetryPolicy, Reject> {

@@ -24,8 +24,9 @@ use super::{
     secret,
     source::config_source,
 };
-use crate::ir::secret::{
-    CertificateSource, CommonTls, DownstreamTls, SecretRef, TlsVersion, UpstreamTls, ValidationSource,
+use crate::ir::{
+    secret::{CertificateSource, CommonTls, DownstreamTls, SecretRef, TlsVersion, UpstreamTls, ValidationSource},
+    share::share,
 };
 
 /// Istio's metadata exchange protocol: negotiating it without speaking it would corrupt the stream.
@@ -120,7 +121,7 @@ pub(crate) fn upstream(message: &Option<TransportSocket>, at: &At<'_>) -> Result
     if common.validation == ValidationSource::None {
         at.field("common_tls_context").unsupported("no validation context: the server's certificate is not verified");
     }
-    Ok(Some(Arc::new(UpstreamTls {
+    Ok(Some(share(UpstreamTls {
         common,
         sni: (!message.sni.is_empty()).then(|| message.sni.as_str().into()),
         auto_host_sni: message.auto_host_sni,
@@ -144,7 +145,7 @@ fn common(message: &Option<CommonTlsContext>, at: &At<'_>) -> Result<CommonTls, 
         parameters(params, &mut tls, &at.field("tls_params"))?;
     }
     tls.certificates = at.each("tls_certificates", &message.tls_certificates, |m, at| {
-        secret::certificate(m, at).map(|c| CertificateSource::Static(Arc::new(c)))
+        secret::certificate(m, at).map(|c| CertificateSource::Static(share(c)))
     })?;
     let sds = &message.tls_certificate_sds_secret_configs;
     let sds = at.each("tls_certificate_sds_secret_configs", sds, |m, at| sds_ref(m, at).map(CertificateSource::Sds))?;
@@ -212,7 +213,7 @@ fn validation(message: &Option<ValidationContextType>, at: &At<'_>) -> Result<Va
             let at = at.field("validation_context");
             let validation = secret::validation(context, &at)?;
             secret::anchored(&validation, &at)?;
-            Ok(ValidationSource::Static(Arc::new(validation)))
+            Ok(ValidationSource::Static(share(validation)))
         }
         Some(ValidationContextType::ValidationContextSdsSecretConfig(sds)) => {
             Ok(ValidationSource::Sds(sds_ref(sds, &at.field("validation_context_sds_secret_config"))?))
@@ -224,7 +225,7 @@ fn validation(message: &Option<ValidationContextType>, at: &At<'_>) -> Result<Va
                 refuse: [validation_context_certificate_provider, validation_context_certificate_provider_instance],
             });
             let default = at.required("default_validation_context", &combined.default_validation_context)?;
-            let default = Arc::new(secret::validation(default, &at.field("default_validation_context"))?);
+            let default = share(secret::validation(default, &at.field("default_validation_context"))?);
             let name = "validation_context_sds_secret_config";
             let sds = at.required(name, &combined.validation_context_sds_secret_config)?;
             Ok(ValidationSource::Combined { default, secret: sds_ref(sds, &at.field(name))? })

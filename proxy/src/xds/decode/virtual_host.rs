@@ -17,7 +17,10 @@ use super::{
     route_match::route_match,
     scalar::{enumeration, not_empty},
 };
-use crate::ir::route::{Action, Route, VirtualHost};
+use crate::ir::{
+    route::{Action, Route, VirtualHost},
+    share::share,
+};
 
 /// What the routes need to know of the configuration they are in.
 #[derive(Clone, Copy)]
@@ -73,7 +76,7 @@ fn virtual_host(message: &Pb, limits: Limits, at: &At<'_>) -> Result<VirtualHost
         name: not_empty(&message.name, &at.field("name"))?.into(),
         domains: at.each("domains", &message.domains, |d, at| domain(d, at))?,
         routes: at.each("routes", &message.routes, |m, at| route(m, limits, at).map(Arc::new))?,
-        headers: header_ops(&lists!(message), at)?,
+        headers: share(header_ops(&lists!(message), at)?),
         retry: retry(&message.retry_policy, at)?,
         attempt_count_in_request: message.include_request_attempt_count,
         attempt_count_in_response: message.include_attempt_count_in_response,
@@ -112,7 +115,7 @@ fn route(message: &PbRoute, limits: Limits, at: &At<'_>) -> Result<Route, Reject
     per_route::check(&message.typed_per_filter_config, at)?;
     let matches = route_match(at.required("match", &message.r#match)?, &at.field("match"))?;
     let action = match at.required("action", &message.action)? {
-        PbAction::Route(m) => Action::Forward(Arc::new(route_action::forward(m, &matches.path, &at.field("route"))?)),
+        PbAction::Route(m) => Action::Forward(share(route_action::forward(m, &matches.path, &at.field("route"))?)),
         PbAction::Redirect(m) => Action::Redirect(Arc::new(route_action::redirect(m, &at.field("redirect"))?)),
         PbAction::DirectResponse(m) => {
             let at = at.field("direct_response");
@@ -123,9 +126,9 @@ fn route(message: &PbRoute, limits: Limits, at: &At<'_>) -> Result<Route, Reject
     };
     Ok(Route {
         name: message.name.as_str().into(),
-        matches,
+        matches: share(matches),
         action,
-        headers: header_ops(&lists!(message), at)?,
+        headers: share(header_ops(&lists!(message), at)?),
         metadata: metadata::metadata(&message.metadata, at),
     })
 }

@@ -140,13 +140,13 @@ impl Dump {
                         slot.active.as_ref().is_none_or(|a| !Arc::ptr_eq(a, l)) && !shape.warmings.is_empty()
                     });
                     if let Some(active) = &slot.active {
-                        put(shape.actives, resource(kind, &shape, name, Some(active), slot.failure.as_ref()));
+                        put(shape.actives, resource(kind, &shape, name, Some(active), slot.failure.as_deref()));
                     } else if warming.is_none() {
                         let list = if shape.warmings.is_empty() { shape.actives } else { shape.warmings };
-                        put(list, resource(kind, &shape, name, slot.latest.as_ref(), slot.failure.as_ref()));
+                        put(list, resource(kind, &shape, name, slot.latest.as_ref(), slot.failure.as_deref()));
                     }
                     if let Some(latest) = warming {
-                        put(shape.warmings, resource(kind, &shape, name, Some(latest), slot.failure.as_ref()));
+                        put(shape.warmings, resource(kind, &shape, name, Some(latest), slot.failure.as_deref()));
                     }
                 }
             }

@@ -109,6 +109,28 @@ async fn an_aggregated_stream_delivers_everything() {
 }
 
 #[tokio::test]
+async fn responses_that_queue_up_are_answered_one_by_one_in_order() {
+    both(async |delta| {
+        let net = Net::new();
+        let handle = start(config(delta), &net);
+        let mut call = net.call().await;
+        serve_all(&mut call, "1").await;
+        let nonces: Vec<String> = (0..100).map(|n| format!("n{n}")).collect();
+        for (n, nonce) in (0..).zip(&nonces) {
+            // Some that nobody asked for: passed over, not refused.
+            let name = if n % 10 == 3 { "other" } else { "a" };
+            call.send(Kind::Endpoints, "2", nonce, vec![endpoints(name, 1000 + n)]).await;
+        }
+        for (n, nonce) in nonces.iter().enumerate() {
+            let request = call.expect(Kind::Endpoints).await;
+            assert_eq!(request.ack(), (nonce.as_str(), None), "{n}");
+        }
+        snapshot(&handle, "the last", |s| s.endpoints["a"].overprovisioning == 1099).await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_dead_control_plane_changes_nothing_and_is_named() {
     both(async |delta| {
         let net = Net::new();

@@ -92,17 +92,13 @@ impl Store {
         let source = Origin::Source(frame.source.clone());
         if frame.full && frame.kind.is_wildcard() && !nameless && !beats_only {
             // A resource that cannot even be named may be any of those that are missing: then nothing is removed.
-            self.tables[frame.kind as usize].retain(|name, slot| {
-                let gone = !seen.contains(name) && slot.latest.as_ref().is_none_or(|v| v.origin == source);
-                if gone && slot.latest.take().is_some() {
-                    slot.since = Some(now.mono);
-                    self.stale = true;
-                }
-                if gone {
-                    (slot.failure, slot.expires) = (None, None);
-                }
-                !gone || slot.active.is_some()
-            });
+            let ours = |slot: &Slot| slot.latest.as_ref().is_none_or(|v| v.origin == source);
+            let slots = self.table(frame.kind).iter();
+            let gone: Vec<Name> = slots
+                .filter(|(name, slot)| !seen.contains(*name) && ours(slot))
+                .map(|(name, _)| name.clone())
+                .collect();
+            gone.iter().for_each(|name| self.withdraw(frame.kind, name, now));
         }
         for name in frame.removed {
             self.remove(frame.kind, name, &source, now);
@@ -117,40 +113,43 @@ impl Store {
     fn take(&mut self, frame: &Frame<'_>, version: &Arc<str>, item: Prepared, twice: bool, now: Now) -> Option<String> {
         let version: Arc<str> =
             if item.version.is_empty() { Arc::clone(version) } else { item.version.as_str().into() };
-        let table = &mut self.tables[frame.kind as usize];
+        let kind = frame.kind;
         let expires = item.ttl.and_then(|ttl| now.mono.checked_add(ttl));
+        let held = self.tables[kind as usize].get_key_value(item.name.as_str());
+        let name: Name = held.map_or_else(|| item.name.as_str().into(), |(name, _)| name.clone());
+        let fixed = held.is_some_and(|(_, slot)| slot.is_fixed());
         match item.outcome {
             Outcome::Unwanted => None,
             Outcome::Unchanged | Outcome::Heartbeat => {
-                let slot = table.get_mut(item.name.as_str())?;
-                slot.expires = expires;
-                if matches!(item.outcome, Outcome::Unchanged) {
-                    slot.failure = None;
-                    slot.renew(version);
+                held?;
+                let unchanged = matches!(item.outcome, Outcome::Unchanged);
+                self.edit(kind, &name, |slot| {
+                    slot.expires = expires;
+                    slot.failure.take_if(|_| unchanged);
+                });
+                if unchanged {
+                    self.renew(kind, &name, version);
                 }
                 None
             }
             Outcome::Rejected { reason, raw } => {
-                if !item.name.is_empty() {
-                    let slot = table.entry(item.name.as_str().into()).or_default();
-                    if !slot.is_fixed() {
-                        slot.failure = Some(Failure { reason: reason.as_str().into(), raw, version, at: now.wall });
-                    }
+                if !name.is_empty() && !fixed {
+                    let failure = Failure { reason: reason.as_str().into(), raw, version, at: now.wall };
+                    self.edit(kind, &name, |slot| slot.failure = Some(Box::new(failure)));
                 }
                 Some(reason)
             }
             Outcome::New { .. } if twice => Some("delivered twice in one response".into()),
+            Outcome::New { .. } if fixed => {
+                tracing::warn!(%kind, name = item.name, "a static resource has this name; ignored");
+                None
+            }
             Outcome::New { mut resource, raw, notes } => {
-                let slot = table.entry(item.name.as_str().into()).or_default();
-                if slot.is_fixed() {
-                    tracing::warn!(kind = %frame.kind, name = item.name, "a static resource has this name; ignored");
-                    return None;
-                }
                 for note in notes.iter() {
                     let before = self.notes.len();
                     self.notes.push(note.kind, note.path.clone(), note.reason.clone(), note.count);
                     if self.notes.len() > before {
-                        tracing::warn!(kind = %frame.kind, name = item.name, "{note}");
+                        tracing::warn!(%kind, name = item.name, "{note}");
                     }
                 }
                 if let (Resource::Cluster(cluster), Some(bind)) = (&mut resource, &self.bind)
@@ -158,21 +157,20 @@ impl Store {
                 {
                     Arc::make_mut(cluster).bind = Some(bind.clone());
                 }
-                let held = slot.latest.iter().chain(&slot.active).find(|v| v.resource == resource);
-                if let Some(held) = held {
+                let slot = held.map(|(_, slot)| slot);
+                let mut versions = slot.into_iter().flat_map(|slot| slot.latest.iter().chain(&slot.active));
+                if let Some(held) = versions.find(|v| v.resource == resource) {
                     // Equal in meaning: the same object goes on, so nothing downstream notices.
                     resource = held.resource.clone();
                 }
                 let needs = Needs::of(&resource);
                 let origin = Origin::Source(frame.source.clone());
                 let latest = Version { resource, raw: Some(raw), version, updated: now.wall, origin, needs };
-                let same_origin = slot.latest.as_ref().is_some_and(|v| v.origin == latest.origin);
-                self.stale |= frame.kind.is_wildcard() && !(held.is_some() && same_origin);
-                slot.latest = Some(Arc::new(latest));
-                (slot.failure, slot.absent, slot.expires) = (None, false, expires);
-                if frame.kind.is_wildcard() {
-                    slot.since = None;
-                }
+                self.set_latest(kind, &name, Some(Arc::new(latest)));
+                self.edit(kind, &name, |slot| {
+                    (slot.failure, slot.absent, slot.expires) = (None, false, expires);
+                    slot.since.take_if(|_| kind.is_wildcard());
+                });
                 None
             }
         }
@@ -180,53 +178,57 @@ impl Store {
 
     /// A delta removal. Named types keep what they have, as Envoy does: a reference still needs it.
     fn remove(&mut self, kind: Kind, name: &str, source: &Origin, now: Now) {
-        let Some(slot) = self.tables[kind as usize].get_mut(name) else { return };
+        let Some((name, slot)) = self.table(kind).get_key_value(name) else { return };
+        let name = name.clone();
         if kind.is_wildcard() {
             if slot.latest.as_ref().is_some_and(|v| v.origin == *source) {
-                slot.latest = None;
-                (slot.since, slot.failure, slot.expires) = (Some(now.mono), None, None);
-                self.stale = true;
+                self.withdraw(kind, &name, now);
             }
         } else if slot.latest.is_none() {
-            slot.absent = true;
+            self.edit(kind, &name, |slot| slot.absent = true);
         }
+    }
+
+    /// A cluster or listener is gone; what is in force stays until nobody uses it.
+    fn withdraw(&mut self, kind: Kind, name: &Name, now: Now) {
+        let Some(slot) = self.table(kind).get(name) else { return };
+        if slot.active.is_none() {
+            return self.discard(kind, name);
+        }
+        let held = slot.latest.is_some();
+        self.set_latest(kind, name, None);
+        self.edit(kind, name, |slot| {
+            (slot.failure, slot.expires) = (None, None);
+            if held {
+                slot.since = Some(now.mono);
+            }
+        });
     }
 
     /// Forgets resources whose time to live has passed.
     pub(super) fn expire(&mut self, now: Now) {
-        for kind in Kind::ALL {
-            for (name, slot) in &mut self.tables[kind as usize] {
-                if slot.expires.is_none_or(|at| at > now.mono) {
-                    continue;
-                }
-                tracing::warn!(%kind, %name, "the resource's time to live has passed");
-                slot.expires = None;
-                slot.latest = None;
-                if kind.is_wildcard() {
-                    slot.since = Some(now.mono);
-                    self.stale = true;
-                } else {
-                    slot.absent = true;
-                    self.changed |= slot.active.take().is_some();
-                }
+        while let Some((_, kind, name)) = self.unrest.expiring.first().filter(|(at, ..)| *at <= now.mono).cloned() {
+            tracing::warn!(%kind, %name, "the resource's time to live has passed");
+            if kind.is_wildcard() {
+                self.withdraw(kind, &name, now);
+                continue;
             }
+            self.set_latest(kind, &name, None);
+            self.set_active(kind, &name, None);
+            self.edit(kind, &name, |slot| (slot.expires, slot.absent) = (None, true));
         }
     }
 
     /// The next time to live that ends.
     pub(super) fn next_expiry(&self) -> Option<Instant> {
-        self.tables.iter().flat_map(|t| t.values()).filter_map(|s| s.expires).min()
+        self.unrest.expiring.first().map(|(at, ..)| *at)
     }
-}
 
-impl Slot {
     /// The held resource came again under a new version.
-    fn renew(&mut self, version: Arc<str>) {
-        let Some(latest) = &self.latest else { return };
-        if latest.version == version {
-            return;
-        }
-        let in_force = self.active.as_ref().is_some_and(|a| Arc::ptr_eq(a, latest));
+    fn renew(&mut self, kind: Kind, name: &Name, version: Arc<str>) {
+        let Some(slot) = self.table(kind).get(name) else { return };
+        let Some(latest) = slot.latest.as_ref().filter(|latest| latest.version != version) else { return };
+        let in_force = slot.active.as_ref().is_some_and(|a| Arc::ptr_eq(a, latest));
         let renewed = Arc::new(Version {
             resource: latest.resource.clone(),
             raw: latest.raw.clone(),
@@ -236,9 +238,9 @@ impl Slot {
             needs: latest.needs.clone(),
         });
         if in_force {
-            self.active = Some(Arc::clone(&renewed));
+            self.set_active(kind, name, Some(Arc::clone(&renewed)));
         }
-        self.latest = Some(renewed);
+        self.set_latest(kind, name, Some(renewed));
     }
 }
 

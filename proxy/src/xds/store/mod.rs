@@ -1,31 +1,34 @@
 //! The resources: the latest accepted version of each, the version in force, and what is wrong with the last one sent.
 //!
 //! Sans-io: no clock, no tasks; [`Now`] comes in, [`Snapshot`]s and [`Wanted`] subscriptions go out. `apply` takes what
-//! a source delivered, `warm` decides what comes into force. The invariant: whatever is in force refers only to
-//! resources in force, to names the control plane does not have, or to fetches that outlived their time.
+//! a source delivered, `warm` decides what comes into force, each looking only at what changed: `slots` and `references`
+//! keep the rest up. The invariant: whatever is in force refers only to resources in force, to names the control plane
+//! does not have, or to fetches that outlived their time.
 
 mod apply;
 mod claims;
 mod needs;
 mod prepare;
+mod references;
+mod slots;
 #[cfg(test)]
 mod tests;
 mod warm;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{Arc, LazyLock},
     time::{Duration, Instant, SystemTime},
 };
 
 use outrigger_wire::pb::google::protobuf::Any;
 
 pub(in crate::xds) use self::apply::{Frame, ttl};
-use self::needs::Needs;
 pub use self::{
     apply::Applied,
     prepare::{Prepared, prepare},
 };
+use self::{needs::Needs, references::References, slots::Unrest};
 use super::{
     config::{StartConfig, Warming},
     decode::{Notes, Reject, Resource},
@@ -69,7 +72,15 @@ pub struct Version {
     pub version: Arc<str>,
     pub updated: SystemTime,
     pub origin: Origin,
-    needs: Needs,
+    /// Most resources need nothing.
+    needs: Option<Box<Needs>>,
+}
+
+impl Version {
+    fn needs(&self) -> &Needs {
+        static NOTHING: LazyLock<Needs> = LazyLock::new(Needs::default);
+        self.needs.as_deref().unwrap_or(&NOTHING)
+    }
 }
 
 /// The last version that was refused.
@@ -88,7 +99,7 @@ pub struct Slot {
     pub latest: Option<Arc<Version>>,
     /// What is in force.
     pub active: Option<Arc<Version>>,
-    pub failure: Option<Failure>,
+    pub failure: Option<Box<Failure>>,
     /// The source says that there is no such resource.
     absent: bool,
     /// Since when the name has been asked for (named types), or wanted and gone (wildcard types).
@@ -121,7 +132,8 @@ pub type Table = BTreeMap<Name, Slot>;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
     pub wildcard: bool,
-    pub names: BTreeSet<Name>,
+    /// Shared with those who ask for them.
+    pub names: Arc<BTreeSet<Name>>,
 }
 
 /// Subscriptions by source and type.
@@ -133,23 +145,22 @@ pub struct Store {
     tables: [Table; 5],
     lds: Option<ConfigSource>,
     cds: Option<ConfigSource>,
-    /// Secrets that this process sets itself: no source is asked for them, none may set them.
-    reserved: BTreeSet<Name>,
     bind: Option<Bind>,
     warming: Warming,
     decode: Decode,
     started: Instant,
     received: BTreeSet<Kind>,
     subscriptions: Arc<Subscriptions>,
-    /// Names that are referred to and that no source is asked for: reserved ones, and those of the bootstrap.
-    own: BTreeSet<(Kind, Name)>,
-    /// Clusters or listeners changed since the subscriptions were computed.
-    stale: bool,
-    /// Something in force changed since the last snapshot.
+    references: References,
+    unrest: Unrest,
+    /// What is in force.
+    snapshot: Snapshot,
+    /// It changed since it was published last.
     changed: bool,
     waiting: Vec<(Kind, Name, String)>,
     notes: Notes,
-    version: u64,
+    /// For versions that have none.
+    unnamed: Arc<str>,
 }
 
 impl Store {
@@ -164,20 +175,26 @@ impl Store {
             tables: Default::default(),
             lds: ads(&config.lds),
             cds: ads(&config.cds),
-            reserved: config.identity.iter().flat_map(|_| identity::NAMES).map(Name::from).collect(),
             bind: config.upstream_bind.clone(),
             warming: config.warming,
             decode,
             started: now.mono,
             received: BTreeSet::new(),
             subscriptions: Arc::default(),
-            own: BTreeSet::new(),
-            stale: true,
+            references: References::new(config.identity.iter().flat_map(|_| identity::NAMES).map(Name::from).collect()),
+            unrest: Unrest::default(),
+            snapshot: Snapshot::default(),
             changed: true,
             waiting: Vec::new(),
             notes: Notes::default(),
-            version: 0,
+            unnamed: "".into(),
         };
+        for (kind, source) in [(Kind::Cluster, &store.cds), (Kind::Listener, &store.lds)] {
+            if let Some(source) = source {
+                let subscriptions = Arc::make_mut(&mut store.subscriptions);
+                subscriptions.entry((source.clone(), kind)).or_default().wildcard = true;
+            }
+        }
         let statics = &config.statics;
         let clusters = statics.clusters.iter().cloned().map(Resource::Cluster);
         let listeners = statics.listeners.iter().cloned().map(Resource::Listener);
@@ -192,15 +209,17 @@ impl Store {
     /// Puts a resource that no source may replace.
     fn fix(&mut self, resource: Resource, origin: Origin, now: Now) {
         let (kind, name) = (kind_of(&resource), Arc::clone(resource.name()));
-        let slot = self.tables[kind as usize].entry(name).or_default();
-        if slot.latest.as_ref().is_some_and(|v| v.resource == resource && v.origin == origin) {
+        let latest = self.table(kind).get(&name).and_then(|slot| slot.latest.as_ref());
+        if latest.is_some_and(|v| v.resource == resource && v.origin == origin) {
             return;
         }
         let needs = Needs::of(&resource);
-        let version = Version { resource, raw: None, version: "".into(), updated: now.wall, origin, needs };
-        slot.latest = Some(Arc::new(version));
-        slot.failure = None;
-        self.stale = true;
+        let version = Arc::clone(&self.unnamed);
+        let version = Version { resource, raw: None, version, updated: now.wall, origin, needs };
+        self.set_latest(kind, &name, Some(Arc::new(version)));
+        self.edit(kind, &name, |slot| slot.failure = None);
+        // What is fixed is asked of nobody.
+        self.references.touch(kind, &name);
     }
 
     /// Sets a secret of our own making; it wins over every source.
@@ -249,19 +268,13 @@ impl Store {
         if !std::mem::take(&mut self.changed) {
             return None;
         }
-        self.version += 1;
-        let mut out = Snapshot { version: self.version, ..Snapshot::default() };
-        for slot in self.tables.iter().flat_map(BTreeMap::values) {
-            let Some(active) = &slot.active else { continue };
-            match active.resource.clone() {
-                Resource::Cluster(c) => drop(out.clusters.insert(Arc::clone(&c.name), c)),
-                Resource::Listener(l) => drop(out.listeners.insert(Arc::clone(&l.name), l)),
-                Resource::Endpoints { name, assignment } => drop(out.endpoints.insert(name, assignment)),
-                Resource::Routes { name, routes } => drop(out.routes.insert(name, routes)),
-                Resource::Secret { name, secret } => drop(out.secrets.insert(name, secret)),
-            }
-        }
-        Some(out)
+        self.snapshot.version += 1;
+        Some(self.snapshot.clone())
+    }
+
+    /// How many resources of the type have an accepted version.
+    pub fn known(&self, kind: Kind) -> usize {
+        self.unrest.known[kind as usize]
     }
 
     fn timeout(&self, kind: Kind) -> Option<Duration> {

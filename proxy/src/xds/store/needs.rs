@@ -12,27 +12,44 @@ use crate::ir::{
     secret::{CertificateSource, CommonTls, SecretRef, ValidationSource},
 };
 
-/// The references of one resource, each once.
+/// The references of one resource, each once and in order; as small as can be, for there is one per cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Needs {
-    pub(super) endpoints: BTreeSet<(Name, ConfigSource)>,
-    pub(super) secrets: BTreeSet<SecretRef>,
-    pub(super) routes: BTreeSet<(Name, ConfigSource)>,
-    pub(super) clusters: BTreeSet<Name>,
+    pub(super) endpoints: Box<[(Name, ConfigSource)]>,
+    pub(super) secrets: Box<[SecretRef]>,
+    pub(super) routes: Box<[(Name, ConfigSource)]>,
+    pub(super) clusters: Box<[Name]>,
 }
 
 impl Needs {
-    pub(super) fn of(resource: &Resource) -> Self {
-        let mut needs = Self::default();
+    /// `None` when there are none.
+    pub(super) fn of(resource: &Resource) -> Option<Box<Self>> {
+        let mut needs = Collected::default();
         match resource {
             Resource::Cluster(cluster) => needs.cluster(cluster),
             Resource::Listener(listener) => needs.listener(listener),
             Resource::Routes { routes, .. } => needs.route_configuration(routes),
             Resource::Endpoints { .. } | Resource::Secret { .. } => {}
         }
-        needs
+        let needs = Self {
+            endpoints: needs.endpoints.into_iter().collect(),
+            secrets: needs.secrets.into_iter().collect(),
+            routes: needs.routes.into_iter().collect(),
+            clusters: needs.clusters.into_iter().collect(),
+        };
+        (needs != Self::default()).then(|| Box::new(needs))
     }
+}
 
+#[derive(Default)]
+struct Collected {
+    endpoints: BTreeSet<(Name, ConfigSource)>,
+    secrets: BTreeSet<SecretRef>,
+    routes: BTreeSet<(Name, ConfigSource)>,
+    clusters: BTreeSet<Name>,
+}
+
+impl Collected {
     fn cluster(&mut self, cluster: &Cluster) {
         if let Discovery::Eds { service_name, source } = &cluster.discovery {
             self.endpoints.insert((service_name.clone(), source.clone()));

@@ -1,7 +1,7 @@
 //! What comes into force: warming, make before break, removal after the last user has moved, and what to subscribe to.
 //!
 //! One pass in the order of dependency (secrets and endpoints, clusters, routes, listeners), then removals in the
-//! opposite order. A replacement that waits leaves its predecessor in force.
+//! opposite order, over the slots that are not at rest. A replacement that waits leaves its predecessor in force.
 
 use std::{
     collections::BTreeSet,
@@ -11,9 +11,9 @@ use std::{
 
 use super::{
     super::{decode::Resource, kind::Kind},
-    Now, Origin, Slot, Store, Subscriptions, Table, Version, same,
+    Now, Slot, Store, Version, same,
 };
-use crate::ir::{ConfigSource, Name};
+use crate::ir::Name;
 
 /// How long a resource that nobody refers to is kept in case it is referred to again.
 const LINGER: Duration = Duration::from_secs(5);
@@ -72,7 +72,8 @@ impl Store {
         timer: &mut Timer,
     ) {
         let mut ready = Vec::new();
-        for (name, slot) in self.table(kind).iter().filter(|(_, slot)| slot.is_pending()) {
+        for name in &self.unrest.pending[kind as usize] {
+            let Some(slot) = self.table(kind).get(name) else { continue };
             // An equal resource under a new version has nothing to wait for.
             let equal = matches!((&slot.latest, &slot.active), (Some(l), Some(a)) if same(&l.resource, &a.resource));
             ready.push((Arc::clone(name), if equal { None } else { waits(self, slot, now, timer) }));
@@ -82,21 +83,16 @@ impl Store {
                 self.waiting.push((kind, name, reason));
                 continue;
             }
-            let Some(slot) = self.tables[kind as usize].get_mut(&name) else { continue };
-            self.changed |= match (&slot.latest, &slot.active) {
-                (Some(latest), Some(active)) => !same(&latest.resource, &active.resource),
-                _ => true,
-            };
-            slot.active = slot.latest.clone();
-            self.stale |= kind.is_wildcard();
+            let latest = self.table(kind).get(&name).and_then(|slot| slot.latest.clone());
+            self.set_active(kind, &name, latest);
         }
     }
 
     fn cluster_waits(&self, slot: &Slot, now: Now, timer: &mut Timer) -> Option<String> {
         let latest = slot.latest.as_ref()?;
         let first = slot.active.is_none();
-        let endpoints = latest.needs.endpoints.iter().map(|(name, _)| (Kind::Endpoints, name));
-        let secrets = latest.needs.secrets.iter().map(|secret| (Kind::Secret, &secret.name));
+        let endpoints = latest.needs().endpoints.iter().map(|(name, _)| (Kind::Endpoints, name));
+        let secrets = latest.needs().secrets.iter().map(|secret| (Kind::Secret, &secret.name));
         self.missing(endpoints.chain(secrets), first, now, timer)
     }
 
@@ -107,8 +103,8 @@ impl Store {
     fn listener_waits(&self, slot: &Slot, now: Now, timer: &mut Timer) -> Option<String> {
         let latest = slot.latest.as_ref()?;
         let first = slot.active.is_none();
-        let routes = latest.needs.routes.iter().map(|(name, _)| (Kind::Routes, name));
-        let secrets = latest.needs.secrets.iter().map(|secret| (Kind::Secret, &secret.name));
+        let routes = latest.needs().routes.iter().map(|(name, _)| (Kind::Routes, name));
+        let secrets = latest.needs().secrets.iter().map(|secret| (Kind::Secret, &secret.name));
         self.missing(routes.chain(secrets), first, now, timer).or_else(|| self.cold_cluster(latest, now, timer))
     }
 
@@ -140,7 +136,7 @@ impl Store {
     /// A cluster that `version` refers to, that exists and has no version in force yet.
     fn cold_cluster(&self, version: &Version, now: Now, timer: &mut Timer) -> Option<String> {
         let settled = self.settled(now);
-        for name in &version.needs.clusters {
+        for name in &version.needs().clusters {
             let slot = self.table(Kind::Cluster).get(name);
             if slot.is_some_and(|s| s.active.is_some()) {
                 continue;
@@ -158,127 +154,102 @@ impl Store {
 
     /// Removed listeners go at once, unless a new one that waits is to take over an address of theirs.
     fn drop_listeners(&mut self, now: Now, timer: &mut Timer) {
+        let leaving = &self.unrest.leaving[Kind::Listener as usize];
+        if leaving.is_empty() {
+            return;
+        }
         let table = self.table(Kind::Listener);
         let successors: BTreeSet<_> =
             table.values().filter(|s| s.active.is_none()).flat_map(|s| addresses(s.latest.as_ref())).collect();
         let grace = Some(self.warming.removal_grace);
-        let gone: Vec<Name> = table
-            .iter()
-            .filter(|(_, slot)| slot.latest.is_none() && slot.active.is_some())
-            .filter(|(_, slot)| {
-                let succeeded = addresses(slot.active.as_ref()).any(|a| successors.contains(&a));
-                !succeeded || timer.passed(slot.since.unwrap_or(now.mono), grace, now)
-            })
-            .map(|(name, _)| Arc::clone(name))
-            .collect();
-        self.forget(Kind::Listener, &gone);
+        let mut gone = Vec::new();
+        for (name, slot) in leaving.iter().filter_map(|name| table.get_key_value(name)) {
+            let succeeded = addresses(slot.active.as_ref()).any(|a| successors.contains(&a));
+            if !succeeded || timer.passed(slot.since.unwrap_or(now.mono), grace, now) {
+                gone.push(Arc::clone(name));
+            }
+        }
+        gone.iter().for_each(|name| self.discard(Kind::Listener, name));
     }
 
     /// Removed clusters go when nothing in force names them any more, or when their time is over.
     fn drop_clusters(&mut self, now: Now, timer: &mut Timer) {
-        let table = self.table(Kind::Cluster);
-        if !table.values().any(|s| s.latest.is_none() && s.active.is_some()) {
-            return;
-        }
-        let users = self.table(Kind::Listener).values().chain(self.table(Kind::Routes).values());
-        let used: BTreeSet<&Name> = users.filter_map(|s| s.active.as_ref()).flat_map(|v| &v.needs.clusters).collect();
         let grace = Some(self.warming.removal_grace);
-        let gone: Vec<Name> = table
-            .iter()
-            .filter(|(_, slot)| slot.latest.is_none() && slot.active.is_some())
-            .filter(|(name, slot)| !used.contains(name) || timer.passed(slot.since.unwrap_or(now.mono), grace, now))
-            .map(|(name, _)| Arc::clone(name))
-            .collect();
-        self.forget(Kind::Cluster, &gone);
-    }
-
-    fn forget(&mut self, kind: Kind, names: &[Name]) {
-        for name in names {
-            self.tables[kind as usize].remove(name);
-            self.changed = true;
-            self.stale = true;
+        let mut gone = Vec::new();
+        for name in &self.unrest.leaving[Kind::Cluster as usize] {
+            let since = self.table(Kind::Cluster).get(name).and_then(|slot| slot.since).unwrap_or(now.mono);
+            if !self.references.has_users(name) || timer.passed(since, grace, now) {
+                gone.push(Arc::clone(name));
+            }
         }
+        gone.iter().for_each(|name| self.discard(Kind::Cluster, name));
     }
 
     /// Named resources that nothing refers to any more leave at once, and are forgotten a little later.
     fn drop_unwanted(&mut self, now: Now, timer: &mut Timer) {
-        for kind in [Kind::Endpoints, Kind::Routes, Kind::Secret] {
-            let wanted: Vec<&BTreeSet<Name>> =
-                self.subscriptions.iter().filter(|((_, k), _)| *k == kind).map(|(_, w)| &w.names).collect();
-            let own: BTreeSet<&Name> = self.own.iter().filter(|(k, _)| *k == kind).map(|(_, name)| name).collect();
-            let mut dropped = false;
-            self.tables[kind as usize].retain(|name, slot| {
-                if own.contains(name) || slot.is_fixed() || wanted.iter().any(|names| names.contains(name)) {
-                    slot.unwanted = None;
-                    return true;
+        for (kind, name) in std::mem::take(&mut self.unrest.idle) {
+            let Some(slot) = self.table(kind).get(&name) else { continue };
+            let since = slot.unwanted;
+            if slot.is_fixed() || self.references.places(kind, &name).next().is_some() {
+                if since.is_some() {
+                    self.edit(kind, &name, |slot| slot.unwanted = None);
                 }
-                dropped |= slot.active.take().is_some();
-                !timer.passed(*slot.unwanted.get_or_insert(now.mono), Some(LINGER), now)
-            });
-            self.changed |= dropped;
+                continue;
+            }
+            self.set_active(kind, &name, None);
+            let since = since.unwrap_or(now.mono);
+            if timer.passed(since, Some(LINGER), now) {
+                self.discard(kind, &name);
+            } else {
+                self.edit(kind, &name, |slot| slot.unwanted = Some(since));
+            }
         }
     }
 
-    /// Recomputes the subscriptions if clusters or listeners changed, and starts the clocks of new names.
+    /// Brings the subscriptions up to the references that changed, and starts the clocks of new names.
     fn subscribe(&mut self, now: Now) {
-        if !std::mem::take(&mut self.stale) {
+        let (mut begun, mut ended) = (Vec::new(), Vec::new());
+        for (kind, name) in self.references.take_touched() {
+            let slot = self.table(kind).get(&name);
+            let fixed = slot.is_some_and(Slot::is_fixed);
+            let places: Vec<_> = self.references.places(kind, &name).filter(|_| !fixed).collect();
+            for ((source, _), wanted) in self.subscriptions.iter().filter(|((_, k), _)| *k == kind) {
+                if wanted.names.contains(&name) && !places.contains(&Some(source)) {
+                    ended.push(((source.clone(), kind), name.clone()));
+                }
+            }
+            for source in places.iter().copied().flatten() {
+                if !self.is_wanted(source, kind, &name) {
+                    begun.push(((source.clone(), kind), name.clone()));
+                }
+            }
+            let (none, unknown) = (places.is_empty(), slot.is_none());
+            if none {
+                if !unknown && !kind.is_wildcard() {
+                    self.unrest.idle.insert((kind, name));
+                }
+                continue;
+            }
+            self.edit(kind, &name, |slot| {
+                if slot.unwanted.take().is_some() || unknown {
+                    // A new wait begins.
+                    (slot.since, slot.absent) = (Some(now.mono), false);
+                }
+            });
+        }
+        if begun.is_empty() && ended.is_empty() {
             return;
         }
-        let mut wanted = Subscriptions::new();
-        let mut own = BTreeSet::new();
-        for (kind, source) in [(Kind::Cluster, &self.cds), (Kind::Listener, &self.lds)] {
-            if let Some(source) = source {
-                wanted.entry((source.clone(), kind)).or_default().wildcard = true;
+        let subscriptions = Arc::make_mut(&mut self.subscriptions);
+        for (key, name) in begun {
+            Arc::make_mut(&mut subscriptions.entry(key).or_default().names).insert(name);
+        }
+        for (key, name) in ended {
+            if let Some(wanted) = subscriptions.get_mut(&key) {
+                Arc::make_mut(&mut wanted.names).remove(&name);
             }
         }
-        for kind in [Kind::Cluster, Kind::Listener] {
-            for version in self.table(kind).values().flat_map(|s| s.latest.iter().chain(&s.active)) {
-                let needs = &version.needs;
-                let endpoints = needs.endpoints.iter().map(|(name, source)| (Kind::Endpoints, name, source));
-                let routes = needs.routes.iter().map(|(name, source)| (Kind::Routes, name, source));
-                let secrets = needs.secrets.iter().map(|s| (Kind::Secret, &s.name, &s.source));
-                for (kind, name, source) in endpoints.chain(routes).chain(secrets) {
-                    if self.table(kind).get(name).is_some_and(Slot::is_fixed) {
-                        continue;
-                    }
-                    let here = kind == Kind::Secret && self.reserved.contains(name);
-                    if here || *source == ConfigSource::Static {
-                        own.insert((kind, Arc::clone(name)));
-                        continue;
-                    }
-                    let names = &mut wanted.entry((absolute(source, &version.origin), kind)).or_default().names;
-                    if !names.contains(name) {
-                        names.insert(Arc::clone(name));
-                    }
-                }
-            }
-        }
-        let asked = wanted.iter().flat_map(|((_, kind), w)| w.names.iter().map(|name| (*kind, name)));
-        for (kind, name) in asked.chain(own.iter().map(|(kind, name)| (*kind, name))) {
-            let table: &mut Table = &mut self.tables[kind as usize];
-            match table.get_mut(name) {
-                Some(slot) => {
-                    if slot.unwanted.take().is_some() {
-                        // A new wait begins.
-                        (slot.since, slot.absent) = (Some(now.mono), false);
-                    }
-                }
-                None => drop(table.insert(Arc::clone(name), Slot { since: Some(now.mono), ..Slot::default() })),
-            }
-        }
-        self.own = own;
-        if *self.subscriptions != wanted {
-            self.subscriptions = Arc::new(wanted);
-        }
-    }
-}
-
-/// `SelfSource` is the source of the resource that says so; for static resources Envoy means the aggregated stream.
-fn absolute(source: &ConfigSource, origin: &Origin) -> ConfigSource {
-    match (source, origin) {
-        (ConfigSource::SelfSource, Origin::Source(from)) => from.clone(),
-        (ConfigSource::SelfSource, Origin::Static | Origin::Local) => ConfigSource::Ads,
-        (other, _) => other.clone(),
+        subscriptions.retain(|_, wanted| wanted.wildcard || !wanted.names.is_empty());
     }
 }
 

@@ -86,7 +86,7 @@ fn full_connections_get_company() {
             })
             .await;
             let attempt = attempt(address(server.address), Protocol::Http2, |c| {
-                c.http.http2.max_concurrent_streams = ours;
+                std::sync::Arc::make_mut(&mut c.http).http2.max_concurrent_streams = ours;
             });
             let pool = Pool::<Body>::new();
             let one = || async { text(pool.send(&attempt, get("/")).await.unwrap()).await };

@@ -16,7 +16,9 @@ fn connections_carry_so_many_requests_and_no_more() {
                 }
             })
             .await;
-            let attempt = attempt(address(server.address), protocol, |c| c.http.max_requests_per_connection = Some(2));
+            let attempt = attempt(address(server.address), protocol, |c| {
+                std::sync::Arc::make_mut(&mut c.http).max_requests_per_connection = Some(2);
+            });
             let pool = Pool::<Body>::new();
             for _ in 0..6 {
                 text(pool.send(&attempt, get("/")).await.unwrap()).await;
@@ -107,7 +109,7 @@ fn a_sweep_lets_go_of_what_is_old_or_removed() {
             })
             .await;
             let attempt = attempt(address(server.address), protocol, |c| {
-                c.http.idle_timeout = Some(Duration::from_secs(10));
+                std::sync::Arc::make_mut(&mut c.http).idle_timeout = Some(Duration::from_secs(10));
             });
             let pool = Pool::<Body>::new();
             let busy = pool.send(&attempt, get("/")).await.unwrap();

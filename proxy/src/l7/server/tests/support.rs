@@ -2,7 +2,6 @@
 
 use std::{
     cell::Cell,
-    collections::BTreeMap,
     future::Future,
     net::SocketAddr,
     rc::Rc,
@@ -166,7 +165,7 @@ impl Setup {
                 name: "all".into(),
                 domains: vec!["*".into()],
                 routes: Vec::new(),
-                headers: HeaderOps::default(),
+                headers: HeaderOps::default().into(),
                 retry: None,
                 attempt_count_in_request: false,
                 attempt_count_in_response: false,
@@ -180,7 +179,7 @@ impl Setup {
                 connect_timeout: Duration::from_secs(5),
                 lb: LbPolicy::RoundRobin,
                 panic_threshold: 50,
-                http: UpstreamHttp::default(),
+                http: UpstreamHttp::default().into(),
                 tls: None,
                 transport_matches: Vec::new(),
                 breaker: BreakerThresholds::default(),
@@ -196,7 +195,7 @@ impl Setup {
     }
 
     pub(super) fn upstream_http2(mut self) -> Self {
-        self.cluster.http.protocol = UpstreamProtocol::Http2;
+        Arc::make_mut(&mut self.cluster.http).protocol = UpstreamProtocol::Http2;
         self
     }
 
@@ -205,20 +204,22 @@ impl Setup {
         let Self { mut hcm, forward, action, mut vhost, headers, cluster } = self;
         let route = Route {
             name: "the-route".into(),
-            matches: RouteMatch {
+            matches: Arc::new(RouteMatch {
                 path: PathMatch::Prefix("/".into()),
                 case_sensitive: true,
                 headers: Vec::new(),
                 query: Vec::new(),
                 grpc: false,
                 fraction: None,
-            },
+            }),
             action: action.unwrap_or_else(|| Action::Forward(Arc::new(forward.clone()))),
-            headers,
+            headers: headers.into(),
             metadata: None,
         };
-        let connect =
-            Route { matches: RouteMatch { path: PathMatch::Connect, ..route.matches.clone() }, ..route.clone() };
+        let connect = Route {
+            matches: Arc::new(RouteMatch { path: PathMatch::Connect, ..(*route.matches).clone() }),
+            ..route.clone()
+        };
         vhost.routes = vec![Arc::new(connect), Arc::new(route)];
         let config = RouteConfiguration { virtual_hosts: vec![Arc::new(vhost)], ..RouteConfiguration::default() };
         let table = Arc::new(RouteTable::new(Arc::new(config.clone())));
@@ -231,7 +232,7 @@ impl Setup {
         let builder = Builder { secrets: secrets.clone(), registry: Arc::default(), sinks, upstream: Deps { secrets } };
         let snapshot = Snapshot {
             version: 1,
-            clusters: BTreeMap::from([("up".into(), Arc::new(cluster))]),
+            clusters: [("up".into(), Arc::new(cluster))].into_iter().collect(),
             ..Snapshot::default()
         };
         let (live, problems) = builder.build(&Arc::new(snapshot), &Default::default(), &Live::default());

@@ -2,6 +2,7 @@
 //! nothing stays behind for ever.
 
 use super::*;
+use crate::ir::name_map::NameMap;
 
 /// A small deterministic generator.
 struct Draw(u64);
@@ -89,12 +90,12 @@ fn check(bed: &Bed, before: &Before, seed: u64) {
     for kind in [Kind::Listener, Kind::Routes] {
         for (name, slot) in store.table(kind) {
             let Some(version) = &slot.active else { continue };
-            for (routes, _) in &version.needs.routes {
+            for (routes, _) in &version.needs().routes {
                 assert!(active(Kind::Routes, routes), "seed {seed}: {name} without routes {routes}");
             }
             let old = before[kind as usize].get(name).and_then(|s| s.active.as_ref());
             let activated = old.is_none_or(|old| !same(&old.resource, &version.resource));
-            for cluster in &version.needs.clusters {
+            for cluster in &version.needs().clusters {
                 let exists = store.table(Kind::Cluster).get(cluster).is_some_and(|s| s.latest.is_some());
                 assert!(
                     !activated || !exists || active(Kind::Cluster, cluster),
@@ -114,10 +115,10 @@ fn check(bed: &Bed, before: &Before, seed: u64) {
         let (Some(version), Some(old)) = (&slot.active, old) else { continue };
         if !same(&old.resource, &version.resource) {
             // A replacement needs everything, however long it takes; only "no such endpoints" is an answer, too.
-            for secret in &version.needs.secrets {
+            for secret in &version.needs().secrets {
                 assert!(active(Kind::Secret, &secret.name), "seed {seed}: {name} replaced without {secret:?}");
             }
-            for (endpoints, _) in &version.needs.endpoints {
+            for (endpoints, _) in &version.needs().endpoints {
                 let answered = store.table(Kind::Endpoints).get(endpoints).is_some_and(|s| s.absent);
                 assert!(
                     answered || active(Kind::Endpoints, endpoints),
@@ -129,12 +130,15 @@ fn check(bed: &Bed, before: &Before, seed: u64) {
     let in_force = |kind: Kind| -> Vec<&Name> {
         store.table(kind).iter().filter(|(_, s)| s.active.is_some()).map(|(n, _)| n).collect()
     };
+    fn names<V>(map: &NameMap<V>) -> impl Iterator<Item = &Name> {
+        map.sorted().into_iter().map(|(name, _)| name)
+    }
     let message = "the last publication is not the state";
-    assert!(bed.snapshot.clusters.keys().eq(in_force(Kind::Cluster)), "seed {seed}: {message}");
-    assert!(bed.snapshot.endpoints.keys().eq(in_force(Kind::Endpoints)), "seed {seed}: {message}");
-    assert!(bed.snapshot.listeners.keys().eq(in_force(Kind::Listener)), "seed {seed}: {message}");
-    assert!(bed.snapshot.routes.keys().eq(in_force(Kind::Routes)), "seed {seed}: {message}");
-    assert!(bed.snapshot.secrets.keys().eq(in_force(Kind::Secret)), "seed {seed}: {message}");
+    assert!(names(&bed.snapshot.clusters).eq(in_force(Kind::Cluster)), "seed {seed}: {message}");
+    assert!(names(&bed.snapshot.endpoints).eq(in_force(Kind::Endpoints)), "seed {seed}: {message}");
+    assert!(names(&bed.snapshot.listeners).eq(in_force(Kind::Listener)), "seed {seed}: {message}");
+    assert!(names(&bed.snapshot.routes).eq(in_force(Kind::Routes)), "seed {seed}: {message}");
+    assert!(names(&bed.snapshot.secrets).eq(in_force(Kind::Secret)), "seed {seed}: {message}");
 }
 
 #[test]
@@ -146,6 +150,7 @@ fn random_histories_keep_the_invariant_and_come_to_rest() {
             let before = bed.store.tables.clone();
             step(&mut bed, &mut draw);
             check(&bed, &before, seed);
+            bed.audit();
         }
         // The control plane becomes orderly: everything that is asked for is delivered, and time passes.
         bed.sotw(Kind::Cluster, CLUSTERS.map(|n| cluster_of(&mut draw, n)));

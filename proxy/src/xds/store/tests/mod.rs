@@ -1,5 +1,6 @@
 //! The store by hand: a bed with a clock that moves when told.
 
+mod audit;
 mod chaos;
 mod updates;
 mod warming;
@@ -88,11 +89,11 @@ impl Bed {
     }
 
     fn clusters(&self) -> Vec<&str> {
-        self.snapshot.clusters.keys().map(|n| &**n).collect()
+        self.snapshot.clusters.sorted().into_iter().map(|(n, _)| &**n).collect()
     }
 
     fn listeners(&self) -> Vec<&str> {
-        self.snapshot.listeners.keys().map(|n| &**n).collect()
+        self.snapshot.listeners.sorted().into_iter().map(|(n, _)| &**n).collect()
     }
 
     fn wanted(&self, kind: Kind) -> Vec<&str> {
@@ -100,7 +101,7 @@ impl Bed {
             .subscriptions()
             .iter()
             .filter(|((_, k), _)| *k == kind)
-            .flat_map(|(_, w)| &w.names)
+            .flat_map(|(_, w)| &*w.names)
             .map(|n| &**n)
             .collect()
     }
@@ -109,4 +110,11 @@ impl Bed {
     fn version_of(&self, cluster: &str) -> u64 {
         self.snapshot.clusters[cluster].connect_timeout.as_secs()
     }
+}
+
+#[test]
+fn what_there_is_of_every_resource_is_small() {
+    let sizes = [size_of::<Slot>(), size_of::<Version>()];
+    let bounds = [80, 176];
+    assert!(sizes.iter().zip(bounds).all(|(size, bound)| *size <= bound), "{sizes:?} of at most {bounds:?}");
 }

@@ -1,0 +1,172 @@
+//! What a view of a cluster consists of once it is used: endpoints, balancer, transport sockets; and what all views of
+//! the cluster share.
+//!
+//! Most clusters of a large mesh are never used by one workload, so parts are made at the first use, on whatever thread
+//! that is. Invariant: the newest view that has parts says which endpoints are removed, whichever was made last.
+
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use super::{
+    Cluster, Cursor, LocalityName, Member,
+    view::{Reuse, View},
+};
+use crate::{
+    ir::{self, cluster::Discovery},
+    telemetry::metrics::Sharded,
+    upstream::{breaker::Breaker, endpoint::Endpoint, lb::Balancer, transport::Transports},
+};
+
+/// The parts of one view.
+pub struct Parts {
+    pub(super) members: Vec<Member>,
+    pub(super) localities: Vec<Arc<LocalityName>>,
+    pub(super) balancer: Balancer,
+    pub(in crate::upstream) transports: Transports,
+    broken: bool,
+    pub(super) runtime: Arc<Runtime>,
+}
+
+impl Parts {
+    /// All endpoints of this view, in the order of the assignment.
+    pub fn members(&self) -> &[Member] {
+        &self.members
+    }
+
+    /// The localities that members refer to.
+    pub fn localities(&self) -> &[Arc<LocalityName>] {
+        &self.localities
+    }
+
+    /// Whether there is nothing to connect with: no endpoint may be taken, least of all without TLS.
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken
+    }
+
+    /// Makes the parts of `cluster` with the endpoints of `pool` where they are equal. What can be wrong was looked for
+    /// when the cluster was built; if something is all the same, there are no endpoints rather than wrong ones.
+    fn new(cluster: &Cluster, transports: Result<Transports, String>, pool: &mut Reuse, runtime: Arc<Runtime>) -> Self {
+        let broken = transports.is_err();
+        let transports = transports.unwrap_or_default();
+        let mut view = View::default();
+        if let Some(assignment) = cluster.assignment.as_ref().filter(|_| !broken) {
+            let added = match &cluster.config.discovery {
+                Discovery::LogicalDns(template, _) => view.add_logical(template, assignment, &transports, pool),
+                _ => view.add_all(assignment, &transports, pool),
+            };
+            if let Err(reason) = added {
+                tracing::error!(cluster = %cluster.config.name, reason, "the cluster has no endpoints");
+                view = View::default();
+            }
+        }
+        let balancer = view.balancer(&cluster.config, cluster.assignment.as_deref());
+        Self { members: view.members, localities: view.localities, balancer, transports, broken, runtime }
+    }
+
+    /// Parts to look at, which take no part in anything.
+    pub(super) fn detached(cluster: &Cluster) -> Self {
+        Self::new(cluster, Ok(Transports::default()), &mut Reuse::new(&[]), Arc::new(Runtime::new(&cluster.config)))
+    }
+}
+
+/// What changes at run time and survives a new view.
+#[derive(Debug)]
+pub(super) struct Runtime {
+    pub(super) default: Arc<Breaker>,
+    pub(super) high: Arc<Breaker>,
+    pub(super) cursor: Sharded<Cursor>,
+}
+
+impl Runtime {
+    fn new(config: &ir::cluster::Cluster) -> Self {
+        Self {
+            default: Breaker::new(&config.breaker),
+            high: Breaker::new(&config.breaker_high),
+            cursor: Sharded::default(),
+        }
+    }
+}
+
+/// What all views of a cluster share; next to nothing until the first is used.
+pub(super) struct Life {
+    pub(super) id: u64,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// The newest view with parts, and its number.
+    latest: Option<Arc<Parts>>,
+    turn: u64,
+    retired: bool,
+}
+
+impl Life {
+    pub(super) fn new() -> Arc<Self> {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Arc::new(Self { id: NEXT.fetch_add(1, Relaxed), state: Mutex::default() })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether some view was used.
+    pub(super) fn is_used(&self) -> bool {
+        self.state().latest.is_some()
+    }
+
+    /// Makes the parts of one view, taking over what is equal from the newest that has any.
+    pub(super) fn make(&self, cluster: &Cluster) -> Arc<Parts> {
+        let mut state = self.state();
+        let latest = state.latest.as_deref();
+        let before = latest.map(|l| &l.transports);
+        let transports = Transports::new(&cluster.config, &cluster.secrets, &cluster.prepared, before);
+        if let Err(reason) = &transports {
+            tracing::error!(cluster = %cluster.config.name, reason, "the cluster cannot be used");
+        }
+        let newest = cluster.turn >= state.turn;
+        let runtime = match latest {
+            Some(latest) => {
+                if newest {
+                    latest.runtime.default.configure(&cluster.config.breaker);
+                    latest.runtime.high.configure(&cluster.config.breaker_high);
+                }
+                latest.runtime.clone()
+            }
+            None => Arc::new(Runtime::new(&cluster.config)),
+        };
+        let mut pool = Reuse::new(latest.map_or(&[][..], |l| &l.members));
+        let parts = Arc::new(Parts::new(cluster, transports, &mut pool, runtime));
+        if newest {
+            pool.retire_unused();
+            mark(&parts.members, state.retired);
+            state.latest = Some(parts.clone());
+            state.turn = cluster.turn;
+        } else if let Some(latest) = latest {
+            // Somebody still works with an older view: what it alone has is removed already.
+            let held: HashSet<*const Endpoint> = latest.members.iter().map(|m| Arc::as_ptr(&m.endpoint)).collect();
+            let gone = parts.members.iter().filter(|m| !held.contains(&Arc::as_ptr(&m.endpoint)));
+            gone.for_each(|m| m.endpoint.set_removed(true));
+        }
+        parts
+    }
+
+    /// The cluster is gone: its endpoints are removed, those of views not used yet as well.
+    pub(super) fn retire(&self) {
+        let mut state = self.state();
+        state.retired = true;
+        if let Some(latest) = &state.latest {
+            mark(&latest.members, true);
+        }
+    }
+}
+
+fn mark(members: &[Member], removed: bool) {
+    members.iter().for_each(|member| member.endpoint.set_removed(removed));
+}
