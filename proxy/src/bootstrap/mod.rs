@@ -10,12 +10,14 @@ mod files;
 mod load;
 mod references;
 mod runtime;
+mod statics;
 #[cfg(test)]
 mod tests;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use outrigger_wire::pb::envoy::config::{bootstrap::v3::Bootstrap as PbBootstrap, core::v3::Node};
+use bytes::Bytes;
+use outrigger_wire::pb::envoy::config::core::v3::Node;
 
 use crate::{
     ir::{
@@ -45,8 +47,8 @@ pub struct Bootstrap {
     pub listener_limits: BTreeMap<Name, u64>,
     /// `cluster_manager.upstream_bind_config`: for clusters without one of their own (already applied to static ones).
     pub upstream_bind: Option<Bind>,
-    /// As loaded (defaults not filled in), for `/config_dump`.
-    pub raw: Arc<PbBootstrap>,
+    /// The message as loaded (defaults not filled in), for `/config_dump`. As bytes it is a fraction of the size.
+    pub encoded: Bytes,
 }
 
 /// `dynamic_resources`.

@@ -6,6 +6,7 @@
 
 pub mod ca;
 pub mod json;
+pub mod scan;
 
 pub use envoy_types::pb;
 pub use envoy_types::util::pack_any;

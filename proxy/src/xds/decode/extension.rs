@@ -154,8 +154,8 @@ pub(crate) fn typed_resource(any: &Any) -> Result<Option<(Any, String)>, String>
     let fields = typed.value.as_ref().map(metadata::object).unwrap_or_default();
     let name =
         ["name", "cluster_name"].iter().find_map(|key| fields.get(*key)?.as_str()).unwrap_or_default().to_owned();
-    let value = match json::dynamic_from_value(short(&typed.type_url), serde_json::Value::Object(fields)) {
-        Ok(message) => message.encode_to_vec(),
+    let value = match json::bytes_from_value(short(&typed.type_url), serde_json::Value::Object(fields)) {
+        Ok(bytes) => bytes,
         Err(json::Error::UnknownType(_)) => any.value.clone(),
         Err(e) => return Err(e.to_string()),
     };
