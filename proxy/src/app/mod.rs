@@ -61,8 +61,6 @@ pub fn main(settings: Settings) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     notes.iter().for_each(|note| tracing::warn!("{note}"));
-    // The JSON mapping was for the bootstrap; xDS over gRPC does without its descriptors.
-    outrigger_wire::json::release_pool();
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

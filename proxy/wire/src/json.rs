@@ -1,13 +1,15 @@
-//! proto3 JSON mapping (<https://protobuf.dev/programming-guides/json/>) for every message in the descriptor pool.
+//! proto3 JSON mapping (<https://protobuf.dev/programming-guides/json/>) for the messages of `descriptors/`.
 //!
 //! Unknown fields are refused: an option that is silently dropped is worse than an error. An `Any` of a type that is not
-//! in the pool becomes an `xds.type.v3.TypedStruct` of that type, for the reader of the message to judge.
+//! in the table becomes an `xds.type.v3.TypedStruct` of that type, for the reader of the message to judge.
 
 mod any;
 mod content;
 #[cfg(test)]
 mod oracle;
+mod print;
 mod scalar;
+mod special;
 mod strict;
 mod table;
 #[cfg(test)]
@@ -15,17 +17,9 @@ mod tests;
 mod visit;
 mod walk;
 
-use std::{
-    io::Read,
-    sync::{Mutex, PoisonError},
-};
-
 use prost::Message;
-use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
 use serde::de::{DeserializeSeed, Deserializer};
 use serde_json::Value;
-
-static PACKED: &[u8] = include_bytes!("../descriptors/envoy.binpb.gz");
 
 /// Largest YAML or JSON document accepted, in bytes.
 pub const MAX_DOCUMENT: usize = 64 << 20;
@@ -43,27 +37,6 @@ pub enum Error {
     Field { path: String, reason: String },
     #[error("not a valid {message}: {reason}")]
     Invalid { message: String, reason: String },
-}
-
-static POOL: Mutex<Option<DescriptorPool>> = Mutex::new(None);
-
-/// The pool of all message descriptors, built on first use (about 10 ms).
-pub fn pool() -> DescriptorPool {
-    let mut cached = POOL.lock().unwrap_or_else(PoisonError::into_inner);
-    let pool = cached.get_or_insert_with(|| {
-        let mut bytes = Vec::new();
-        flate2::read::GzDecoder::new(PACKED)
-            .read_to_end(&mut bytes)
-            .expect("the embedded descriptor set is valid gzip");
-        DescriptorPool::decode(bytes.as_slice()).expect("the embedded descriptor set is valid")
-    });
-    pool.clone()
-}
-
-/// Gives the pool's memory back (several megabytes); the next use builds it again. For processes that need it at start
-/// and for the rare dump only.
-pub fn release_pool() {
-    *POOL.lock().unwrap_or_else(PoisonError::into_inner) = None;
 }
 
 /// Parses one YAML (or JSON, its subset) document to a JSON value.
@@ -139,9 +112,6 @@ pub fn to_value<M: Message + prost::Name>(message: &M) -> Result<Value, Error> {
 
 /// As [`to_value`], for encoded bytes of a message known only by its full name (what an `Any` holds).
 pub fn bytes_to_value(full_name: &str, bytes: &[u8]) -> Result<Value, Error> {
-    let descriptor = pool().get_message_by_name(full_name).ok_or_else(|| Error::UnknownType(full_name.to_owned()))?;
-    let invalid = |reason: String| Error::Invalid { message: full_name.to_owned(), reason };
-    let dynamic = DynamicMessage::decode(descriptor, bytes).map_err(|e| invalid(e.to_string()))?;
-    let options = SerializeOptions::new().use_proto_field_name(true).stringify_64_bit_integers(true);
-    dynamic.serialize_with_options(serde_json::value::Serializer, &options).map_err(|e| invalid(e.to_string()))
+    print::message(find(full_name)?, bytes, 0)
+        .map_err(|reason| Error::Invalid { message: full_name.to_owned(), reason })
 }

@@ -2,13 +2,33 @@
 //!
 //! Slow, but another's implementation of protobuf. A walk over the document comes first, so that complaints have paths.
 
-use std::fmt::Write;
+use std::{fmt::Write, io::Read, sync::LazyLock};
 
-use prost_reflect::{DeserializeOptions, DynamicMessage, EnumDescriptor, FieldDescriptor, Kind, MessageDescriptor};
+use prost_reflect::{
+    DescriptorPool, DeserializeOptions, DynamicMessage, EnumDescriptor, FieldDescriptor, Kind, MessageDescriptor,
+    SerializeOptions,
+};
 use serde_json::{Map, Value};
 
 use super::Error;
-pub(super) use super::pool;
+
+static PACKED: &[u8] = include_bytes!("../../descriptors/envoy.binpb.gz");
+
+/// The pool of all message descriptors.
+pub(super) fn pool() -> DescriptorPool {
+    static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
+        let mut bytes = Vec::new();
+        flate2::read::GzDecoder::new(PACKED).read_to_end(&mut bytes).unwrap();
+        DescriptorPool::decode(bytes.as_slice()).unwrap()
+    });
+    POOL.clone()
+}
+
+/// A message as JSON.
+pub(super) fn to_value(message: &DynamicMessage) -> Result<Value, serde_json::Error> {
+    let options = SerializeOptions::new().use_proto_field_name(true).stringify_64_bit_integers(true);
+    message.serialize_with_options(serde_json::value::Serializer, &options)
+}
 
 /// Deepest nesting accepted: the bound that protobuf decoders have as well.
 const MAX_DEPTH: usize = 100;

@@ -8,14 +8,10 @@ use base64::{
 };
 
 use super::{
+    special::{MAX_DURATION, TIMESTAMPS},
     table::{Form, Kind},
     walk::{Found, Refused, Slot, Walk},
 };
-
-/// Seconds of 10,000 years, protobuf's bound.
-const MAX_DURATION: u64 = 315_576_000_000;
-/// 0001-01-01 and 9999-12-31.
-const TIMESTAMPS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
 
 const LENIENT: GeneralPurposeConfig = GeneralPurposeConfig::new()
     .with_decode_allow_trailing_bits(true)

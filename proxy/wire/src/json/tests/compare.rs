@@ -4,7 +4,7 @@ use prost::Message;
 use prost_reflect::{Cardinality, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor};
 use serde_json::{Map, Number, Value, json};
 
-use super::super::{Error, bytes_from_value, oracle, parse, read_bytes, transcode};
+use super::super::{Error, bytes_from_value, bytes_to_value, oracle, parse, read_bytes, transcode};
 
 /// xorshift: the same documents in every run.
 struct Dice(u64);
@@ -189,15 +189,13 @@ fn spoil(dice: &mut Dice, value: &mut Value) {
 }
 
 /// In one order of fields, whatever the bytes have: `Any`s are opened.
-fn canonical(message: &DynamicMessage) -> String {
-    match message.serialize_with_options(serde_json::value::Serializer, &prost_reflect::SerializeOptions::new()) {
-        Ok(mut value) => {
-            value.sort_all_objects();
-            value.to_string()
-        }
-        // What has no JSON form, such as the number NaN of a Value.
-        Err(e) => e.to_string(),
-    }
+fn canonical(message: &DynamicMessage) -> Result<String, String> {
+    oracle::to_value(message).map(sorted).map_err(|e| e.to_string())
+}
+
+fn sorted(mut value: Value) -> String {
+    value.sort_all_objects();
+    value.to_string()
 }
 
 const LATE: [&str; 8] = [
@@ -224,7 +222,14 @@ fn compare(message: &MessageDescriptor, text: &str) -> bool {
     match (expected, found) {
         (Ok(expected), Ok(found)) => {
             match DynamicMessage::decode(message.clone(), found.as_slice()) {
-                Ok(found) => assert_eq!(canonical(&found), canonical(&expected), "{name}: {text}"),
+                Ok(again) => {
+                    assert_eq!(canonical(&again), canonical(&expected), "{name}: {text}");
+                    // Content nested deeply is printed here, though not there.
+                    let Ok(canonical) = canonical(&expected) else { return true };
+                    for bytes in [found, expected.encode_to_vec()] {
+                        assert_eq!(sorted(bytes_to_value(name, &bytes).unwrap()), canonical, "{name}: {text}");
+                    }
+                }
                 // Nested deeper than a decoder of the whole accepts.
                 Err(e) => {
                     let again = DynamicMessage::decode(message.clone(), expected.encode_to_vec().as_slice());
@@ -327,4 +332,36 @@ fn numbers_beyond_json_are_refused_where_json_ends() {
     assert!(
         matches!(transcode(message, fraction), Err(Error::Field { path, .. }) if path == "default_value.numerator")
     );
+}
+
+#[test]
+fn hostile_bytes_are_printed_as_by_prost_reflect_or_refused() {
+    let message = oracle::pool().get_message_by_name("envoy.config.bootstrap.v3.Bootstrap").unwrap();
+    let name = message.full_name();
+    let bytes = read_bytes(name, include_str!("bootstrap.json")).unwrap();
+    let mut printed = 0;
+    for seed in 1..1500 {
+        let mut dice = Dice(seed * 0x9e37_79b9);
+        let mut spoilt = bytes.clone();
+        for _ in 0..=dice.roll(2) {
+            let at = dice.roll(spoilt.len());
+            match dice.roll(5) {
+                0 => spoilt.truncate(at.max(1)),
+                1 => spoilt.extend_from_within(at..),
+                2 => drop(spoilt.splice(at..at, bytes[..dice.roll(9)].to_vec())),
+                _ => spoilt[at] ^= 1 << dice.roll(8),
+            }
+        }
+        let expected = DynamicMessage::decode(message.clone(), spoilt.as_slice()).ok().map(|m| oracle::to_value(&m));
+        match (expected, bytes_to_value(name, &spoilt)) {
+            (Some(Ok(expected)), Ok(found)) => {
+                assert_eq!(sorted(found), sorted(expected));
+                printed += 1;
+            }
+            // Occurrences of a field that count for nothing are not looked at here.
+            (None | Some(Err(_)), _) => {}
+            (Some(Ok(expected)), Err(e)) => panic!("{e} instead of {expected}"),
+        }
+    }
+    assert!(printed > 100, "{printed}");
 }
