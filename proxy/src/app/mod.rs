@@ -212,7 +212,7 @@ fn start_config(settings: &Settings, bootstrap: &Bootstrap) -> xds::StartConfig 
             routes: Vec::new(),
         },
         upstream_bind: bootstrap.upstream_bind.clone(),
-        bootstrap: Some(bootstrap.encoded.clone()),
+        bootstrap: Some(bootstrap.packed.clone()),
         identity: ca_cluster.map(|cluster| xds::IdentityConfig {
             ca_cluster: cluster.as_str().into(),
             token_file: settings.token_file.clone(),

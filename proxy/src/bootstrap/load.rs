@@ -2,10 +2,9 @@
 
 use std::{borrow::Cow, collections::HashSet, hash::Hash, sync::Arc};
 
-use bytes::Bytes;
-
 use outrigger_wire::{
     json,
+    packed::Packed,
     pb::envoy::config::{
         bootstrap::v3::{Bootstrap as Pb, ClusterManager},
         core::v3::{Node, TypedExtensionConfig, node::UserAgentVersionType},
@@ -40,11 +39,11 @@ const NAME: &str = "envoy.config.bootstrap.v3.Bootstrap";
 pub fn load<'a>(text: impl Into<Cow<'a, str>>, overlay: Option<&str>) -> Result<(Bootstrap, Notes), BootstrapError> {
     let encoded = encode(&text.into(), overlay)?;
     let mut notes = Notes::default();
-    let decoded = rooted(NAME, "", &mut notes, |at| decode(encoded, at))?;
+    let decoded = rooted(NAME, "", &mut notes, |at| decode(&encoded, at))?;
     Ok((decoded, notes))
 }
 
-fn encode(text: &str, overlay: Option<&str>) -> Result<Bytes, BootstrapError> {
+fn encode(text: &str, overlay: Option<&str>) -> Result<Vec<u8>, BootstrapError> {
     let mut encoded = match (text.trim().is_empty(), overlay) {
         (true, Some(_)) => Vec::new(),
         _ => json::read_bytes(NAME, text)?,
@@ -56,8 +55,7 @@ fn encode(text: &str, overlay: Option<&str>) -> Result<Bytes, BootstrapError> {
         let invalid = |e: prost::DecodeError| json::Error::Invalid { message: "overlay".into(), reason: e.to_string() };
         encoded = merged.map_err(invalid)?.encode_to_vec();
     }
-    encoded.shrink_to_fit();
-    Ok(encoded.into())
+    Ok(encoded)
 }
 
 /// What `--mode validate` prints about a bootstrap that is usable; an error means it is not. Unlike [`load`] it also looks
@@ -68,8 +66,8 @@ pub fn validate(text: &str, overlay: Option<&str>) -> Result<Notes, BootstrapErr
     Ok(notes)
 }
 
-fn decode(encoded: Bytes, at: &At<'_>) -> Result<Bootstrap, Reject> {
-    let (message, statics) = Statics::of(&encoded).map_err(|e| at.reject(e.to_string()))?;
+fn decode(encoded: &[u8], at: &At<'_>) -> Result<Bootstrap, Reject> {
+    let (message, statics) = Statics::of(encoded).map_err(|e| at.reject(e.to_string()))?;
     fields!(at, &message => Pb {
         read: [
             node, static_resources, dynamic_resources, cluster_manager, layered_runtime, admin, overload_manager,
@@ -122,7 +120,7 @@ fn decode(encoded: Bytes, at: &At<'_>) -> Result<Bootstrap, Reject> {
         listeners,
         clusters,
         secrets,
-        encoded: encoded.clone(),
+        packed: Packed::pack(encoded),
     };
     references::check(&bootstrap, at)?;
     Ok(bootstrap)

@@ -16,8 +16,7 @@ mod tests;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use bytes::Bytes;
-use outrigger_wire::pb::envoy::config::core::v3::Node;
+use outrigger_wire::{packed::Packed, pb::envoy::config::core::v3::Node};
 
 use crate::{
     ir::{
@@ -47,8 +46,8 @@ pub struct Bootstrap {
     pub listener_limits: BTreeMap<Name, u64>,
     /// `cluster_manager.upstream_bind_config`: for clusters without one of their own (already applied to static ones).
     pub upstream_bind: Option<Bind>,
-    /// The message as loaded (defaults not filled in), for `/config_dump`. As bytes it is a fraction of the size.
-    pub encoded: Bytes,
+    /// The encoded message as loaded (defaults not filled in), for `/config_dump`.
+    pub packed: Packed,
 }
 
 /// `dynamic_resources`.

@@ -2,8 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use bytes::Bytes;
-use outrigger_wire::pb::envoy::config::core::v3::Node;
+use outrigger_wire::{packed::Packed, pb::envoy::config::core::v3::Node};
 
 use super::identity::IdentityConfig;
 use crate::ir::{
@@ -26,7 +25,7 @@ pub struct StartConfig {
     /// Applied to clusters of CDS that name no source address (`cluster_manager.upstream_bind_config`).
     pub upstream_bind: Option<Bind>,
     /// An encoded `envoy.config.bootstrap.v3.Bootstrap`, shown by `/config_dump`.
-    pub bootstrap: Option<Bytes>,
+    pub bootstrap: Option<Packed>,
     pub identity: Option<IdentityConfig>,
     pub grpc: GrpcOptions,
     pub warming: Warming,

@@ -10,7 +10,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
+use outrigger_wire::packed::Packed;
 
 use super::{
     kind::Kind,
@@ -36,11 +36,11 @@ pub struct Dump {
     /// Last version per type.
     versions: BTreeMap<Kind, Box<str>>,
     /// Encoded.
-    bootstrap: Option<Bytes>,
+    bootstrap: Option<Packed>,
 }
 
 impl Dump {
-    pub(super) fn of(store: &Store, bootstrap: Option<Bytes>, status: &Status) -> Self {
+    pub(super) fn of(store: &Store, bootstrap: Option<Packed>, status: &Status) -> Self {
         let tables = Kind::ALL.into_iter().map(|kind| (kind, store.table(kind).clone())).collect();
         let versions = status.kinds.iter().map(|(kind, s)| (*kind, s.version.clone())).collect();
         Self { tables, versions, bootstrap }

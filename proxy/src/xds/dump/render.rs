@@ -11,6 +11,7 @@ use std::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use outrigger_wire::{
     json,
+    packed::Packed,
     scan::{self, Content},
 };
 use regex::Regex;
@@ -88,7 +89,8 @@ impl Dump {
             Err(e) => return json!({ "error": format!("name_regex: {e}") }),
         };
         let mut configs = Vec::new();
-        if let Some(bootstrap) = &self.bootstrap
+        let bootstrap = self.bootstrap.as_ref().map(Packed::unpack);
+        if let Some(bootstrap) = &bootstrap
             && names.is_none()
         {
             configs.push(json!({
@@ -98,7 +100,7 @@ impl Dump {
         }
         for kind in ORDER {
             if kind != Kind::Endpoints || query.include_eds {
-                configs.push(self.table(kind, names.as_ref()));
+                configs.push(self.table(kind, bootstrap.as_deref(), names.as_ref()));
             }
         }
         configs.iter_mut().for_each(redact);
@@ -113,7 +115,7 @@ impl Dump {
         json!({ "configs": configs })
     }
 
-    fn table(&self, kind: Kind, names: Option<&Regex>) -> Value {
+    fn table(&self, kind: Kind, bootstrap: Option<&[u8]>, names: Option<&Regex>) -> Value {
         let shape = shape(kind);
         let mut out = Map::new();
         out.insert("@type".into(), format!("type.googleapis.com/envoy.admin.v3.{}", shape.message).into());
@@ -127,7 +129,7 @@ impl Dump {
                 items.push(entry.into());
             }
         };
-        for entry in self.bootstrap.iter().flat_map(|b| statics(b, kind, &shape)) {
+        for entry in bootstrap.iter().flat_map(|b| statics(b, kind, &shape)) {
             let name = entry.get(shape.field).and_then(|r| r.get("name")).and_then(Value::as_str).unwrap_or_default();
             if names.is_none_or(|n| n.is_match(name)) {
                 put(shape.statics, entry);

@@ -1,5 +1,6 @@
 use std::time::Instant;
 
+use outrigger_wire::packed::Packed;
 use outrigger_wire::pb::{
     envoy::{
         config::{
@@ -65,7 +66,7 @@ fn dump(query: &DumpQuery) -> Value {
     deliver(Kind::Routes, "r1", vec![routes("r", "live")]);
     let mut status = Status::default();
     status.kinds.insert(Kind::Cluster, KindStatus { version: "c1".into(), ..Default::default() });
-    Dump::of(&store, Some(bootstrap.encode_to_vec().into()), &status).render(query)
+    Dump::of(&store, Some(Packed::pack(&bootstrap.encode_to_vec())), &status).render(query)
 }
 
 fn named<'a>(dump: &'a Value, message: &str) -> &'a Value {
