@@ -293,7 +293,7 @@ fn spoilt_text_is_refused_as_with_prost_reflect() {
         let mut spoilt = text.to_owned();
         let at = dice.roll(spoilt.len());
         if dice.roll(3) == 0 {
-            drop(spoilt.remove(at))
+            spoilt.remove(at);
         } else {
             spoilt.insert_str(at, dice.pick(&inserts))
         }
