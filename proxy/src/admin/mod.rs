@@ -21,7 +21,7 @@ use std::{
     time::Instant,
 };
 
-use outrigger_wire::pb::envoy::config::{bootstrap::v3::Bootstrap, core::v3::Node};
+use outrigger_wire::pb::envoy::config::core::v3::Node;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::{
@@ -55,7 +55,6 @@ pub type SetLogLevel = Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
 /// Everything the interface shows or touches.
 pub struct Context {
     pub settings: Settings,
-    pub bootstrap: Arc<Bootstrap>,
     /// `None`: no admin interface was asked for.
     pub address: Option<AdminAddress>,
     pub node: Node,

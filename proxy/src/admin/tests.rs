@@ -35,7 +35,6 @@ async fn start() -> Rig {
         <Settings as clap::Parser>::parse_from(["outrigger-proxy", "-c", "x", "--status-address", "127.0.0.1:0"]);
     let admin = super::start(Context {
         settings,
-        bootstrap: Arc::default(),
         address: Some(AdminAddress::Tcp("127.0.0.1:0".parse().unwrap())),
         node: Node { id: "me".into(), ..Node::default() },
         shared: Arc::new(Shared::new(publisher.clone(), None)),

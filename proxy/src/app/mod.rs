@@ -61,8 +61,6 @@ pub fn main(settings: Settings) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     notes.iter().for_each(|note| tracing::warn!("{note}"));
-    // The JSON mapping was for the bootstrap; xDS over gRPC does without its descriptors.
-    outrigger_wire::json::release_pool();
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -94,7 +92,7 @@ fn load(settings: &Settings) -> Result<(Bootstrap, Notes), String> {
         // Also whether the files that it names can be read: a proxy that serves waits for them instead.
         bootstrap::validate(&text, overlay).map_err(|e| format!("{origin}: {e}"))?;
     }
-    let (mut bootstrap, notes) = bootstrap::load(&text, overlay).map_err(|e| format!("{origin}: {e}"))?;
+    let (mut bootstrap, notes) = bootstrap::load(text, overlay).map_err(|e| format!("{origin}: {e}"))?;
     if let Some(problem) = check(&bootstrap).first() {
         return Err(format!("{origin}: {}: {}", problem.resource, problem.reason));
     }
@@ -144,7 +142,6 @@ async fn run(settings: Settings, bootstrap: Bootstrap, log: logging::Handle) -> 
     let (shutdown, asked) = shutdown::channel()?;
     let admin = crate::admin::start(crate::admin::Context {
         settings: settings.clone(),
-        bootstrap: bootstrap.raw.clone(),
         address: settings.admin_address.map(bootstrap::AdminAddress::Tcp).or(bootstrap.admin.map(|admin| {
             if !admin.access_log.is_empty() {
                 tracing::warn!("admin.access_log: requests to the admin interface are not logged");
@@ -216,7 +213,7 @@ fn start_config(settings: &Settings, bootstrap: &Bootstrap) -> xds::StartConfig 
             routes: Vec::new(),
         },
         upstream_bind: bootstrap.upstream_bind.clone(),
-        bootstrap: Some(bootstrap.raw.clone()),
+        bootstrap: Some(bootstrap.packed.clone()),
         identity: ca_cluster.map(|cluster| xds::IdentityConfig {
             ca_cluster: cluster.as_str().into(),
             token_file: settings.token_file.clone(),

@@ -1,17 +1,18 @@
 //! From text to a checked bootstrap.
 
-use std::{collections::HashSet, hash::Hash, sync::Arc};
+use std::{borrow::Cow, collections::HashSet, hash::Hash, sync::Arc};
 
 use outrigger_wire::{
     json,
+    packed::Packed,
     pb::envoy::config::{
-        bootstrap::v3::{Bootstrap as Pb, ClusterManager, bootstrap::StaticResources},
+        bootstrap::v3::{Bootstrap as Pb, ClusterManager},
         core::v3::{Node, TypedExtensionConfig, node::UserAgentVersionType},
     },
 };
 use prost::Message;
 
-use super::{Bootstrap, BootstrapError, admin, dynamic, files, references, runtime};
+use super::{Bootstrap, BootstrapError, admin, dynamic, files, references, runtime, statics, statics::Statics};
 use crate::{
     ir::{Name, cluster::Bind, cluster::Cluster, listener::Listener, secret::Secret},
     xds::decode::{
@@ -29,20 +30,32 @@ const USER_AGENT: &str = "outrigger";
 /// What the control plane may rely on.
 const CLIENT_FEATURES: &[&str] = &["xds.config.resource-in-sotw"];
 
+/// Full name of the message.
+const NAME: &str = "envoy.config.bootstrap.v3.Bootstrap";
+
 /// Reads a bootstrap. `overlay` (`--config-yaml`) is merged over it as protobuf merges: scalars replace, lists append.
-pub fn load(text: &str, overlay: Option<&str>) -> Result<(Bootstrap, Notes), BootstrapError> {
-    let mut message = match (text.trim().is_empty(), overlay) {
-        (true, Some(_)) => Pb::default(),
-        _ => json::from_value(json::parse(text)?)?,
+///
+/// A text that is given away is freed before it is decoded.
+pub fn load<'a>(text: impl Into<Cow<'a, str>>, overlay: Option<&str>) -> Result<(Bootstrap, Notes), BootstrapError> {
+    let encoded = encode(&text.into(), overlay)?;
+    let mut notes = Notes::default();
+    let decoded = rooted(NAME, "", &mut notes, |at| decode(&encoded, at))?;
+    Ok((decoded, notes))
+}
+
+fn encode(text: &str, overlay: Option<&str>) -> Result<Vec<u8>, BootstrapError> {
+    let mut encoded = match (text.trim().is_empty(), overlay) {
+        (true, Some(_)) => Vec::new(),
+        _ => json::read_bytes(NAME, text)?,
     };
     if let Some(overlay) = overlay {
-        let over: Pb = json::from_value(json::parse(overlay)?)?;
-        let merged = message.merge(over.encode_to_vec().as_slice());
-        merged.map_err(|e| json::Error::Invalid { message: "overlay".into(), reason: e.to_string() })?;
+        // Messages are merged by the concatenation of their encodings.
+        encoded.extend(json::read_bytes(NAME, overlay)?);
+        let merged = Pb::decode(encoded.as_slice());
+        let invalid = |e: prost::DecodeError| json::Error::Invalid { message: "overlay".into(), reason: e.to_string() };
+        encoded = merged.map_err(invalid)?.encode_to_vec();
     }
-    let mut notes = Notes::default();
-    let decoded = rooted("envoy.config.bootstrap.v3.Bootstrap", "", &mut notes, |at| decode(message, at))?;
-    Ok((decoded, notes))
+    Ok(encoded)
 }
 
 /// What `--mode validate` prints about a bootstrap that is usable; an error means it is not. Unlike [`load`] it also looks
@@ -53,7 +66,8 @@ pub fn validate(text: &str, overlay: Option<&str>) -> Result<Notes, BootstrapErr
     Ok(notes)
 }
 
-fn decode(message: Pb, at: &At<'_>) -> Result<Bootstrap, Reject> {
+fn decode(encoded: &[u8], at: &At<'_>) -> Result<Bootstrap, Reject> {
+    let (message, statics) = Statics::of(encoded).map_err(|e| at.reject(e.to_string()))?;
     fields!(at, &message => Pb {
         read: [
             node, static_resources, dynamic_resources, cluster_manager, layered_runtime, admin, overload_manager,
@@ -80,26 +94,24 @@ fn decode(message: Pb, at: &At<'_>) -> Result<Bootstrap, Reject> {
     let runtime = runtime::layers(&message.layered_runtime, at)?;
     let overload = runtime::overload(&message.overload_manager, at)?;
 
-    let fallback = StaticResources::default();
-    let statics = message.static_resources.as_ref().unwrap_or(&fallback);
     let inner = at.field("static_resources");
-    let listeners = inner.each("listeners", &statics.listeners, |m, at| {
+    let listeners = statics::each(&inner, "listeners", &statics.listeners, |m, at| {
         let mut listener = listener::listener(m, at)?;
         listener.connection_limit = runtime.listener_limits.get(&listener.name).copied();
         Ok(Arc::new(listener))
     })?;
-    let clusters = inner.each("clusters", &statics.clusters, |m, at| {
+    let clusters = statics::each(&inner, "clusters", &statics.clusters, |m, at| {
         let mut cluster = cluster::cluster(m, at)?;
         cluster.bind = cluster.bind.or_else(|| upstream_bind.clone());
         Ok(Arc::new(cluster))
     })?;
-    let secrets = inner.each("secrets", &statics.secrets, |m, at| {
+    let secrets = statics::each(&inner, "secrets", &statics.secrets, |m, at| {
         secret::secret(m, at).map(|(name, secret)| (name, Arc::new(secret)))
     })?;
     unique(&listeners, &clusters, &secrets, &inner)?;
 
     let bootstrap = Bootstrap {
-        node: node(message.node.clone().unwrap_or_default()),
+        node: node(message.node.unwrap_or_default()),
         dynamic: dynamic::dynamic(&message.dynamic_resources, at)?,
         admin: admin::admin(&message.admin, at)?,
         max_downstream_connections: overload.or(runtime.max_downstream_connections),
@@ -108,7 +120,7 @@ fn decode(message: Pb, at: &At<'_>) -> Result<Bootstrap, Reject> {
         listeners,
         clusters,
         secrets,
-        raw: Arc::new(message),
+        packed: Packed::pack(encoded),
     };
     references::check(&bootstrap, at)?;
     Ok(bootstrap)
@@ -192,7 +204,7 @@ impl Bootstrap {
         if dynamic.ads.is_none() && dynamic.lds.is_none() && dynamic.cds.is_none() {
             return Ok(());
         }
-        rooted("envoy.config.bootstrap.v3.Bootstrap", "", &mut Notes::default(), |at| {
+        rooted(NAME, "", &mut Notes::default(), |at| {
             let at = at.field("node");
             not_empty(&self.node.id, &at.field("id"))?;
             not_empty(&self.node.cluster, &at.field("cluster")).map(drop)

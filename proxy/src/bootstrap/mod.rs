@@ -10,12 +10,13 @@ mod files;
 mod load;
 mod references;
 mod runtime;
+mod statics;
 #[cfg(test)]
 mod tests;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use outrigger_wire::pb::envoy::config::{bootstrap::v3::Bootstrap as PbBootstrap, core::v3::Node};
+use outrigger_wire::{packed::Packed, pb::envoy::config::core::v3::Node};
 
 use crate::{
     ir::{
@@ -45,8 +46,8 @@ pub struct Bootstrap {
     pub listener_limits: BTreeMap<Name, u64>,
     /// `cluster_manager.upstream_bind_config`: for clusters without one of their own (already applied to static ones).
     pub upstream_bind: Option<Bind>,
-    /// As loaded (defaults not filled in), for `/config_dump`.
-    pub raw: Arc<PbBootstrap>,
+    /// The encoded message as loaded (defaults not filled in), for `/config_dump`.
+    pub packed: Packed,
 }
 
 /// `dynamic_resources`.

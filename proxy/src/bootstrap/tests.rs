@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use prost::Message;
+
 use super::*;
 use crate::{
     ir::{cluster::UpstreamProtocol, format::Sink, listener::Terminal},
@@ -32,7 +34,8 @@ fn a_static_bootstrap() {
     assert_eq!(b.admin.as_ref().unwrap().address, AdminAddress::Tcp("127.0.0.1:15000".parse().unwrap()));
     assert!(b.admin.as_ref().unwrap().access_log.is_empty(), "/dev/null is nothing");
     assert_eq!((b.node.id.as_str(), b.node.user_agent_name.as_str()), ("edge-1", "outrigger"));
-    assert!(b.raw.node.as_ref().unwrap().user_agent_name.is_empty(), "the dump shows what was loaded");
+    let loaded = outrigger_wire::pb::envoy::config::bootstrap::v3::Bootstrap::decode(&*b.packed.unpack()).unwrap();
+    assert!(loaded.node.unwrap().user_agent_name.is_empty(), "the dump shows what was loaded");
     assert_eq!((b.listeners[0].connection_limit, b.listeners[1].connection_limit), (Some(100), None));
     let Terminal::Http(m) = &b.listeners[0].chains[0].terminal else { panic!() };
     assert_eq!(m.access_log[0].sink, Sink::Stdout);
@@ -184,7 +187,7 @@ fn damaged_text_never_panics() {
         }
         let text = String::from_utf8_lossy(&bytes);
         // Either outcome is fine: that there is one is the point.
-        let outcome = load(&text, None).map(|(b, _)| b.clusters.len());
+        let outcome = load(&*text, None).map(|(b, _)| b.clusters.len());
         assert!(outcome.is_ok() || !outcome.unwrap_err().to_string().is_empty());
     }
 }

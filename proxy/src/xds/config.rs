@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use outrigger_wire::pb::envoy::config::{bootstrap::v3::Bootstrap, core::v3::Node};
+use outrigger_wire::{packed::Packed, pb::envoy::config::core::v3::Node};
 
 use super::identity::IdentityConfig;
 use crate::ir::{
@@ -24,8 +24,8 @@ pub struct StartConfig {
     pub statics: Statics,
     /// Applied to clusters of CDS that name no source address (`cluster_manager.upstream_bind_config`).
     pub upstream_bind: Option<Bind>,
-    /// Shown by `/config_dump`.
-    pub bootstrap: Option<Arc<Bootstrap>>,
+    /// An encoded `envoy.config.bootstrap.v3.Bootstrap`, shown by `/config_dump`.
+    pub bootstrap: Option<Packed>,
     pub identity: Option<IdentityConfig>,
     pub grpc: GrpcOptions,
     pub warming: Warming,

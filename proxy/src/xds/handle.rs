@@ -42,13 +42,7 @@ impl Handle {
         };
         let empty = || serde_json::json!({ "configs": [] });
         match data {
-            Some(data) => tokio::task::spawn_blocking(move || {
-                let rendered = data.render(&query);
-                outrigger_wire::json::release_pool();
-                rendered
-            })
-            .await
-            .unwrap_or_else(|_| empty()),
+            Some(data) => tokio::task::spawn_blocking(move || data.render(&query)).await.unwrap_or_else(|_| empty()),
             None => empty(),
         }
     }

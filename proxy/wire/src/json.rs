@@ -1,23 +1,25 @@
-//! proto3 JSON mapping (<https://protobuf.dev/programming-guides/json/>) for every message in the descriptor pool.
+//! proto3 JSON mapping (<https://protobuf.dev/programming-guides/json/>) for the messages of `descriptors/`.
 //!
 //! Unknown fields are refused: an option that is silently dropped is worse than an error. An `Any` of a type that is not
-//! in the pool becomes an `xds.type.v3.TypedStruct` of that type, for the reader of the message to judge.
+//! in the table becomes an `xds.type.v3.TypedStruct` of that type, for the reader of the message to judge.
 
-mod admit;
+mod any;
+mod content;
+#[cfg(test)]
+mod oracle;
+mod print;
+mod scalar;
+mod special;
 mod strict;
+mod table;
 #[cfg(test)]
 mod tests;
-
-use std::{
-    io::Read,
-    sync::{Mutex, PoisonError},
-};
+mod visit;
+mod walk;
 
 use prost::Message;
-use prost_reflect::{DescriptorPool, DeserializeOptions, DynamicMessage, SerializeOptions};
+use serde::de::{DeserializeSeed, Deserializer};
 use serde_json::Value;
-
-static PACKED: &[u8] = include_bytes!("../descriptors/envoy.binpb.gz");
 
 /// Largest YAML or JSON document accepted, in bytes.
 pub const MAX_DOCUMENT: usize = 64 << 20;
@@ -35,27 +37,6 @@ pub enum Error {
     Field { path: String, reason: String },
     #[error("not a valid {message}: {reason}")]
     Invalid { message: String, reason: String },
-}
-
-static POOL: Mutex<Option<DescriptorPool>> = Mutex::new(None);
-
-/// The pool of all message descriptors, built on first use (about 10 ms).
-pub fn pool() -> DescriptorPool {
-    let mut cached = POOL.lock().unwrap_or_else(PoisonError::into_inner);
-    let pool = cached.get_or_insert_with(|| {
-        let mut bytes = Vec::new();
-        flate2::read::GzDecoder::new(PACKED)
-            .read_to_end(&mut bytes)
-            .expect("the embedded descriptor set is valid gzip");
-        DescriptorPool::decode(bytes.as_slice()).expect("the embedded descriptor set is valid")
-    });
-    pool.clone()
-}
-
-/// Gives the pool's memory back (several megabytes); the next use builds it again. For processes that need it at start
-/// and for the rare dump only.
-pub fn release_pool() {
-    *POOL.lock().unwrap_or_else(PoisonError::into_inner) = None;
 }
 
 /// Parses one YAML (or JSON, its subset) document to a JSON value.
@@ -76,19 +57,52 @@ pub fn parse(text: &str) -> Result<Value, Error> {
     Ok(value)
 }
 
-/// Converts a JSON value to the message `M`, refusing unknown fields and `Any` types outside the pool.
-pub fn from_value<M: Message + prost::Name + Default>(value: Value) -> Result<M, Error> {
-    let dynamic = dynamic_from_value(&M::full_name(), value)?;
-    let invalid = |reason: String| Error::Invalid { message: M::full_name(), reason };
-    M::decode(dynamic.encode_to_vec().as_slice()).map_err(|e| invalid(e.to_string()))
+/// Reads one YAML or JSON document as the message `M`, refusing unknown fields.
+pub fn read<M: Message + prost::Name + Default>(text: &str) -> Result<M, Error> {
+    decode(&read_bytes(&M::full_name(), text)?)
 }
 
-/// As [`from_value`], for a message known only by its full name.
-pub fn dynamic_from_value(full_name: &str, value: Value) -> Result<DynamicMessage, Error> {
-    let descriptor = pool().get_message_by_name(full_name).ok_or_else(|| Error::UnknownType(full_name.to_owned()))?;
-    let value = admit::admit(value, &descriptor)?;
-    DynamicMessage::deserialize_with_options(descriptor, value, &DeserializeOptions::new().deny_unknown_fields(true))
-        .map_err(|e| Error::Invalid { message: full_name.to_owned(), reason: e.to_string() })
+/// As [`read`], to the encoding of a message known by its full name.
+pub fn read_bytes(full_name: &str, text: &str) -> Result<Vec<u8>, Error> {
+    if text.len() > MAX_DOCUMENT {
+        return Err(Error::TooLarge(text.len()));
+    }
+    let message = find(full_name)?;
+    if text.trim_start().starts_with('{') {
+        let mut document = serde_json::Deserializer::from_str(text);
+        if let (Ok(bytes), Ok(())) = (transcode(message, &mut document), document.end()) {
+            return Ok(bytes);
+        }
+    }
+    // Also for what is wrong with a JSON document: its grammar is complained about before its content.
+    bytes_from_value(full_name, parse(text)?)
+}
+
+/// Converts a JSON value to the message `M`, refusing unknown fields.
+pub fn from_value<M: Message + prost::Name + Default>(value: Value) -> Result<M, Error> {
+    decode(&bytes_from_value(&M::full_name(), value)?)
+}
+
+/// As [`from_value`], to the encoding of a message known by its full name.
+pub fn bytes_from_value(full_name: &str, value: Value) -> Result<Vec<u8>, Error> {
+    transcode(find(full_name)?, value)
+}
+
+fn find(full_name: &str) -> Result<table::Message, Error> {
+    table::Message::find(full_name).ok_or_else(|| Error::UnknownType(full_name.to_owned()))
+}
+
+fn decode<M: Message + prost::Name + Default>(bytes: &[u8]) -> Result<M, Error> {
+    M::decode(bytes).map_err(|e| Error::Invalid { message: M::full_name(), reason: e.to_string() })
+}
+
+fn transcode<'de, D: Deserializer<'de>>(message: table::Message, document: D) -> Result<Vec<u8>, Error> {
+    let mut walk = walk::Walk::default();
+    let slot = walk::Slot { number: 0, kind: table::Kind::Message(message), explicit: true };
+    match (visit::Single { walk: &mut walk, slot }).deserialize(document) {
+        Ok(()) => Ok(walk.finish()),
+        Err(e) => Err(walk.error(Error::Invalid { message: message.full_name().to_owned(), reason: e.to_string() })),
+    }
 }
 
 /// Converts a message to its JSON form with original (snake case) field names, as Envoy's admin interface prints them.
@@ -98,9 +112,6 @@ pub fn to_value<M: Message + prost::Name>(message: &M) -> Result<Value, Error> {
 
 /// As [`to_value`], for encoded bytes of a message known only by its full name (what an `Any` holds).
 pub fn bytes_to_value(full_name: &str, bytes: &[u8]) -> Result<Value, Error> {
-    let descriptor = pool().get_message_by_name(full_name).ok_or_else(|| Error::UnknownType(full_name.to_owned()))?;
-    let invalid = |reason: String| Error::Invalid { message: full_name.to_owned(), reason };
-    let dynamic = DynamicMessage::decode(descriptor, bytes).map_err(|e| invalid(e.to_string()))?;
-    let options = SerializeOptions::new().use_proto_field_name(true).stringify_64_bit_integers(true);
-    dynamic.serialize_with_options(serde_json::value::Serializer, &options).map_err(|e| invalid(e.to_string()))
+    print::message(find(full_name)?, bytes, 0)
+        .map_err(|reason| Error::Invalid { message: full_name.to_owned(), reason })
 }

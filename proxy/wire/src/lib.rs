@@ -1,11 +1,13 @@
 //! The wire: Envoy's xDS v3 messages, their proto3 JSON form, and the services Envoy's packages lack.
 //!
 //! Owns nothing of the product's meaning. `pb` re-exports the generated types; [`json`] maps YAML and JSON
-//! to them and back with `Any` expanded by `@type`; [`ca`] is `istio.v1.auth.IstioCertificateService`.
-//! The descriptor pool behind [`json`] is decompressed on first use only: a proxy driven by gRPC never pays for it.
+//! to them and back with `Any` expanded by `@type`; [`scan`] finds the fields of an encoded message, [`packed`] keeps one small;
+//! [`ca`] is `istio.v1.auth.IstioCertificateService`. The descriptors behind [`json`] are a table that is read in place.
 
 pub mod ca;
 pub mod json;
+pub mod packed;
+pub mod scan;
 
 pub use envoy_types::pb;
 pub use envoy_types::util::pack_any;

@@ -60,13 +60,24 @@ impl Extension<'_> {
 
     /// The message, known to be an `M`.
     pub(crate) fn message<M: Message + Name + Default>(&self, at: &At<'_>) -> Result<M, Reject> {
-        match &self.body {
-            Body::Bytes(bytes) => M::decode(*bytes).map_err(|e| at.reject(format!("malformed {}: {e}", self.kind))),
-            Body::Json(fields) => json::from_value(serde_json::Value::Object(fields.clone())).map_err(|e| match e {
-                json::Error::Field { path, reason } => at.field("value").field(&path).reject(reason),
-                e => at.field("value").reject(e.to_string()),
-            }),
+        M::decode(&*self.encoded::<M>(at)?).map_err(|e| self.malformed(&e, at))
+    }
+
+    /// As [`Self::message`], not decoded yet.
+    pub(crate) fn encoded<M: Name>(&self, at: &At<'_>) -> Result<Cow<'_, [u8]>, Reject> {
+        let fields = match &self.body {
+            Body::Bytes(bytes) => return Ok(Cow::Borrowed(bytes)),
+            Body::Json(fields) => fields.clone(),
+        };
+        match json::bytes_from_value(&M::full_name(), serde_json::Value::Object(fields)) {
+            Ok(bytes) => Ok(Cow::Owned(bytes)),
+            Err(json::Error::Field { path, reason }) => Err(at.field("value").field(&path).reject(reason)),
+            Err(e) => Err(at.field("value").reject(e.to_string())),
         }
+    }
+
+    pub(crate) fn malformed(&self, error: &prost::DecodeError, at: &At<'_>) -> Reject {
+        at.reject(format!("malformed {}: {error}", self.kind))
     }
 
     /// A message that the descriptor pool lacks: from bytes, or from JSON by `read`.
@@ -154,8 +165,8 @@ pub(crate) fn typed_resource(any: &Any) -> Result<Option<(Any, String)>, String>
     let fields = typed.value.as_ref().map(metadata::object).unwrap_or_default();
     let name =
         ["name", "cluster_name"].iter().find_map(|key| fields.get(*key)?.as_str()).unwrap_or_default().to_owned();
-    let value = match json::dynamic_from_value(short(&typed.type_url), serde_json::Value::Object(fields)) {
-        Ok(message) => message.encode_to_vec(),
+    let value = match json::bytes_from_value(short(&typed.type_url), serde_json::Value::Object(fields)) {
+        Ok(bytes) => bytes,
         Err(json::Error::UnknownType(_)) => any.value.clone(),
         Err(e) => return Err(e.to_string()),
     };

@@ -17,6 +17,7 @@ use super::{
     extension,
     fields::fields,
     hcm,
+    hosts::Apart,
     report::Reject,
     scalar::{bool_or, enumeration, port, positive},
     tcp_proxy, tls,
@@ -173,7 +174,9 @@ fn terminal(filters: &[Filter], at: &At<'_>) -> Result<Terminal, Reject> {
         if extension.is::<PbTcp>() {
             terminal = Some(Terminal::Tcp(Arc::new(tcp_proxy::tcp_proxy(&extension.message(&inner)?, &inner)?)));
         } else if extension.is::<HttpConnectionManager>() {
-            terminal = Some(Terminal::Http(Arc::new(hcm::manager(&extension.message(&inner)?, &inner)?)));
+            let encoded = extension.encoded::<HttpConnectionManager>(&inner)?;
+            let manager = Apart::manager(&encoded).map_err(|e| extension.malformed(&e, &inner))?;
+            terminal = Some(Terminal::Http(Arc::new(hcm::manager(&manager, &inner)?)));
         } else {
             extension.ignore("network filter", &inner)?;
         }

@@ -2,12 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use outrigger_wire::pb::envoy::{
-    config::route::v3::RouteConfiguration as PbRoutes,
-    extensions::filters::network::http_connection_manager::v3::{
-        HttpConnectionManager as Pb,
-        http_connection_manager::{CodecType, HcmAccessLogOptions, RouteSpecifier, UpgradeConfig},
-    },
+use outrigger_wire::pb::envoy::extensions::filters::network::http_connection_manager::v3::{
+    HttpConnectionManager as Pb,
+    http_connection_manager::{CodecType, HcmAccessLogOptions, RouteSpecifier, UpgradeConfig},
 };
 
 use super::{
@@ -15,7 +12,9 @@ use super::{
     at::At,
     extension,
     fields::fields,
-    hcm_options as options, http_filter, http_options,
+    hcm_options as options,
+    hosts::Apart,
+    http_filter, http_options,
     report::Reject,
     route,
     scalar::{bool_or, enumeration, not_empty, u32_in, zero_is_off},
@@ -26,7 +25,8 @@ use crate::ir::http::{Codec, ConnectionManager, RouteSource};
 const STREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-pub(crate) fn manager(message: &Pb, at: &At<'_>) -> Result<ConnectionManager, Reject> {
+pub(crate) fn manager(apart: &Apart<'_, Pb>, at: &At<'_>) -> Result<ConnectionManager, Reject> {
+    let message = &apart.message;
     fields!(at, message => Pb {
         read: [
             codec_type, stat_prefix, http_filters, common_http_protocol_options, http_protocol_options,
@@ -81,7 +81,7 @@ pub(crate) fn manager(message: &Pb, at: &At<'_>) -> Result<ConnectionManager, Re
             CodecType::Http2 => Codec::Http2,
             CodecType::Http3 => return Err(at.field("codec_type").reject("HTTP/3 is not supported by this release")),
         },
-        routes: routes(message, at)?,
+        routes: routes(apart, at)?,
         filters: http_filter::filters(&message.http_filters, at)?,
         http1: http_options::http1(&message.http_protocol_options, &at.field("http_protocol_options"))?,
         http2: http_options::http2(&message.http2_protocol_options, &at.field("http2_protocol_options"))?,
@@ -119,9 +119,12 @@ pub(crate) fn manager(message: &Pb, at: &At<'_>) -> Result<ConnectionManager, Re
     })
 }
 
-fn routes(message: &Pb, at: &At<'_>) -> Result<RouteSource, Reject> {
-    match at.required("route_specifier", &message.route_specifier)? {
-        RouteSpecifier::RouteConfig(m) => Ok(RouteSource::Inline(inline(m, at)?)),
+fn routes(apart: &Apart<'_, Pb>, at: &At<'_>) -> Result<RouteSource, Reject> {
+    match at.required("route_specifier", &apart.message.route_specifier)? {
+        RouteSpecifier::RouteConfig(m) => {
+            let routes = route::route_configuration(m, &apart.hosts, &at.field("route_config"))?;
+            Ok(RouteSource::Inline(Arc::new(routes)))
+        }
         RouteSpecifier::Rds(rds) => {
             let at = at.field("rds");
             let source = at.required("config_source", &rds.config_source)?;
@@ -133,10 +136,6 @@ fn routes(message: &Pb, at: &At<'_>) -> Result<RouteSource, Reject> {
             Err(at.field("scoped_routes").reject("scoped routes are not supported by this release"))
         }
     }
-}
-
-fn inline(message: &PbRoutes, at: &At<'_>) -> Result<Arc<crate::ir::route::RouteConfiguration>, Reject> {
-    route::route_configuration(message, &at.field("route_config")).map(Arc::new)
 }
 
 fn upgrade(message: &UpgradeConfig, at: &At<'_>) -> Result<(Box<str>, bool), Reject> {

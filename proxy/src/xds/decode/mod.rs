@@ -24,6 +24,7 @@ mod hash_policy;
 mod hcm;
 mod hcm_options;
 mod header_ops;
+mod hosts;
 mod http_filter;
 mod http_options;
 pub(crate) mod listener;
@@ -157,9 +158,10 @@ fn bare(any: &Any, notes: &mut Notes) -> Result<Resource, Reject> {
             Ok(Resource::Endpoints { name: message.cluster_name.into(), assignment })
         }
         ROUTES => {
-            let message: PbRoutes = read(any)?;
-            let routes = Arc::new(route_configuration(&message, notes)?);
-            Ok(Resource::Routes { name: message.name.into(), routes })
+            let malformed = |e| nowhere(&any.type_url, format!("malformed protobuf: {e}"));
+            let hosts::Apart { message, hosts } = hosts::Apart::routes(&any.value).map_err(malformed)?;
+            let routes = route_configuration(&message, &hosts, notes)?;
+            Ok(Resource::Routes { name: message.name.into(), routes: Arc::new(routes) })
         }
         SECRET => {
             let (name, secret) = secret(&read(any)?, notes)?;
@@ -191,9 +193,8 @@ pub fn assignment(message: &ClusterLoadAssignment, notes: &mut Notes) -> Result<
     })
 }
 
-/// Decodes a route configuration.
-pub fn route_configuration(message: &PbRoutes, notes: &mut Notes) -> Result<RouteConfiguration, Reject> {
-    at::rooted(ROUTES, &message.name, notes, |at| route::route_configuration(message, at))
+fn route_configuration(message: &PbRoutes, hosts: &[&[u8]], notes: &mut Notes) -> Result<RouteConfiguration, Reject> {
+    at::rooted(ROUTES, &message.name, notes, |at| route::route_configuration(message, hosts, at))
 }
 
 /// Decodes an SDS secret.

@@ -16,7 +16,8 @@ use crate::ir::route::RouteConfiguration;
 /// Envoy's default for `max_direct_response_body_size_bytes`.
 const DIRECT_RESPONSE_BODY: u32 = 4096;
 
-pub(crate) fn route_configuration(message: &Pb, at: &At<'_>) -> Result<RouteConfiguration, Reject> {
+/// `hosts` are the virtual hosts, which `message` lacks.
+pub(crate) fn route_configuration(message: &Pb, hosts: &[&[u8]], at: &At<'_>) -> Result<RouteConfiguration, Reject> {
     fields!(at, message => Pb {
         read: [
             name, virtual_hosts, response_headers_to_add, response_headers_to_remove, request_headers_to_add,
@@ -38,7 +39,7 @@ pub(crate) fn route_configuration(message: &Pb, at: &At<'_>) -> Result<RouteConf
     let limits = Limits { direct_response_body: usize::try_from(body).unwrap_or(usize::MAX) };
     Ok(RouteConfiguration {
         name: message.name.as_str().into(),
-        virtual_hosts: virtual_hosts(&message.virtual_hosts, limits, at)?,
+        virtual_hosts: virtual_hosts(hosts, limits, at)?,
         headers: header_ops(&lists!(message), at)?,
         most_specific_wins: message.most_specific_header_mutations_wins,
         ignore_port_in_host: message.ignore_port_in_host_matching,

@@ -5,6 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use outrigger_wire::pb::envoy::config::route::v3::{
     CorsPolicy, Route as PbRoute, VirtualHost as Pb, route::Action as PbAction, virtual_host::TlsRequirementType,
 };
+use prost::Message;
 
 use super::{
     at::At,
@@ -28,24 +29,22 @@ pub(crate) struct Limits {
     pub direct_response_body: usize,
 }
 
-pub(crate) fn virtual_hosts(messages: &[Pb], limits: Limits, at: &At<'_>) -> Result<Vec<Arc<VirtualHost>>, Reject> {
-    let mut domains: HashMap<Box<str>, usize> = HashMap::new();
-    messages
-        .iter()
-        .enumerate()
-        .map(|(i, message)| {
-            let at = at.index("virtual_hosts", i);
-            let host = virtual_host(message, limits, &at)?;
-            for (d, domain) in host.domains.iter().enumerate() {
-                if let Some(other) = domains.insert(domain.clone(), i) {
-                    let reason =
-                        format!("only unique values for domains are permitted: {domain:?} is in host {other} too");
-                    return Err(at.index("domains", d).reject(reason));
-                }
+pub(crate) fn virtual_hosts(messages: &[&[u8]], limits: Limits, at: &At<'_>) -> Result<Vec<Arc<VirtualHost>>, Reject> {
+    let hosts = at.each("virtual_hosts", messages, |message, at| {
+        let message = Pb::decode(*message).map_err(|e| at.reject(format!("malformed: {e}")))?;
+        virtual_host(&message, limits, at).map(Arc::new)
+    })?;
+    let mut domains: HashMap<&str, usize> = HashMap::with_capacity(hosts.iter().map(|h| h.domains.len()).sum());
+    for (i, host) in hosts.iter().enumerate() {
+        for (d, domain) in host.domains.iter().enumerate() {
+            if let Some(other) = domains.insert(domain, i) {
+                let at = at.index("virtual_hosts", i);
+                let reason = format!("only unique values for domains are permitted: {domain:?} is in host {other} too");
+                return Err(at.index("domains", d).reject(reason));
             }
-            Ok(Arc::new(host))
-        })
-        .collect()
+        }
+    }
+    Ok(hosts)
 }
 
 fn virtual_host(message: &Pb, limits: Limits, at: &At<'_>) -> Result<VirtualHost, Reject> {

@@ -8,9 +8,9 @@ mod render;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
-use outrigger_wire::pb::envoy::config::bootstrap::v3::Bootstrap;
+use outrigger_wire::packed::Packed;
 
 use super::{
     kind::Kind,
@@ -35,11 +35,12 @@ pub struct Dump {
     tables: BTreeMap<Kind, Table>,
     /// Last version per type.
     versions: BTreeMap<Kind, Box<str>>,
-    bootstrap: Option<Arc<Bootstrap>>,
+    /// Encoded.
+    bootstrap: Option<Packed>,
 }
 
 impl Dump {
-    pub(super) fn of(store: &Store, bootstrap: Option<Arc<Bootstrap>>, status: &Status) -> Self {
+    pub(super) fn of(store: &Store, bootstrap: Option<Packed>, status: &Status) -> Self {
         let tables = Kind::ALL.into_iter().map(|kind| (kind, store.table(kind).clone())).collect();
         let versions = status.kinds.iter().map(|(kind, s)| (*kind, s.version.clone())).collect();
         Self { tables, versions, bootstrap }

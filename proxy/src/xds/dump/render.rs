@@ -9,8 +9,11 @@ use std::{
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use outrigger_wire::{json, pb::envoy::config::bootstrap::v3::Bootstrap};
-use prost::Message;
+use outrigger_wire::{
+    json,
+    packed::Packed,
+    scan::{self, Content},
+};
 use regex::Regex;
 use serde_json::{Map, Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -86,17 +89,18 @@ impl Dump {
             Err(e) => return json!({ "error": format!("name_regex: {e}") }),
         };
         let mut configs = Vec::new();
-        if let Some(bootstrap) = &self.bootstrap
+        let bootstrap = self.bootstrap.as_ref().map(Packed::unpack);
+        if let Some(bootstrap) = &bootstrap
             && names.is_none()
         {
             configs.push(json!({
                 "@type": "type.googleapis.com/envoy.admin.v3.BootstrapConfigDump",
-                "bootstrap": message(bootstrap.as_ref()),
+                "bootstrap": encoded("envoy.config.bootstrap.v3.Bootstrap", bootstrap),
             }));
         }
         for kind in ORDER {
             if kind != Kind::Endpoints || query.include_eds {
-                configs.push(self.table(kind, names.as_ref()));
+                configs.push(self.table(kind, bootstrap.as_deref(), names.as_ref()));
             }
         }
         configs.iter_mut().for_each(redact);
@@ -111,7 +115,7 @@ impl Dump {
         json!({ "configs": configs })
     }
 
-    fn table(&self, kind: Kind, names: Option<&Regex>) -> Value {
+    fn table(&self, kind: Kind, bootstrap: Option<&[u8]>, names: Option<&Regex>) -> Value {
         let shape = shape(kind);
         let mut out = Map::new();
         out.insert("@type".into(), format!("type.googleapis.com/envoy.admin.v3.{}", shape.message).into());
@@ -125,7 +129,7 @@ impl Dump {
                 items.push(entry.into());
             }
         };
-        for entry in self.bootstrap.iter().flat_map(|b| statics(b, kind, &shape)) {
+        for entry in bootstrap.iter().flat_map(|b| statics(b, kind, &shape)) {
             let name = entry.get(shape.field).and_then(|r| r.get("name")).and_then(Value::as_str).unwrap_or_default();
             if names.is_none_or(|n| n.is_match(name)) {
                 put(shape.statics, entry);
@@ -162,27 +166,32 @@ fn is_dynamic(slot: &Slot) -> bool {
 }
 
 /// The static resources of a type, as the bootstrap has them.
-fn statics(bootstrap: &Bootstrap, kind: Kind, shape: &Shape) -> Vec<Map<String, Value>> {
-    let Some(resources) = &bootstrap.static_resources else { return Vec::new() };
-    let typed = |mut value: Value| {
-        if let Value::Object(fields) = &mut value {
-            fields.insert("@type".into(), kind.type_url().into());
-        }
-        Map::from_iter([(shape.field.to_owned(), value)])
+fn statics(bootstrap: &[u8], kind: Kind, shape: &Shape) -> Vec<Map<String, Value>> {
+    let number = match kind {
+        Kind::Listener => 1,
+        Kind::Cluster => 2,
+        Kind::Secret => 3,
+        Kind::Endpoints | Kind::Routes => return Vec::new(),
     };
-    match kind {
-        Kind::Cluster => resources.clusters.iter().map(|c| typed(message(c))).collect(),
-        Kind::Listener => resources.listeners.iter().map(|l| typed(message(l))).collect(),
-        Kind::Secret => {
-            let named = |s: &outrigger_wire::pb::envoy::extensions::transport_sockets::tls::v3::Secret| {
-                let mut entry = Map::from_iter([("name".to_owned(), Value::from(s.name.clone()))]);
-                entry.append(&mut typed(message(s)));
-                entry
-            };
-            resources.secrets.iter().map(named).collect()
+    let resources = messages(bootstrap, 2).flat_map(|resources| messages(resources, number));
+    let entry = |raw: &[u8]| {
+        let resource = any(kind, raw);
+        let mut entry = Map::new();
+        if kind == Kind::Secret {
+            entry.insert("name".into(), resource.get("name").cloned().unwrap_or_else(|| "".into()));
         }
-        Kind::Endpoints | Kind::Routes => Vec::new(),
-    }
+        entry.insert(shape.field.into(), resource);
+        entry
+    };
+    resources.map(entry).collect()
+}
+
+/// The values of a field of an encoded message.
+fn messages(message: &[u8], number: u32) -> impl Iterator<Item = &[u8]> {
+    scan::fields(message).filter_map(move |field| match field.ok()? {
+        scan::Field { number: n, content: Content::Bytes(bytes), .. } if n == number => Some(bytes),
+        _ => None,
+    })
 }
 
 /// The entry of a resource that is neither static nor a listener.
@@ -287,20 +296,20 @@ fn error(kind: Kind, failure: &Failure) -> Value {
     state.into()
 }
 
-/// A resource's bytes in JSON with `@type`; what cannot be rendered says so in place.
+/// A resource's bytes in JSON with `@type`.
 fn any(kind: Kind, raw: &[u8]) -> Value {
     let full_name = kind.type_url().trim_start_matches("type.googleapis.com/");
     let mut out = Map::from_iter([("@type".to_owned(), Value::from(kind.type_url()))]);
-    match json::bytes_to_value(full_name, raw) {
-        Ok(Value::Object(mut fields)) => out.append(&mut fields),
-        Ok(other) => drop(out.insert("value".into(), other)),
-        Err(e) => drop(out.insert("unrenderable".into(), e.to_string().into())),
+    match encoded(full_name, raw) {
+        Value::Object(mut fields) => out.append(&mut fields),
+        other => drop(out.insert("value".into(), other)),
     }
     out.into()
 }
 
-fn message<M: Message + prost::Name>(message: &M) -> Value {
-    json::to_value(message).unwrap_or_else(|e| json!({ "unrenderable": e.to_string(), "type": M::full_name() }))
+/// An encoded message in JSON; what cannot be rendered says so in place.
+fn encoded(full_name: &str, raw: &[u8]) -> Value {
+    json::bytes_to_value(full_name, raw).unwrap_or_else(|e| json!({ "unrenderable": e.to_string(), "type": full_name }))
 }
 
 fn timestamp(at: SystemTime) -> Value {

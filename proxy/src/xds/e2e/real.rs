@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use outrigger_wire::{json, pb::google::protobuf::Any};
-use prost::Message;
 
 use super::{Net, config, serve, snapshot, status};
 use crate::{
@@ -14,8 +13,7 @@ use crate::{
 /// One resource in YAML.
 fn any(kind: Kind, yaml: &str) -> Any {
     let full_name = kind.type_url().trim_start_matches("type.googleapis.com/");
-    let message = json::dynamic_from_value(full_name, json::parse(yaml).unwrap()).unwrap();
-    Any { type_url: kind.type_url().into(), value: message.encode_to_vec() }
+    Any { type_url: kind.type_url().into(), value: json::read_bytes(full_name, yaml).unwrap() }
 }
 
 const CLUSTER: &str = "

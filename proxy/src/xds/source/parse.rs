@@ -69,7 +69,7 @@ fn resource(value: Value) -> Item {
     let field = |name: &str| value.get(name).and_then(Value::as_str);
     let name = field("name").or_else(|| field("cluster_name")).or_else(|| field("clusterName"));
     let name = name.unwrap_or_default().to_owned();
-    let encoded = json::dynamic_from_value("google.protobuf.Any", value).map(|any| any.encode_to_vec());
+    let encoded = json::bytes_from_value("google.protobuf.Any", value);
     match encoded.map_err(|e| e.to_string()).and_then(|b| Any::decode(b.as_slice()).map_err(|e| e.to_string())) {
         Ok(any) => Item::bare(any),
         Err(reason) => unreadable(name, reason),

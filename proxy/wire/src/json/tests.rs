@@ -1,3 +1,5 @@
+mod compare;
+
 use envoy_types::pb::envoy::config::{bootstrap::v3::Bootstrap, cluster::v3::Cluster};
 
 use super::*;

@@ -1,23 +1,46 @@
-//! The walk over a JSON document beside its message descriptor, before it is converted: every complaint has a path.
+//! The same mapping by way of `prost-reflect`: what tests compare the mapping in use with.
 //!
-//! It also wraps an `Any` whose type is not in the pool into a TypedStruct. Whether such an extension may be ignored or
-//! has to be refused is for those to say who read the message, with the same table as for extensions from the wire.
+//! Slow, but another's implementation of protobuf. A walk over the document comes first, so that complaints have paths.
 
-use std::fmt::Write;
+use std::{fmt::Write, io::Read, sync::LazyLock};
 
-use prost_reflect::{EnumDescriptor, FieldDescriptor, Kind, MessageDescriptor};
+use prost_reflect::{
+    DescriptorPool, DeserializeOptions, DynamicMessage, EnumDescriptor, FieldDescriptor, Kind, MessageDescriptor,
+    SerializeOptions,
+};
 use serde_json::{Map, Value};
 
-use super::{Error, pool};
+use super::Error;
+
+static PACKED: &[u8] = include_bytes!("../../descriptors/envoy.binpb.gz");
+
+/// The pool of all message descriptors.
+pub(super) fn pool() -> DescriptorPool {
+    static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
+        let mut bytes = Vec::new();
+        flate2::read::GzDecoder::new(PACKED).read_to_end(&mut bytes).unwrap();
+        DescriptorPool::decode(bytes.as_slice()).unwrap()
+    });
+    POOL.clone()
+}
+
+/// A message as JSON.
+pub(super) fn to_value(message: &DynamicMessage) -> Result<Value, serde_json::Error> {
+    let options = SerializeOptions::new().use_proto_field_name(true).stringify_64_bit_integers(true);
+    message.serialize_with_options(serde_json::value::Serializer, &options)
+}
 
 /// Deepest nesting accepted: the bound that protobuf decoders have as well.
 const MAX_DEPTH: usize = 100;
 
 const TYPED_STRUCT: &str = "type.googleapis.com/xds.type.v3.TypedStruct";
 
-/// The document as it may be converted to `descriptor`, or the first complaint.
-pub(super) fn admit(value: Value, descriptor: &MessageDescriptor) -> Result<Value, Error> {
-    Walk::default().message(value, descriptor)
+/// A message known by its full name.
+pub(super) fn from_value(full_name: &str, value: Value) -> Result<DynamicMessage, Error> {
+    let descriptor = pool().get_message_by_name(full_name).ok_or_else(|| Error::UnknownType(full_name.to_owned()))?;
+    let value = Walk::default().message(value, &descriptor)?;
+    DynamicMessage::deserialize_with_options(descriptor, value, &DeserializeOptions::new().deny_unknown_fields(true))
+        .map_err(|e| Error::Invalid { message: full_name.to_owned(), reason: e.to_string() })
 }
 
 #[derive(Default)]
