@@ -23,6 +23,7 @@ use super::{
     respond::Reply,
     retry::Rules,
     rewrite,
+    sanitize::Tunnel,
     server::Connection,
     timeouts::Timeouts,
     upgrade,
@@ -86,9 +87,9 @@ struct Plan<'a> {
 }
 
 impl<'a> Forwarding<'a> {
-    pub(super) async fn run(self, mut request: Inbound) -> Result<Response<Body>, Reply> {
+    pub(super) async fn run(self, request: &mut Inbound) -> Result<Response<Body>, Reply> {
         let scheme = request.sane.origin.scheme;
-        let (cluster, weighted) = match self.target(&request) {
+        let (cluster, weighted) = match self.target(request) {
             Ok(found) => found,
             Err(reply) => {
                 note_head(self.flow, &request.parts, scheme);
@@ -96,13 +97,13 @@ impl<'a> Forwarding<'a> {
             }
         };
         self.flow.record.upstream(|u| u.cluster = self.flow.record.logged().then(|| cluster.config.name.clone()));
-        if let Err(reply) = upgrade::check(&self.conn.hcm.config, self.route, &request) {
+        if let Err(reply) = upgrade::check(&self.conn.hcm.config, self.route, request) {
             note_head(self.flow, &request.parts, scheme);
             return Err(reply);
         }
-        let mut plan = self.plan(cluster, weighted, &mut request);
-        let copy = self.copy_head(&plan, &request);
-        upgrade::prepare(&mut request, plan.protocol);
+        let mut plan = self.plan(cluster, weighted, request);
+        let copy = self.copy_head(&plan, request);
+        upgrade::prepare(request, plan.protocol);
         plan.method = request.parts.method.clone();
         note_head(self.flow, &request.parts, scheme);
         if let Some(idle) = self.route.idle_timeout {
@@ -115,15 +116,16 @@ impl<'a> Forwarding<'a> {
             let at = self.flow.record.started() + limit;
             self.flow.limit(Deadline { at, kind: DeadlineKind::Stream });
         }
-        let Inbound { parts, body, sane, upgrade } = request;
-        let (sent, attempts) = match self.tries(&plan, parts, body).await {
+        let body = std::mem::replace(&mut request.body, Incoming::None);
+        let (sent, attempts) = match self.tries(&plan, &mut request.parts, body).await {
             Ok(done) => done,
             Err(reply) => {
                 outcome::count(cluster, reply.status);
                 return Err(reply);
             }
         };
-        let down = upgrade::Downstream { tunnel: sane.tunnel, promise: upgrade, grpc: sane.grpc };
+        let tunnel = std::mem::replace(&mut request.sane.tunnel, Tunnel::None);
+        let down = upgrade::Downstream { tunnel, promise: request.upgrade.take(), grpc: request.sane.grpc };
         self.response(&plan, sent, attempts, (down, copy))
     }
 

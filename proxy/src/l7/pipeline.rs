@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// A sane request and what came with it.
-pub(super) struct Inbound {
+pub(in crate::l7) struct Inbound {
     pub parts: Parts,
     pub body: Incoming,
     pub sane: Sane,
@@ -56,7 +56,7 @@ pub(super) fn path(parts: &Parts) -> &str {
 }
 
 /// What finishing a response needs to know of its request.
-struct Ending {
+pub(in crate::l7) struct Ending {
     version: Version,
     head: bool,
     grpc: bool,
@@ -71,15 +71,6 @@ pub(super) type Handling = Pin<Box<dyn Future<Output = Result<Response<Body>, Bo
 /// Serves one request. In memory of its own: connections would keep room for it while they idle, and what is moved
 /// about on the way to its task would be all of it.
 pub(super) fn handle(conn: Rc<Connection>, request: Request<Incoming>, upgrade: Option<Promise>) -> Handling {
-    Box::pin(serve(conn, request, upgrade))
-}
-
-pub(in crate::l7) async fn serve(
-    conn: Rc<Connection>,
-    request: Request<Incoming>,
-    upgrade: Option<Promise>,
-) -> Result<Response<Body>, BodyError> {
-    let live = conn.engine.live.get();
     let flow = conn.open(request.version());
     let (mut parts, body) = request.into_parts();
     if http_body::Body::is_end_stream(&body) {
@@ -92,32 +83,50 @@ pub(in crate::l7) async fn serve(
         distrusted: false,
         request_id: None,
     };
-    let answer = match sanitize(&conn.hcm.config, &conn.scope.conn, &mut parts) {
+    let sane = match sanitize(&conn.hcm.config, &conn.scope.conn, &mut parts) {
+        Ok(sane) => sane,
         Err(reply) => {
             note_head(&flow, &parts, "http");
             ending.distrusted = true;
-            Err(reply)
-        }
-        Ok(sane) => {
-            flow.record.remote_address(sane.origin.remote);
-            if conn.hcm.config.request_id_in_response {
-                ending.request_id = parts.headers.get(&REQUEST_ID).cloned();
-            }
-            act(&conn, &flow, &live, Inbound { parts, body, sane, upgrade }).await
-        }
-    };
-    let response = match answer {
-        Ok(response) => response,
-        Err(reply) => {
             count_reply(&conn, &reply);
-            reply.into_response(&flow, ending.grpc)
+            let response = finish(&conn, &flow, &ending, reply.into_response(&flow, ending.grpc));
+            return Box::pin(std::future::ready(Ok(response)));
         }
     };
-    Ok(finish(&conn, &flow, &ending, response))
+    flow.record.remote_address(sane.origin.remote);
+    if conn.hcm.config.request_id_in_response {
+        ending.request_id = parts.headers.get(&REQUEST_ID).cloned();
+    }
+    Box::pin(serve(conn, flow, ending, Inbound { parts, body, sane, upgrade }))
+}
+
+/// Not an async function: it would hold its arguments twice.
+pub(in crate::l7) fn serve(
+    conn: Rc<Connection>,
+    flow: Rc<Flow>,
+    ending: Ending,
+    mut request: Inbound,
+) -> impl Future<Output = Result<Response<Body>, BodyError>> {
+    async move {
+        let live = conn.engine.live.get();
+        let response = match act(&conn, &flow, &live, &mut request).await {
+            Ok(response) => response,
+            Err(reply) => {
+                count_reply(&conn, &reply);
+                reply.into_response(&flow, ending.grpc)
+            }
+        };
+        Ok(finish(&conn, &flow, &ending, response))
+    }
 }
 
 /// Routes the request and does what the route says.
-async fn act(conn: &Rc<Connection>, flow: &Rc<Flow>, live: &Live, request: Inbound) -> Result<Response<Body>, Reply> {
+async fn act(
+    conn: &Rc<Connection>,
+    flow: &Rc<Flow>,
+    live: &Live,
+    request: &mut Inbound,
+) -> Result<Response<Body>, Reply> {
     let random = fastrand::u64(..);
     let Some(table) = routes(conn, live) else {
         note_head(flow, &request.parts, request.sane.origin.scheme);
@@ -154,7 +163,7 @@ async fn act(conn: &Rc<Connection>, flow: &Rc<Flow>, live: &Live, request: Inbou
             let line = Line { scheme, authority: request.authority(), path: request.path() };
             let (status, location) = rewrite::redirect(redirect, &selected.route.matches, &line);
             let reply = Reply::new(status, "direct_response").location(location);
-            Ok(local(flow, table, selected, &request, reply.into_response(flow, false)))
+            Ok(local(flow, table, selected, request, reply.into_response(flow, false)))
         }
         Action::Direct(direct) => {
             note_head(flow, &request.parts, scheme);
@@ -162,7 +171,7 @@ async fn act(conn: &Rc<Connection>, flow: &Rc<Flow>, live: &Live, request: Inbou
             flow.record.details("direct_response");
             flow.record.sent(direct.body.len());
             let response = respond::text_response(direct.status, direct.body.clone());
-            Ok(local(flow, table, selected, &request, response))
+            Ok(local(flow, table, selected, request, response))
         }
         Action::NonForwarding => {
             note_head(flow, &request.parts, scheme);

@@ -2,7 +2,7 @@
 
 use std::{
     future::{Future, poll_fn},
-    pin::pin,
+    pin::Pin,
     task::Poll,
     time::{Duration, Instant},
 };
@@ -127,9 +127,8 @@ pub async fn within<F: Future>(
     timeouts: &Timeouts,
     flow: &Flow,
     try_started: Instant,
-    work: F,
+    mut work: Pin<&mut F>,
 ) -> Result<F::Output, Expired> {
-    let mut work = pin!(work);
     let mut timer = Timer::default();
     poll_fn(move |cx| {
         if let Poll::Ready(output) = work.as_mut().poll(cx) {

@@ -14,8 +14,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderMap, HeaderName, Request};
-use hyper::client::conn::http1::{Builder, SendRequest};
+use http::{HeaderMap, HeaderName, Request, Response};
+use hyper::client::conn::{
+    TrySendError,
+    http1::{Builder, SendRequest},
+};
 use hyper_util::rt::TokioIo;
 use tokio::task::AbortHandle;
 
@@ -227,6 +230,10 @@ impl<B: Payload> H1<B> {
         }
     }
 
+    fn failure(&self, kind: SendErrorKind, reason: String, request: Option<Request<B>>) -> Box<SendError<B>> {
+        Box::new(SendError { kind, request, reason, facts: Some(self.facts.clone()) })
+    }
+
     fn abort_now(&self) {
         self.close();
         if let Some(task) = self.task.borrow_mut().take() {
@@ -280,44 +287,77 @@ impl Drop for Sending {
     }
 }
 
-pub(super) async fn send<B: Payload>(
+/// A request on its way, until the head of its response.
+struct Exchange<B: Payload> {
+    connection: Rc<H1<B>>,
+    sending: Sending,
+    new_connection: bool,
+    /// What the connection's meter said before.
+    written: u64,
+    read: u64,
+}
+
+/// What hyper makes of a request.
+type Answer<B> = Result<Response<hyper::body::Incoming>, TrySendError<Request<B>>>;
+
+/// Sends a request over a leased connection. Not an async function: it would hold the request for as long as it waits.
+pub(super) fn send<B: Payload>(
+    connection: Rc<H1<B>>,
+    request: Request<B>,
+    permit: RequestPermit,
+) -> impl Future<Output = Result<Sent, Box<SendError<B>>>> {
+    let started = start(connection, request, permit);
+    async move {
+        let (exchange, answer) = started?;
+        exchange.finish(answer.await)
+    }
+}
+
+fn start<B: Payload>(
     connection: Rc<H1<B>>,
     mut request: Request<B>,
     permit: RequestPermit,
-) -> Result<Sent, Box<SendError<B>>> {
-    let facts = connection.facts.clone();
+) -> Result<(Exchange<B>, impl Future<Output = Answer<B>>), Box<SendError<B>>> {
     let new_connection = connection.served.get() == 0;
     let guard = StreamGuard::new(connection.clone(), permit);
-    let fail =
-        |kind, reason: String, request| Box::new(SendError { kind, request, reason, facts: Some(facts.clone()) });
-    if let Err(reason) = prepare(&mut request, HttpProtocol::Http1, facts.tls.is_some()) {
-        return Err(fail(SendErrorKind::Protocol, reason.to_owned(), Some(request)));
+    if let Err(reason) = prepare(&mut request, HttpProtocol::Http1, connection.facts.tls.is_some()) {
+        return Err(connection.failure(SendErrorKind::Protocol, reason.to_owned(), Some(request)));
     }
     let (written, read) = (connection.meter.written(), connection.meter.read());
-    let sent = match connection.sender.borrow_mut().as_mut() {
+    let answer = match connection.sender.borrow_mut().as_mut() {
         Some(sender) => sender.try_send_request(request),
-        None => return Err(fail(SendErrorKind::Unsent, "the connection is closed".to_owned(), Some(request))),
+        None => {
+            let reason = "the connection is closed".to_owned();
+            return Err(connection.failure(SendErrorKind::Unsent, reason, Some(request)));
+        }
     };
     connection.served.set(connection.served.get().saturating_add(1));
-    let mut sending = Sending(Some(guard));
-    match sent.await {
-        Ok(response) => {
-            learn_keep_alive(&connection, response.headers());
-            let guard = sending.0.take().expect("taken only here");
-            Ok(Sent { response: response.map(Incoming::Http1), guard, facts, new_connection })
-        }
-        Err(mut error) => {
-            // Dropping `sending` ends the connection, which is beyond use.
-            if let Some(request) = error.take_message() {
-                return Err(fail(SendErrorKind::Unsent, error.error().to_string(), Some(request)));
+    Ok((Exchange { connection, sending: Sending(Some(guard)), new_connection, written, read }, answer))
+}
+
+impl<B: Payload> Exchange<B> {
+    fn finish(mut self, answer: Answer<B>) -> Result<Sent, Box<SendError<B>>> {
+        let connection = &self.connection;
+        match answer {
+            Ok(response) => {
+                learn_keep_alive(connection, response.headers());
+                let guard = self.sending.0.take().expect("taken only here");
+                let (facts, new_connection) = (connection.facts.clone(), self.new_connection);
+                Ok(Sent { response: response.map(Incoming::Http1), guard, facts, new_connection })
             }
-            let stream = Stream {
-                reused: !new_connection,
-                response_started: connection.meter.read() > read,
-                unwritten: connection.meter.written() == written,
-            };
-            let (kind, reason) = failure::classify_http1(error.error(), stream);
-            Err(fail(kind, reason, None))
+            Err(mut error) => {
+                // Dropping `sending` ends the connection, which is beyond use.
+                if let Some(request) = error.take_message() {
+                    return Err(connection.failure(SendErrorKind::Unsent, error.error().to_string(), Some(request)));
+                }
+                let stream = Stream {
+                    reused: !self.new_connection,
+                    response_started: connection.meter.read() > self.read,
+                    unwritten: connection.meter.written() == self.written,
+                };
+                let (kind, reason) = failure::classify_http1(error.error(), stream);
+                Err(connection.failure(kind, reason, None))
+            }
         }
     }
 }

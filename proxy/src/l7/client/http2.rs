@@ -159,6 +159,10 @@ impl<B: Payload> H2<B> {
         sender.as_mut().is_some_and(|s| !matches!(s.poll_ready(&mut cx), Poll::Ready(Err(_))))
     }
 
+    fn failure(&self, kind: SendErrorKind, reason: String, request: Option<Request<B>>) -> Box<SendError<B>> {
+        Box::new(SendError { kind, request, reason, facts: Some(self.facts.clone()) })
+    }
+
     /// Reserves a stream.
     pub(super) fn lease(&self) -> bool {
         let open = self.sender.borrow().is_some();
@@ -228,44 +232,54 @@ impl<B: Payload> Carrier for H2<B> {
     }
 }
 
-pub(super) async fn send<B: Payload>(
+/// Sends a request over a leased connection. Not an async function: it would hold the request for as long as it waits.
+pub(super) fn send<B: Payload>(
     connection: Rc<H2<B>>,
-    mut request: Request<B>,
+    request: Request<B>,
     permit: RequestPermit,
-) -> Result<Sent, Box<SendError<B>>> {
-    let facts = connection.facts.clone();
-    let new_connection = !connection.proven.get();
+) -> impl Future<Output = Result<Sent, Box<SendError<B>>>> {
     let guard = StreamGuard::new(connection.clone(), permit);
-    let fail =
-        |kind, reason: String, request| Box::new(SendError { kind, request, reason, facts: Some(facts.clone()) });
-    if let Err(reason) = prepare(&mut request, HttpProtocol::Http2, facts.tls.is_some()) {
-        return Err(fail(SendErrorKind::Protocol, reason.to_owned(), Some(request)));
+    let started = start(&connection, request);
+    async move {
+        let new_connection = !connection.proven.get();
+        let answer = match started? {
+            Ok(exchange) => exchange.await,
+            Err(error) => Err(error),
+        };
+        let facts = connection.facts.clone();
+        match answer {
+            Ok(response) => {
+                connection.proven.set(true);
+                Ok(Sent { response, guard, facts, new_connection })
+            }
+            Err(error) => {
+                let stream = Stream { reused: !new_connection, response_started: false, unwritten: false };
+                let (kind, reason) = failure::classify_http2(&error, stream);
+                if failure::ends_connection(&error) {
+                    connection.drain();
+                }
+                Err(connection.failure(kind, reason, None))
+            }
+        }
+    }
+}
+
+/// The outer error gives the request back, the inner one is h2's about a request it has taken.
+fn start<B: Payload>(
+    connection: &Rc<H2<B>>,
+    mut request: Request<B>,
+) -> Result<Result<Exchange<B>, h2::Error>, Box<SendError<B>>> {
+    if let Err(reason) = prepare(&mut request, HttpProtocol::Http2, connection.facts.tls.is_some()) {
+        return Err(connection.failure(SendErrorKind::Protocol, reason.to_owned(), Some(request)));
     }
     // Each request has a sender of its own: one that waits to be opened does not hold up the next.
     let sender = if connection.is_open() { connection.sender.borrow().clone() } else { None };
     let Some(mut sender) = sender else {
         connection.drain();
-        return Err(fail(SendErrorKind::Unsent, "the connection is closed".to_owned(), Some(request)));
+        let reason = "the connection is closed".to_owned();
+        return Err(connection.failure(SendErrorKind::Unsent, reason, Some(request)));
     };
-    let answer = match Exchange::start(&mut sender, request) {
-        Ok(exchange) => exchange.await,
-        Err(error) => Err(error),
-    };
-    drop(sender);
-    match answer {
-        Ok(response) => {
-            connection.proven.set(true);
-            Ok(Sent { response, guard, facts, new_connection })
-        }
-        Err(error) => {
-            let stream = Stream { reused: !new_connection, response_started: false, unwritten: false };
-            let (kind, reason) = failure::classify_http2(&error, stream);
-            if failure::ends_connection(&error) {
-                connection.drain();
-            }
-            Err(fail(kind, reason, None))
-        }
-    }
+    Ok(Exchange::start(&mut sender, request))
 }
 
 /// A request on its stream, until the head of its response. Dropping it resets the stream.

@@ -11,17 +11,15 @@ use std::{
     time::Instant,
 };
 
-use http::Request;
-
 use super::{
     Payload,
     dial::{Dial, Plan, dial},
-    http1::{self, H1},
-    http2::{self, H2},
-    types::{Attempt, HttpProtocol, Protocol, SendError, SendErrorKind, Sent},
+    http1::H1,
+    http2::H2,
+    types::{Attempt, HttpProtocol, Protocol, SendErrorKind},
     wait::Waiters,
 };
-use crate::upstream::{ConnectError, ConnectErrorKind, ConnectOptions, Endpoint, RequestPermit, Scope};
+use crate::upstream::{ConnectError, ConnectErrorKind, ConnectOptions, Endpoint, Scope};
 
 /// Streams that a peer is taken to allow until it says otherwise; h2 assumes the same.
 const ASSUMED_STREAMS: u32 = 100;
@@ -33,14 +31,6 @@ pub(super) enum Lease<B: Payload> {
 }
 
 impl<B: Payload> Lease<B> {
-    /// Sends the request; the lease becomes the guard of the answer.
-    pub(super) async fn send(self, request: Request<B>, permit: RequestPermit) -> Result<Sent, Box<SendError<B>>> {
-        match self {
-            Self::Http1(connection) => http1::send(connection, request, permit).await,
-            Self::Http2(connection) => http2::send(connection, request, permit).await,
-        }
-    }
-
     pub(super) fn give_back(self) {
         match self {
             Self::Http1(connection) => connection.release(),

@@ -9,8 +9,8 @@ use http::Request;
 use smallvec::SmallVec;
 
 use super::{
-    Payload,
-    lane::Lane,
+    Payload, http1, http2,
+    lane::{Lane, Lease},
     types::{Attempt, SendError, SendErrorKind, Sent},
 };
 use crate::upstream::Endpoint;
@@ -36,19 +36,29 @@ impl<B: Payload> Pool<B> {
 
     /// Sends `request` over a pooled or new connection and waits for the response's headers. Dropping the future gives
     /// the request up. The head may be in HTTP/1 or HTTP/2 form, whatever the connection turns out to speak.
-    pub async fn send(&self, attempt: &Attempt, request: Request<B>) -> Result<Sent, Box<SendError<B>>> {
-        let lane = self.lane(attempt);
-        let Some(permit) = lane.scope.try_request(attempt.high_priority) else {
-            return Err(unsent(SendErrorKind::PoolOverflow, request));
-        };
-        let lease = match lane.checkout(attempt.replayable) {
-            Some(lease) => lease,
-            None => match lane.wait(attempt).await {
-                Ok(lease) => lease,
-                Err(kind) => return Err(unsent(kind, request)),
-            },
-        };
-        lease.send(request, permit).await
+    pub fn send<'a>(
+        &'a self,
+        attempt: &'a Attempt,
+        request: Request<B>,
+    ) -> impl Future<Output = Result<Sent, Box<SendError<B>>>> + 'a {
+        // Not an async function: it would hold the request twice.
+        async move {
+            let lane = self.lane(attempt);
+            let Some(permit) = lane.scope.try_request(attempt.high_priority) else {
+                return Err(unsent(SendErrorKind::PoolOverflow, request));
+            };
+            let lease = match lane.checkout(attempt.replayable) {
+                Some(lease) => lease,
+                None => match lane.wait(attempt).await {
+                    Ok(lease) => lease,
+                    Err(kind) => return Err(unsent(kind, request)),
+                },
+            };
+            match lease {
+                Lease::Http1(connection) => http1::send(connection, request, permit).await,
+                Lease::Http2(connection) => http2::send(connection, request, permit).await,
+            }
+        }
     }
 
     pub(super) fn lane(&self, attempt: &Attempt) -> Rc<Lane<B>> {

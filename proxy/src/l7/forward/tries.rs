@@ -1,6 +1,6 @@
 //! The retry loop: { pick an endpoint, send under the timeouts, classify, go again or not }.
 
-use std::{rc::Rc, sync::Arc, time::Instant};
+use std::{pin::pin, rc::Rc, sync::Arc, time::Instant};
 
 use http::{HeaderValue, Method, Request, StatusCode, Uri, header, request::Parts};
 use http_body::Body as _;
@@ -26,12 +26,12 @@ use crate::{
 };
 
 /// What tries are made of.
-struct Supply {
+struct Supply<'a> {
     /// The head, kept where a second try is possible; else given away with the first.
-    head: Option<Parts>,
+    head: Option<&'a mut Parts>,
     body: Source,
     /// A request that came back whole from a failed try.
-    returned: Option<Request<Body>>,
+    returned: Option<Box<Request<Body>>>,
     keep: bool,
 }
 
@@ -89,7 +89,7 @@ enum Next {
 
 impl Forwarding<'_> {
     /// Tries until there is a response, or a reason to give up; returns the number of tries too.
-    pub(super) async fn tries(&self, plan: &Plan<'_>, parts: Parts, body: Incoming) -> Result<(Sent, u32), Reply> {
+    pub(super) async fn tries(&self, plan: &Plan<'_>, parts: &mut Parts, body: Incoming) -> Result<(Sent, u32), Reply> {
         let keep = plan.rules.is_some() || (!plan.has_body && plan.method.is_idempotent());
         let body = match (plan.has_body, plan.rules.is_some()) {
             (false, _) => Source::Empty,
@@ -110,8 +110,11 @@ impl Forwarding<'_> {
             // What would be replayed once is not risked twice.
             let replayable = count.tries == 1 && supply.keep && !plan.has_body && plan.method.is_idempotent();
             let attempt = self.attempt(plan, &endpoint, replayable);
-            let sending = self.conn.engine.pool.send(&attempt, request);
-            let result = match within(&plan.timeouts, self.flow, started, sending).await {
+            let result = {
+                let sending = pin!(self.conn.engine.pool.send(&attempt, request));
+                within(&plan.timeouts, self.flow, started, sending).await
+            };
+            let result = match result {
                 Ok(Ok(sent)) => Tried::Response(Box::new(sent)),
                 Ok(Err(error)) => self.failed(*error, &mut supply),
                 Err(expired) => self.expired(plan, expired)?,
@@ -131,7 +134,7 @@ impl Forwarding<'_> {
     }
 
     /// Asks the rules, and the budget where they would retry.
-    fn judge(&self, plan: &Plan<'_>, result: &Tried, supply: &Supply, count: &mut Count) -> Next {
+    fn judge(&self, plan: &Plan<'_>, result: &Tried, supply: &Supply<'_>, count: &mut Count) -> Next {
         let stats = plan.cluster.stats.local();
         let outcome = match result {
             Tried::Failed(failure, _) => Outcome::Failed(*failure),
@@ -188,7 +191,7 @@ impl Forwarding<'_> {
         let wait = plan.rules.as_ref().map(|r| retry::backoff(r, retries, fastrand::u64(..)));
         let sleep = tokio::time::sleep(wait.unwrap_or_default());
         let timeouts = Timeouts { per_try: None, per_try_idle: None, ..plan.timeouts };
-        within(&timeouts, self.flow, started, sleep).await.map_err(outcome::expired)
+        within(&timeouts, self.flow, started, pin!(sleep)).await.map_err(outcome::expired)
     }
 
     fn pick(&self, plan: &Plan<'_>, exclude: &[Arc<Endpoint>]) -> Result<Arc<Endpoint>, Reply> {
@@ -223,7 +226,7 @@ impl Forwarding<'_> {
     fn attempt_request(
         &self,
         plan: &Plan<'_>,
-        supply: &mut Supply,
+        supply: &mut Supply<'_>,
         endpoint: &Endpoint,
         attempt: u32,
     ) -> Result<Request<Body>, Reply> {
@@ -233,8 +236,7 @@ impl Forwarding<'_> {
                 request.into_parts()
             }
             None => {
-                let head = if supply.keep { supply.head.clone() } else { supply.head.take() };
-                let (Some(head), Some(body)) = (head, supply.body.next(self.flow)) else {
+                let (Some(head), Some(body)) = (supply.head(), supply.body.next(self.flow)) else {
                     return Err(outcome::internal());
                 };
                 (head, body)
@@ -260,7 +262,7 @@ impl Forwarding<'_> {
     }
 
     /// Classifies a failed try and keeps what came back of it.
-    fn failed(&self, error: SendError<Body>, supply: &mut Supply) -> Tried {
+    fn failed(&self, error: SendError<Body>, supply: &mut Supply<'_>) -> Tried {
         let record = &self.flow.record;
         if let Some(facts) = &error.facts {
             self.note_connection(facts);
@@ -269,13 +271,22 @@ impl Forwarding<'_> {
             record.upstream(|u| u.transport_failure = Some(error.reason.as_str().into()));
         }
         let (failure, reply) = outcome::classify(&error.kind, &error.reason);
-        supply.returned = error.request;
+        supply.returned = error.request.map(Box::new);
         tracing::debug!(?failure, reason = %error.reason, "try failed");
         Tried::Failed(failure, reply)
     }
 }
 
-impl Supply {
+impl Supply<'_> {
+    /// The head for a try.
+    fn head(&mut self) -> Option<Parts> {
+        if self.keep {
+            return self.head.as_ref().map(|head| (**head).clone());
+        }
+        let nothing = || Request::new(()).into_parts().0;
+        self.head.take().map(|head| std::mem::replace(head, nothing()))
+    }
+
     /// Whether another try would send the same request from its first byte.
     fn can_repeat(&self) -> bool {
         self.returned.is_some()

@@ -70,11 +70,11 @@ fn a_leased_connection_that_died_gives_the_request_back() {
         let lane = pool.lane(&attempt);
         let lease = lane.checkout(false).unwrap();
         // Between the checkout and the send the connection goes away.
-        let crate::l7::client::lane::Lease::Http1(connection) = &lease else { panic!() };
+        let crate::l7::client::lane::Lease::Http1(connection) = lease else { panic!() };
         connection.close();
         until("the connection ends", || pool.counts()[1] == 0).await;
         let permit = lane.scope.try_request(false).unwrap();
-        let error = lease.send(get("/again"), permit).await.unwrap_err();
+        let error = crate::l7::client::http1::send(connection, get("/again"), permit).await.unwrap_err();
         assert_eq!(error.kind, SendErrorKind::Unsent);
         assert_eq!(error.request.unwrap().uri(), "/again");
         settled(&attempt, 0).await;
