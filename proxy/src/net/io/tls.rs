@@ -2,8 +2,8 @@
 //!
 //! Owns what lies between socket and session after a handshake: the network stack costs more than the cipher, so bytes
 //! come and go by the [`BATCH`]. Knows nothing of handshakes and certificates. Invariants: nothing is read while bytes
-//! wait to be decrypted and no more than a batch waits to be sent, so a slow reader slows its source; what was written
-//! is sent at the latest by a flush; an idle stream holds no buffer.
+//! wait to be decrypted and no more than a batch waits to be sent, so a slow reader slows its source; a small message is
+//! sent at once and the end of a bulk at the latest by a flush; an idle stream holds no buffer.
 
 use std::{
     fmt,
@@ -247,7 +247,11 @@ where
             return Poll::Pending;
         }
         let taken = this.take(bufs)?;
-        if this.queued >= BATCH {
+        if this.queued == 0 {
+            // Not part of a bulk: nothing is gained by waiting for a flush.
+            this.encrypt_tail()?;
+        }
+        if this.queued >= BATCH || this.queued < RECORD {
             // Blocked or not: the bytes are taken, and whoever writes or flushes next waits.
             let _ = this.poll_send(cx)?;
         }
