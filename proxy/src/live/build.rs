@@ -87,7 +87,7 @@ impl Builder {
         let (dirty, removed) = dirty_clusters(snapshot, resolved, previous);
         let mut failed = Vec::new();
         let mut clusters = previous.clusters.clone();
-        removed.iter().for_each(|name| drop(clusters.remove(*name)));
+        removed.iter().for_each(|name| drop(clusters.remove(name)));
         for name in dirty {
             let Some(config) = snapshot.clusters.get(name) else { continue };
             let assignment = assignment(config, snapshot, resolved);

@@ -1,7 +1,7 @@
 //! The client side: opening TLS connections.
 //!
-//! Owns the variants of a context that single connections ask for (ALPN, a name to verify) and their session caches, all
-//! made at the first connection; what is costly, keys and anchors, is shared by contexts whose rules are equal.
+//! Owns the variants of a context that single connections ask for (ALPN, a name to verify) and their session caches,
+//! all made at the first connection; what is costly, keys and anchors, is shared by contexts whose rules are equal.
 //! Invariant: sessions are cached per context and variant, so none is resumed that was verified by other rules.
 
 use std::{

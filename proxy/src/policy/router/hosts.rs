@@ -1,11 +1,6 @@
 //! The index over `virtual_hosts[].domains`.
 
-use std::{
-    borrow::Cow,
-    collections::BTreeMap,
-    hash::{BuildHasher, Hash, Hasher},
-    sync::Arc,
-};
+use std::{borrow::Cow, collections::BTreeMap, hash::BuildHasher, sync::Arc};
 
 use crate::ir::route::VirtualHost;
 
@@ -51,9 +46,8 @@ impl Places {
 
     /// Where `key` is, or the free slot where it would be.
     fn slot(&self, hosts: &[Arc<VirtualHost>], key: &str) -> usize {
-        let mut hasher = self.hasher.build_hasher();
-        key.hash(&mut hasher);
-        let mut at = ((u128::from(hasher.finish()) * self.slots.len() as u128) >> 64) as usize;
+        let hash = self.hasher.hash_one(key);
+        let mut at = ((u128::from(hash) * self.slots.len() as u128) >> 64) as usize;
         while self.slots[at].is_some_and(|place| fixed(place.of(hosts)) != key) {
             at = (at + 1) % self.slots.len();
         }

@@ -147,7 +147,7 @@ fn weights_are_honoured_exactly_over_all_draws() {
     let target = |cluster: &str, weight| WeightedTarget {
         cluster: cluster.into(),
         weight,
-        headers: HeaderOps::default().into(),
+        headers: HeaderOps::default(),
         host_rewrite: None,
     };
     let targets = [target("a", 90), target("zero", 0), target("b", 10)];

@@ -1,8 +1,8 @@
 //! The resources: the latest accepted version of each, the version in force, and what is wrong with the last one sent.
 //!
 //! Sans-io: no clock, no tasks; [`Now`] comes in, [`Snapshot`]s and [`Wanted`] subscriptions go out. `apply` takes what
-//! a source delivered, `warm` decides what comes into force, each looking only at what changed: `slots` and `references`
-//! keep the rest up. The invariant: whatever is in force refers only to resources in force, to names the control plane
+//! a source delivered, `warm` decides what comes into force, each looking only at what changed: `slots` and
+//! `references` keep the rest up. The invariant: whatever is in force refers only to resources in force, to names the control plane
 //! does not have, or to fetches that outlived their time.
 
 mod apply;

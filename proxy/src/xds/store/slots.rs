@@ -1,5 +1,5 @@
-//! The only ways to change a slot, keeping up what is derived from all slots: who waits, who leaves, who is referred to,
-//! what is published.
+//! The only ways to change a slot, keeping up what is derived from all slots: who waits, who leaves, who is referred
+//! to, what is published.
 
 use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
@@ -105,8 +105,8 @@ impl Store {
     /// References count from clusters and listeners, whatever their state; route configurations refer to none.
     fn refer(&mut self, kind: Kind, version: &Version, counts: bool) {
         match (kind.is_wildcard(), counts) {
-            (true, true) => self.references.add(&version.needs(), &version.origin),
-            (true, false) => self.references.subtract(&version.needs(), &version.origin),
+            (true, true) => self.references.add(version.needs(), &version.origin),
+            (true, false) => self.references.subtract(version.needs(), &version.origin),
             (false, _) => {}
         }
     }
@@ -114,8 +114,8 @@ impl Store {
     /// Clusters are in use by what is in force.
     fn employ(&mut self, kind: Kind, version: &Version, counts: bool) {
         match (matches!(kind, Kind::Listener | Kind::Routes), counts) {
-            (true, true) => self.references.add_users(&version.needs()),
-            (true, false) => self.references.subtract_users(&version.needs()),
+            (true, true) => self.references.add_users(version.needs()),
+            (true, false) => self.references.subtract_users(version.needs()),
             (false, _) => {}
         }
     }

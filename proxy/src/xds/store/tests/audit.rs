@@ -24,12 +24,12 @@ impl Bed {
                 }
                 unrest.expiring.extend(slot.expires.map(|expires| (expires, kind, name.clone())));
                 for version in slot.latest.iter().chain(&slot.active).filter(|_| kind.is_wildcard()) {
-                    references.add(&version.needs(), &version.origin);
+                    references.add(version.needs(), &version.origin);
                 }
                 if let Some(active) = &slot.active {
                     slots::put(&mut snapshot, &active.resource);
                     if matches!(kind, Kind::Listener | Kind::Routes) {
-                        references.add_users(&active.needs());
+                        references.add_users(active.needs());
                     }
                 }
                 let wanted = references_wanted(store, kind, name);
