@@ -22,7 +22,7 @@ use outrigger_proxy::{
 use serde_json::{Value, json};
 
 pub(crate) fn load(file: &Value) -> Bootstrap {
-    bootstrap::load(&file.to_string(), None).expect("the bench's bootstrap is valid").0
+    bootstrap::load(file.to_string(), None).expect("the bench's bootstrap is valid").0
 }
 
 pub(crate) fn address(ip: &str, port: u16) -> Value {

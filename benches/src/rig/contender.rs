@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     str::FromStr,
+    time::Instant,
 };
 
 use anyhow::{Context as _, bail};
@@ -99,8 +100,14 @@ impl Contender {
         Ok(format!("{line} ({size:.1} MB)"))
     }
 
-    /// Starts one side with a configuration for `plan`.
-    pub(super) fn start(&self, pod: &Pod, side: Side, plan: &Plan, place: &Place<'_>) -> anyhow::Result<Process> {
+    /// Starts one side with a configuration for `plan`; and when, since making a large configuration takes its time.
+    pub(super) fn start(
+        &self,
+        pod: &Pod,
+        side: Side,
+        plan: &Plan,
+        place: &Place<'_>,
+    ) -> anyhow::Result<(Process, Instant)> {
         let program = reachable(&self.label, &self.program()?, place.dir)?;
         let name = format!("{}-{}", self.label, side.as_str());
         let mut command = pod.command_as(PROXY_UID, program);
@@ -114,7 +121,8 @@ impl Contender {
             command.arg("-c").arg(file).args(["--disable-hot-restart", "--log-level", "warning"]);
             command.args(["--concurrency", &place.workers.to_string()]);
         }
-        Ok(Process::spawn(&name, command, place.dir))
+        let started = Instant::now();
+        Ok((Process::spawn(&name, command, place.dir), started))
     }
 }
 

@@ -90,15 +90,15 @@ impl Rig {
             // Endpoints that change are the servers themselves.
             if plan.via == Via::File {
                 intercept(&self.server)?;
-                let inbound = self.contender.start(&self.server, Side::In, plan, &place)?;
+                let (inbound, _) = self.contender.start(&self.server, Side::In, plan, &place)?;
                 self.inbound = Some(inbound);
                 self.until("the inbound proxy listens", |rig| {
                     rig.server.within(|| std::net::TcpStream::connect(("127.0.0.1", 15006)).is_ok())
                 })?;
             }
             intercept(&self.client)?;
-            let started = Instant::now();
-            self.outbound = Some(self.contender.start(&self.client, Side::Out, plan, &place)?);
+            let (outbound, started) = self.contender.start(&self.client, Side::Out, plan, &place)?;
+            self.outbound = Some(outbound);
             started
         };
         if plan.via == Via::Xds {

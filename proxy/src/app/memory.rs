@@ -1,11 +1,15 @@
 //! Giving memory back when a thread comes to rest.
 //!
 //! Reading a bootstrap or a large update takes many times the memory that its result needs. The allocator returns freed
-//! pages only while it is being called, so a proxy that then idles would hold them for ever. The third place with
-//! `unsafe` code beside sockets and splice: the allocator's crate has no safe name for this.
+//! pages only while it is being called, so a proxy that then idles would hold them for ever. The same goes for the
+//! program: what start-up and configuration ran stays mapped, several times what requests run. The third place with
+//! `unsafe` code beside sockets and splice: neither has a safe name.
 #![allow(unsafe_code)]
 
-use std::time::{Duration, Instant};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 /// Time without a change before memory is given back.
 const QUIET: Duration = Duration::from_millis(300);
@@ -17,6 +21,33 @@ const APART: Duration = Duration::from_secs(10);
 pub(super) fn give_back() {
     // SAFETY: the function has no preconditions and synchronises with other threads by itself.
     unsafe { libmimalloc_sys::mi_collect(true) };
+}
+
+/// Unmaps the program's own code and constants; what is run again comes back from the page cache, a fault for every
+/// 64 kB. Nothing is lost: these pages were never written.
+fn give_back_program() {
+    let Ok(program) = std::fs::read_link("/proc/self/exe") else { return };
+    let Ok(maps) = std::fs::read_to_string("/proc/self/maps") else { return };
+    for (start, length) in maps.lines().filter_map(|line| unwritten(line, &program)) {
+        // SAFETY: a range of whole pages as the kernel lists them, of a private mapping of a file that never was
+        // writable: discarded pages are read from the file again, which cannot change while it is being run.
+        unsafe { libc::madvise(std::ptr::without_provenance_mut(start), length, libc::MADV_DONTNEED) };
+    }
+}
+
+/// The range of a line of `/proc/self/maps` (proc_pid_maps(5)) that maps code or constants of `program`. Other read-only
+/// parts were written by the dynamic linker before it protected them.
+fn unwritten(line: &str, program: &Path) -> Option<(usize, usize)> {
+    let mut fields = line.split_ascii_whitespace();
+    let (range, permissions, offset) = (fields.next()?, fields.next()?, fields.next()?);
+    let path = fields.nth(2)?;
+    let constant = permissions == "r--p" && offset.bytes().all(|b| b == b'0');
+    if Path::new(path) != program || !(permissions == "r-xp" || constant) {
+        return None;
+    }
+    let (start, end) = range.split_once('-')?;
+    let (start, end) = (usize::from_str_radix(start, 16).ok()?, usize::from_str_radix(end, 16).ok()?);
+    Some((start, end.checked_sub(start)?))
 }
 
 /// Notices the moment when configuration stops changing.
@@ -42,6 +73,7 @@ impl Trim {
     pub(super) fn give_back(&mut self, now: Instant) {
         if self.take(now) {
             give_back();
+            give_back_program();
         }
     }
 
@@ -57,6 +89,33 @@ impl Trim {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_was_never_written_is_unmapped() {
+        let program = Path::new("/bin/p");
+        let of = |line| unwritten(line, program);
+        assert_eq!(of("1000-3000 r-xp 00002000 fe:00 12   /bin/p"), Some((0x1000, 0x2000)));
+        assert_eq!(of("1000-2000 r--p 00000000 fe:00 12   /bin/p"), Some((0x1000, 0x1000)));
+        for other in [
+            "1000-3000 r--p 00002000 fe:00 12   /bin/p",
+            "1000-3000 rw-p 00000000 fe:00 12   /bin/p",
+            "1000-3000 r-xp 00002000 fe:00 12   /lib/libc.so.6",
+            "1000-3000 r-xp 00000000 00:00 0",
+            "1000-3000 r-xp 00000000 00:00 0    [vdso]",
+            "",
+        ] {
+            assert_eq!(of(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn the_program_runs_on_without_its_pages() {
+        give_back_program();
+        assert_eq!("the constants of this test".len(), 26);
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let program = std::fs::read_link("/proc/self/exe").unwrap();
+        assert!(maps.lines().any(|line| line.contains("r-xp") && unwritten(line, &program).is_some()), "{maps}");
+    }
 
     #[test]
     fn memory_is_given_back_once_after_every_period_of_change() {

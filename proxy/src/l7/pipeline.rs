@@ -100,7 +100,7 @@ pub(super) fn handle(conn: Rc<Connection>, request: Request<Incoming>, upgrade: 
     Box::pin(serve(conn, flow, ending, Inbound { parts, body, sane, upgrade }))
 }
 
-/// Not an async function: it would hold its arguments twice.
+#[allow(clippy::manual_async_fn, reason = "an async function would hold its arguments twice")]
 pub(in crate::l7) fn serve(
     conn: Rc<Connection>,
     flow: Rc<Flow>,

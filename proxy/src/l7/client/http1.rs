@@ -313,6 +313,7 @@ pub(super) fn send<B: Payload>(
     }
 }
 
+#[allow(clippy::type_complexity, reason = "hyper's future has no name")]
 fn start<B: Payload>(
     connection: Rc<H1<B>>,
     mut request: Request<B>,

@@ -36,12 +36,12 @@ impl<B: Payload> Pool<B> {
 
     /// Sends `request` over a pooled or new connection and waits for the response's headers. Dropping the future gives
     /// the request up. The head may be in HTTP/1 or HTTP/2 form, whatever the connection turns out to speak.
+    #[allow(clippy::manual_async_fn, reason = "an async function would hold the request twice")]
     pub fn send<'a>(
         &'a self,
         attempt: &'a Attempt,
         request: Request<B>,
     ) -> impl Future<Output = Result<Sent, Box<SendError<B>>>> + 'a {
-        // Not an async function: it would hold the request twice.
         async move {
             let lane = self.lane(attempt);
             let Some(permit) = lane.scope.try_request(attempt.high_priority) else {
