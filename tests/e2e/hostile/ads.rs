@@ -27,8 +27,7 @@ pub(crate) const LISTENER: &str = "type.googleapis.com/envoy.config.listener.v3.
 /// A resource from YAML.
 pub(crate) fn resource(type_url: &str, yaml: &str) -> Any {
     let name = type_url.trim_start_matches("type.googleapis.com/");
-    let message = json::dynamic_from_value(name, json::parse(yaml).unwrap()).unwrap();
-    Any { type_url: type_url.to_owned(), value: message.encode_to_vec() }
+    Any { type_url: type_url.to_owned(), value: json::read_bytes(name, yaml).unwrap() }
 }
 
 /// The server: lives as long as this value.
