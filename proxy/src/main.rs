@@ -5,9 +5,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-/// The system allocator keeps freed memory of bursts for ever; mimalloc returns it and is faster on small objects.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: outrigger_proxy::app::Allocator = outrigger_proxy::app::Allocator;
 
 fn main() -> ExitCode {
     outrigger_proxy::app::main(outrigger_proxy::settings::Settings::parse())

@@ -1,4 +1,4 @@
-//! Giving memory back when a thread comes to rest.
+//! The allocator, and giving memory back when a thread comes to rest.
 //!
 //! Reading a bootstrap or a large update takes many times the memory that its result needs. The allocator returns freed
 //! pages only while it is being called, so a proxy that then idles would hold them for ever. The same goes for the
@@ -7,6 +7,7 @@
 #![allow(unsafe_code)]
 
 use std::{
+    alloc::{GlobalAlloc, Layout},
     path::Path,
     time::{Duration, Instant},
 };
@@ -16,6 +17,64 @@ const QUIET: Duration = Duration::from_millis(300);
 
 /// Time from one giving back to the next: single updates now and then are not worth one each.
 const APART: Duration = Duration::from_secs(10);
+
+/// mimalloc: returns what bursts freed, which the system's allocator keeps, and is faster on small objects.
+///
+/// Its function for any alignment has a slow path that most layouts do not need: a block of `mi_malloc` has the
+/// alignment of its size's largest power of two, up to 16.
+#[derive(Debug)]
+pub struct Allocator;
+
+/// Whether every block of this layout's size is aligned well enough.
+const fn is_ordinary(layout: Layout) -> bool {
+    layout.align() <= 8 || layout.align() == 16 && layout.size() >= 16
+}
+
+// SAFETY: all functions hand the layout on to mimalloc, whose blocks are aligned as the branch says, live until they
+// are freed, and may be freed and resized by any of its functions whichever made them. Sizes never are zero here.
+unsafe impl GlobalAlloc for Allocator {
+    #[inline]
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: as above.
+        unsafe {
+            if is_ordinary(layout) {
+                libmimalloc_sys::mi_malloc(layout.size()).cast()
+            } else {
+                libmimalloc_sys::mi_malloc_aligned(layout.size(), layout.align()).cast()
+            }
+        }
+    }
+
+    #[inline]
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: as above.
+        unsafe {
+            if is_ordinary(layout) {
+                libmimalloc_sys::mi_zalloc(layout.size()).cast()
+            } else {
+                libmimalloc_sys::mi_zalloc_aligned(layout.size(), layout.align()).cast()
+            }
+        }
+    }
+
+    #[inline]
+    unsafe fn dealloc(&self, block: *mut u8, _: Layout) {
+        // SAFETY: as above.
+        unsafe { libmimalloc_sys::mi_free(block.cast()) }
+    }
+
+    #[inline]
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // SAFETY: as above.
+        unsafe {
+            if layout.align() <= 8 {
+                libmimalloc_sys::mi_realloc(block.cast(), size).cast()
+            } else {
+                libmimalloc_sys::mi_realloc_aligned(block.cast(), size, layout.align()).cast()
+            }
+        }
+    }
+}
 
 /// Gives memory that this thread freed back to the kernel.
 pub(super) fn give_back() {
@@ -89,6 +148,30 @@ impl Trim {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn blocks_are_aligned_as_asked() {
+        for align in [1, 2, 4, 8, 16, 32, 64, 128, 4096] {
+            for size in [1, 7, 8, 9, 15, 16, 17, 24, 33, 40, 100, 1000, 1025, 3000, 70_000, 2_000_000] {
+                let layout = Layout::from_size_align(size, align).unwrap();
+                // SAFETY: the blocks are used within their sizes and freed once.
+                unsafe {
+                    for _ in 0..3 {
+                        let block = Allocator.alloc(layout);
+                        assert!(!block.is_null() && block.addr().is_multiple_of(align), "{layout:?} {block:?}");
+                        block.write_bytes(0xff, size);
+                        let grown = Allocator.realloc(block, layout, size + 9);
+                        assert_eq!(grown.addr() % align, 0, "{layout:?} {grown:?}");
+                        assert_eq!(*grown.add(size - 1), 0xff);
+                        Allocator.dealloc(grown, Layout::from_size_align(size + 9, align).unwrap());
+                        let zeroed = Allocator.alloc_zeroed(layout);
+                        assert!(zeroed.addr().is_multiple_of(align) && *zeroed == 0 && *zeroed.add(size - 1) == 0);
+                        Allocator.dealloc(zeroed, layout);
+                    }
+                }
+            }
+        }
+    }
 
     #[test]
     fn only_what_was_never_written_is_unmapped() {

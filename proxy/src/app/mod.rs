@@ -16,6 +16,8 @@ mod testing;
 mod tests;
 mod transport;
 
+pub use self::memory::Allocator;
+
 use std::{net::SocketAddr, process::ExitCode, sync::Arc};
 
 use crate::{
