@@ -50,7 +50,9 @@ async fn rewritten_files_are_reloaded_when_they_fit_together() {
     assert_eq!(served(&context).await, [spiffe("one").into()]);
     let two = ca.spiffe("two");
     until("the directory is watched", || {
-        fs::write(directory.path().join("cert.pem"), bytes(&two.chain)).unwrap();
+        // Renamed: a look in mid-write would find another fault, an empty file.
+        fs::write(directory.path().join("new"), bytes(&two.chain)).unwrap();
+        fs::rename(directory.path().join("new"), directory.path().join("cert.pem")).unwrap();
         context.problem().is_some()
     })
     .await;
