@@ -272,6 +272,10 @@ fn start<B: Payload>(
     if let Err(reason) = prepare(&mut request, HttpProtocol::Http2, connection.facts.tls.is_some()) {
         return Err(connection.failure(SendErrorKind::Protocol, reason.to_owned(), Some(request)));
     }
+    if *request.method() == Method::CONNECT && content_length(request.headers()).is_some_and(|length| length != 0) {
+        let reason = "CONNECT with content".to_owned();
+        return Err(connection.failure(SendErrorKind::Protocol, reason, Some(request)));
+    }
     // Each request has a sender of its own: one that waits to be opened does not hold up the next.
     let sender = if connection.is_open() { connection.sender.borrow().clone() } else { None };
     let Some(mut sender) = sender else {
@@ -303,10 +307,6 @@ impl<B: Payload> Exchange<B> {
             && (length != 0 || matches!(head.method, Method::POST | Method::PUT | Method::PATCH))
         {
             head.headers.entry(header::CONTENT_LENGTH).or_insert_with(|| HeaderValue::from(length));
-        }
-        if connect && content_length(&head.headers).is_some_and(|length| length != 0) {
-            // A tunnel has no content.
-            return Err(h2::Reason::PROTOCOL_ERROR.into());
         }
         if let Some(protocol) = head.extensions.remove::<hyper::ext::Protocol>() {
             head.extensions.insert(h2::ext::Protocol::from(protocol.as_str()));

@@ -288,3 +288,21 @@ fn a_given_up_stream_is_reset_and_the_connection_stays() {
         settled(&attempt, 1).await;
     });
 }
+
+#[test]
+fn a_connect_with_content_is_refused_here() {
+    worker(async {
+        let server = server(|stream, _| serve_http2(stream)).await;
+        let attempt = attempt(address(server.address), Protocol::Http2, |_| {});
+        let pool = Pool::<Body>::new();
+        let mut request = get("/");
+        *request.method_mut() = http::Method::CONNECT;
+        *request.uri_mut() = http::Uri::from_static("test.example:443");
+        request.headers_mut().insert(http::header::CONTENT_LENGTH, http::HeaderValue::from_static("5"));
+        let error = pool.send(&attempt, request).await.unwrap_err();
+        // Our own refusal must not look like a reset by the peer, which could be worth another try.
+        assert_eq!(error.kind, SendErrorKind::Protocol);
+        assert!(error.request.is_some());
+        assert_eq!(pool.counts(), [0, 0, 1], "the connection goes on");
+    });
+}
