@@ -24,7 +24,7 @@ use crate::{
     },
     policy::{chain::ChainIndex, router::RouteTable},
     telemetry::{
-        access_log::{Logger, Sinks},
+        access_log::{Logger, Loggers, Sinks},
         registry::Registry,
     },
     tls::{Secrets, ServerContext},
@@ -170,8 +170,8 @@ impl Builder {
         Ok(Arc::new(LiveChain { config: config.clone(), tls, terminal, drain: Arc::new(drain::Source::default()) }))
     }
 
-    fn logs(&self, configs: &[AccessLog]) -> Arc<[Logger]> {
-        configs.iter().map(|config| Logger::new(config, &self.sinks)).collect()
+    fn logs(&self, configs: &[AccessLog]) -> Arc<Loggers> {
+        Arc::new(Loggers::new(configs.iter().map(|config| Logger::new(config, &self.sinks)).collect()))
     }
 }
 

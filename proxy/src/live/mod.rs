@@ -35,7 +35,7 @@ use crate::{
     },
     policy::{chain::ChainIndex, router::RouteTable},
     telemetry::{
-        access_log::Logger,
+        access_log::Loggers,
         metrics::{HttpStats, ListenerStats, Sharded, TcpStats},
     },
     tls::ServerContext,
@@ -150,7 +150,7 @@ pub struct LiveListener {
     pub stats: Arc<Sharded<ListenerStats>>,
     /// Open connections over all workers; survives updates of the listener.
     pub open: Arc<AtomicU64>,
-    pub logs: Arc<[Logger]>,
+    pub logs: Arc<Loggers>,
 }
 
 impl LiveListener {
@@ -179,7 +179,7 @@ pub enum LiveTerminal {
 pub struct LiveTcp {
     pub config: Arc<TcpProxy>,
     pub stats: Arc<Sharded<TcpStats>>,
-    pub logs: Arc<[Logger]>,
+    pub logs: Arc<Loggers>,
 }
 
 /// An HTTP connection manager with its handles resolved.
@@ -188,5 +188,5 @@ pub struct LiveHcm {
     /// The table of an inline route configuration; RDS tables are looked up in [`Live::routes`] per request.
     pub inline_routes: Option<Arc<RouteTable>>,
     pub stats: Arc<Sharded<HttpStats>>,
-    pub logs: Arc<[Logger]>,
+    pub logs: Arc<Loggers>,
 }

@@ -17,6 +17,7 @@ use tokio::{
     net::{TcpStream, UnixStream},
 };
 
+pub mod handshake;
 mod incoming;
 mod tls;
 
@@ -160,17 +161,15 @@ impl From<TcpStream> for Io {
     }
 }
 
-impl From<tokio_rustls::server::TlsStream<Plain>> for Io {
-    fn from(shaken: tokio_rustls::server::TlsStream<Plain>) -> Self {
-        let (plain, session) = shaken.into_inner();
-        Self::TlsServer(Box::new(TlsStream::new(plain, session)))
+impl From<TlsStream<rustls::ServerConnection>> for Io {
+    fn from(stream: TlsStream<rustls::ServerConnection>) -> Self {
+        Self::TlsServer(Box::new(stream))
     }
 }
 
-impl From<tokio_rustls::client::TlsStream<Plain>> for Io {
-    fn from(shaken: tokio_rustls::client::TlsStream<Plain>) -> Self {
-        let (plain, session) = shaken.into_inner();
-        Self::TlsClient(Box::new(TlsStream::new(plain, session)))
+impl From<TlsStream<rustls::ClientConnection>> for Io {
+    fn from(stream: TlsStream<rustls::ClientConnection>) -> Self {
+        Self::TlsClient(Box::new(stream))
     }
 }
 
@@ -181,6 +180,15 @@ impl Io {
             Self::Plain(_) => Poll::Ready(Ok(())),
             Self::TlsServer(io) => io.poll_flush_lazily(cx),
             Self::TlsClient(io) => io.poll_flush_lazily(cx),
+        }
+    }
+
+    /// Lets small messages wait for the next flush or the end; plain sockets hold nothing back.
+    pub fn hold_back(&mut self) {
+        match self {
+            Self::Plain(_) => {}
+            Self::TlsServer(io) => io.hold_back(),
+            Self::TlsClient(io) => io.hold_back(),
         }
     }
 

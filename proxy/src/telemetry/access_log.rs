@@ -1,173 +1,30 @@
-//! Access loggers: one line per request or connection, written off the data path.
-//!
-//! A [`Logger`] renders its line on the worker and hands it to a writer thread over a bounded channel. A full channel
-//! drops the line and counts it: a slow disk can cost log lines, never latency or memory.
+//! Access loggers: one line per request or connection, rendered on the worker, written off the data path ([`Sinks`]).
 
-use std::{
-    collections::HashMap,
-    fs::{File, OpenOptions},
-    io::{self, BufWriter, Write},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
-        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
-    },
-    thread,
-    time::{Duration, Instant},
-};
+use std::{cell::RefCell, fmt::Write, sync::Arc};
 
 use serde_json::Value as Json;
 
 use super::format::{self, Facts, Value};
-use crate::ir::format::{AccessLog, JsonField, LogFilter, LogFormat, Operator, Segment, Sink, Template};
+use crate::ir::format::{AccessLog, JsonField, LogFilter, LogFormat, Operator, Segment, Template};
+
+mod loggers;
+mod sinks;
+mod writer;
+
+pub use loggers::{Captured, Loggers, Names};
+pub use sinks::Sinks;
 
 #[cfg(test)]
 #[path = "access_log_tests.rs"]
 mod tests;
 
 const GRPC_STATUS: &str = "grpc-status";
-/// Lines that may wait for the writer.
-const QUEUE: usize = 8192;
+/// Room for a line that is kept between lines.
+const MAX_KEPT: usize = 16 * 1024;
 
-/// The writer all loggers share.
-#[derive(Debug)]
-pub struct Sinks {
-    lines: SyncSender<Message>,
-    shared: Arc<Shared>,
-}
-
-#[derive(Debug)]
-enum Message {
-    Line(Sink, String),
-    /// Answered once every line before it is written.
-    Flush(SyncSender<()>),
-}
-
-#[derive(Debug, Default)]
-struct Shared {
-    dropped: AtomicU64,
-    written: AtomicU64,
-    failed: AtomicU64,
-    reopen: AtomicBool,
-}
-
-impl Sinks {
-    /// Starts the writer thread, which ends when the last logger and `Sinks` are gone.
-    pub fn start() -> io::Result<Arc<Self>> {
-        let (lines, queue) = sync_channel(QUEUE);
-        let shared = Arc::new(Shared::default());
-        let writer = Writer { shared: shared.clone(), files: HashMap::new() };
-        thread::Builder::new().name("access-log".into()).spawn(move || writer.run(&queue))?;
-        Ok(Arc::new(Self { lines, shared }))
-    }
-
-    /// Closes all files before the next line, so that a rotated file is left alone.
-    pub fn reopen(&self) {
-        self.shared.reopen.store(true, Relaxed);
-    }
-
-    /// Lines lost because the writer could not keep up.
-    pub fn dropped(&self) -> u64 {
-        self.shared.dropped.load(Relaxed)
-    }
-
-    pub fn written(&self) -> u64 {
-        self.shared.written.load(Relaxed)
-    }
-
-    /// Lines lost because a file could not be opened or written.
-    pub fn failed(&self) -> u64 {
-        self.shared.failed.load(Relaxed)
-    }
-
-    /// Waits until every line logged so far is written, at most for `timeout`.
-    pub fn flush(&self, timeout: Duration) {
-        let deadline = Instant::now() + timeout;
-        let (done, answer) = sync_channel(1);
-        // The queue may be full because the writer stands still: waiting for room is bounded too.
-        while let Err(refused) = self.lines.try_send(Message::Flush(done.clone())) {
-            if matches!(refused, TrySendError::Disconnected(_)) || Instant::now() >= deadline {
-                return;
-            }
-            thread::sleep(Duration::from_millis(1));
-        }
-        let _ = answer.recv_timeout(deadline.saturating_duration_since(Instant::now()));
-    }
-
-    fn send(&self, sink: &Sink, line: String) {
-        if self.lines.try_send(Message::Line(sink.clone(), line)).is_err() {
-            self.shared.dropped.fetch_add(1, Relaxed);
-        }
-    }
-}
-
-struct Writer {
-    shared: Arc<Shared>,
-    /// `None`: could not be opened; tried again after a reopen.
-    files: HashMap<Arc<str>, Option<BufWriter<File>>>,
-}
-
-impl Writer {
-    fn run(mut self, queue: &Receiver<Message>) {
-        while let Ok(first) = queue.recv() {
-            if self.shared.reopen.swap(false, Relaxed) {
-                self.flush();
-                self.files.clear();
-            }
-            let mut stdout = Vec::new();
-            let mut stderr = Vec::new();
-            let batch = std::iter::once(first).chain(queue.try_iter().take(1024));
-            let mut count = 0;
-            let mut waiting = Vec::new();
-            for message in batch {
-                let (sink, line) = match message {
-                    Message::Line(sink, line) => (sink, line),
-                    Message::Flush(done) => {
-                        waiting.push(done);
-                        continue;
-                    }
-                };
-                count += 1;
-                match sink {
-                    Sink::File(path) => self.append(path, &line),
-                    Sink::Stdout => stdout.extend_from_slice(line.as_bytes()),
-                    Sink::Stderr => stderr.extend_from_slice(line.as_bytes()),
-                }
-            }
-            // One write per batch: lines of other writers to the same descriptor do not cut ours in two.
-            let _ = io::stdout().lock().write_all(&stdout).and_then(|()| io::stdout().flush());
-            let _ = io::stderr().lock().write_all(&stderr);
-            self.flush();
-            self.shared.written.fetch_add(count, Relaxed);
-            for done in waiting {
-                let _ = done.try_send(());
-            }
-        }
-    }
-
-    fn append(&mut self, path: Arc<str>, line: &str) {
-        let file = self.files.entry(path).or_insert_with_key(|path| {
-            match OpenOptions::new().create(true).append(true).open(&**path) {
-                Ok(file) => Some(BufWriter::new(file)),
-                Err(error) => {
-                    tracing::error!(%path, %error, "access log cannot be opened");
-                    None
-                }
-            }
-        });
-        let written = file.as_mut().is_some_and(|f| f.write_all(line.as_bytes()).is_ok());
-        if !written {
-            self.shared.failed.fetch_add(1, Relaxed);
-        }
-    }
-
-    fn flush(&mut self) {
-        for file in self.files.values_mut().flatten() {
-            if let Err(error) = file.flush() {
-                tracing::warn!(%error, "access log cannot be written");
-            }
-        }
-    }
+thread_local! {
+    /// Where lines are rendered before they are queued.
+    static LINE: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
 /// One configured access log.
@@ -175,15 +32,8 @@ impl Writer {
 pub struct Logger {
     config: AccessLog,
     sinks: Arc<Sinks>,
+    pipe: Arc<sinks::Pipe>,
     names: Arc<Names>,
-}
-
-/// The header names a logger mentions.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Names {
-    pub request: Vec<Box<str>>,
-    pub response: Vec<Box<str>>,
-    pub trailers: Vec<Box<str>>,
 }
 
 impl Logger {
@@ -196,7 +46,8 @@ impl Logger {
         if let Some(filter) = &config.filter {
             collect_filter(filter, &mut names);
         }
-        Self { config: config.clone(), sinks: sinks.clone(), names: Arc::new(names) }
+        let pipe = sinks.pipe(&config.sink);
+        Self { config: config.clone(), sinks: sinks.clone(), pipe, names: Arc::new(names) }
     }
 
     pub fn names(&self) -> &Names {
@@ -205,23 +56,30 @@ impl Logger {
 
     /// Renders and queues one line, if the filter accepts it.
     pub fn log(&self, facts: &Facts<'_>) {
-        if self.config.filter.as_ref().is_none_or(|filter| accepts(filter, facts)) {
-            self.sinks.send(&self.config.sink, self.render(facts));
+        if self.config.filter.as_ref().is_some_and(|filter| !accepts(filter, facts)) {
+            return;
+        }
+        // A thread that ends has no scratch any more.
+        if LINE.try_with(|line| self.queue(facts, &mut line.borrow_mut())).is_err() {
+            self.queue(facts, &mut String::new());
         }
     }
 
-    fn render(&self, facts: &Facts<'_>) -> String {
+    fn queue(&self, facts: &Facts<'_>, line: &mut String) {
+        line.clear();
+        // One giant line is no reason to keep its memory.
+        line.shrink_to(MAX_KEPT);
+        self.render(facts, line);
+        self.sinks.append(&self.pipe, line.as_bytes());
+    }
+
+    fn render(&self, facts: &Facts<'_>, line: &mut String) {
         match &self.config.format {
             // A text format carries its own line end, as Envoy's do.
-            LogFormat::Text(template) => {
-                let mut line = String::with_capacity(256);
-                format::render(template, facts, "-", &mut line);
-                line
-            }
+            LogFormat::Text(template) => format::render(template, facts, "-", line),
             LogFormat::Json(fields) => {
-                let mut line = object(fields, facts).to_string();
+                let _ = write!(line, "{}", object(fields, facts));
                 line.push('\n');
-                line
             }
         }
     }

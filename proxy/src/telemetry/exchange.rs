@@ -16,7 +16,7 @@ use std::{
 use http::{HeaderMap, Version};
 
 use super::{
-    access_log::Logger,
+    access_log::{Captured, Loggers},
     flags::Flags,
     format::{Facts, Headers, Times},
     metrics::{HttpStats, Sharded},
@@ -32,30 +32,7 @@ mod tests;
 pub struct HttpScope {
     pub conn: Rc<ConnInfo>,
     pub stats: Arc<Sharded<HttpStats>>,
-    pub logs: Arc<[Logger]>,
-}
-
-/// Header values that some logger mentions.
-#[derive(Debug, Default)]
-struct Captured(Vec<(Box<str>, String)>);
-
-impl Headers for Captured {
-    fn get(&self, name: &str) -> Option<Cow<'_, str>> {
-        self.0.iter().find(|(known, _)| **known == *name).map(|(_, value)| value.as_str().into())
-    }
-}
-
-impl Captured {
-    fn fill<'a>(&mut self, names: impl Iterator<Item = &'a Box<str>>, source: &dyn Headers) {
-        self.0.clear();
-        for name in names {
-            if let Some(value) = source.get(name)
-                && !self.0.iter().any(|(known, _)| known == name)
-            {
-                self.0.push((name.clone(), value.into_owned()));
-            }
-        }
-    }
+    pub logs: Arc<Loggers>,
 }
 
 #[derive(Debug, Default)]
@@ -195,8 +172,7 @@ impl RequestRecord {
     /// Notes the request head as it goes upstream (or as it stood when a local reply was made).
     pub fn request_head(&self, head: &dyn Headers) {
         if let Some(seen) = &mut *self.seen.borrow_mut() {
-            let request_id = "x-request-id".into();
-            seen.request.fill(self.scope.logs.iter().flat_map(|l| &l.names().request).chain([&request_id]), head);
+            seen.request.fill(&self.scope.logs.names().request, head);
         }
     }
 
@@ -205,13 +181,13 @@ impl RequestRecord {
         self.status.set(status);
         if let Some(seen) = &mut *self.seen.borrow_mut() {
             self.response_head.set(Some(Instant::now()));
-            seen.response.fill(self.scope.logs.iter().flat_map(|l| &l.names().response), headers);
+            seen.response.fill(&self.scope.logs.names().response, headers);
         }
     }
 
     pub fn trailers(&self, trailers: &HeaderMap) {
         if let Some(seen) = &mut *self.seen.borrow_mut() {
-            seen.trailers.fill(self.scope.logs.iter().flat_map(|l| &l.names().trailers), trailers);
+            seen.trailers.fill(&self.scope.logs.names().trailers, trailers);
         }
     }
 
@@ -259,6 +235,10 @@ impl RequestRecord {
     pub fn facts<T>(&self, request: Option<&dyn Headers>, with: impl FnOnce(&Facts<'_>) -> T) -> T {
         let (seen, upstream, details) = (self.seen.borrow(), self.upstream.borrow(), self.details.borrow());
         let since = |at: Option<Instant>| at.map(|at| millis(at.saturating_duration_since(self.started)));
+        let names = self.scope.logs.names();
+        let heads = seen.as_ref().map(|s| {
+            (s.request.under(&names.request), s.response.under(&names.response), s.trailers.under(&names.trailers))
+        });
         let via_upstream = (upstream.attempts > 0).then_some("via_upstream");
         with(&Facts {
             conn: &self.scope.conn,
@@ -278,9 +258,9 @@ impl RequestRecord {
             downstream_failure: None,
             route: seen.as_ref().and_then(|s| s.route.as_deref()),
             remote: seen.as_ref().and_then(|s| s.remote).unwrap_or(self.scope.conn.remote),
-            request: request.or(seen.as_ref().map(|s| &s.request as &dyn Headers)),
-            response: seen.as_ref().map(|s| &s.response as &dyn Headers),
-            trailers: seen.as_ref().map(|s| &s.trailers as &dyn Headers),
+            request: request.or(heads.as_ref().map(|h| &h.0 as &dyn Headers)),
+            response: heads.as_ref().map(|h| &h.1 as &dyn Headers),
+            trailers: heads.as_ref().map(|h| &h.2 as &dyn Headers),
         })
     }
 }

@@ -14,7 +14,7 @@ fn scope() -> Rc<HttpScope> {
         started: SystemTime::now(),
         started_at: Instant::now(),
     };
-    Rc::new(HttpScope { conn: Rc::new(conn), stats: Arc::default(), logs: Arc::new([]) })
+    Rc::new(HttpScope { conn: Rc::new(conn), stats: Arc::default(), logs: Arc::default() })
 }
 
 #[test]

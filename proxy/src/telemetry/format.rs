@@ -3,7 +3,7 @@
 //! One evaluator serves access logs and header values; they differ only in what stands for an absent value (`-` or
 //! nothing). Knows no I/O and no clock: every time comes from the record.
 
-use std::{borrow::Cow, fmt::Write, net::SocketAddr, time::SystemTime};
+use std::{borrow::Cow, net::SocketAddr, time::SystemTime};
 
 use http::HeaderMap;
 
@@ -82,7 +82,7 @@ pub fn render(template: &Template, facts: &Facts<'_>, absent: &str, out: &mut St
             Segment::Op { op, max_len } => match value(op, facts) {
                 Value::Absent => out.push_str(absent),
                 Value::Number(n) => {
-                    let _ = write!(out, "{n}");
+                    out.push_str(itoa::Buffer::new().format(n));
                 }
                 Value::Text(text) => out.push_str(truncate(&text, *max_len)),
             },

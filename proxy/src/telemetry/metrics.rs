@@ -34,6 +34,16 @@ pub fn set_shards(count: usize) {
     let _ = SHARDS.set(count.max(1));
 }
 
+/// How many shards there are.
+pub fn shards() -> usize {
+    *SHARDS.get_or_init(|| 1)
+}
+
+/// The calling thread's shard.
+pub fn shard() -> usize {
+    SHARD.with(Cell::get)
+}
+
 /// A set of counters and gauges that can be listed by name.
 pub trait Block: Default + Send + Sync + 'static {
     fn visit(&self, visitor: &mut dyn FnMut(&'static str, Kind, u64));
@@ -61,10 +71,9 @@ impl<T: Block> Sharded<T> {
     /// The calling worker's block.
     pub fn local(&self) -> &T {
         let shards = self.shards.get_or_init(|| {
-            let count = *SHARDS.get_or_init(|| 1);
-            (0..count).map(|_| OnceLock::new()).collect()
+            (0..shards()).map(|_| OnceLock::new()).collect()
         });
-        let index = SHARD.with(Cell::get).min(shards.len() - 1);
+        let index = shard().min(shards.len() - 1);
         shards[index].get_or_init(Box::default)
     }
 

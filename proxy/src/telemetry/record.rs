@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::{
-    access_log::Logger,
+    access_log::Loggers,
     exchange::millis,
     flags::Flags,
     format::{Facts, Times},
@@ -81,7 +81,7 @@ pub struct UpstreamFacts {
 #[derive(Debug)]
 pub struct ConnectionRecord {
     info: Arc<ConnInfo>,
-    logs: Arc<[Logger]>,
+    logs: Arc<Loggers>,
     pub flags: Flags,
     /// Envoy's `response_code_details`, here the reason of the end.
     pub details: Option<Cow<'static, str>>,
@@ -93,7 +93,7 @@ pub struct ConnectionRecord {
 }
 
 impl ConnectionRecord {
-    pub fn new(info: Arc<ConnInfo>, logs: Arc<[Logger]>) -> Self {
+    pub fn new(info: Arc<ConnInfo>, logs: Arc<Loggers>) -> Self {
         Self {
             info,
             logs,

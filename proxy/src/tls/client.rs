@@ -14,12 +14,11 @@ use std::{
 };
 
 use rustls::{
-    ClientConfig, SignatureScheme,
+    ClientConfig, ClientConnection, SignatureScheme,
     client::{ClientSessionMemoryCache, ResolvesClientCert, Resumption},
     pki_types::ServerName,
     sign::CertifiedKey,
 };
-use tokio_rustls::TlsConnector;
 
 use super::{
     HandshakeError, HandshakeErrorKind, Secrets, TlsError,
@@ -31,7 +30,7 @@ use super::{
 };
 use crate::{
     ir::secret::{CommonTls, UpstreamTls},
-    net::io::{Io, Plain},
+    net::io::{Io, Plain, handshake},
     telemetry::record::PeerInfo,
 };
 
@@ -188,7 +187,8 @@ impl ClientContext {
             _ => None,
         };
         let handshake = async {
-            let stream = TlsConnector::from(variant.config).connect(name, plain).await?;
+            let session = ClientConnection::new(variant.config, name).map_err(|e| HandshakeError::from(&e))?;
+            let stream = handshake::connect(plain, session).await?;
             let info = peer::describe(stream.get_ref().1, sent.as_deref(), &variant.verifier, &built.local_uri_sans)?;
             Ok((Io::from(stream), Arc::new(info)))
         };

@@ -8,10 +8,9 @@ use std::{sync::Arc, time::Duration};
 use rustls::{
     ServerConfig,
     crypto::aws_lc_rs::Ticketer,
-    server::{Acceptor, ClientHello, NoServerSessionStorage, ResolvesServerCert},
+    server::{ClientHello, NoServerSessionStorage, ResolvesServerCert},
     sign::CertifiedKey,
 };
-use tokio_rustls::LazyConfigAcceptor;
 
 use super::{
     HandshakeError, HandshakeErrorKind, Secrets, TlsError,
@@ -25,7 +24,7 @@ use super::{
 };
 use crate::{
     ir::secret::{CommonTls, DownstreamTls, ValidationSource},
-    net::io::{Io, Plain},
+    net::io::{Io, Plain, handshake},
     telemetry::record::PeerInfo,
 };
 
@@ -98,9 +97,9 @@ impl std::fmt::Debug for ServerContext {
 }
 
 async fn perform(configs: &Configs, plain: Plain) -> Result<(Io, Arc<PeerInfo>), HandshakeError> {
-    let start = LazyConfigAcceptor::new(Acceptor::default(), plain).await?;
-    let config = if configs.shares_protocol(&start.client_hello()) { &configs.alpn } else { &configs.plain };
-    let stream = start.into_stream(config.clone()).await?;
+    let hello = handshake::hello(plain).await?;
+    let config = if configs.shares_protocol(&hello.client_hello()) { &configs.alpn } else { &configs.plain };
+    let stream = hello.answer(config.clone()).await?;
     let session = stream.get_ref().1;
     let info = peer::describe(session, session.server_name(), &configs.verifier, &configs.local_uri_sans)?;
     Ok((Io::from(stream), Arc::new(info)))

@@ -4,7 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, SanType};
 use time::OffsetDateTime;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    io::AsyncWriteExt,
+    net::{TcpListener, TcpStream},
+};
 
 use super::{ClientContext, ClientOptions, HandshakeError, Secrets, ServerContext};
 use crate::{
@@ -175,5 +178,13 @@ pub(crate) async fn handshake_with(
     server: &ServerContext,
 ) -> (Outcome, Outcome) {
     let (near, far) = tcp_pair().await;
-    tokio::join!(client.connect(Plain::from(near), options, TIMEOUT), server.accept(Plain::from(far), TIMEOUT))
+    let connect = async {
+        let mut connected = client.connect(Plain::from(near), options, TIMEOUT).await;
+        if let Ok((io, _)) = &mut connected {
+            // The last words of the handshake wait for company.
+            let _ = io.flush().await;
+        }
+        connected
+    };
+    tokio::join!(connect, server.accept(Plain::from(far), TIMEOUT))
 }

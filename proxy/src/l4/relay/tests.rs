@@ -7,7 +7,7 @@ use crate::{
     net::io::{Plain, Stream},
     tls::{
         ClientContext, ServerContext,
-        testing::{self, TIMEOUT, tcp_pair},
+        testing::{self, tcp_pair},
     },
 };
 
@@ -45,14 +45,12 @@ impl Tls {
 
     /// The peer's end and the relay's.
     async fn leg(&self, leg: Leg) -> (Io, Io) {
-        let (near, far) = tcp_pair().await;
-        let options = Default::default();
         let (client, server) = match leg {
-            Leg::Plain => return (near.into(), far.into()),
-            Leg::TlsServer | Leg::TlsClient => tokio::join!(
-                self.client.connect(near.into(), &options, TIMEOUT),
-                self.server.accept(far.into(), TIMEOUT)
-            ),
+            Leg::Plain => {
+                let (near, far) = tcp_pair().await;
+                return (near.into(), far.into());
+            }
+            Leg::TlsServer | Leg::TlsClient => testing::handshake(&self.client, &self.server).await,
         };
         let (client, server) = (client.unwrap().0, server.unwrap().0);
         if leg == Leg::TlsServer { (client, server) } else { (server, client) }

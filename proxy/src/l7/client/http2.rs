@@ -92,7 +92,7 @@ pub(super) async fn open<B: Payload>(
         served: Cell::new(0),
         proven: Cell::new(false),
     });
-    tokio::task::spawn_local(Driver { connection, keepalive, shared: shared.clone() });
+    tokio::task::spawn_local(Driver { connection, keepalive, shared: shared.clone(), started: false });
     Ok(shared)
 }
 
@@ -101,6 +101,8 @@ struct Driver<B: Payload> {
     connection: Connection<Metered, Bytes>,
     keepalive: Option<KeepAlive>,
     shared: Rc<H2<B>>,
+    /// The requests that wait for the connection have had their turn.
+    started: bool,
 }
 
 impl<B: Payload> Future for Driver<B> {
@@ -108,7 +110,16 @@ impl<B: Payload> Future for Driver<B> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
+        if !this.started {
+            // They are woken by now: what they send shares a packet with our preface.
+            this.started = true;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let shared = &this.shared;
+        if shared.active.get() == 0 && shared.sender.borrow().is_none() {
+            shared.meter.end();
+        }
         if let Poll::Ready(ended) = Pin::new(&mut this.connection).poll(cx) {
             if let Err(error) = ended {
                 tracing::debug!(host = %shared.facts.host, %error, "upstream HTTP/2 connection ended");

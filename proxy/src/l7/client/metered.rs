@@ -9,7 +9,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     task::{Context, Poll, ready},
 };
@@ -30,6 +30,8 @@ use crate::{
 pub(super) struct Meter {
     read: AtomicU64,
     written: AtomicU64,
+    /// What is written goes out with the end, which is near.
+    ending: AtomicBool,
 }
 
 impl Meter {
@@ -39,6 +41,11 @@ impl Meter {
 
     pub(super) fn written(&self) -> u64 {
         self.written.load(Relaxed)
+    }
+
+    /// Nothing will be sent any more but a farewell and the end: they share a packet.
+    pub(super) fn end(&self) {
+        self.ending.store(true, Relaxed);
     }
 }
 
@@ -111,6 +118,12 @@ impl AsyncRead for Metered {
 }
 
 impl Metered {
+    fn hold_back(&mut self) {
+        if self.meter.ending.load(Relaxed) {
+            self.io.hold_back();
+        }
+    }
+
     fn sent(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Ok(n)) = written {
             self.meter.written.fetch_add(n as u64, Relaxed);
@@ -123,6 +136,7 @@ impl Metered {
 impl AsyncWrite for Metered {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        this.hold_back();
         let written = Pin::new(&mut this.io).poll_write(cx, buf);
         this.sent(written)
     }
@@ -133,6 +147,7 @@ impl AsyncWrite for Metered {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        this.hold_back();
         let written = Pin::new(&mut this.io).poll_write_vectored(cx, bufs);
         this.sent(written)
     }
@@ -142,8 +157,12 @@ impl AsyncWrite for Metered {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.meter.ending.load(Relaxed) {
+            return Poll::Ready(Ok(()));
+        }
         // HTTP/2 flushes after every frame.
-        self.get_mut().io.poll_flush_lazily(cx)
+        this.io.poll_flush_lazily(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

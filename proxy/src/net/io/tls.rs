@@ -3,7 +3,8 @@
 //! Owns what lies between socket and session after a handshake: the network stack costs more than the cipher, so bytes
 //! come and go by the [`BATCH`]. Knows nothing of handshakes and certificates. Invariants: nothing is read while bytes
 //! wait to be decrypted and no more than a batch waits to be sent, so a slow reader slows its source; a small message is
-//! sent at once and the end of a bulk at the latest by a flush; an idle stream holds no buffer.
+//! sent at once (with a handshake's last words before it: at the first flush) and the end of a bulk at the latest by a
+//! flush; an idle stream holds no buffer.
 
 use std::{
     fmt,
@@ -40,7 +41,19 @@ pub struct TlsStream<C> {
     queued: usize,
     /// Bytes were written since the last flush, lazy or not.
     fresh: bool,
+    /// Of what waits for company: a handshake's last words, or what [`Self::hold_back`] is meant for.
+    few: Few,
     closing: bool,
+}
+
+/// A few bytes that are better sent together with what comes next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Few {
+    /// For the first flush, or for a reader that finds nothing to read twice.
+    Waits,
+    /// A reader found nothing to read, and was told to look once more.
+    Asked,
+    Gone,
 }
 
 impl<C> fmt::Debug for TlsStream<C> {
@@ -54,24 +67,27 @@ where
     C: DerefMut<Target = ConnectionCommon<S>>,
     S: SideData,
 {
-    /// Takes over what a handshake left.
-    pub(super) fn new(plain: Plain, mut session: C) -> Self {
+    /// Takes over what a handshake left: bytes of the peer, and perhaps a few of ours.
+    pub(super) fn new(plain: Plain, mut session: C, incoming: Incoming) -> Self {
+        let few = if session.wants_write() { Few::Waits } else { Few::Gone };
         // The limit here is `BATCH`.
         session.set_buffer_limit(None);
         Self {
             plain,
             session,
-            incoming: Incoming::default(),
+            incoming,
             broken: None,
             tail: Vec::new(),
             queued: 0,
             fresh: false,
+            few,
             closing: false,
         }
     }
 
     /// Sends what waits in the session.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.few = Few::Gone;
         while self.session.wants_write() {
             match self.session.write_tls(&mut Writer { plain: &mut self.plain, cx }) {
                 Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
@@ -138,6 +154,13 @@ where
         self.flush(cx)
     }
 
+    /// Lets small messages wait for the next flush or the end.
+    pub fn hold_back(&mut self) {
+        if self.few == Few::Gone {
+            self.few = Few::Waits;
+        }
+    }
+
     fn flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.fresh = false;
         self.encrypt_tail()?;
@@ -168,6 +191,25 @@ where
         Ok(())
     }
 
+    /// A reader waits. Whoever has something to send has had its turn when the reader comes again.
+    fn send_few(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        match self.few {
+            Few::Gone => Ok(()),
+            Few::Waits => {
+                self.few = Few::Asked;
+                cx.waker().wake_by_ref();
+                Ok(())
+            }
+            Few::Asked => {
+                self.encrypt_tail()?;
+                if self.poll_send(cx)?.is_pending() {
+                    self.few = Few::Asked;
+                }
+                Ok(())
+            }
+        }
+    }
+
     /// Fills `buf` as far as bytes are at hand. Ready without a byte is the orderly end.
     fn fill(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         loop {
@@ -187,9 +229,18 @@ where
             if buf.remaining() == 0 {
                 return Poll::Ready(Ok(()));
             }
-            if self.incoming.is_empty() && ready!(self.incoming.poll_receive(cx, &mut self.plain))? == 0 {
-                // Without a close_notify before it, the reader calls this end an unexpected one.
-                self.session.read_tls(&mut io::empty())?;
+            if self.incoming.is_empty() {
+                match self.incoming.poll_receive(cx, &mut self.plain)? {
+                    Poll::Ready(0) => {
+                        // Without a close_notify before it, the reader calls this end an unexpected one.
+                        self.session.read_tls(&mut io::empty())?;
+                    }
+                    Poll::Ready(_) => {}
+                    Poll::Pending => {
+                        self.send_few(cx)?;
+                        return Poll::Pending;
+                    }
+                }
             }
             self.decrypt(cx)?;
         }
@@ -247,6 +298,9 @@ where
             return Poll::Pending;
         }
         let taken = this.take(bufs)?;
+        if this.few != Few::Gone && this.queued < RECORD {
+            return Poll::Ready(Ok(taken));
+        }
         if this.queued == 0 {
             // Not part of a bulk: nothing is gained by waiting for a flush.
             this.encrypt_tail()?;
@@ -294,9 +348,9 @@ fn window<'a>(bufs: &'a [IoSlice<'_>], start: usize, length: usize) -> impl Iter
 }
 
 /// The socket as rustls wants it; blocked is [`io::ErrorKind::WouldBlock`].
-struct Writer<'a, 'b> {
-    plain: &'a mut Plain,
-    cx: &'a mut Context<'b>,
+pub(super) struct Writer<'a, 'b> {
+    pub(super) plain: &'a mut Plain,
+    pub(super) cx: &'a mut Context<'b>,
 }
 
 impl Writer<'_, '_> {

@@ -31,7 +31,7 @@ use crate::{
     live::{Builder, Live, LiveHcm, Publisher, Reader},
     policy::router::RouteTable,
     telemetry::{
-        access_log::{Logger, Sinks},
+        access_log::{Logger, Loggers, Sinks},
         metrics::{ClusterStats, HttpStats, Sharded},
         record::ConnInfo,
     },
@@ -245,7 +245,7 @@ impl Setup {
             config: Arc::new(hcm),
             inline_routes: Some(table),
             stats: stats.clone(),
-            logs: Arc::new([logger]),
+            logs: Arc::new(Loggers::new(vec![logger])),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::*;
 use crate::{
     net::io::Io,
-    tls::testing::{Ca, client, handshake, server},
+    tls::testing::{Ca, TIMEOUT, client, handshake, server, tcp_pair},
 };
 
 type Client = Box<TlsStream<rustls::ClientConnection>>;
@@ -103,6 +103,48 @@ async fn frames_share_full_records_and_a_small_message_does_not_wait() {
 
     near.write_all(b"small").await.unwrap();
     assert_eq!((near.queued, near.tail.len()), (0, 0), "without a flush");
+}
+
+#[tokio::test]
+async fn the_last_words_of_a_handshake_wait_for_company_but_not_for_ever() {
+    let ca = Ca::new("root");
+    let (connector, acceptor) = (client(None, Some(ca.trust())), server(&ca.spiffe("a"), None));
+    let (near, far) = tcp_pair().await;
+    let accepting = tokio::spawn(async move { acceptor.accept(far.into(), TIMEOUT).await.unwrap().0 });
+    let (near, _) = connector.connect(near.into(), &Default::default(), TIMEOUT).await.unwrap();
+    let Io::TlsClient(mut near) = near else { panic!("{near:?}") };
+    near.write_all(b"hello").await.unwrap();
+    near.write_all(b" there").await.unwrap();
+    assert!(near.session.wants_write(), "the Finished is still here");
+    assert_eq!((near.few, &*near.tail), (Few::Waits, &b"hello there"[..]));
+    near.flush().await.unwrap();
+    assert_eq!((near.few, near.session.wants_write()), (Few::Gone, false));
+
+    let Io::TlsServer(mut far) = accepting.await.unwrap() else { panic!("no TLS") };
+    assert_eq!(far.few, Few::Waits, "tickets");
+    let mut got = [0; 11];
+    far.read_exact(&mut got).await.unwrap();
+    assert_eq!(&got, b"hello there");
+    let wakes = Arc::new(Wakes::default());
+    let waker = Waker::from(wakes.clone());
+    let mut cx = Context::from_waker(&waker);
+    let mut buffer = [0; 8];
+    assert!(Pin::new(&mut far).poll_read(&mut cx, &mut ReadBuf::new(&mut buffer)).is_pending());
+    assert_eq!((far.few, wakes.0.load(SeqCst)), (Few::Asked, 1));
+    assert!(Pin::new(&mut far).poll_read(&mut cx, &mut ReadBuf::new(&mut buffer)).is_pending());
+    assert_eq!((far.few, far.session.wants_write()), (Few::Gone, false));
+}
+
+#[tokio::test]
+async fn a_farewell_shares_a_packet_with_the_end() {
+    let (mut near, mut far) = pair().await;
+    near.hold_back();
+    near.write_all(b"bye").await.unwrap();
+    assert_eq!((near.few, &*near.tail), (Few::Waits, &b"bye"[..]));
+    near.shutdown().await.unwrap();
+    let mut got = Vec::new();
+    far.read_to_end(&mut got).await.unwrap();
+    assert_eq!(got, b"bye");
 }
 
 #[tokio::test]
