@@ -20,7 +20,7 @@ use crate::{
     ir::endpoint::Address,
     net::{
         io::{Io, Plain},
-        socket::{ConnectSocketOptions, connect_socket},
+        socket::{ConnectSocketOptions, canonical, connect_socket},
     },
     telemetry::record::PeerInfo,
     tls::{ClientContext, ClientOptions, HandshakeError, HandshakeErrorKind},
@@ -119,7 +119,11 @@ pub async fn connect(
     match open(cluster, endpoint, options, deadline).await {
         Ok((io, tls)) => {
             let socket = io.socket();
-            let (local, remote) = (socket.local_addr().ok(), socket.peer_addr().ok());
+            let remote = match &endpoint.address {
+                Address::Ip(address) => Some(canonical(*address)),
+                Address::Host { .. } | Address::Pipe(_) => socket.peer_addr().ok(),
+            };
+            let local = socket.local_addr().ok();
             Ok(Connected { alpn: alpn(&io), local, remote, tls, io, permit })
         }
         Err(error) => {
@@ -175,7 +179,6 @@ async fn tcp(cluster: &Cluster, peer: SocketAddr, deadline: Instant) -> Result<P
     let socket = socket.map_err(|e| ConnectError::socket(&e))?;
     let stream = timeout_at(deadline, socket.connect(peer)).await.map_err(|_| ConnectError::timeout())?;
     let stream = stream.map_err(|e| ConnectError::socket(&e))?;
-    stream.set_nodelay(true).map_err(|e| ConnectError::socket(&e))?;
     Ok(stream.into())
 }
 
