@@ -20,10 +20,10 @@ pub(crate) struct MeshOptions {
     #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) rounds: u32,
     /// Length of one measurement, in seconds
-    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) seconds: u32,
     /// Length of the soak, in seconds
-    #[arg(long, default_value_t = 90, value_name = "N", value_parser = clap::value_parser!(u32).range(5..))]
+    #[arg(long, default_value_t = 60, value_name = "N", value_parser = clap::value_parser!(u32).range(5..))]
     pub(crate) soak_seconds: u32,
     /// One short round with small sizes: whether everything works, not a measurement
     #[arg(long)]
