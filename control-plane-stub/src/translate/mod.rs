@@ -6,6 +6,7 @@
 //! negotiates one of them, so that the codec follows the bytes. A port whose protocol is detected is used for both, so
 //! it has a second cluster, `outbound-tcp|...`, over the same endpoints.
 
+mod balancing;
 mod clusters;
 mod endpoints;
 mod filters;
@@ -14,11 +15,14 @@ mod http_route;
 mod inbound;
 mod inspectors;
 mod l4;
+mod localities;
 mod matches;
 mod names;
 mod outbound;
 mod pb;
+mod per_route;
 mod policy;
+mod retries;
 mod routes;
 mod scope;
 mod special;

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
+    balancing,
     clusters::reaches_pods,
-    http_route,
+    http_route, matches,
     names::{self, Variant},
     pb::{any, bracketed, number, route},
     scope::{Scope, Target, class},
@@ -36,6 +37,7 @@ fn serviceless(scope: &Scope<'_>) -> BTreeSet<String> {
     let seen = scope.world.virtual_services.iter().filter(|(visibility, object)| {
         let spec = &object.spec;
         visibility.includes(scope.namespace)
+            && scope.is_imported(object)
             && scope.is_source(&BTreeMap::new(), None, &spec.gateways)
             && !spec.http.is_empty()
     });
@@ -76,7 +78,7 @@ pub(super) fn of_port(scope: &Scope<'_>, port: u16, services: &[(&Service, &Port
             }
         }
     }
-    hosts.push(allow_any());
+    hosts.push(unknown(scope));
     add(port.to_string(), hosts, resources);
 }
 
@@ -96,7 +98,8 @@ pub(super) fn routes(scope: &Scope<'_>, service: &Service, port: &Port) -> Vec<r
         return http_route::routes(scope, rules, port.number);
     }
     let variant = if service.headless && service.kubernetes { Variant::Pod } else { Variant::Main };
-    vec![http_route::default(names::outbound(variant, port.number, None, &service.host))]
+    let policy = scope.policy(service, None, port.number);
+    vec![http_route::default(names::outbound(variant, port.number, None, &service.host), balancing::hash(&policy))]
 }
 
 fn add(name: String, virtual_hosts: Vec<route::VirtualHost>, resources: &mut Resources) {
@@ -126,9 +129,25 @@ pub(super) fn virtual_host(
     }
 }
 
-/// What was called by a name that is nobody's goes where the client meant it.
-fn allow_any() -> route::VirtualHost {
-    let mut through = http_route::default(names::PASSTHROUGH.to_owned());
+/// What was called by a name that is nobody's goes where the client meant it, unless a Sidecar forbids it.
+fn unknown(scope: &Scope<'_>) -> route::VirtualHost {
+    if scope.unknown() == names::BLACK_HOLE {
+        let refusal = route::DirectResponseAction { status: 502, ..Default::default() };
+        let route = route::Route {
+            name: "block_all".to_owned(),
+            r#match: Some(matches::everything()),
+            action: Some(route::route::Action::DirectResponse(refusal)),
+            ..Default::default()
+        };
+        return route::VirtualHost {
+            name: "block_all".to_owned(),
+            domains: vec!["*".to_owned()],
+            routes: vec![route],
+            include_request_attempt_count: true,
+            ..Default::default()
+        };
+    }
+    let mut through = http_route::default(names::PASSTHROUGH.to_owned(), None);
     if let Some(route::route::Action::Route(action)) = &mut through.action {
         // The address is the client's: there is no other to try.
         action.retry_policy = None;
@@ -178,7 +197,7 @@ fn pods(target: &Target<'_>, taken: &mut BTreeSet<String>) -> Option<route::Virt
         domains.extend(all.filter(|domain| taken.insert(domain.clone())).collect::<Vec<_>>());
     }
     let cluster = names::outbound(Variant::Pod, port, None, &service.host);
-    let routes = vec![http_route::default(cluster)];
+    let routes = vec![http_route::default(cluster, None)];
     let host = route::VirtualHost {
         name: format!("pods.{}:{port}", service.host),
         domains,

@@ -84,6 +84,7 @@ fn text_of(generation: &Generation) -> String {
         service_account: "s".into(),
         ips: Vec::new(),
         labels: Default::default(),
+        locality: Default::default(),
     };
     let metrics = crate::status::metrics::Metrics::default();
     let snapshot = generation.snapshot(&node, &metrics);

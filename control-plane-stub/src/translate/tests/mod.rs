@@ -32,6 +32,7 @@ fn node(kind: ClientKind, namespace: &str, ip: &str) -> Node {
         service_account: "default".to_owned(),
         ips: ip.parse::<IpAddr>().into_iter().collect(),
         labels: Default::default(),
+        locality: Default::default(),
     }
 }
 

@@ -233,7 +233,7 @@ fn proxyless_grpc_clients_get_what_grpc_takes() {
         let listener = get(&resources.listeners, name);
         let manager = at(&listener, "/api_listener/api_listener");
         assert_eq!(at(manager, "/rds/route_config_name"), "outbound|9080||reviews.default.svc.cluster.local");
-        assert_eq!(at(manager, "/http_filters/0/name"), "envoy.filters.http.router");
+        assert_eq!(at(manager, "/http_filters/1/name"), "envoy.filters.http.router");
         assert!(listener.get("address").is_none());
     }
     let routes = get(&resources.routes, "outbound|9080||reviews.default.svc.cluster.local");

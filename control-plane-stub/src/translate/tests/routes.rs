@@ -37,14 +37,13 @@ fn reviews_is_split_as_documented() {
         "retry_host_predicate": [{"name": "envoy.retry_host_predicates.previous_hosts", "typed_config": {
             "@type": "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"}}],
         "host_selection_retry_max_attempts": "5",
-        "retriable_status_codes": [503],
     });
     assert_eq!(
         reviews["routes"],
         json!([
             {
                 "match": {"prefix": "/", "headers": [{"name": "end-user", "string_match": {"exact": "jason"}}]},
-                "route": {"cluster": "outbound|9080|v2|reviews.default.svc.cluster.local", "timeout": "0s", "retry_policy": retry},
+                "route": {"cluster": "outbound|9080|v2|reviews.default.svc.cluster.local", "timeout": "0s", "max_grpc_timeout": "0s", "retry_policy": retry},
             },
             {
                 "match": {"prefix": "/"},
@@ -53,7 +52,7 @@ fn reviews_is_split_as_documented() {
                         {"name": "outbound|9080|v1|reviews.default.svc.cluster.local", "weight": 90},
                         {"name": "outbound|9080|v2|reviews.default.svc.cluster.local", "weight": 10},
                     ]},
-                    "timeout": "0s", "retry_policy": retry,
+                    "timeout": "0s", "max_grpc_timeout": "0s", "retry_policy": retry,
                 },
             },
         ])
@@ -127,7 +126,7 @@ fn a_host_without_service_is_routed_on_port_80() {
     assert_eq!(at(&routes[0], "/route/cluster"), "outbound|80||api.example.com");
     assert_eq!(
         routes[1]["redirect"],
-        json!({"host_redirect": "example.com", "scheme_redirect": "https", "port_redirect": 443, "response_code": "PERMANENT_REDIRECT"})
+        json!({"host_redirect": "example.com", "scheme_redirect": "https", "response_code": "PERMANENT_REDIRECT"})
     );
 }
 
