@@ -30,6 +30,8 @@ pub(super) struct Kinds {
     pub peer_authentications: Vec<Object<PeerAuthentication>>,
     pub sidecars: Vec<Object<Sidecar>>,
     pub nodes: Vec<Object<Node>>,
+    /// Istio Gateways, which are for other proxies than sidecars.
+    pub gateways: usize,
     /// Documents of other Kubernetes kinds, which do not concern the mesh: `group/kind` to count.
     pub ignored: BTreeMap<String, usize>,
 }
@@ -60,6 +62,8 @@ impl Kinds {
             ("security.istio.io", "PeerAuthentication") => {
                 self.peer_authentications.extend(object(document, problems));
             }
+            // What it says is for gateway proxies, which nobody configures here; sidecars lose nothing.
+            ("networking.istio.io", "Gateway") => self.gateways += 1,
             (group, kind) if governs_the_mesh(group) => {
                 let reason = format!(
                     "{group} {kind} is not supported yet by this release: move the document out of this directory; \

@@ -31,6 +31,10 @@ pub(super) fn join(mut kinds: Kinds, settings: Settings, problems: &mut Vec<Prob
     for (kind, count) in &kinds.ignored {
         world.notes.push(format!("{count} documents of kind {kind} do not concern the mesh and were passed over"));
     }
+    if kinds.gateways > 0 {
+        let count = kinds.gateways;
+        world.notes.push(format!("{count} Gateways are for gateway proxies, which are not configured from here"));
+    }
     let zones = Zones::new(std::mem::take(&mut kinds.nodes));
     let workloads = Workloads::new(workloads(&kinds, &zones, problems), zones);
     services(&kinds, &workloads, &mut world, problems);

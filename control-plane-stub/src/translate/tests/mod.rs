@@ -12,6 +12,7 @@ mod chains;
 mod envoy;
 mod outbound;
 mod routes;
+mod tasks;
 
 fn world(name: &str) -> World {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(name);
