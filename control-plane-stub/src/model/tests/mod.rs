@@ -53,7 +53,7 @@ fn route(http: &str) -> String {
 
 #[test]
 fn samples_load() {
-    for name in ["bookinfo", "mixed"] {
+    for name in ["bookinfo", "mixed", "traffic"] {
         let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(name);
         let world = load(&dir).unwrap_or_else(|problems| panic!("{problems:#?}"));
         assert!(world.services.len() >= 4, "{name}");

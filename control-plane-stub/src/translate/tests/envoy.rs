@@ -85,3 +85,11 @@ fn envoy_accepts_everything_else() {
         validate(&sidecar(&world, "apps", ip), ip);
     }
 }
+
+#[test]
+fn envoy_accepts_every_setting_of_traffic() {
+    let world = world("traffic");
+    for ip in ["10.244.2.1", "10.244.2.3", "10.244.2.9", "10.9.9.9"] {
+        validate(&sidecar(&world, "default", ip), ip);
+    }
+}

@@ -12,7 +12,9 @@ mod chains;
 mod envoy;
 mod outbound;
 mod routes;
+mod scoping;
 mod tasks;
+mod traffic;
 
 fn world(name: &str) -> World {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(name);

@@ -4,7 +4,9 @@ use super::*;
 
 #[test]
 fn translation_is_deterministic() {
-    for (name, namespace, ip) in [("bookinfo", "default", "10.244.0.10"), ("mixed", "apps", "10.244.1.1")] {
+    for (name, namespace, ip) in
+        [("bookinfo", "default", "10.244.0.10"), ("mixed", "apps", "10.244.1.1"), ("traffic", "default", "10.244.2.9")]
+    {
         let world = world(name);
         for kind in [ClientKind::Envoy, ClientKind::Grpc] {
             let node = node(kind, namespace, ip);
