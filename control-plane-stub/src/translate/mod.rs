@@ -30,7 +30,7 @@ mod tls;
 
 use self::scope::Scope;
 use crate::{
-    model::World,
+    model::{Locality, Object, World},
     resources::{ClientKind, Node, Resources},
 };
 
@@ -47,6 +47,35 @@ pub fn translate(world: &World, node: &Node) -> Resources {
     outbound::generate(&scope, &mut resources);
     inbound::generate(&scope, &mut resources);
     resources
+}
+
+/// Which documents decide on the calls of a client to a host, each as namespace, name and place.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Sources {
+    pub virtual_service: Option<String>,
+    pub destination_rule: Option<String>,
+    pub sidecar: Option<String>,
+}
+
+/// The documents that [`translate`] follows for calls of `node` to `host`.
+pub fn sources(world: &World, node: &Node, host: Option<&str>) -> Sources {
+    fn place<T>(object: &Object<T>) -> String {
+        let Object { meta, source, .. } = object;
+        let file = source.file.file_name().unwrap_or_default().to_string_lossy();
+        format!("{}/{} ({file} document {})", meta.namespace, meta.name, source.document)
+    }
+    let scope = Scope::new(world, node);
+    let service = host.and_then(|host| world.services.get(host));
+    Sources {
+        virtual_service: host.and_then(|host| scope.virtual_service(host)).map(place),
+        destination_rule: service.and_then(|service| scope.destination_rule(service)).map(place),
+        sidecar: scope.sidecar.map(place),
+    }
+}
+
+/// Where [`translate`] takes the client to be.
+pub fn locality(world: &World, node: &Node) -> Locality {
+    Scope::new(world, node).locality.clone()
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ mod conflicts;
 mod endpoints;
 mod files;
 mod peers;
+mod traffic;
 
 /// Loads one file and returns what was found wrong, as `document path: reason`.
 fn problems(yaml: &str) -> Vec<String> {
