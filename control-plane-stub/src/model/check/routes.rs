@@ -1,6 +1,6 @@
 //! VirtualServices: destinations that exist, routes that make sense, hosts that are followed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::{known_port, place};
 use crate::model::{
@@ -43,16 +43,16 @@ fn shadowed(world: &World, notes: &mut Vec<String>) {
 }
 
 fn delegates(declared: &Declared, notes: &mut Vec<String>) {
-    let named = |wanted: &Object<VirtualService>| {
-        declared.virtual_services.iter().any(|(_, root)| {
-            root.spec.http.iter().filter_map(|route| route.delegate.as_ref()).any(|delegate| {
-                delegate.name == wanted.meta.name
-                    && delegate.namespace.as_ref().unwrap_or(&root.meta.namespace) == &wanted.meta.namespace
-            })
-        })
+    let mut named = HashSet::new();
+    for (_, root) in &declared.virtual_services {
+        let delegates = root.spec.http.iter().filter_map(|route| route.delegate.as_ref());
+        named.extend(delegates.map(|d| (d.namespace.as_deref().unwrap_or(&root.meta.namespace), d.name.as_str())));
+    }
+    let orphan = |object: &&Object<VirtualService>| {
+        object.spec.hosts.is_empty() && !named.contains(&(object.meta.namespace.as_str(), object.meta.name.as_str()))
     };
-    let orphans = declared.virtual_services.iter().filter(|(_, object)| object.spec.hosts.is_empty() && !named(object));
-    notes.extend(orphans.map(|(_, object)| {
+    let orphans = declared.virtual_services.iter().map(|(_, object)| object).filter(orphan);
+    notes.extend(orphans.map(|object| {
         format!("VirtualService {} has no hosts, and none delegates to it: it has no effect", place(object))
     }));
 }

@@ -1,10 +1,14 @@
 //! Sidecars: one per workload, ports once, hosts that are there.
 
+use std::collections::{BTreeMap, HashMap, HashSet, hash_map::Entry};
+
 use super::place;
 use crate::model::{Object, Problem, Sidecar, peer_authentication::subset, world::World};
 
+type Labels = BTreeMap<String, String>;
+
 pub(super) fn check(world: &World, problems: &mut Vec<Problem>) {
-    for (index, object) in world.sidecars.iter().enumerate() {
+    for object in &world.sidecars {
         let spec = &object.spec;
         for (e, listener) in spec.egress.iter().enumerate() {
             if listener.hosts.is_empty() {
@@ -18,31 +22,42 @@ pub(super) fn check(world: &World, problems: &mut Vec<Problem>) {
                 problems.push(object.source.problem(format!("spec.ingress[{i}].port.number"), reason));
             }
         }
-        for other in &world.sidecars[..index] {
-            if let Some(reason) = clash(world, object, other) {
-                problems.push(object.source.problem("spec.workloadSelector", reason));
-            }
-        }
     }
+    clashes(world, problems);
 }
 
-/// Two on the same level, of which only one could hold.
-fn clash(world: &World, a: &Object<Sidecar>, b: &Object<Sidecar>) -> Option<String> {
-    if a.meta.namespace != b.meta.namespace {
-        return None;
-    }
-    match (a.spec.workloads(), b.spec.workloads()) {
-        (None, None) => Some(format!("Sidecar {} is for the whole namespace too: merge the two", place(b))),
-        (Some(x), Some(y)) => {
-            let mut own = world.workloads.iter().filter(|w| w.namespace == a.meta.namespace);
-            let shared = own.find(|w| subset(x, &w.labels) && subset(y, &w.labels));
-            let reason = |what: String| format!("Sidecar {} selects {what} too: part the selectors", place(b));
-            match shared {
-                Some(workload) => Some(reason(format!("workload {}", workload.name))),
-                None if x == y => Some(reason("the same labels".to_owned())),
-                None => None,
+/// Two on the same level, of which only one could hold. The later one is told.
+fn clashes(world: &World, problems: &mut Vec<Problem>) {
+    let mut problem = |object: &Object<Sidecar>, reason: String| {
+        problems.push(object.source.problem("spec.workloadSelector", reason));
+    };
+    let mut levels: HashMap<(&str, Option<&Labels>), &Object<Sidecar>> = HashMap::new();
+    let mut selecting: HashMap<&str, Vec<&Object<Sidecar>>> = HashMap::new();
+    for object in &world.sidecars {
+        let (namespace, labels) = (object.meta.namespace.as_str(), object.spec.workloads());
+        match levels.entry((namespace, labels)) {
+            Entry::Occupied(other) => {
+                let what = if labels.is_some() { "the same labels" } else { "the whole namespace" };
+                problem(object, format!("Sidecar {} is for {what} too: merge the two", place(other.get())));
+            }
+            Entry::Vacant(free) => {
+                free.insert(object);
+                if labels.is_some() {
+                    selecting.entry(namespace).or_default().push(object);
+                }
             }
         }
-        _ => None,
+    }
+    let mut told = HashSet::new();
+    for workload in &world.workloads {
+        let selects =
+            |object: &&&Object<Sidecar>| object.spec.workloads().is_some_and(|wanted| subset(wanted, &workload.labels));
+        let mut found = selecting.get(workload.namespace.as_str()).into_iter().flatten().filter(selects);
+        if let (Some(first), Some(second)) = (found.next(), found.next())
+            && told.insert((&second.meta.namespace, &second.meta.name))
+        {
+            let reason = format!("Sidecar {} selects workload {} too: part the selectors", place(first), workload.name);
+            problem(second, reason);
+        }
     }
 }

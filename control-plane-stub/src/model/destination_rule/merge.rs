@@ -1,6 +1,8 @@
 //! Several DestinationRules of one namespace for one host: Istio's merge. The oldest keeps its policy, later ones add
 //! their subsets.
 
+use std::collections::HashMap;
+
 use super::DestinationRule;
 use crate::model::{document::Object, names::Visibility};
 
@@ -9,17 +11,19 @@ type Seen = (Visibility, Object<DestinationRule>);
 /// Rules in their order, those with the same host, visibility and callers made into one.
 pub(in crate::model) fn merge(rules: &[Seen], notes: &mut Vec<String>) -> Vec<Seen> {
     let mut merged: Vec<Seen> = Vec::new();
+    let mut places: HashMap<(&str, &str), Vec<usize>> = HashMap::new();
     for (visibility, rule) in rules {
-        let same = |(seen, other): &&mut Seen| {
-            seen == visibility
-                && other.meta.namespace == rule.meta.namespace
-                && other.spec.host == rule.spec.host
-                && other.spec.callers() == rule.spec.callers()
+        let known = places.entry((&rule.meta.namespace, &rule.spec.host)).or_default();
+        let same = |place: &&usize| {
+            let (seen, other) = &merged[**place];
+            seen == visibility && other.spec.callers() == rule.spec.callers()
         };
-        let Some((_, first)) = merged.iter_mut().find(same) else {
+        let Some(place) = known.iter().find(same).copied() else {
+            known.push(merged.len());
             merged.push((visibility.clone(), rule.clone()));
             continue;
         };
+        let (_, first) = &mut merged[place];
         let into = &mut first.spec;
         let mut lost = Vec::new();
         for subset in &rule.spec.subsets {

@@ -11,6 +11,7 @@ use crate::{
 mod chains;
 mod envoy;
 mod outbound;
+mod proxy;
 mod routes;
 mod scoping;
 mod tasks;
