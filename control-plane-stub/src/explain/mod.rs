@@ -10,6 +10,8 @@ mod report;
 mod routes;
 mod targets;
 #[cfg(test)]
+mod task_tests;
+#[cfg(test)]
 mod tests;
 
 use std::net::IpAddr;
@@ -89,6 +91,13 @@ pub fn explain(world: &World, node: &Node, request: &Request) -> Result<Explanat
             explanation.protocol = "tcp";
             explanation.targets = targets::of_tcp(world, node, &resources, &proxy);
             explanation.outcome = outcome(&explanation.targets);
+            let own = |t: &Target| t.subset.is_none() && t.host == explanation.service && t.port == Some(request.port);
+            if let [only] = explanation.targets.as_slice()
+                && own(only)
+            {
+                // Where it would go without any route.
+                sources.virtual_service = None;
+            }
         }
     }
     if let Some(object) = sources.virtual_service {
@@ -112,6 +121,13 @@ fn http(
     let by_name = found.virtual_host.as_deref().and_then(|name| name.rsplit_once(':')).map(|(host, _)| host);
     *sources = translate::sources(world, node, by_name);
     explanation.destination_host = by_name.map(str::to_owned);
+    let named = |route: &RouteTaken| {
+        let rules = by_name.and_then(|host| world.virtual_service(&node.namespace, host));
+        rules.is_some_and(|o| o.spec.http.iter().any(|rule| rule.name.as_deref() == Some(route.name.as_str())))
+    };
+    if found.taken.as_ref().is_some_and(|route| route.name == translate::DEFAULT_ROUTE && !named(route)) {
+        sources.virtual_service = None;
+    }
     let Some(taken) = found.taken else {
         explanation.outcome = Outcome::NoRoute;
         return Ok(());

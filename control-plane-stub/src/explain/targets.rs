@@ -101,6 +101,7 @@ fn policy(cluster: &Value) -> Map<String, Value> {
         "common_lb_config",
         "outlier_detection",
         "upstream_connection_options",
+        "metadata",
     ] {
         if let Some(value) = cluster.get(name) {
             put(name, value.clone());

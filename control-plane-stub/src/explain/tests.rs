@@ -8,7 +8,7 @@ fn world(name: &str) -> World {
     load(&dir).unwrap_or_else(|problems| panic!("{problems:#?}"))
 }
 
-fn client(ip: &str) -> Node {
+pub(super) fn client(ip: &str) -> Node {
     Node {
         id: "test".to_owned(),
         kind: ClientKind::Outrigger,
@@ -20,7 +20,7 @@ fn client(ip: &str) -> Node {
     }
 }
 
-fn get(host: &str, port: u16, path: &str, headers: &[(&'static str, &'static str)]) -> Request {
+pub(super) fn get(host: &str, port: u16, path: &str, headers: &[(&'static str, &'static str)]) -> Request {
     let pair = |(name, value): &(&'static str, &'static str)| {
         (http::HeaderName::from_static(name), http::HeaderValue::from_static(value))
     };
@@ -141,6 +141,15 @@ fn connections_are_told_by_address_subnet_and_name() {
     assert_eq!(way("traffic", "10.9.9.9", &tls).targets[0].subset.as_deref(), Some("v1"));
     let other = Request { server_name: Some("other.example".to_owned()), ..tls };
     assert_eq!(way("traffic", "10.9.9.9", &other).targets[0].subset, None);
+}
+
+#[test]
+fn only_documents_that_decide_are_named() {
+    let other_port = way("traffic", "10.9.9.9", &get("carts", 80, "/", &[]));
+    assert_eq!((other_port.virtual_service.as_deref(), other_port.route.unwrap().name.as_str()), (None, "default"));
+    let tcp = |host: &str, port| Request { kind: Kind::Tcp, ..get(host, port, "/", &[]) };
+    assert_eq!(way("traffic", "10.9.9.9", &tcp("carts", 90)).virtual_service, None);
+    assert!(way("traffic", "10.9.9.9", &tcp("shop", 82)).virtual_service.is_some());
 }
 
 #[test]

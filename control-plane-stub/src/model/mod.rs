@@ -35,7 +35,7 @@ pub use peer_authentication::{Mode, MutualTls, PeerAuthentication, Policy, Selec
 pub use protocol::{Class, Protocol};
 pub use scalars::{HumanDuration, RegexText};
 pub use settings::Settings;
-pub use sidecar::{EgressHost, EgressListener, IngressEndpoint, IngressListener, OutboundMode, Sidecar};
+pub use sidecar::{EgressHost, EgressListener, EgressPort, IngressEndpoint, IngressListener, OutboundMode, Sidecar};
 pub use virtual_service::*;
 pub use workload::{Address, Locality, Workload};
 pub(crate) use workload::{REGION, SUB_ZONE, ZONE};

@@ -33,9 +33,28 @@ struct WorkloadLabels {
 pub struct EgressListener {
     #[serde(default)]
     pub hosts: Vec<EgressHost>,
+    /// The port it is for; without one, those that no other listener is for.
+    pub port: Option<EgressPort>,
     _capture_mode: Option<Captured>,
-    _port: Option<Unsupported>,
     _bind: Option<Unsupported>,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct EgressPort {
+    #[serde(deserialize_with = "super::scalars::port")]
+    pub number: u16,
+    #[serde(default)]
+    pub name: String,
+    #[serde(default, deserialize_with = "protocol")]
+    pub protocol: Option<Protocol>,
+    _target_port: Option<Unsupported>,
+}
+
+fn protocol<'de, D: Deserializer<'de>>(de: D) -> Result<Option<Protocol>, D::Error> {
+    let text = String::deserialize(de)?;
+    let wrong = || D::Error::custom(format!("`{text}` is not a protocol, such as HTTP, GRPC or TCP"));
+    Protocol::parse(&text).map(Some).ok_or_else(wrong)
 }
 
 /// The mode in which everything is captured, which is the only one here.
@@ -157,21 +176,35 @@ impl Sidecar {
         self.outbound_traffic_policy.map(|policy| policy.mode)
     }
 
-    /// Whether it lets a workload of namespace `own` call a host that is declared in `namespace`.
+    /// Whether it lets a workload of namespace `own` call a host that is declared in `namespace`, on whatever port.
     pub fn imports(&self, own: &str, namespace: &str, host: &str) -> bool {
-        let place = |wanted: &str| match wanted {
-            "*" => true,
-            "." => namespace == own,
-            other => namespace == other,
-        };
-        let mut hosts = self.egress.iter().flat_map(|listener| &listener.hosts);
         // Without a word on egress, nothing is taken away.
-        self.egress.is_empty() || hosts.any(|wanted| place(&wanted.namespace) && reaches(&wanted.name, host))
+        self.egress.is_empty() || self.egress.iter().any(|listener| listener.imports(own, namespace, host))
+    }
+
+    /// As [`Self::imports`], of one port of a service.
+    pub fn imports_port(&self, own: &str, service: &Service, port: u16) -> bool {
+        let of = |wanted: Option<u16>| {
+            self.egress.iter().filter(move |listener| listener.port.as_ref().map(|port| port.number) == wanted)
+        };
+        let wanted = of(Some(port)).next().map(|_| port);
+        self.egress.is_empty() || of(wanted).any(|l| l.imports(own, &service.namespace, &service.host))
     }
 
     /// As [`Self::imports`], of a service.
     pub fn imports_service(&self, own: &str, service: &Service) -> bool {
         self.imports(own, &service.namespace, &service.host)
+    }
+}
+
+impl EgressListener {
+    pub(super) fn imports(&self, own: &str, namespace: &str, host: &str) -> bool {
+        let place = |wanted: &str| match wanted {
+            "*" => true,
+            "." => namespace == own,
+            other => namespace == other,
+        };
+        self.hosts.iter().any(|wanted| place(&wanted.namespace) && reaches(&wanted.name, host))
     }
 }
 

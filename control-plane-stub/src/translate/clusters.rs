@@ -8,8 +8,11 @@ use super::{
     scope::{Scope, Target},
     special, tls,
 };
-use crate::{model::Resolution, resources::Resources};
-use cluster::cluster::{ClusterDiscoveryType, DiscoveryType, DnsLookupFamily, EdsClusterConfig};
+use crate::{
+    model::{Object, Resolution},
+    resources::Resources,
+};
+use cluster::cluster::{ClusterDiscoveryType, DiscoveryType, DnsLookupFamily, EdsClusterConfig, LbPolicy};
 
 pub(super) fn generate(scope: &Scope<'_>, resources: &mut Resources) {
     for service in &scope.reached {
@@ -57,6 +60,10 @@ fn outbound(scope: &Scope<'_>, target: &Target<'_>, variant: Variant) -> cluster
         balanced
     };
     policy::apply(&mut cluster, &rules, carries, scope.world.settings.preserve_header_case);
+    let latency_aware = || scope.destination_rule(service).is_some_and(Object::is_latency_aware);
+    if cluster.lb_policy == LbPolicy::LeastRequest as i32 && latency_aware() {
+        cluster.metadata = Some(pb::flag("outrigger.load_balancing", "latency_aware"));
+    }
     let discovery = match service.resolution {
         _ if by_client => DiscoveryType::OriginalDst,
         Resolution::Dns => DiscoveryType::StrictDns,

@@ -4,7 +4,7 @@
 //! it cannot use is left out. Its connections are plaintext: it reaches PERMISSIVE servers.
 
 use super::{
-    endpoints, filters,
+    balancing, endpoints, filters,
     names::{self, Variant},
     pb::{self, any, cluster, core, hcm, listener, route},
     policy, routes,
@@ -31,7 +31,7 @@ pub(super) fn generate(scope: &Scope<'_>, resources: &mut Resources) {
         }
     }
     for service in &scope.services {
-        for port in &service.ports {
+        for port in scope.ports(service) {
             listeners(scope, service, port, resources);
         }
     }
@@ -103,6 +103,10 @@ fn cluster(scope: &Scope<'_>, target: &Target<'_>) -> Option<cluster::Cluster> {
         connect_timeout: pb::duration(std::time::Duration::from_secs(10)),
         ..Default::default()
     };
+    // Of consistent hashes, a proxyless client knows the ring over a header; it balances in turn otherwise.
+    if balancing::hash(&rules).is_some_and(|hash| hash.http_header_name.is_some() && hash.maglev.is_none()) {
+        balancing::apply(&mut cluster, rules.load_balancer.as_ref());
+    }
     let pool = rules.connection_pool.clone().unwrap_or_default();
     cluster.circuit_breakers = Some(policy::breakers(&pool, rules.retry_budget.as_ref()));
     let discovery = match service.resolution {

@@ -62,7 +62,7 @@ pub(super) fn default(cluster: String, hash: Option<&ConsistentHash>) -> route::
     };
     set_timeout(&mut action, None, ClientKind::Envoy);
     route::Route {
-        name: "default".to_owned(),
+        name: super::DEFAULT_ROUTE.to_owned(),
         r#match: Some(matches::everything()),
         action: Some(Action::Route(action)),
         ..Default::default()

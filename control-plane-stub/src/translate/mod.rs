@@ -34,6 +34,9 @@ use crate::{
     resources::{ClientKind, Node, Resources},
 };
 
+/// The name of the route that stands in where no VirtualService has one.
+pub(crate) const DEFAULT_ROUTE: &str = "default";
+
 /// Generates all resources for `node`.
 pub fn translate(world: &World, node: &Node) -> Resources {
     let scope = Scope::new(world, node);

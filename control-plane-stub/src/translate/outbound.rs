@@ -31,7 +31,7 @@ pub(super) fn generate(scope: &Scope<'_>, resources: &mut Resources) {
         build.wildcards.entry(port).or_default().http = true;
     }
     for service in &scope.services {
-        for port in &service.ports {
+        for port in scope.ports(service) {
             build.port(service, port);
         }
     }

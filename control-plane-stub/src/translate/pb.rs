@@ -116,6 +116,12 @@ pub(super) fn ordered<V: Clone>(
     }
 }
 
+/// Metadata of one field that is true.
+pub(super) fn flag(namespace: &str, field: &str) -> core::Metadata {
+    let fields = [(field.to_owned(), Value { kind: Some(Kind::BoolValue(true)) })].into_iter().collect();
+    core::Metadata { filter_metadata: [(namespace.to_owned(), Struct { fields })].into(), ..Default::default() }
+}
+
 /// A `Struct` of one text field. One only: a map of several would be encoded in random order.
 pub(super) fn single(field: &str, text: &str) -> Struct {
     let value = Value { kind: Some(Kind::StringValue(text.to_owned())) };

@@ -22,7 +22,7 @@ const SERVICELESS_PORT: u16 = 80;
 pub(super) fn by_port<'a>(scope: &Scope<'a>) -> BTreeMap<u16, Vec<(&'a Service, &'a Port)>> {
     let mut ports: BTreeMap<u16, Vec<(&Service, &Port)>> = BTreeMap::new();
     for service in &scope.services {
-        for port in service.ports.iter().filter(|port| class(service, port) == Class::Http) {
+        for port in scope.ports(service).filter(|port| class(service, port) == Class::Http) {
             ports.entry(port.number).or_default().push((service, port));
         }
     }
@@ -73,7 +73,7 @@ pub(super) fn of_port(scope: &Scope<'_>, port: u16, services: &[(&Service, &Port
             let domains: Vec<_> = with_port(&host, port).into_iter().filter(|d| taken.insert(d.clone())).collect();
             let object = scope.virtual_service(&host);
             let routes = object.map(|object| http_route::routes(scope, object, port)).unwrap_or_default();
-            if !domains.is_empty() {
+            if !domains.is_empty() && !routes.is_empty() {
                 hosts.push(virtual_host(&host, port, domains, routes));
             }
         }
@@ -91,11 +91,13 @@ pub(super) fn of_service(scope: &Scope<'_>, service: &Service, port: &Port, reso
     name
 }
 
-/// The routes of a service: its VirtualService's, else everything to it.
+/// The routes of a service: its VirtualService's, else everything to it. One that says nothing of this port or to this
+/// client is as none: Istio's rule.
 pub(super) fn routes(scope: &Scope<'_>, service: &Service, port: &Port) -> Vec<route::Route> {
-    let rules = scope.virtual_service(&service.host).filter(|object| !object.spec.http.is_empty());
-    if let Some(rules) = rules {
-        return http_route::routes(scope, rules, port.number);
+    let rules = scope.virtual_service(&service.host);
+    let routes = rules.map(|rules| http_route::routes(scope, rules, port.number)).unwrap_or_default();
+    if !routes.is_empty() {
+        return routes;
     }
     let variant = if service.headless && service.kubernetes { Variant::Pod } else { Variant::Main };
     let policy = scope.policy(service, None, port.number);

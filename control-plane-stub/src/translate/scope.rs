@@ -81,6 +81,14 @@ impl<'a> Scope<'a> {
         self.sidecar.is_none_or(|sidecar| object.spec.hosts.iter().any(|host| imports(sidecar, host)))
     }
 
+    /// The ports on which the client may call a service.
+    pub(super) fn ports(&self, service: &'a Service) -> impl Iterator<Item = &'a Port> {
+        let imported = move |port: &&Port| {
+            self.sidecar.is_none_or(|sidecar| sidecar.spec.imports_port(self.namespace, service, port.number))
+        };
+        service.ports.iter().filter(imported)
+    }
+
     pub(super) fn virtual_service(&self, host: &str) -> Option<&'a Object<VirtualService>> {
         self.world.virtual_services(self.namespace, host).find(|object| self.is_imported(object))
     }

@@ -1,6 +1,7 @@
 //! Refuses what each document alone cannot know to be wrong: dangling references and conflicts.
 
 mod balancing;
+mod effects;
 mod policies;
 mod routes;
 mod sidecars;
@@ -19,6 +20,7 @@ pub(super) fn check(world: &mut World, declared: &Declared, problems: &mut Vec<P
     routes::check(world, declared, &mut notes, problems);
     policies::check(world, declared, problems);
     sidecars::check(world, problems);
+    effects::check(world, &mut notes);
     world.notes.append(&mut notes);
 }
 

@@ -2,7 +2,9 @@
 
 use super::balancing;
 use crate::model::{
-    ClientTls, ConnectionPool, DestinationRule, LoadBalancer, Mode, Object, OutlierDetection, Problem, TlsMode,
+    Balance, ClientTls, ConnectionPool, DestinationRule, LoadBalancer, Mode, Object, OutlierDetection, Problem,
+    TlsMode,
+    destination_rule::LATENCY_AWARE,
     join::Declared,
     names::{covers, is_host},
     peer_authentication::{PeerAuthentication, subset},
@@ -36,6 +38,7 @@ fn rule(world: &World, object: &Object<DestinationRule>, problems: &mut Vec<Prob
         );
         problems.push(source.problem("spec.host", reason));
     }
+    latency(object, problems);
     let mut names = std::collections::HashSet::new();
     let policies = std::iter::once(("spec.trafficPolicy".to_owned(), &spec.traffic_policy));
     let subsets = spec.subsets.iter().enumerate();
@@ -48,6 +51,10 @@ fn rule(world: &World, object: &Object<DestinationRule>, problems: &mut Vec<Prob
             let path = format!("{path}.portLevelSettings[{index}]");
             client_tls(&format!("{path}.tls"), port.tls.as_ref(), object, problems);
             settings(&path, (&port.load_balancer, &port.connection_pool, &port.outlier_detection), object, problems);
+            if policy.port_level_settings[..index].iter().any(|other| other.port == port.port) {
+                let reason = format!("port {} is listed twice", port.port.number);
+                problems.push(source.problem(format!("{path}.port.number"), reason));
+            }
             let service = world.services.get(host);
             if service.is_some_and(|s| s.port(port.port.number).is_none()) {
                 let reason = format!("{host} has no port {}", port.port.number);
@@ -62,6 +69,21 @@ fn rule(world: &World, object: &Object<DestinationRule>, problems: &mut Vec<Prob
         } else if subset.name.is_empty() || subset.name.contains('|') {
             problems.push(source.problem(path, "must not be empty nor hold `|`"));
         }
+    }
+}
+
+/// The annotation is an upgrade of one balancer.
+fn latency(object: &Object<DestinationRule>, problems: &mut Vec<Problem>) {
+    let path = format!("metadata.annotations.{LATENCY_AWARE}");
+    let other = object.spec.traffic_policy.load_balancer.as_ref().is_some_and(|balancer| {
+        balancer.consistent_hash.is_some() || balancer.simple.is_some_and(|simple| simple != Balance::LeastRequest)
+    });
+    match object.meta.annotations.get(LATENCY_AWARE).map(String::as_str) {
+        Some("true") if other => {
+            problems.push(object.source.problem(path, "is an upgrade of LEAST_REQUEST: remove the other loadBalancer"));
+        }
+        None | Some("true" | "false") => {}
+        Some(other) => problems.push(object.source.problem(path, format!("`{other}` is neither true nor false"))),
     }
 }
 

@@ -3,7 +3,11 @@
 use std::collections::{BTreeMap, HashMap, HashSet, hash_map::Entry};
 
 use super::place;
-use crate::model::{Object, Problem, Sidecar, peer_authentication::subset, world::World};
+use crate::model::{
+    Class, Object, Problem, Sidecar,
+    peer_authentication::subset,
+    world::{Service, World},
+};
 
 type Labels = BTreeMap<String, String>;
 
@@ -14,6 +18,20 @@ pub(super) fn check(world: &World, problems: &mut Vec<Problem>) {
             if listener.hosts.is_empty() {
                 let reason = "needs at least one host; `~/*` for none";
                 problems.push(object.source.problem(format!("spec.egress[{e}].hosts"), reason));
+            }
+        }
+        for (e, listener) in spec.egress.iter().enumerate() {
+            let Some((port, protocol)) = listener.port.as_ref().and_then(|p| Some((p.number, p.protocol?))) else {
+                continue;
+            };
+            let other = |service: &&Service| {
+                let declared = service.port(port).map(|port| port.protocol.class());
+                declared.is_some_and(|class| class != Class::Auto && class != protocol.class())
+                    && listener.imports(&object.meta.namespace, &service.namespace, &service.host)
+            };
+            if let Some(service) = world.services.values().find(other) {
+                let reason = format!("port {port} of {}, which is listed, is of another protocol", service.host);
+                problems.push(object.source.problem(format!("spec.egress[{e}].port.protocol"), reason));
             }
         }
         for (i, listener) in spec.ingress.iter().enumerate() {

@@ -89,6 +89,15 @@ pub enum TlsMode {
     IstioMutual,
 }
 
+/// Annotation by which least request takes latencies into account (peak EWMA), in proxies that can.
+pub(crate) const LATENCY_AWARE: &str = "outrigger/latency-aware";
+
+impl super::Object<DestinationRule> {
+    pub fn is_latency_aware(&self) -> bool {
+        self.meta.annotations.get(LATENCY_AWARE).is_some_and(|value| value == "true")
+    }
+}
+
 impl DestinationRule {
     /// The labels of the callers it is for; none if it is for all.
     pub fn callers(&self) -> Option<&BTreeMap<String, String>> {

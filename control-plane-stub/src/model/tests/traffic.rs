@@ -121,6 +121,10 @@ fn limits_and_ejection_make_sense() {
         ],
     );
     assert_policy("retryBudget: {percent: 101}", &["retryBudget.percent: 101 is not a percentage"]);
+    assert_policy(
+        "portLevelSettings: [{port: {number: 80}}, {port: {number: 80}}]",
+        &["portLevelSettings[1].port.number: port 80 is listed twice"],
+    );
     // In Istio's API zero is nothing said.
     loaded(&rule("connectionPool: {tcp: {maxConnections: 0}}"));
 }
@@ -210,8 +214,17 @@ fn sidecars_make_sense() {
             "4 spec.workloadSelector: Sidecar default/c (",
         ],
     );
-    let undecodable = sidecar("a", "egress: [{hosts: [nowhere], port: {number: 1}, bind: 1.2.3.4, captureMode: NONE}]")
-        + &sidecar("b", "outboundTrafficPolicy: {mode: ALLOW_ANY, egressProxy: {host: x}}")
+    let protocol = sidecar("a", "egress: [{hosts: ['./*'], port: {number: 80, protocol: TCP, name: t}}]");
+    assert_problems(
+        &with_services(&protocol),
+        &[
+            "3 spec.egress[0].port.protocol: port 80 of reviews.default.svc.cluster.local, which is listed, is of another",
+        ],
+    );
+    let undecodable = sidecar(
+        "a",
+        "egress: [{hosts: [nowhere], port: {number: 1, protocol: FTP}, bind: 1.2.3.4, captureMode: NONE}]",
+    ) + &sidecar("b", "outboundTrafficPolicy: {mode: ALLOW_ANY, egressProxy: {host: x}}")
         + &sidecar("c", "ingress: [{port: {number: 80, name: http}, defaultEndpoint: 'unix:///x'}]");
     assert_problems(
         &undecodable,
@@ -219,9 +232,41 @@ fn sidecars_make_sense() {
             "1 spec.egress[0].bind: is not supported yet",
             "1 spec.egress[0].captureMode: unknown variant `NONE`",
             "1 spec.egress[0].hosts[0]: `nowhere` is not namespace/name",
-            "1 spec.egress[0].port: is not supported yet",
+            "1 spec.egress[0].port.protocol: `FTP` is not a protocol",
             "2 spec.outboundTrafficPolicy.egressProxy: is not supported yet",
             "3 spec.ingress[0]: defaultEndpoint `unix:///x` is not",
         ],
     );
+}
+
+#[test]
+fn what_has_no_effect_is_noted() {
+    let without = loaded(&rule("loadBalancer: {localityLbSetting: {failover: [{from: a, to: b}]}}"));
+    let note = "have no effect without outlierDetection";
+    assert!(without.notes.iter().any(|n| n.starts_with("DestinationRule default/r (") && n.ends_with(note)));
+    let with =
+        loaded(&rule("loadBalancer: {localityLbSetting: {failover: [{from: a, to: b}]}}\n    outlierDetection: {}"));
+    assert_eq!(with.notes, Vec::<String>::new());
+    let headless = with_services("").replace("clusterIP: 10.0.0.1", "clusterIP: None");
+    let rule = "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: r}\nspec: {host: reviews, trafficPolicy: {loadBalancer: {simple: RANDOM}}}\n";
+    let world = loaded(&(headless + rule));
+    assert!(
+        world.notes.iter().any(|n| n.contains("its loadBalancer has no effect but on subsets")),
+        "{:?}",
+        world.notes
+    );
+}
+
+#[test]
+fn latency_awareness_is_an_upgrade_of_least_request() {
+    let annotated = |value: &str, simple: &str| {
+        rule(&format!("loadBalancer: {{simple: {simple}}}")).replace(
+            "metadata: {name: r}",
+            &format!("metadata: {{name: r, annotations: {{outrigger/latency-aware: '{value}'}}}}"),
+        )
+    };
+    loaded(&annotated("true", "LEAST_REQUEST"));
+    let path = "3 metadata.annotations.outrigger/latency-aware: ";
+    assert_problems(&annotated("true", "RANDOM"), &[&format!("{path}is an upgrade of LEAST_REQUEST")]);
+    assert_problems(&annotated("yes", "LEAST_REQUEST"), &[&format!("{path}`yes` is neither true nor false")]);
 }

@@ -9,11 +9,13 @@ use crate::{
 };
 
 mod chains;
+mod entries;
 mod envoy;
 mod outbound;
 mod proxy;
 mod routes;
 mod scoping;
+mod soundness;
 mod tasks;
 mod traffic;
 

@@ -293,3 +293,19 @@ spec:
         .collect();
     assert_eq!(names, [json!(["a.example", "b.example"])]);
 }
+
+#[test]
+fn proxyless_grpc_clients_get_faults_limits_and_rings_but_no_cors() {
+    let resources = translate(&world("traffic"), &node(ClientKind::Grpc, "default", "10.9.9.9"));
+    let manager = get(&resources.listeners, "shop:80");
+    let filters = at(&manager, "/api_listener/api_listener/http_filters");
+    assert_eq!((&filters[0]["name"], &filters[0]["is_optional"]), (&json!("envoy.filters.http.fault"), &json!(true)));
+    let routes = get(&resources.routes, "outbound|80||shop.default.svc.cluster.local");
+    let route = at(&routes, "/virtual_hosts/0/routes/0");
+    let configs: Vec<_> = route["typed_per_filter_config"].as_object().unwrap().keys().collect();
+    assert_eq!(configs, ["envoy.filters.http.fault"], "what it does not know it would refuse");
+    assert_eq!(at(route, "/route/max_stream_duration/max_stream_duration"), "2s");
+    let cluster = |name: &str| get(&resources.clusters, &format!("{name}.default.svc.cluster.local"));
+    assert_eq!(cluster("outbound|80||stock")["lb_policy"], "RING_HASH");
+    assert_eq!(cluster("outbound|80||carts").get("lb_policy"), None, "it cannot hash query parameters");
+}

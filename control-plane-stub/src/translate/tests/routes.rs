@@ -209,3 +209,14 @@ fn without_headers_holds_where_the_header_is_not() {
         &json!([{"name": "y", "string_match": {"safe_regex": {"regex": "b.*"}}}, {"name": "z", "present_match": true}])
     );
 }
+
+#[test]
+fn a_virtual_service_that_says_nothing_to_a_client_is_as_none() {
+    let world = sourced(
+        "{match: [{sourceNamespace: other}], redirect: {uri: /other}}, {match: [{port: 81}], redirect: {uri: /81}}",
+    );
+    let own = routes_of(&world, "default", "10.9.9.9");
+    assert_eq!(at(&own[0], "/route/cluster"), "outbound|80||a.default.svc.cluster.local");
+    assert_eq!(own[0]["name"], "default");
+    assert_eq!(at(&routes_of(&world, "other", "10.9.9.9")[0], "/redirect/path_redirect"), "/other");
+}

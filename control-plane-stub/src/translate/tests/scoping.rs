@@ -154,3 +154,20 @@ fn ejection_alone_prefers_the_nearest() {
     assert_eq!(cluster["common_lb_config"].get("locality_weighted_lb_config"), None);
     assert_eq!(cluster["outlier_detection"], json!({"enforcing_success_rate": 0}), "five 5xx in a row, as Envoy does");
 }
+
+#[test]
+fn a_port_of_a_sidecar_has_hosts_of_its_own() {
+    let world = world_of(
+        "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {clusterIP: 10.0.0.1, ports: [{name: http, port: 80}, {name: tcp, port: 90}]}\n---\n\
+         apiVersion: v1\nkind: Service\nmetadata: {name: b}\nspec: {clusterIP: 10.0.0.2, ports: [{name: http, port: 80}, {name: tcp, port: 90}]}\n---\n\
+         apiVersion: networking.istio.io/v1\nkind: Sidecar\nmetadata: {name: d}\nspec:\n  egress:\n  \
+         - {port: {number: 80, protocol: HTTP, name: web}, hosts: [./a.default.svc.cluster.local]}\n  \
+         - {hosts: [./b.default.svc.cluster.local]}\n",
+    );
+    let resources = sidecar(&world, "default", "10.9.9.9");
+    let config = get(&resources.routes, "80");
+    let names: Vec<_> = config["virtual_hosts"].as_array().unwrap().iter().map(|h| h["name"].clone()).collect();
+    assert_eq!(names, [json!("a.default.svc.cluster.local:80"), json!("allow_any")]);
+    let bound: Vec<_> = resources.listeners.keys().filter(|name| name.ends_with("_90")).collect();
+    assert_eq!(bound, ["10.0.0.2_90"], "port 90 is nobody's, so the listener without a port decides");
+}

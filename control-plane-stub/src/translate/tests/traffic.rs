@@ -257,3 +257,24 @@ fn tcp_and_tls_routes_follow_sources_and_subnets() {
     let (special, _) = clusters(CLIENT, "10.96.2.1_443");
     assert_eq!(special[0]["cluster"], "outbound|443|v1|shop.default.svc.cluster.local");
 }
+
+#[test]
+fn latencies_count_where_a_rule_says_so() {
+    let yaml = |annotations: &str| {
+        format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: a}}\nspec: {{clusterIP: 10.0.0.1, ports: [{{name: http, port: 80}}]}}\n---\n\
+             apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: a, annotations: {{{annotations}}}}}\nspec:\n  host: a\n  \
+             subsets: [{{name: r, trafficPolicy: {{loadBalancer: {{simple: ROUND_ROBIN}}}}}}]\n"
+        )
+    };
+    let metadata = |annotations: &str, subset: &str| {
+        let resources = sidecar(&world_of(&yaml(annotations)), "default", CLIENT);
+        super::envoy::validate(&resources, annotations);
+        let name = format!("outbound|80|{subset}|a.default.svc.cluster.local");
+        get(&resources.clusters, &name).get("metadata").cloned()
+    };
+    let asked = json!({"filter_metadata": {"outrigger.load_balancing": {"latency_aware": true}}});
+    assert_eq!(metadata("outrigger/latency-aware: 'true'", ""), Some(asked));
+    assert_eq!(metadata("outrigger/latency-aware: 'true'", "r"), None);
+    assert_eq!(metadata("", ""), None);
+}
