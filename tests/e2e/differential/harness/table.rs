@@ -1,0 +1,24 @@
+//! The table of the differences that stay: made from the cases, so that it cannot say anything else.
+
+use std::fmt::Write;
+
+use super::case::Group;
+
+pub(crate) fn table(groups: &[Group]) -> String {
+    let mut text = String::from(
+        "# Differences to Envoy\n\n\
+         Generated from `cases/`; rewritten with `OUTRIGGER_UPDATE_DIFFERENCES=1 cargo test -p outrigger-tests --test differential table`.\n\
+         Everything else that the cases observe is equal. \"Lines\" is what a differing line of the observation contains.\n\n",
+    );
+    let count = |pending: bool| groups.iter().filter(|g| g.pending == pending).map(|g| g.cases.len()).sum::<usize>();
+    let _ = writeln!(text, "{} cases run, {} wait for a capability.\n", count(false), count(true));
+    text.push_str("| group | case | lines | why |\n|---|---|---|---|\n");
+    for group in groups {
+        for case in &group.cases {
+            for d in &case.differences {
+                let _ = writeln!(text, "| {} | {} | `{}` | {} |", group.name, case.name, d.lines.replace('|', "\\|"), d.reason);
+            }
+        }
+    }
+    text
+}
