@@ -27,6 +27,9 @@ macro_rules! tests {
 
 tests! {
     routing,
+    domains,
+    redirects,
+    rewrites,
 }
 
 #[test]

@@ -94,6 +94,8 @@ fn side(runtime: &tokio::runtime::Runtime, stage: &Stage, kind: Kind, dir: &Path
     let _ = std::fs::remove_file(&log);
     let mut command = Command::new(kind.program());
     command.arg("-c").arg(&file).args(["--disable-hot-restart", "--concurrency", "1", "-l", "warning"]);
+    // No endpoint has to learn that this proxy goes.
+    command.env("OUTRIGGER_MIN_DRAIN_TIME_S", "0");
     let mut process = Process::spawn(&format!("{kind:?}"), command, dir);
     eventually(&format!("readiness of {kind:?}"), || {
         assert!(process.is_running(), "{kind:?} ended:\n{}", process.output());
