@@ -30,6 +30,10 @@ tests! {
     domains,
     redirects,
     rewrites,
+    headers,
+    retries,
+    timeouts,
+    protocol,
 }
 
 #[test]

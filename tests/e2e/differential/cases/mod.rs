@@ -1,9 +1,13 @@
 //! The corpus by subject.
 
 mod domains;
+mod headers;
+mod protocol;
 mod redirects;
+mod retries;
 mod rewrites;
 mod routing;
+mod timeouts;
 
 use crate::harness::{Group, group};
 
@@ -13,5 +17,9 @@ pub(crate) fn groups() -> Vec<Group> {
         group("domains", domains::cases()),
         group("redirects", redirects::cases()),
         group("rewrites", rewrites::cases()),
+        group("headers", headers::cases()),
+        group("retries", retries::cases()),
+        group("protocol", protocol::cases()),
+        group("timeouts", timeouts::cases()),
     ]
 }

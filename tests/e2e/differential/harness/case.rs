@@ -21,9 +21,15 @@ pub(crate) struct Cluster {
 /// A difference that stays, and why.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Difference {
-    /// Only lines that contain this may differ.
+    /// Only lines that contain one of these, separated by ` | `, may differ.
     pub(crate) lines: &'static str,
     pub(crate) reason: &'static str,
+}
+
+impl Difference {
+    pub(crate) fn covers(&self, line: &str) -> bool {
+        self.lines.split(" | ").any(|part| line.contains(part))
+    }
 }
 
 /// What a case adds to the file, by place. All YAML.
@@ -61,6 +67,8 @@ pub(crate) struct Case {
     pub(crate) connections: bool,
     /// What hosts saw and what was logged depends on chance (health checks, repetitions): only the client is compared.
     pub(crate) client_only: bool,
+    /// What it waits for: it runs only where `OUTRIGGER_DIFFERENTIAL_PENDING` is set.
+    pub(crate) pending: Option<&'static str>,
 }
 
 pub(crate) fn case(name: &'static str) -> Case {
@@ -74,6 +82,7 @@ pub(crate) fn case(name: &'static str) -> Case {
         alike: false,
         connections: false,
         client_only: false,
+        pending: None,
     }
 }
 
@@ -200,7 +209,13 @@ impl Case {
         self
     }
 
-    /// Only lines that contain `lines` may differ, for this reason; and they must.
+    /// Waits for a capability.
+    pub(crate) fn pending(mut self, capability: &'static str) -> Self {
+        self.pending = Some(capability);
+        self
+    }
+
+    /// Only lines that contain one of `lines`, separated by ` | `, may differ, for this reason; and they must.
     pub(crate) fn explained(mut self, lines: &'static str, reason: &'static str) -> Self {
         self.differences.push(Difference { lines, reason });
         self
@@ -211,14 +226,13 @@ impl Case {
 pub(crate) struct Group {
     pub(crate) name: &'static str,
     pub(crate) cases: Vec<Case>,
-    /// Waits for a capability: runs only where `OUTRIGGER_DIFFERENTIAL_PENDING` is set.
-    pub(crate) pending: bool,
 }
 
 pub(crate) fn group(name: &'static str, cases: Vec<Case>) -> Group {
-    Group { name, cases, pending: false }
+    Group { name, cases }
 }
 
-pub(crate) fn pending(name: &'static str, cases: Vec<Case>) -> Group {
-    Group { name, cases, pending: true }
+/// A group all of whose cases wait for a capability.
+pub(crate) fn pending(name: &'static str, capability: &'static str, cases: Vec<Case>) -> Group {
+    group(name, cases.into_iter().map(|c| c.pending(capability)).collect())
 }

@@ -148,9 +148,10 @@ async fn rest(wire: &mut Wire, request: &Req, head: &Head, status: u16, lines: &
     let body = wire.body(framing).await;
     lines.push(format!("< body {}", body_text(&body.data)));
     body.trailers.iter().for_each(|(n, v)| lines.push(field_line("< trailer", n, v)));
+    let announced = head.get("connection").is_some_and(|v| v.eq_ignore_ascii_case("close"));
     let goes_on = body.end == End::Complete && framing != Framing::UntilClose;
     lines.push(format!("< {}", body.end));
-    if !request.afterwards {
+    if !request.afterwards && !(announced && goes_on) {
         return goes_on;
     }
     if request.raw.is_some() {

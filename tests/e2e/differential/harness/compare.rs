@@ -8,14 +8,14 @@ use super::{case::Case, observe::Observation};
 pub(crate) fn compare(case: &Case, envoy: &Observation, ours: &Observation) -> Result<(), String> {
     let mut wrong = Vec::new();
     let kept = |all: &[String]| -> Vec<String> {
-        let explained = |line: &String| case.differences.iter().any(|d| line.contains(d.lines));
+        let explained = |line: &String| case.differences.iter().any(|d| d.covers(line));
         all.iter().filter(|l| !explained(l)).cloned().collect()
     };
     for line in lines_apart(&kept(&envoy.lines), &kept(&ours.lines)) {
         wrong.push(line);
     }
     for difference in &case.differences {
-        let only = |all: &[String]| all.iter().filter(|l| l.contains(difference.lines)).cloned().collect::<Vec<_>>();
+        let only = |all: &[String]| all.iter().filter(|l| difference.covers(l)).cloned().collect::<Vec<_>>();
         if only(&envoy.lines) == only(&ours.lines) {
             wrong.push(format!("the lines with {:?} no longer differ: remove the explanation", difference.lines));
         }

@@ -19,6 +19,13 @@ pub(crate) fn field_line(prefix: &str, name: &str, value: &str) -> String {
         "x-envoy-upstream-service-time" if value.parse::<u64>().is_ok() => "(ms)",
         _ => value,
     };
+    if name == "x-envoy-expected-rq-timeout-ms"
+        && let Ok(ms) = value.parse::<u64>()
+        && ms > 5000
+    {
+        // What is left at a later try depends on how long the ones before took.
+        return format!("{prefix} {name}: about {} s", (ms + 500) / 1000);
+    }
     format!("{prefix} {name}: {value}")
 }
 
@@ -53,6 +60,13 @@ pub(crate) fn host_lines(hosts: &[std::sync::Arc<Host>], alike: bool, connection
         if connections {
             lines.push(format!("{} got {} connections", host.name, host.connections()));
         }
+    }
+    if alike {
+        all.sort_by_cached_key(|(_, seen)| {
+            let mut lines = Vec::new();
+            seen_lines("", seen, &mut lines);
+            lines
+        });
     }
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for (name, seen) in &all {

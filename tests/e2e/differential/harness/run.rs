@@ -22,12 +22,13 @@ fn asked(name: &str) -> Option<String> {
 
 /// Runs the group and fails with everything that differs.
 pub(crate) fn run(group: Group) {
-    if group.pending && asked("OUTRIGGER_DIFFERENTIAL_PENDING").is_none() {
-        eprintln!("PENDING: {} ({} cases)", group.name, group.cases.len());
-        return;
-    }
     let wanted = asked("OUTRIGGER_DIFFERENTIAL_CASE").unwrap_or_default();
-    let cases: Vec<Case> = group.cases.into_iter().filter(|c| c.name.contains(&wanted)).collect();
+    let waits = asked("OUTRIGGER_DIFFERENTIAL_PENDING").is_none();
+    let (waiting, cases): (Vec<Case>, Vec<Case>) =
+        group.cases.into_iter().filter(|c| c.name.contains(&wanted)).partition(|c| waits && c.pending.is_some());
+    for case in waiting {
+        eprintln!("PENDING: {}: {}", case.name, case.pending.unwrap_or_default());
+    }
     if cases.is_empty() {
         return;
     }

@@ -109,7 +109,8 @@ async fn stream_of(
         }
     }
     let gone = match &reply.act {
-        Act::Answer(a) => answer(&host, a, respond).await.err(),
+        // A proxy that goes away while a short answer is on its way may come in time or not.
+        Act::Answer(a) => answer(&host, a, respond).await.err().filter(|_| a.end != AnswerEnd::Complete),
         Act::Reset(code) => {
             respond.send_reset(Reason::from(*code));
             None
