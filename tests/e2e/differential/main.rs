@@ -34,6 +34,10 @@ tests! {
     retries,
     timeouts,
     protocol,
+    normalise,
+    breakers,
+    tcp,
+    balancing,
 }
 
 #[test]

@@ -190,6 +190,11 @@ impl Case {
         self.step(Step::Talk(talk))
     }
 
+    /// Talks so many times; only how often what was heard is compared, as shares.
+    pub(crate) fn talks(self, times: usize, talk: Talk) -> Self {
+        self.step(Step::Talks(times, talk))
+    }
+
     pub(crate) fn pause(self, ms: u64) -> Self {
         self.step(Step::Pause(Duration::from_millis(ms)))
     }

@@ -42,6 +42,8 @@ pub(crate) async fn send(port: u16, requests: &[Req], lines: &mut Lines) {
     }
     drop(client);
     connection.abort();
+    // It is closed when the step ends, not some time later.
+    let _ = connection.await;
 }
 
 fn sorted(prefix: &str, list: &Fields, lines: &mut Lines) {

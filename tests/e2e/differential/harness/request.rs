@@ -191,6 +191,7 @@ pub(crate) enum Step {
     /// The host follows another plan from here on.
     Follow(&'static str, Plan),
     Talk(Talk),
+    Talks(usize, Talk),
     Pause(Duration),
     /// What the hosts saw so far is of no interest.
     Forget,

@@ -174,10 +174,12 @@ impl Part {
             Step::Spread(times, requests) => {
                 let mut shares: BTreeMap<String, usize> = BTreeMap::new();
                 let all: Vec<Req> = std::iter::repeat_n(requests, *times).flatten().cloned().collect();
-                for answer in client::send(port, &all).await {
-                    let counts = answer.starts_with("< body") || answer.contains("HTTP/");
-                    if counts {
-                        *shares.entry(answer).or_default() += 1;
+                let mut status = String::new();
+                for line in client::send(port, &all).await {
+                    if line.starts_with("< HTTP/") {
+                        status = line;
+                    } else if line.starts_with("< body") {
+                        *shares.entry(format!("{status} {line}")).or_default() += 1;
                     }
                 }
                 observation.shares.push(shares);
@@ -189,6 +191,15 @@ impl Part {
                 Vec::new()
             }
             Step::Talk(talk) => client::talk(port, talk).await,
+            Step::Talks(times, talk) => {
+                let mut shares: BTreeMap<String, usize> = BTreeMap::new();
+                for _ in 0..*times {
+                    let heard = client::talk(port, talk).await.swap_remove(1);
+                    *shares.entry(heard).or_default() += 1;
+                }
+                observation.shares.push(shares);
+                Vec::new()
+            }
             Step::Pause(time) => {
                 sleep(*time).await;
                 Vec::new()
