@@ -38,6 +38,14 @@ tests! {
     breakers,
     tcp,
     balancing,
+    hashing,
+    subsets,
+    outliers,
+    health_checks,
+    faults,
+    cors,
+    mirroring,
+    other_filters,
 }
 
 #[test]

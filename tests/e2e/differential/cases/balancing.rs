@@ -3,9 +3,8 @@
 use crate::harness::{Case, case, get};
 
 pub(crate) fn cases() -> Vec<Case> {
-    let balanced = |name, extra| {
-        case(name).echoes(&["h1", "h2", "h3"]).cluster("a", &["h1", "h2", "h3"], extra).client_only()
-    };
+    let balanced =
+        |name, extra| case(name).echoes(&["h1", "h2", "h3"]).cluster("a", &["h1", "h2", "h3"], extra).client_only();
     let assigned = |name, extra| case(name).echoes(&["h1", "h2", "h3"]).cluster("a", &[], extra).client_only();
     vec![
         balanced("round-robin", "lb_policy: ROUND_ROBIN").spread(300, get("/")),

@@ -177,53 +177,44 @@ fn manipulation() -> Vec<Case> {
 
 fn forwarding() -> Vec<Case> {
     vec![
-        case("hop-by-hop")
-            .http1("a", plan([ok().header("keep-alive", "timeout=5").header("x-end", "1")]))
-            .requests([
-                get("/")
-                    .header("connection", "keep-alive, x-hop")
-                    .header("x-hop", "1")
-                    .header("keep-alive", "5")
-                    .header("te", "trailers, deflate")
-                    .header("proxy-connection", "keep-alive"),
-                get("/").header("te", "trailers"),
-                get("/").header("te", "gzip"),
-                get("/").header("upgrade", "h2c"),
-            ]),
-        case("envoy-headers-of-clients")
-            .echoes(&["a"])
-            .requests([
-                get("/")
-                    .header("x-envoy-internal", "true")
-                    .header("x-envoy-external-address", "1.2.3.4")
-                    .header("x-envoy-downstream-service-cluster", "c")
-                    .header("x-envoy-downstream-service-node", "n")
-                    .header("x-envoy-expected-rq-timeout-ms", "1")
-                    .header("x-envoy-decorator-operation", "op")
-                    .header("x-envoy-ip-tags", "t")
-                    .header("x-envoy-original-url", "u")
-                    .header("x-envoy-is-timeout-retry", "true")
-                    .header("x-envoy-attempt-count", "7"),
-            ]),
-        case("edge-sanitises")
-            .echoes(&["a"])
-            .manager("use_remote_address: true")
-            .requests([
-                get("/").header("x-forwarded-for", "8.8.8.8"),
-                get("/"),
-                get("/")
-                    .header("x-envoy-internal", "true")
-                    .header("x-envoy-external-address", "1.2.3.4")
-                    .header("x-envoy-retry-on", "5xx")
-                    .header("x-envoy-upstream-rq-timeout-ms", "100")
-                    .header("x-envoy-max-retries", "9")
-                    .header("x-envoy-decorator-operation", "op")
-                    .header("x-forwarded-proto", "https")
-                    .header("x-forwarded-port", "99")
-                    .header("x-forwarded-host", "h")
-                    .header("forwarded", "for=1.1.1.1")
-                    .header("x-request-id", "forged"),
-            ]),
+        case("hop-by-hop").http1("a", plan([ok().header("keep-alive", "timeout=5").header("x-end", "1")])).requests([
+            get("/")
+                .header("connection", "keep-alive, x-hop")
+                .header("x-hop", "1")
+                .header("keep-alive", "5")
+                .header("te", "trailers, deflate")
+                .header("proxy-connection", "keep-alive"),
+            get("/").header("te", "trailers"),
+            get("/").header("te", "gzip"),
+            get("/").header("upgrade", "h2c"),
+        ]),
+        case("envoy-headers-of-clients").echoes(&["a"]).requests([get("/")
+            .header("x-envoy-internal", "true")
+            .header("x-envoy-external-address", "1.2.3.4")
+            .header("x-envoy-downstream-service-cluster", "c")
+            .header("x-envoy-downstream-service-node", "n")
+            .header("x-envoy-expected-rq-timeout-ms", "1")
+            .header("x-envoy-decorator-operation", "op")
+            .header("x-envoy-ip-tags", "t")
+            .header("x-envoy-original-url", "u")
+            .header("x-envoy-is-timeout-retry", "true")
+            .header("x-envoy-attempt-count", "7")]),
+        case("edge-sanitises").echoes(&["a"]).manager("use_remote_address: true").requests([
+            get("/").header("x-forwarded-for", "8.8.8.8"),
+            get("/"),
+            get("/")
+                .header("x-envoy-internal", "true")
+                .header("x-envoy-external-address", "1.2.3.4")
+                .header("x-envoy-retry-on", "5xx")
+                .header("x-envoy-upstream-rq-timeout-ms", "100")
+                .header("x-envoy-max-retries", "9")
+                .header("x-envoy-decorator-operation", "op")
+                .header("x-forwarded-proto", "https")
+                .header("x-forwarded-port", "99")
+                .header("x-forwarded-host", "h")
+                .header("forwarded", "for=1.1.1.1")
+                .header("x-request-id", "forged"),
+        ]),
         case("trusted-hops")
             .echoes(&["a"])
             .manager("use_remote_address: true\nxff_num_trusted_hops: 1\nappend_x_forwarded_port: true")
@@ -299,11 +290,11 @@ fn identity() -> Vec<Case> {
         case("upstream-date-and-length")
             .http1("a", plan([ok().header("date", "Thu, 01 Jan 1970 00:00:00 GMT").chunked().body("abc")]))
             .requests([get("/"), get("/").h2(), post("/", "x").chunked()]),
-        case("many-cookies")
-            .http1("a", plan([ok().header("set-cookie", "a=1").header("set-cookie", "b=2")]))
-            .requests([
+        case("many-cookies").http1("a", plan([ok().header("set-cookie", "a=1").header("set-cookie", "b=2")])).requests(
+            [
                 get("/").header("cookie", "a=1").header("cookie", "b=2"),
                 get("/").h2().header("cookie", "a=1").header("cookie", "b=2"),
-            ]),
+            ],
+        ),
     ]
 }

@@ -3,17 +3,21 @@
 mod balancing;
 mod breakers;
 mod domains;
+mod filters;
+mod hashing;
 mod headers;
+mod health;
 mod normalise;
 mod protocol;
 mod redirects;
 mod retries;
 mod rewrites;
 mod routing;
+mod subsets;
 mod tcp;
 mod timeouts;
 
-use crate::harness::{Group, group};
+use crate::harness::{Group, group, pending};
 
 pub(crate) fn groups() -> Vec<Group> {
     vec![
@@ -29,5 +33,13 @@ pub(crate) fn groups() -> Vec<Group> {
         group("tcp", tcp::cases()),
         group("balancing", balancing::cases()),
         group("timeouts", timeouts::cases()),
+        pending("hashing", "consistent hashing", hashing::cases()),
+        pending("subsets", "subset load balancing", subsets::cases()),
+        pending("outliers", "outlier detection", health::outliers()),
+        pending("health_checks", "active health checks", health::checks()),
+        pending("faults", "the fault filter", filters::faults()),
+        pending("cors", "the CORS filter", filters::cors()),
+        pending("mirroring", "mirroring", filters::mirroring()),
+        pending("other_filters", "further filters and route actions", filters::others()),
     ]
 }

@@ -4,16 +4,32 @@ use crate::harness::{Case, case, get};
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
-        case("paths-as-they-are")
-            .echoes(&["a"])
-            .requests(["//a//b", "/a/./b/../c", "/a%2fb", "/a%5cb", "/a\\b", "/%7Euser", "/a;p=1", "/a//?x=//", "/..", "/ä"].map(get)),
+        case("paths-as-they-are").echoes(&["a"]).requests(
+            ["//a//b", "/a/./b/../c", "/a%2fb", "/a%5cb", "/a\\b", "/%7Euser", "/a;p=1", "/a//?x=//", "/..", "/ä"]
+                .map(get),
+        ),
         case("normalised-paths")
             .echoes(&["a"])
             .manager("normalize_path: true")
             .requests(
                 [
-                    "/a/./b/../c?x=/../y", "/..", "/../../x", "/a/..", "/%7Euser", "/%41", "/a%2e%2e/b", "/%2e%2e/x", "/a\\b",
-                    "//a//b", "/a%2fb", "/.", "/a/.", "/%00", "/a%zz", "/", "/x?",
+                    "/a/./b/../c?x=/../y",
+                    "/..",
+                    "/../../x",
+                    "/a/..",
+                    "/%7Euser",
+                    "/%41",
+                    "/a%2e%2e/b",
+                    "/%2e%2e/x",
+                    "/a\\b",
+                    "//a//b",
+                    "/a%2fb",
+                    "/.",
+                    "/a/.",
+                    "/%00",
+                    "/a%zz",
+                    "/",
+                    "/x?",
                 ]
                 .map(get),
             )
@@ -52,13 +68,19 @@ pub(crate) fn cases() -> Vec<Case> {
                   direct_response: {status: 200}
                 ",
             )
-            .manager("normalize_path: true\nmerge_slashes: true\npath_with_escaped_slashes_action: UNESCAPE_AND_FORWARD")
+            .manager(
+                "normalize_path: true\nmerge_slashes: true\npath_with_escaped_slashes_action: UNESCAPE_AND_FORWARD",
+            )
             .requests(["/x/../admin", "//admin", "/x%2f..%2fadmin", "/%61dmin", "/ADMIN", "/x/..//admin"].map(get)),
         case("underscores-allowed").echoes(&["a"]).requests([get("/").header("x_under", "1")]),
         case("underscores-rejected")
             .echoes(&["a"])
             .manager("common_http_protocol_options: {headers_with_underscores_action: REJECT_REQUEST}")
-            .requests([get("/").header("x_under", "1"), get("/").header("x-dash", "1"), get("/").h2().header("x_under", "1")]),
+            .requests([
+                get("/").header("x_under", "1"),
+                get("/").header("x-dash", "1"),
+                get("/").h2().header("x_under", "1"),
+            ]),
         case("underscores-dropped")
             .echoes(&["a"])
             .manager("common_http_protocol_options: {headers_with_underscores_action: DROP_HEADER}")

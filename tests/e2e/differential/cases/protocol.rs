@@ -1,6 +1,9 @@
 //! HTTP itself: versions, framing, trailers, interim answers, upgrades, and requests that are wrong.
 
-use crate::harness::{AnswerEnd, Case, case, close, get, grpc_message, ok, plan, post, raw, raw_bytes, request, reset_with, status, switch};
+use crate::harness::{
+    AnswerEnd, Case, case, close, get, grpc_message, ok, plan, post, raw, raw_bytes, request, reset_with, status,
+    switch,
+};
 
 pub(crate) fn cases() -> Vec<Case> {
     let mut all = framing();
@@ -29,11 +32,20 @@ fn framing() -> Vec<Case> {
                     .on("/headlen", [ok().header("content-length", "1234").no_body()]),
             )
             .requests(["/204", "/304", "/304len", "/empty"].map(get))
-            .requests([request("HEAD", "/headlen"), request("HEAD", "/204"), get("/204").h2(), request("HEAD", "/headlen").h2()])
+            .requests([
+                request("HEAD", "/headlen"),
+                request("HEAD", "/204"),
+                get("/204").h2(),
+                request("HEAD", "/headlen").h2(),
+            ])
             .on_one_connection([get("/204"), get("/304"), request("HEAD", "/x"), get("/empty")]),
-        case("chunked-both-ways")
-            .http1("a", plan([ok().chunked().part(0, "one").part(10, "two")]))
-            .requests([get("/"), post("/", "body").chunked(), post("/", "").chunked(), get("/").h2(), post("/", "body").h2()]),
+        case("chunked-both-ways").http1("a", plan([ok().chunked().part(0, "one").part(10, "two")])).requests([
+            get("/"),
+            post("/", "body").chunked(),
+            post("/", "").chunked(),
+            get("/").h2(),
+            post("/", "body").h2(),
+        ]),
         case("until-close")
             .http1("a", plan([raw("HTTP/1.1 200 OK\r\nx-u: 1\r\n\r\nuntil the end")]))
             .requests([get("/"), get("/").h2()]),
@@ -59,12 +71,10 @@ fn framing() -> Vec<Case> {
         case("trailers-over-http2")
             .http2("a", plan([ok().body("b").trailer("x-t", "1")]))
             .requests([post("/", "body").trailer("x-up", "1").h2(), get("/").h2()]),
-        case("expect-continue")
-            .http1("a", plan([]).on("/early", [status(417).early()]))
-            .requests([
-                post("/", "body").header("expect", "100-continue"),
-                post("/", "body").header("expect", "100-continue").h2(),
-            ]),
+        case("expect-continue").http1("a", plan([]).on("/early", [status(417).early()])).requests([
+            post("/", "body").header("expect", "100-continue"),
+            post("/", "body").header("expect", "100-continue").h2(),
+        ]),
         case("expect-continue-passed")
             .http1("a", plan([]))
             .manager("proxy_100_continue: true")
@@ -76,7 +86,9 @@ fn framing() -> Vec<Case> {
             .http1("a", plan([ok().body(&"x".repeat(300_000))]))
             .http2("b", plan([ok().body(&"y".repeat(300_000))]))
             .routes("- match: {prefix: /b}\n  route: {cluster: $b}\n- match: {prefix: /}\n  route: {cluster: $a}")
-            .requests(["/a", "/b"].into_iter().flat_map(|p| [get(p), get(p).h2(), post(p, &"z".repeat(200_000)), post(p, &"z".repeat(200_000)).h2()])),
+            .requests(["/a", "/b"].into_iter().flat_map(|p| {
+                [get(p), get(p).h2(), post(p, &"z".repeat(200_000)), post(p, &"z".repeat(200_000)).h2()]
+            })),
     ]
 }
 
@@ -98,16 +110,20 @@ fn versions() -> Vec<Case> {
         case("http2-to-http1")
             .http1("a", plan([ok().header("connection", "x-hop").header("x-hop", "1")]))
             .requests([get("/p?q").h2(), post("/", "body").h2().header("x-a", "1")]),
-        case("http1-to-http2")
-            .http2("a", plan([ok().header("x-b", "2")]))
-            .requests([get("/p?q"), post("/", "body"), post("/", "body").chunked(), request("HEAD", "/"), get("/").host("")]),
+        case("http1-to-http2").http2("a", plan([ok().header("x-b", "2")])).requests([
+            get("/p?q"),
+            post("/", "body"),
+            post("/", "body").chunked(),
+            request("HEAD", "/"),
+            get("/").host(""),
+        ]),
         case("grpc-over-http1")
             .http2("a", plan([grpc_message(3)]))
             .manager("http_protocol_options: {enable_trailers: true}")
             .requests([post("/s/m", "\0\0\0\0\0").header("content-type", "application/grpc").header("te", "trailers")]),
-        case("pipelined")
-            .echoes(&["a"])
-            .requests([raw_bytes("GET /1 HTTP/1.1\r\nHost: x\r\n\r\nGET /2 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")]),
+        case("pipelined").echoes(&["a"]).requests([raw_bytes(
+            "GET /1 HTTP/1.1\r\nHost: x\r\n\r\nGET /2 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+        )]),
         case("connection-close-of-the-upstream")
             .http1("a", plan([ok().then(AnswerEnd::CompleteAndClose), ok()]))
             .on_one_connection([get("/"), get("/")])
@@ -135,7 +151,13 @@ fn versions() -> Vec<Case> {
 }
 
 fn upgrades() -> Vec<Case> {
-    let websocket = |path: &str| get(path).header("connection", "Upgrade").header("upgrade", "websocket").tunnel("hello");
+    let websocket = |path: &str| {
+        get(path)
+            .header("connection", "Upgrade")
+            .header("upgrade", "websocket")
+            .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
+            .tunnel("hello")
+    };
     vec![
         case("websocket")
             .http1("a", plan([switch("websocket")]))
@@ -165,7 +187,9 @@ fn upgrades() -> Vec<Case> {
                 get("/").header("connection", "upgrade").header("upgrade", "custom").tunnel("text"),
                 websocket("/"),
             ]),
-        case("connect-not-allowed").echoes(&["a"]).requests([request("CONNECT", "x.test:443"), request("CONNECT", "/").h2()]),
+        case("connect-not-allowed")
+            .echoes(&["a"])
+            .requests([request("CONNECT", "x.test:443"), request("CONNECT", "/").h2()]),
     ]
 }
 
@@ -180,7 +204,10 @@ fn wrong_requests() -> Vec<Case> {
         ("bad-header-value", "GET / HTTP/1.1\r\nHost: x\r\nx: a\x01b\r\n\r\n"),
         ("bad-length", "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1x\r\n\r\nab"),
         ("bad-two-lengths", "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab"),
-        ("bad-length-and-chunked", "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+        (
+            "bad-length-and-chunked",
+            "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        ),
         ("bad-encoding", "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n"),
         ("bad-chunk", "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n\r\n"),
         ("bad-space-before-colon", "GET / HTTP/1.1\r\nHost: x\r\nx : 1\r\n\r\n"),
@@ -214,9 +241,7 @@ fn wrong_requests() -> Vec<Case> {
 
 fn wrong_answers() -> Vec<Case> {
     vec![
-        case("upstream-closes")
-            .http1("a", plan([close()]))
-            .requests([get("/"), get("/").h2(), post("/", "body")]),
+        case("upstream-closes").http1("a", plan([close()])).requests([get("/"), get("/").h2(), post("/", "body")]),
         case("upstream-cuts-the-body")
             .http1("a", plan([ok().body("part").then(AnswerEnd::Cut)]))
             .requests([get("/"), get("/").h2()]),
@@ -226,14 +251,19 @@ fn wrong_answers() -> Vec<Case> {
         case("upstream-resets-the-body")
             .http1("a", plan([ok().body("part").then(AnswerEnd::Reset)]))
             .requests([get("/"), get("/").h2()]),
-        case("upstream-talks-nonsense")
-            .http1("a", plan([raw("nonsense\r\n\r\n")]))
-            .requests([get("/"), get("/").h2()]),
+        case("upstream-talks-nonsense").http1("a", plan([raw("nonsense\r\n\r\n")])).requests([get("/"), get("/").h2()]),
         case("upstream-answers-with-a-bad-header")
             .http1("a", plan([raw("HTTP/1.1 200 OK\r\nbad header: 1\r\ncontent-length: 0\r\n\r\n")]))
             .requests([get("/")]),
         case("upstream-resets-streams")
-            .http2("a", plan([]).on("/2", [reset_with(2)]).on("/8", [reset_with(8)]).on("/7", [reset_with(7)]).on("/11", [reset_with(11)]))
+            .http2(
+                "a",
+                plan([])
+                    .on("/2", [reset_with(2)])
+                    .on("/8", [reset_with(8)])
+                    .on("/7", [reset_with(7)])
+                    .on("/11", [reset_with(11)]),
+            )
             .requests(["/2", "/8", "/7", "/11"].map(get))
             .requests([get("/2").h2(), get("/8").h2()]),
         case("upstream-resets-a-stream-in-the-body")

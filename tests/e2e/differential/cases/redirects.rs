@@ -20,7 +20,7 @@ pub(crate) fn cases() -> Vec<Case> {
                 ",
             )
             .requests(["/301", "/302", "/303", "/307", "/308", "/301?a=b"].map(get))
-            .requests([post("/307", "body"), request("HEAD", "/301"), get("/308").h2()]),
+            .requests([post("/307", "body"), request("HEAD", "/301"), get("/308").h2(), grpc_call("/301")]),
         case("redirect-parts")
             .routes(
                 "

@@ -1,6 +1,9 @@
 //! What is tried again, how often, and what the upstream learns of it.
 
-use crate::harness::{AnswerEnd, Case, Serve, case, close, get, grpc, grpc_call, grpc_message, hang, ok, plan, post, reset, reset_with, status};
+use crate::harness::{
+    AnswerEnd, Case, Serve, case, close, get, grpc, grpc_call, grpc_message, hang, ok, plan, post, reset, reset_with,
+    status,
+};
 
 pub(crate) fn cases() -> Vec<Case> {
     let mut all = conditions();
@@ -160,7 +163,12 @@ fn grpc_conditions() -> Vec<Case> {
             )
             .requests(
                 [
-                    "/s/cancelled", "/s/deadline", "/s/exhausted", "/s/internal", "/s/unavailable", "/s/notfound",
+                    "/s/cancelled",
+                    "/s/deadline",
+                    "/s/exhausted",
+                    "/s/internal",
+                    "/s/unavailable",
+                    "/s/notfound",
                     "/s/trailers",
                 ]
                 .map(grpc_call),
@@ -324,20 +332,23 @@ fn headers() -> Vec<Case> {
                 get("/maxonly").header("x-envoy-max-retries", "3"),
                 get("/policy").header("x-envoy-retry-on", "5xx").header("x-envoy-max-retries", "2"),
                 get("/bad").header("x-envoy-retry-on", "5xx").header("x-envoy-max-retries", "many"),
-                get("/codes").header("x-envoy-retry-on", "retriable-status-codes").header("x-envoy-retriable-status-codes", "503"),
-                get("/names").header("x-envoy-retry-on", "retriable-headers").header("x-envoy-retriable-header-names", "content-length"),
+                get("/codes")
+                    .header("x-envoy-retry-on", "retriable-status-codes")
+                    .header("x-envoy-retriable-status-codes", "503"),
+                get("/names")
+                    .header("x-envoy-retry-on", "retriable-headers")
+                    .header("x-envoy-retriable-header-names", "content-length"),
             ]),
-        case("retry-timeout-headers")
-            .http1("a", plan([hang()]))
-            .virtual_host(COUNTED)
-            .requests([
-                get("/total").header("x-envoy-upstream-rq-timeout-ms", "600"),
-                get("/try")
-                    .header("x-envoy-retry-on", "5xx")
-                    .header("x-envoy-upstream-rq-timeout-ms", "6000")
-                    .header("x-envoy-upstream-rq-per-try-timeout-ms", "500"),
-                get("/alt").header("x-envoy-upstream-rq-timeout-alt-response", "204").header("x-envoy-upstream-rq-timeout-ms", "500"),
-            ]),
+        case("retry-timeout-headers").http1("a", plan([hang()])).virtual_host(COUNTED).requests([
+            get("/total").header("x-envoy-upstream-rq-timeout-ms", "600"),
+            get("/try")
+                .header("x-envoy-retry-on", "5xx")
+                .header("x-envoy-upstream-rq-timeout-ms", "6000")
+                .header("x-envoy-upstream-rq-per-try-timeout-ms", "500"),
+            get("/alt")
+                .header("x-envoy-upstream-rq-timeout-alt-response", "204")
+                .header("x-envoy-upstream-rq-timeout-ms", "500"),
+        ]),
         case("retry-h2-to-h1")
             .http1("a", plan([]).on("/x", [close(), ok()]))
             .virtual_host(COUNTED)

@@ -149,11 +149,34 @@ fn headers() -> Vec<Case> {
                 "
                 - match: {prefix: /joined, headers: [{name: x-h, string_match: {exact: 'a,b'}}]}
                   route: {cluster: $a}
+                - match: {prefix: /regex, headers: [{name: x-h, string_match: {safe_regex: {regex: 'a,b'}}}]}
+                  route: {cluster: $a}
                 - match: {prefix: /first, headers: [{name: x-h, string_match: {exact: a}}]}
+                  route: {cluster: $a}
+                - match: {prefix: /second, headers: [{name: x-h, string_match: {exact: b}}]}
+                  route: {cluster: $a}
+                - match: {prefix: /contains, headers: [{name: x-h, string_match: {contains: b}}]}
+                  route: {cluster: $a}
+                - match: {prefix: /notfirst, headers: [{name: x-h, string_match: {exact: a}, invert_match: true}]}
+                  route: {cluster: $a}
+                - match: {prefix: /notsecond, headers: [{name: x-h, string_match: {exact: b}, invert_match: true}]}
+                  route: {cluster: $a}
+                - match: {prefix: /notjoined, headers: [{name: x-h, string_match: {exact: 'a,b'}, invert_match: true}]}
+                  route: {cluster: $a}
+                - match: {prefix: /notthird, headers: [{name: x-h, string_match: {exact: c}, invert_match: true}]}
+                  route: {cluster: $a}
+                - match: {prefix: /range, headers: [{name: x-n, range_match: {start: 5, end: 9}}]}
                   route: {cluster: $a}
                 ",
             )
-            .requests(["/joined", "/first"].map(|path| get(path).header("x-h", "a").header("x-h", "b"))),
+            .requests(
+                [
+                    "/joined", "/regex", "/first", "/second", "/contains", "/notfirst", "/notsecond", "/notjoined", "/notthird",
+                    "/range",
+                ]
+                .map(|path| get(path).header("x-h", "a").header("x-h", "b").header("x-n", "1").header("x-n", "7")),
+            )
+            .requests(["/joined", "/regex", "/second", "/notsecond"].map(|path| get(path).header("x-h", "a,b"))),
         case("header-several")
             .echoes(&["a"])
             .routes(

@@ -27,7 +27,12 @@ pub(crate) fn cases() -> Vec<Case> {
             .routes("- match: {prefix: /}\n  route: {cluster: $a, timeout: 0.7s}")
             .requests([post("/", "late body").pause(1500)]),
         case("idle-timeout-of-the-route")
-            .http1("a", plan([]).on("/hang", [hang()]).on("/drip", [ok().part(0, "a").part(500, "b").part(500, "c").part(500, "d")]))
+            .http1(
+                "a",
+                plan([])
+                    .on("/hang", [hang()])
+                    .on("/drip", [ok().part(0, "a").part(500, "b").part(500, "c").part(500, "d")]),
+            )
             .routes("- match: {prefix: /}\n  route: {cluster: $a, timeout: 0s, idle_timeout: 1.2s}")
             .requests([get("/hang"), get("/hang").h2(), get("/drip"), grpc_call("/hang")]),
         case("idle-timeout-of-streams")
@@ -39,10 +44,11 @@ pub(crate) fn cases() -> Vec<Case> {
             .http1("a", plan([hang()]))
             .manager("stream_idle_timeout: 1s")
             .requests([post("/", "part").unfinished()]),
-        case("request-timeout")
-            .http1("a", plan([ok()]))
-            .manager("request_timeout: 1s")
-            .requests([post("/", "part").unfinished(), post("/", "part").unfinished().h2(), get("/")]),
+        case("request-timeout").http1("a", plan([ok()])).manager("request_timeout: 1s").requests([
+            post("/", "part").unfinished(),
+            post("/", "part").unfinished().h2(),
+            get("/"),
+        ]),
         case("request-headers-timeout")
             .echoes(&["a"])
             .manager("request_headers_timeout: 1s")
@@ -53,7 +59,7 @@ pub(crate) fn cases() -> Vec<Case> {
             .requests([get("/").afterwards()]),
         case("max-connection-duration")
             .echoes(&["a"])
-            .manager("common_http_protocol_options: {max_connection_duration: 0.4s}\ndrain_timeout: 0.1s")
+            .manager("common_http_protocol_options: {max_connection_duration: 0.3s}\ndrain_timeout: 0.1s")
             .requests([get("/").afterwards()]),
         case("max-requests-per-connection")
             .echoes(&["a"])
@@ -111,7 +117,12 @@ pub(crate) fn cases() -> Vec<Case> {
                   route: {cluster: $a, timeout: 3.5s}
                 ",
             )
-            .requests([get("/off"), get("/try"), get("/x"), get("/x").header("x-envoy-upstream-rq-timeout-ms", "1234")]),
+            .requests([
+                get("/off"),
+                get("/try"),
+                get("/x"),
+                get("/x").header("x-envoy-upstream-rq-timeout-ms", "1234"),
+            ]),
         case("respect-expected-timeout")
             .echoes(&["a"])
             .router("respect_expected_rq_timeout: true")

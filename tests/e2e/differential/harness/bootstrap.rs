@@ -51,7 +51,8 @@ pub(crate) fn fragments(case: &Case, ports: &Ports, dir: &Path) -> (String, Stri
 }
 
 fn ready_listener(port: u16) -> String {
-    let fragments = Fragments { routes: Some("- match: {prefix: /}\n  direct_response: {status: 204}"), ..Fragments::default() };
+    let fragments =
+        Fragments { routes: Some("- match: {prefix: /}\n  direct_response: {status: 204}"), ..Fragments::default() };
     format!(
         "- name: ready\n  address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}\n  filter_chains:\n{}",
         indent(2, &manager(&fragments, "")).replace("$case", "ready")
@@ -145,15 +146,16 @@ fn cluster(case: &Case, cluster: &Cluster) -> String {
     if !cluster.hosts.is_empty() && cluster.hosts.iter().all(http2) {
         otherwise("typed_extension_protocol_options:", HTTP2);
     }
-    let endpoints: String = cluster
-        .hosts
-        .iter()
-        .map(|host| format!("  - endpoint: {{address: $socket_{host}}}\n"))
-        .collect();
+    let endpoints: String =
+        cluster.hosts.iter().map(|host| format!("  - endpoint: {{address: $socket_{host}}}\n")).collect();
     if !endpoints.is_empty() {
         otherwise(
             "load_assignment:",
-            &format!("load_assignment:\n  cluster_name: ${}\n  endpoints:\n  - lb_endpoints:\n{}", cluster.name, indent(4, &endpoints)),
+            &format!(
+                "load_assignment:\n  cluster_name: ${}\n  endpoints:\n  - lb_endpoints:\n{}",
+                cluster.name,
+                indent(4, &endpoints)
+            ),
         );
     }
     text + &indent(2, cluster.extra)
@@ -179,8 +181,7 @@ fn fill(text: &str, case: &Case, ports: &Ports, dir: &Path) -> String {
         out.push_str(&rest[..at]);
         rest = &rest[at..];
         let whole = |name: &str| {
-            rest.starts_with(name)
-                && !rest[name.len()..].starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
+            rest.starts_with(name) && !rest[name.len()..].starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
         };
         match values.iter().find(|(name, _)| whole(name)) {
             Some((name, value)) => {

@@ -17,7 +17,7 @@ use super::{
 /// How long a script waits for anything: longer than every configured time, even on a loaded machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(25);
 /// How long an idle connection is watched for its end.
-const WATCH: Duration = Duration::from_millis(1500);
+const WATCH: Duration = Duration::from_millis(2500);
 
 /// Lines that say what the client observed.
 pub(crate) type Lines = Vec<String>;
@@ -163,7 +163,8 @@ async fn rest(wire: &mut Wire, request: &Req, head: &Head, status: u16, lines: &
         }
     }
     lines.push(match timeout(WATCH, wire.rest()).await {
-        Ok(body) if body.data.is_empty() && body.end == End::Complete => "< then closed".to_owned(),
+        // Behind a complete answer an end is an end: what else was said decides whether it is a reset.
+        Ok(body) if body.data.is_empty() => "< then closed".to_owned(),
         Ok(body) => format!("< then {} {}", body_text(&body.data), body.end),
         Err(_) => "< stays open".to_owned(),
     });

@@ -34,11 +34,8 @@ fn lines_apart(envoy: &[String], ours: &[String]) -> Vec<String> {
     let mut longest = vec![vec![0_usize; ours.len() + 1]; envoy.len() + 1];
     for i in (0..envoy.len()).rev() {
         for j in (0..ours.len()).rev() {
-            longest[i][j] = if envoy[i] == ours[j] {
-                longest[i + 1][j + 1] + 1
-            } else {
-                longest[i + 1][j].max(longest[i][j + 1])
-            };
+            longest[i][j] =
+                if envoy[i] == ours[j] { longest[i + 1][j + 1] + 1 } else { longest[i + 1][j].max(longest[i][j + 1]) };
         }
     }
     let (mut i, mut j, mut apart) = (0, 0, Vec::new());

@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use super::{
-    reply::Plan,
-    wire::Fields,
-};
+use super::{reply::Plan, wire::Fields};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Version {
@@ -186,6 +183,8 @@ pub(crate) enum Step {
     Overlapping(Vec<Req>),
     /// The request so many times; only how often each kind of answer came is compared, as shares.
     Spread(usize, Vec<Req>),
+    /// The request so many times; nothing is recorded.
+    Warm(usize, Req),
     /// Repeats until the status comes; how often is nobody's business.
     Until(Req, u16),
     /// The host follows another plan from here on.

@@ -110,7 +110,8 @@ async fn answer(name: &str, wire: &mut Wire, reply: &Reply, method: &str) -> Res
             Err(Gone)
         }
         Act::Switch(protocol) => {
-            let head = format!("HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: {protocol}\r\n\r\n");
+            let head =
+                format!("HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: {protocol}\r\n\r\n");
             say(wire, head.as_bytes()).await?;
             loop {
                 let heard = wire.take_buffered().to_ascii_uppercase();

@@ -151,9 +151,7 @@ async fn answer(host: &Host, answer: &Answer, mut respond: SendResponse<Bytes>) 
         AnswerEnd::Complete | AnswerEnd::CompleteAndClose if answer.trailers.is_empty() => {
             stream.send_data(Bytes::new(), true).map_err(gone)
         }
-        AnswerEnd::Complete | AnswerEnd::CompleteAndClose => {
-            stream.send_trailers(map(&answer.trailers)).map_err(gone)
-        }
+        AnswerEnd::Complete | AnswerEnd::CompleteAndClose => stream.send_trailers(map(&answer.trailers)).map_err(gone),
         AnswerEnd::Cut | AnswerEnd::Reset => {
             // Data that waits to be written would be dropped by a reset.
             tokio::time::sleep(Duration::from_millis(300)).await;

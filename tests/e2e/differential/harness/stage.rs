@@ -118,9 +118,9 @@ impl Stage {
                 continue;
             }
             let prefix = format!("{}| ", part.case.name);
-            let mut lines: Vec<String> =
-                log.lines().filter_map(|l| l.strip_prefix(&prefix)).map(|l| part.named(&format!("log {l}"))).collect();
-            lines.sort();
+            let mut entries: Vec<&str> = log.lines().filter_map(|l| l.strip_prefix(&prefix)).collect();
+            entries.sort_unstable();
+            let mut lines: Vec<String> = entries.into_iter().flat_map(|entry| part.log_lines(entry)).collect();
             observation.lines.append(&mut lines);
         }
     }
@@ -143,6 +143,14 @@ impl Part {
             line = line.replace(&format!("127.0.0.1:{}", host.port), &format!("${name}"));
         }
         line
+    }
+
+    /// A line for each field, so that one that differs does not hide the others.
+    fn log_lines(&self, entry: &str) -> Vec<String> {
+        let (request, fields) = entry.split_at(entry.find(" code=").unwrap_or(0));
+        let upstream = if self.case.alike { "upstream=" } else { "\0" };
+        let fields = fields.split(' ').filter(|f| !f.is_empty() && !f.starts_with(upstream));
+        fields.map(|field| self.named(&format!("log {request} {field}"))).collect()
     }
 
     async fn settle(&self, patience: Duration) {
@@ -183,6 +191,10 @@ impl Part {
                     }
                 }
                 observation.shares.push(shares);
+                Vec::new()
+            }
+            Step::Warm(times, request) => {
+                client::send(port, &vec![request.clone(); *times]).await;
                 Vec::new()
             }
             Step::Until(request, status) => vec![self.until(request, *status).await],
@@ -250,4 +262,3 @@ impl Part {
         format!("never reached {status}")
     }
 }
-

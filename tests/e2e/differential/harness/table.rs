@@ -17,7 +17,14 @@ pub(crate) fn table(groups: &[Group]) -> String {
     for group in groups {
         for case in &group.cases {
             for d in &case.differences {
-                let _ = writeln!(text, "| {} | {} | `{}` | {} |", group.name, case.name, d.lines.replace(" | ", "` or `"), d.reason);
+                let _ = writeln!(
+                    text,
+                    "| {} | {} | `{}` | {} |",
+                    group.name,
+                    case.name,
+                    d.lines.replace(" | ", "` or `"),
+                    d.reason
+                );
             }
         }
     }
