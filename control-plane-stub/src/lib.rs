@@ -2,11 +2,13 @@
 //!
 //! `model` reads and validates documents into one immutable [`model::World`]; `translate` is a pure function from
 //! (world, node) to [`resources::Resources`]; `watch` turns a changing directory into generations; `server` serves
-//! them over ADS; `ca` signs, `auth` knows who asks, `state` keeps the keys; `status` reports; `cli` is both binaries.
+//! them over ADS; `ca` signs, `auth` knows who asks, `state` keeps the keys; `status` reports;
+//! `explain` tells the way of one request; `cli` is both binaries.
 
 pub mod auth;
 pub mod ca;
 pub mod cli;
+pub mod explain;
 pub mod model;
 pub mod resources;
 pub mod server;

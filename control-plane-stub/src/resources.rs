@@ -4,6 +4,8 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use outrigger_wire::pb::google::protobuf::Any;
 
+use crate::model::Locality;
+
 /// Which dialect of xDS a client needs: what drives one may be refused by another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ClientKind {
@@ -25,6 +27,8 @@ pub struct Node {
     /// Addresses of the Pod (`INSTANCE_IPS`, or the second part of a `sidecar~IP~name.ns~domain` id).
     pub ips: Vec<IpAddr>,
     pub labels: BTreeMap<String, String>,
+    /// As the client says; what the operator declared of its workload counts before it.
+    pub locality: Locality,
 }
 
 /// Everything one client gets, by resource name. Values are packed `Any`s, so equal resources compare equal by bytes.

@@ -174,3 +174,22 @@ fn unsafe_code_stays_in_its_rooms() {
         .collect();
     assert!(wrong.is_empty(), "unsafe outside its rooms: {wrong:?}");
 }
+
+/// The control plane may ask what the proxy would decide, to explain it; it must not grow into the data path.
+#[test]
+fn the_control_plane_only_asks_for_decisions() {
+    let src = root().join("control-plane-stub/src");
+    let mut wrong = Vec::new();
+    for file in rust_files(&src) {
+        if file.components().any(|part| part.as_os_str() == "tests") {
+            continue;
+        }
+        let text = fs::read_to_string(&file).unwrap().replace("crate::", "own::").replace("outrigger_proxy::", "crate::");
+        for (line, there) in rooms_used(&text) {
+            if room(&file, &src) != "explain" || !["ir", "policy", "xds"].contains(&there.as_str()) {
+                wrong.push(format!("{}:{line}: must not use `outrigger_proxy::{there}`", file.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}

@@ -1,4 +1,5 @@
-//! `outriggerctl validate DIR`: every problem on its own line, exit code 1 if there is one.
+//! `outriggerctl validate DIR`: every problem on its own line, exit code 1 if there is one. What an operator
+//! should know although it is no error goes to standard error.
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -15,7 +16,10 @@ pub struct Arguments {
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     match model::load(&arguments.dir) {
-        Ok(_) => {
+        Ok(world) => {
+            for note in &world.notes {
+                eprintln!("note: {note}");
+            }
             print(&format!("{}: valid\n", arguments.dir.display()))?;
             Ok(ExitCode::SUCCESS)
         }

@@ -31,7 +31,7 @@ pub(super) struct SliceEndpoint {
     pub hostname: Option<String>,
     pub zone: Option<String>,
     _target_ref: Option<IgnoredAny>,
-    _node_name: Option<IgnoredAny>,
+    pub node_name: Option<String>,
     _hints: Option<IgnoredAny>,
     _deprecated_topology: Option<IgnoredAny>,
 }

@@ -9,9 +9,10 @@ use super::{
     document::{Document, Object},
     endpoint_slice::EndpointSlice,
     peer_authentication::PeerAuthentication,
-    pod::Pod,
+    pod::{Node, Pod},
     service::ServiceSpec,
     service_entry::ServiceEntry,
+    sidecar::Sidecar,
     virtual_service::VirtualService,
     workload::WorkloadEntry,
 };
@@ -27,6 +28,10 @@ pub(super) struct Kinds {
     pub virtual_services: Vec<Object<VirtualService>>,
     pub destination_rules: Vec<Object<DestinationRule>>,
     pub peer_authentications: Vec<Object<PeerAuthentication>>,
+    pub sidecars: Vec<Object<Sidecar>>,
+    pub nodes: Vec<Object<Node>>,
+    /// Istio Gateways, which are for other proxies than sidecars.
+    pub gateways: usize,
     /// Documents of other Kubernetes kinds, which do not concern the mesh: `group/kind` to count.
     pub ignored: BTreeMap<String, usize>,
 }
@@ -36,7 +41,7 @@ impl Kinds {
     pub(super) fn add(&mut self, document: Document, problems: &mut Vec<Problem>) {
         let istio = matches!(document.version.as_str(), "v1alpha3" | "v1beta1" | "v1");
         let served = match (document.group.as_str(), document.kind.as_str()) {
-            ("", "Service" | "Pod") | ("discovery.k8s.io", "EndpointSlice") => document.version == "v1",
+            ("", "Service" | "Pod" | "Node") | ("discovery.k8s.io", "EndpointSlice") => document.version == "v1",
             ("networking.istio.io" | "security.istio.io", _) => istio,
             _ => true,
         };
@@ -46,15 +51,19 @@ impl Kinds {
         }
         match (document.group.as_str(), document.kind.as_str()) {
             ("", "Service") => self.services.extend(object(document, problems)),
+            ("", "Node") => self.nodes.extend(whole(document, problems)),
             ("", "Pod") => self.pods.extend(whole(document, problems)),
             ("discovery.k8s.io", "EndpointSlice") => self.slices.extend(whole(document, problems)),
             ("networking.istio.io", "WorkloadEntry") => self.workload_entries.extend(object(document, problems)),
             ("networking.istio.io", "ServiceEntry") => self.service_entries.extend(object(document, problems)),
             ("networking.istio.io", "VirtualService") => self.virtual_services.extend(object(document, problems)),
             ("networking.istio.io", "DestinationRule") => self.destination_rules.extend(object(document, problems)),
+            ("networking.istio.io", "Sidecar") => self.sidecars.extend(object(document, problems)),
             ("security.istio.io", "PeerAuthentication") => {
                 self.peer_authentications.extend(object(document, problems));
             }
+            // What it says is for gateway proxies, which nobody configures here; sidecars lose nothing.
+            ("networking.istio.io", "Gateway") => self.gateways += 1,
             (group, kind) if governs_the_mesh(group) => {
                 let reason = format!(
                     "{group} {kind} is not supported yet by this release: move the document out of this directory; \

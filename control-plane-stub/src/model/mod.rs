@@ -20,6 +20,7 @@ mod scalars;
 mod service;
 mod service_entry;
 mod settings;
+mod sidecar;
 mod virtual_service;
 mod workload;
 mod world;
@@ -34,8 +35,10 @@ pub use peer_authentication::{Mode, MutualTls, PeerAuthentication, Policy, Selec
 pub use protocol::{Class, Protocol};
 pub use scalars::{HumanDuration, RegexText};
 pub use settings::Settings;
+pub use sidecar::{EgressHost, EgressListener, EgressPort, IngressEndpoint, IngressListener, OutboundMode, Sidecar};
 pub use virtual_service::*;
 pub use workload::{Address, Locality, Workload};
+pub(crate) use workload::{REGION, SUB_ZONE, ZONE};
 pub use world::{Cidr, Endpoint, EndpointPort, Port, Resolution, Service, World};
 
 /// Why a load was refused: file, document (counted from 1), path inside the document, reason.
@@ -66,8 +69,8 @@ pub fn load_with(dir: &std::path::Path, settings: Settings) -> Result<World, Vec
     for document in documents {
         kinds.add(document, &mut problems);
     }
-    let world = join::join(kinds, settings, &mut problems);
-    check::check(&world, &mut problems);
+    let (mut world, declared) = join::join(kinds, settings, &mut problems);
+    check::check(&mut world, &declared, &mut problems);
     if problems.is_empty() {
         return Ok(world);
     }

@@ -74,6 +74,15 @@ impl Visibility {
         }
     }
 
+    /// How far it goes: to `own` alone, to some namespaces, to all.
+    pub(super) fn width(&self, own: &str) -> u8 {
+        match self {
+            Self::Namespaces(names) if names.len() == 1 && names.contains(own) => 0,
+            Self::Namespaces(_) => 1,
+            Self::All => 2,
+        }
+    }
+
     /// Whether some namespace sees both.
     pub fn overlaps(&self, other: &Self) -> bool {
         match (self, other) {

@@ -21,10 +21,15 @@ pub(super) struct Pod {
     pub status: PodStatus,
 }
 
+/// `v1 Node`: its labels say where its Pods are.
+#[derive(Debug, Deserialize)]
+pub(super) struct Node {}
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct PodSpec {
     service_account_name: Option<String>,
+    pub node_name: Option<String>,
     #[serde(default)]
     containers: Vec<Container>,
     #[serde(default)]
@@ -108,7 +113,7 @@ pub(super) fn workload(pod: &Object<Pod>, problems: &mut Vec<Problem>) -> Option
         meshed: meshed(meta, spec),
         ready: !not_ready && meta.deletion_timestamp.is_none() && status.phase.as_deref() != Some("Pending"),
         weight: 1,
-        locality: Locality::default(),
+        locality: Locality::of_labels(&meta.labels),
         hostname: spec.hostname.clone().or_else(|| spec.subdomain.as_ref().map(|_| meta.name.clone())),
     })
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use serde::{Deserialize, Deserializer, de::Error};
 
 /// A field of the published API that this release does not implement: its presence is an error.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Unsupported {}
 
 impl<'de> Deserialize<'de> for Unsupported {
@@ -62,6 +62,46 @@ pub(super) fn positive<'de, D: Deserializer<'de>>(de: D) -> Result<Option<HumanD
         return Err(D::Error::custom("must be at least 1ms"));
     }
     Ok(Some(duration))
+}
+
+/// `{value: 0.1}`: a share in percent, as fine as a millionth.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Percentage(pub f64);
+
+impl Percentage {
+    /// Of a million.
+    pub fn millionths(self) -> u32 {
+        (self.0 * 10_000.0).round() as u32
+    }
+}
+
+impl<'de> Deserialize<'de> for Percentage {
+    fn deserialize<D: Deserializer<'de>>(de: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Raw {
+            #[serde(default)]
+            value: f64,
+        }
+        percent(Raw::deserialize(de)?.value).map(Self)
+    }
+}
+
+fn percent<E: Error>(value: f64) -> Result<f64, E> {
+    if (0.0..=100.0).contains(&value) {
+        return Ok(value);
+    }
+    Err(E::custom(format!("{value} is not a percentage (0 to 100)")))
+}
+
+/// A bare number in percent.
+pub(super) fn some_percent<'de, D: Deserializer<'de>>(de: D) -> Result<Option<f64>, D::Error> {
+    percent(f64::deserialize(de)?).map(Some)
+}
+
+/// As [`some_percent`], without a fraction.
+pub(super) fn whole_percent<'de, D: Deserializer<'de>>(de: D) -> Result<Option<u32>, D::Error> {
+    percent(f64::from(u32::deserialize(de)?)).map(|value| Some(value as u32))
 }
 
 /// A regular expression that compiles, in RE2's syntax (no look-around, no back-references).

@@ -45,7 +45,7 @@ pub(super) struct ServiceSpec {
     #[serde(default)]
     pub ip_families: Vec<IpFamily>,
     _ip_family_policy: Option<IgnoredAny>,
-    _traffic_distribution: Option<IgnoredAny>,
+    traffic_distribution: Option<String>,
 }
 
 #[derive(Debug, PartialEq, Deserialize)]
@@ -150,6 +150,19 @@ pub(super) struct EntryPort {
     pub target_port: Option<u16>,
 }
 
+/// Whether near endpoints come first.
+fn distribution(text: Option<&str>, source: &super::Source, problems: &mut Vec<Problem>) -> bool {
+    match text {
+        None | Some("") => false,
+        Some("PreferClose" | "PreferSameZone") => true,
+        Some(other) => {
+            let reason = format!("`{other}` is not supported yet by this release: use PreferClose");
+            problems.push(source.problem("spec.trafficDistribution", reason));
+            false
+        }
+    }
+}
+
 /// Turns the document into the mesh's notion of a service, without endpoints yet.
 pub(super) fn service(
     object: &Object<ServiceSpec>,
@@ -204,6 +217,7 @@ pub(super) fn service(
         external: false,
         visibility,
         subject_alt_names: Vec::new(),
+        prefers_close: distribution(spec.traffic_distribution.as_deref(), source, problems),
         endpoints: Vec::new(),
         source: source.clone(),
     })

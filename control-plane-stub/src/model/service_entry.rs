@@ -114,6 +114,7 @@ pub(super) fn services(object: &Object<ServiceEntry>, problems: &mut Vec<Problem
         external: spec.location == Location::MeshExternal,
         visibility: visibility.clone(),
         subject_alt_names: spec.subject_alt_names.clone(),
+        prefers_close: false,
         endpoints: Vec::new(),
         source: source.clone(),
     };

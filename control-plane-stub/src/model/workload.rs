@@ -45,8 +45,12 @@ impl fmt::Display for Address {
     }
 }
 
+pub(crate) const REGION: &str = "topology.kubernetes.io/region";
+pub(crate) const ZONE: &str = "topology.kubernetes.io/zone";
+pub(crate) const SUB_ZONE: &str = "topology.istio.io/subzone";
+
 /// Region, zone and subzone.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Locality {
     pub region: String,
     pub zone: String,
@@ -58,6 +62,31 @@ impl Locality {
         let mut parts = text.splitn(3, '/').map(str::to_owned);
         let mut next = || parts.next().unwrap_or_default();
         Self { region: next(), zone: next(), sub_zone: next() }
+    }
+
+    /// As labels of a Node or Pod say. Istio's own label holds all parts, with dots where a label takes no slashes.
+    pub(super) fn of_labels(labels: &BTreeMap<String, String>) -> Self {
+        if let Some(text) = labels.get("istio-locality") {
+            let text = if text.contains('/') { text.clone() } else { text.replace('.', "/") };
+            return Self::parse(&text);
+        }
+        let label = |name: &str| labels.get(name).cloned();
+        let either = |name, older| label(name).or_else(|| label(older)).unwrap_or_default();
+        Self {
+            region: either(REGION, "failure-domain.beta.kubernetes.io/region"),
+            zone: either(ZONE, "failure-domain.beta.kubernetes.io/zone"),
+            sub_zone: label(SUB_ZONE).unwrap_or_default(),
+        }
+    }
+
+    /// The part that a topology label stands for.
+    pub(crate) fn of_label(&self, label: &str) -> Option<&str> {
+        Some(match label {
+            REGION => &self.region,
+            ZONE => &self.zone,
+            SUB_ZONE => &self.sub_zone,
+            _ => return None,
+        })
     }
 }
 
@@ -132,7 +161,7 @@ impl WorkloadEntry {
             meshed: declared_mode(&self.labels).unwrap_or(self.service_account.is_some()),
             ready: true,
             weight,
-            locality: self.locality.as_deref().map(Locality::parse).unwrap_or_default(),
+            locality: self.locality.as_deref().map_or_else(|| Locality::of_labels(&self.labels), Locality::parse),
             hostname: None,
         })
     }

@@ -7,12 +7,13 @@ use std::{
 };
 
 use super::{
-    destination_rule::{DestinationRule, Subset},
+    destination_rule::DestinationRule,
     document::{Object, Source},
     names::Visibility,
     peer_authentication::{self, PeerAuthentication, Policy},
     protocol::Protocol,
     settings::Settings,
+    sidecar::{self, Sidecar},
     virtual_service::{self, VirtualService},
     workload::{Address, Locality, Workload},
 };
@@ -24,10 +25,12 @@ pub struct World {
     /// By host.
     pub services: BTreeMap<String, Service>,
     pub workloads: Vec<Workload>,
-    /// With absolute hosts and destinations, and their visibility. Sorted by namespace and name.
+    /// With absolute hosts and destinations, delegates resolved, and their visibility. Oldest first.
     pub virtual_services: Vec<(Visibility, Object<VirtualService>)>,
     pub destination_rules: Vec<(Visibility, Object<DestinationRule>)>,
     pub peer_authentications: Vec<Object<PeerAuthentication>>,
+    /// Oldest first.
+    pub sidecars: Vec<Object<Sidecar>>,
     /// What the operator should know although it is no error.
     pub notes: Vec<String>,
     pub(super) by_address: HashMap<IpAddr, Vec<usize>>,
@@ -53,6 +56,8 @@ pub struct Service {
     pub external: bool,
     pub visibility: Visibility,
     pub subject_alt_names: Vec<String>,
+    /// `trafficDistribution` asks for near endpoints while there are any.
+    pub prefers_close: bool,
     /// Sorted by address.
     pub endpoints: Vec<Endpoint>,
     pub(super) source: Source,
@@ -160,24 +165,56 @@ impl World {
         peer_authentication::resolve(&self.peer_authentications, &self.settings, namespace, labels)
     }
 
-    /// The VirtualService that governs `host` for sidecars of `namespace`: exact before the longest wildcard.
-    pub fn virtual_service(&self, namespace: &str, host: &str) -> Option<&Object<VirtualService>> {
-        let mut found = self.routes.of(host).map(|index| &self.virtual_services[index]);
-        let seen = |visibility: &Visibility, object: &Object<VirtualService>| {
+    /// The VirtualServices for `host` that sidecars of `namespace` see, those that count before others first: exact
+    /// names before longer wildcards before shorter, narrower visibility before wider, older before younger.
+    pub fn virtual_services(&self, namespace: &str, host: &str) -> impl Iterator<Item = &Object<VirtualService>> {
+        let seen = move |(visibility, object): &&(Visibility, Object<VirtualService>)| {
             visibility.includes(namespace) && virtual_service::for_mesh(&object.spec.gateways)
         };
-        found.find(|(visibility, object)| seen(visibility, object)).map(|(_, object)| object)
+        self.routes.by_pattern(host).flat_map(move |places| {
+            let mut found: Vec<_> = places.iter().map(|index| &self.virtual_services[*index]).filter(seen).collect();
+            found.sort_by_key(|(visibility, object)| visibility.width(&object.meta.namespace));
+            found.into_iter().map(|(_, object)| object)
+        })
     }
 
-    /// The DestinationRule for calls of `namespace` to `host`, which `owner` declares: the caller's before the
-    /// owner's before the mesh's.
-    pub fn destination_rule(&self, namespace: &str, owner: &str, host: &str) -> Option<&Object<DestinationRule>> {
+    /// The first of [`Self::virtual_services`].
+    pub fn virtual_service(&self, namespace: &str, host: &str) -> Option<&Object<VirtualService>> {
+        self.virtual_services(namespace, host).next()
+    }
+
+    /// The Sidecar that holds for a workload.
+    pub fn sidecar(&self, namespace: &str, labels: &BTreeMap<String, String>) -> Option<&Object<Sidecar>> {
+        sidecar::resolve(&self.sidecars, |ns| self.settings.is_root(ns), namespace, labels)
+    }
+
+    /// The DestinationRule for calls to `host`, which namespace `owner` declares, by a workload of `namespace` with
+    /// `labels`: the caller's before the owner's before the mesh's, one for these callers before one for all.
+    pub fn destination_rule(
+        &self,
+        (namespace, labels): (&str, &BTreeMap<String, String>),
+        owner: &str,
+        host: &str,
+    ) -> Option<&Object<DestinationRule>> {
         let of = |wanted: &dyn Fn(&str) -> bool| {
-            let mut found = self.rules.of(host).map(|index| &self.destination_rules[index]);
-            found.find(|(seen, object)| wanted(&object.meta.namespace) && seen.includes(namespace))
+            self.rules.by_pattern(host).find_map(|places| {
+                let seen = |(seen, object): &&(Visibility, Object<DestinationRule>)| {
+                    wanted(&object.meta.namespace) && seen.includes(namespace)
+                };
+                let mut found = places.iter().map(|index| &self.destination_rules[*index]).filter(seen);
+                let mut whole = None;
+                let chosen = found.find(|(_, object)| match object.spec.callers() {
+                    Some(callers) => peer_authentication::subset(callers, labels),
+                    None => {
+                        whole = whole.or(Some(object));
+                        false
+                    }
+                });
+                chosen.map(|(_, object)| object).or(whole)
+            })
         };
         let own = of(&|ns| ns == namespace).or_else(|| of(&|ns| ns == owner));
-        own.or_else(|| of(&|ns| self.settings.is_root(ns))).map(|(_, object)| object)
+        own.or_else(|| of(&|ns| self.settings.is_root(ns)))
     }
 
     /// To be called once both lists are complete.
@@ -188,11 +225,12 @@ impl World {
         self.rules = Index::new(hosts);
     }
 
-    /// The subset of `host` as calls of `namespace` see it.
-    pub fn subset(&self, namespace: &str, host: &str, name: &str) -> Option<&Subset> {
-        let owner = self.services.get(host).map_or(namespace, |service| service.namespace.as_str());
-        let rule = self.destination_rule(namespace, owner, host)?;
-        rule.spec.subsets.iter().find(|subset| subset.name == name)
+    /// Whether some DestinationRule for `host` that calls of `namespace` may follow has the subset.
+    pub fn has_subset(&self, namespace: &str, host: &str, name: &str) -> bool {
+        let mut rules = self.rules.by_pattern(host).flatten().map(|index| &self.destination_rules[*index]);
+        rules.any(|(seen, object)| {
+            seen.includes(namespace) && object.spec.subsets.iter().any(|subset| subset.name == name)
+        })
     }
 }
 
@@ -211,10 +249,10 @@ impl Index {
         Self(index)
     }
 
-    /// What covers `host`, the most specific pattern first.
-    fn of(&self, host: &str) -> impl Iterator<Item = usize> {
+    /// Those whose pattern covers `host`, by pattern, the most specific first.
+    fn by_pattern(&self, host: &str) -> impl Iterator<Item = &Vec<usize>> {
         let suffixes = host.match_indices('.').map(|(at, _)| format!("*{}", &host[at..]));
         let patterns = std::iter::once(host.to_owned()).chain(suffixes).chain(["*".to_owned()]);
-        patterns.filter_map(|pattern| self.0.get(&pattern)).flatten().copied()
+        patterns.filter_map(|pattern| self.0.get(&pattern))
     }
 }

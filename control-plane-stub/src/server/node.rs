@@ -13,12 +13,15 @@ use tonic::Status;
 
 use crate::{
     auth::{Caller, Identity, Proof},
+    model::Locality,
     resources::{ClientKind, Node},
 };
 
 const MAX_ID: usize = 1024;
 const MAX_IPS: usize = 64;
 const MAX_LABELS: usize = 512;
+/// Characters of each part of a locality.
+const MAX_LOCALITY: usize = 256;
 /// Kubernetes' own fallback for both.
 const DEFAULT: &str = "default";
 
@@ -63,6 +66,7 @@ pub fn read(wire: &WireNode, caller: Option<&Caller>) -> Result<Node, Status> {
         service_account: service_account.to_owned(),
         ips,
         labels: labels(metadata),
+        locality: locality(wire),
     })
 }
 
@@ -84,6 +88,15 @@ fn kind(wire: &WireNode) -> ClientKind {
     } else {
         ClientKind::Envoy
     }
+}
+
+fn locality(wire: &WireNode) -> Locality {
+    let short = |text: &String| text.chars().take(MAX_LOCALITY).collect();
+    wire.locality.as_ref().map_or_else(Locality::default, |at| Locality {
+        region: short(&at.region),
+        zone: short(&at.zone),
+        sub_zone: short(&at.sub_zone),
+    })
 }
 
 fn labels(metadata: Option<&Struct>) -> BTreeMap<String, String> {

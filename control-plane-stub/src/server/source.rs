@@ -184,6 +184,7 @@ mod tests {
             service_account: "s".into(),
             ips: Vec::new(),
             labels: BTreeMap::new(),
+            locality: Default::default(),
         }
     }
 

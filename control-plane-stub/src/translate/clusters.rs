@@ -1,18 +1,21 @@
 //! The outbound clusters: one per port and subset of every visible service, and their endpoints.
 
 use super::{
-    endpoints,
+    balancing, endpoints,
     names::{self, Variant},
     pb::{self, any, cluster},
     policy::{self, Carries},
     scope::{Scope, Target},
     special, tls,
 };
-use crate::{model::Resolution, resources::Resources};
-use cluster::cluster::{ClusterDiscoveryType, DiscoveryType, DnsLookupFamily, EdsClusterConfig};
+use crate::{
+    model::{Object, Resolution},
+    resources::Resources,
+};
+use cluster::cluster::{ClusterDiscoveryType, DiscoveryType, DnsLookupFamily, EdsClusterConfig, LbPolicy};
 
 pub(super) fn generate(scope: &Scope<'_>, resources: &mut Resources) {
-    for service in &scope.services {
+    for service in &scope.reached {
         for target in scope.targets(service) {
             let mut variants = vec![Variant::Main];
             if scope.has_twin(service, target.port, target.subset) {
@@ -26,8 +29,9 @@ pub(super) fn generate(scope: &Scope<'_>, resources: &mut Resources) {
                 resources.clusters.insert(cluster.name.clone(), any(cluster));
             }
             if target.is_eds() {
+                let rules = scope.policy(service, target.subset, target.port.number);
                 let name = names::outbound(Variant::Main, target.port.number, target.subset, &service.host);
-                let assignment = endpoints::assignment(&name, &target);
+                let assignment = endpoints::assignment(scope, &name, &target, &rules);
                 resources.endpoints.insert(name, any(assignment));
             }
         }
@@ -47,13 +51,19 @@ fn outbound(scope: &Scope<'_>, target: &Target<'_>, variant: Variant) -> cluster
     let name = names::outbound(variant, number, target.subset, &service.host);
     let main = names::outbound(Variant::Main, number, target.subset, &service.host);
     let by_client =
-        variant == Variant::Pod || service.resolution == Resolution::OriginalDst || policy::passes_through(&rules);
+        variant == Variant::Pod || service.resolution == Resolution::OriginalDst || balancing::passes_through(&rules);
     let mut cluster = if by_client {
         special::original_dst(name)
     } else {
-        cluster::Cluster { name, lb_policy: policy::balance(&rules) as i32, ..Default::default() }
+        let mut balanced = cluster::Cluster { name, ..Default::default() };
+        balancing::apply(&mut balanced, rules.load_balancer.as_ref());
+        balanced
     };
     policy::apply(&mut cluster, &rules, carries, scope.world.settings.preserve_header_case);
+    let latency_aware = || scope.destination_rule(service).is_some_and(Object::is_latency_aware);
+    if cluster.lb_policy == LbPolicy::LeastRequest as i32 && latency_aware() {
+        cluster.metadata = Some(pb::flag("outrigger.load_balancing", "latency_aware"));
+    }
     let discovery = match service.resolution {
         _ if by_client => DiscoveryType::OriginalDst,
         Resolution::Dns => DiscoveryType::StrictDns,
@@ -66,7 +76,7 @@ fn outbound(scope: &Scope<'_>, target: &Target<'_>, variant: Variant) -> cluster
             cluster.eds_cluster_config = Some(config);
         }
         DiscoveryType::StrictDns | DiscoveryType::LogicalDns => {
-            cluster.load_assignment = Some(endpoints::assignment(&cluster.name, target));
+            cluster.load_assignment = Some(endpoints::assignment(scope, &cluster.name, target, &rules));
             cluster.dns_lookup_family = DnsLookupFamily::V4Preferred as i32;
         }
         DiscoveryType::OriginalDst | DiscoveryType::Static => {}

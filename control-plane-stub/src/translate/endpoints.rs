@@ -1,39 +1,72 @@
-//! EDS: where the endpoints are, how heavy, and whether a sidecar takes mutual TLS there.
+//! EDS: where the endpoints are, how heavy, how near, and whether a sidecar takes mutual TLS there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
+    localities::{self, Preference},
     pb::{self, core, endpoint},
-    scope::Target,
+    scope::{Scope, Target},
 };
-use crate::model::{Endpoint, EndpointPort, Locality};
+use crate::model::{Endpoint, EndpointPort, Locality, Resolution, TrafficPolicy};
 
-/// The assignment of a target, grouped by locality. Weights of localities are set because gRPC demands them.
-pub(super) fn assignment(name: &str, target: &Target<'_>) -> endpoint::ClusterLoadAssignment {
-    let mut localities: BTreeMap<&Locality, (u32, Vec<endpoint::LbEndpoint>)> = BTreeMap::new();
-    let mut seen = std::collections::BTreeSet::new();
+#[derive(Default)]
+struct Group {
+    weight: u32,
+    members: Vec<endpoint::LbEndpoint>,
+}
+
+/// The assignment of a target, grouped by priority and locality. Weights of localities are set because gRPC demands
+/// them.
+pub(super) fn assignment(
+    scope: &Scope<'_>,
+    name: &str,
+    target: &Target<'_>,
+    policy: &TrafficPolicy,
+) -> endpoint::ClusterLoadAssignment {
+    let preference = match target.service.resolution {
+        // One name is one endpoint: there is nothing to prefer.
+        Resolution::DnsRoundRobin => Preference::None,
+        _ => Preference::new(scope, target.service, policy),
+    };
+    let mut groups: BTreeMap<(u32, &Locality), Group> = BTreeMap::new();
+    let mut seen = BTreeSet::new();
     for (endpoint, port) in target.endpoints() {
         // One address and port twice would be refused by gRPC, and weigh double elsewhere.
         if !seen.insert((&endpoint.address, port.number)) {
             continue;
         }
-        let (weight, members) = localities.entry(&endpoint.locality).or_default();
-        *weight = weight.saturating_add(endpoint.weight);
-        members.push(member(endpoint, port));
+        let turn = preference.turn(scope.locality, endpoint);
+        let group = groups.entry((turn, &endpoint.locality)).or_default();
+        group.weight = group.weight.saturating_add(endpoint.weight);
+        group.members.push(member(endpoint, port));
     }
-    let group = |(locality, (weight, members)): (&Locality, (u32, Vec<_>))| endpoint::LocalityLbEndpoints {
+    if let Preference::Shares(to) = &preference {
+        let known: Vec<(&Locality, u32)> = groups.iter().map(|((_, at), group)| (*at, group.weight)).collect();
+        let mut shares = localities::shares(to, &known).into_iter();
+        groups.retain(|_, group| match shares.next().flatten() {
+            Some(share) => {
+                group.weight = share;
+                true
+            }
+            None => false,
+        });
+    }
+    // Priorities must not leave out a number.
+    let turns: Vec<u32> = groups.keys().map(|(turn, _)| *turn).collect::<BTreeSet<_>>().into_iter().collect();
+    let group = |((turn, locality), group): ((u32, &Locality), Group)| endpoint::LocalityLbEndpoints {
         locality: Some(core::Locality {
             region: locality.region.clone(),
             zone: locality.zone.clone(),
             sub_zone: locality.sub_zone.clone(),
         }),
-        lb_endpoints: members,
-        load_balancing_weight: pb::number(weight),
+        lb_endpoints: group.members,
+        load_balancing_weight: pb::number(group.weight),
+        priority: turns.binary_search(&turn).unwrap_or_default() as u32,
         ..Default::default()
     };
     endpoint::ClusterLoadAssignment {
         cluster_name: name.to_owned(),
-        endpoints: localities.into_iter().map(group).collect(),
+        endpoints: groups.into_iter().map(group).collect(),
         ..Default::default()
     }
 }

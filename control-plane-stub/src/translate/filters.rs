@@ -1,9 +1,12 @@
 //! The filters of listeners: `tcp_proxy`, `http_connection_manager`.
 
-use super::pb::{self, any, core, hcm, listener, types};
+use super::{
+    pb::{self, any, core, hcm, listener, types},
+    per_route,
+};
 use outrigger_wire::pb::envoy::extensions::{
     filters::{
-        http::router::v3::Router,
+        http::{cors::v3::Cors, fault::v3::HttpFault, router::v3::Router},
         network::tcp_proxy::v3::{TcpProxy, tcp_proxy},
     },
     http::header_formatters::preserve_case::v3::PreserveCaseFormatterConfig,
@@ -13,11 +16,13 @@ use outrigger_wire::pb::envoy::extensions::{
 /// Where connections go, by weight.
 pub(super) type Targets = Vec<(String, u32)>;
 
-/// Time limits of opaque connections.
+/// What a DestinationRule says of opaque connections.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct TcpLimits {
+pub(super) struct TcpSettings {
     pub idle: Option<std::time::Duration>,
     pub duration: Option<std::time::Duration>,
+    /// Clients with one address go to one endpoint.
+    pub by_source: bool,
 }
 
 fn network(name: &str, config: pb::Any) -> listener::Filter {
@@ -26,7 +31,7 @@ fn network(name: &str, config: pb::Any) -> listener::Filter {
 }
 
 /// `tcp_proxy` to one cluster or, weighted, to several.
-pub(super) fn tcp_proxy(stat_prefix: &str, mut targets: Targets, limits: TcpLimits) -> listener::Filter {
+pub(super) fn tcp_proxy(stat_prefix: &str, mut targets: Targets, settings: TcpSettings) -> listener::Filter {
     if targets.len() > 1 {
         targets.retain(|(_, weight)| *weight > 0);
     }
@@ -40,11 +45,17 @@ pub(super) fn tcp_proxy(stat_prefix: &str, mut targets: Targets, limits: TcpLimi
     let config = TcpProxy {
         stat_prefix: stat_prefix.to_owned(),
         cluster_specifier: Some(specifier),
-        idle_timeout: limits.idle.and_then(pb::duration),
-        max_downstream_connection_duration: limits.duration.and_then(pb::duration),
+        idle_timeout: settings.idle.and_then(pb::duration),
+        max_downstream_connection_duration: settings.duration.and_then(pb::duration),
+        hash_policy: settings.by_source.then(by_source).into_iter().collect(),
         ..Default::default()
     };
     network("envoy.filters.network.tcp_proxy", any(config))
+}
+
+fn by_source() -> types::HashPolicy {
+    let source = types::hash_policy::PolicySpecifier::SourceIp(types::hash_policy::SourceIp {});
+    types::HashPolicy { policy_specifier: Some(source) }
 }
 
 /// Whether the application's view of the caller's certificate is ours to give.
@@ -73,17 +84,31 @@ pub(super) fn http1_options(preserve_case: bool) -> core::Http1ProtocolOptions {
 
 /// The HTTP filter every chain ends with.
 pub(super) fn router() -> hcm::HttpFilter {
-    hcm::HttpFilter {
-        name: "envoy.filters.http.router".to_owned(),
-        config_type: Some(hcm::http_filter::ConfigType::TypedConfig(any(Router::default()))),
-        ..Default::default()
-    }
+    http_filter("envoy.filters.http.router", any(Router::default()))
+}
+
+/// For proxyless clients, of which older ones do not know it.
+pub(super) fn optional_fault() -> hcm::HttpFilter {
+    hcm::HttpFilter { is_optional: true, ..http_filter(per_route::FAULT, any(HttpFault::default())) }
+}
+
+/// The chain of the client's side. Faults and CORS are there always and do nothing until a route says so: a listener
+/// must not change with its routes.
+pub(super) fn client_side() -> Vec<hcm::HttpFilter> {
+    let fault = http_filter(per_route::FAULT, any(HttpFault::default()));
+    vec![fault, http_filter(per_route::CORS, any(Cors::default())), router()]
+}
+
+fn http_filter(name: &str, config: pb::Any) -> hcm::HttpFilter {
+    let config = hcm::http_filter::ConfigType::TypedConfig(config);
+    hcm::HttpFilter { name: name.to_owned(), config_type: Some(config), ..Default::default() }
 }
 
 /// What Istio sets on the connection manager of a sidecar.
 pub(super) fn http(
     stat_prefix: &str,
     routes: hcm::http_connection_manager::RouteSpecifier,
+    http_filters: Vec<hcm::HttpFilter>,
     certificate: ClientCertificate,
     preserve_case: bool,
 ) -> listener::Filter {
@@ -92,7 +117,7 @@ pub(super) fn http(
         codec_type: manager::CodecType::Auto as i32,
         stat_prefix: stat_prefix.to_owned(),
         route_specifier: Some(routes),
-        http_filters: vec![router()],
+        http_filters,
         use_remote_address: pb::no(),
         http_protocol_options: Some(http1_options(preserve_case)),
         // An application may allow any method; what it does not know is for it to refuse.

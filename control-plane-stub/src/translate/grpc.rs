@@ -4,7 +4,7 @@
 //! it cannot use is left out. Its connections are plaintext: it reaches PERMISSIVE servers.
 
 use super::{
-    endpoints, filters,
+    balancing, endpoints, filters,
     names::{self, Variant},
     pb::{self, any, cluster, core, hcm, listener, route},
     policy, routes,
@@ -17,17 +17,21 @@ use crate::{
 use cluster::cluster::{ClusterDiscoveryType, DiscoveryType, DnsLookupFamily, EdsClusterConfig, LbPolicy};
 
 pub(super) fn generate(scope: &Scope<'_>, resources: &mut Resources) {
-    for service in &scope.services {
+    for service in &scope.reached {
         for target in scope.targets(service) {
             if let Some(cluster) = cluster(scope, &target) {
                 let name = cluster.name.clone();
                 if target.is_eds() {
-                    resources.endpoints.insert(name.clone(), any(endpoints::assignment(&name, &target)));
+                    let rules = scope.policy(service, target.subset, target.port.number);
+                    let assignment = endpoints::assignment(scope, &name, &target, &rules);
+                    resources.endpoints.insert(name.clone(), any(assignment));
                 }
                 resources.clusters.insert(name, any(cluster));
             }
         }
-        for port in &service.ports {
+    }
+    for service in &scope.services {
+        for port in scope.ports(service) {
             listeners(scope, service, port, resources);
         }
     }
@@ -50,7 +54,7 @@ fn listeners(scope: &Scope<'_>, service: &Service, port: &Port, resources: &mut 
         let manager = hcm::HttpConnectionManager {
             stat_prefix: name.clone(),
             route_specifier: Some(filters::rds(&routes_name)),
-            http_filters: vec![filters::router()],
+            http_filters: vec![filters::optional_fault(), filters::router()],
             ..Default::default()
         };
         let listener = listener::Listener {
@@ -99,15 +103,19 @@ fn cluster(scope: &Scope<'_>, target: &Target<'_>) -> Option<cluster::Cluster> {
         connect_timeout: pb::duration(std::time::Duration::from_secs(10)),
         ..Default::default()
     };
-    let pool = rules.connection_pool.unwrap_or_default();
-    cluster.circuit_breakers = Some(policy::breakers(&pool));
+    // Of consistent hashes, a proxyless client knows the ring over a header; it balances in turn otherwise.
+    if balancing::hash(&rules).is_some_and(|hash| hash.http_header_name.is_some() && hash.maglev.is_none()) {
+        balancing::apply(&mut cluster, rules.load_balancer.as_ref());
+    }
+    let pool = rules.connection_pool.clone().unwrap_or_default();
+    cluster.circuit_breakers = Some(policy::breakers(&pool, rules.retry_budget.as_ref()));
     let discovery = match service.resolution {
         Resolution::Endpoints => {
             cluster.eds_cluster_config = Some(EdsClusterConfig { eds_config: own_ads(), service_name: name });
             DiscoveryType::Eds
         }
         Resolution::Dns | Resolution::DnsRoundRobin if target.endpoints().count() == 1 => {
-            cluster.load_assignment = Some(endpoints::assignment(&name, target));
+            cluster.load_assignment = Some(endpoints::assignment(scope, &name, target, &rules));
             cluster.dns_lookup_family = DnsLookupFamily::V4Preferred as i32;
             DiscoveryType::LogicalDns
         }

@@ -1,23 +1,26 @@
 //! One HTTP route of a VirtualService, or the route that stands in where there is none.
 
+use std::time::Duration;
+
 use super::{
-    matches,
-    pb::{self, any, core, matcher, route},
+    balancing, matches,
+    pb::{self, core, matcher, route},
+    per_route, retries,
     scope::Scope,
 };
-use crate::model::{
-    Body, DerivePort, DirectResponse, HeaderOperations, Headers, HttpRoute, Object, Redirect, Retries, Rewrite,
-    StringMatch, VirtualService,
+use crate::{
+    model::{
+        Body, ConsistentHash, DerivePort, Destination, DirectResponse, HeaderOperations, Headers, HttpRoute, Object,
+        Redirect, Rewrite, StringMatch, VirtualService,
+    },
+    resources::ClientKind,
 };
 use core::header_value_option::HeaderAppendAction;
-use outrigger_wire::pb::envoy::extensions::retry::host::previous_hosts::v3::PreviousHostsPredicate;
 use route::{
     redirect_action::{PathRewriteSpecifier, RedirectResponseCode, SchemeRewriteSpecifier},
     route::Action,
     route_action::{ClusterSpecifier, HostRewriteSpecifier},
 };
-
-const RETRY_ON: &str = "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes";
 
 /// The routes of a VirtualService for calls to port `called`, in its order.
 pub(super) fn routes(scope: &Scope<'_>, service: &Object<VirtualService>, called: u16) -> Vec<route::Route> {
@@ -36,7 +39,11 @@ pub(super) fn routes(scope: &Scope<'_>, service: &Object<VirtualService>, called
                 let own = rule.name.as_deref().map_or_else(String::new, |own| format!("{own}."));
                 built.name = format!("{own}{name}");
             }
+            built.stat_prefix = wanted.stat_prefix.clone().unwrap_or_default();
             routes.push(built);
+            if routes.last().and_then(|last| last.r#match.as_ref()).is_some_and(matches::is_everything) {
+                break;
+            }
         }
         if routes.last().and_then(|last| last.r#match.as_ref()).is_some_and(matches::is_everything) {
             break;
@@ -46,15 +53,16 @@ pub(super) fn routes(scope: &Scope<'_>, service: &Object<VirtualService>, called
 }
 
 /// Everything to one cluster, with Istio's defaults.
-pub(super) fn default(cluster: String) -> route::Route {
-    let action = route::RouteAction {
+pub(super) fn default(cluster: String, hash: Option<&ConsistentHash>) -> route::Route {
+    let mut action = route::RouteAction {
         cluster_specifier: Some(ClusterSpecifier::Cluster(cluster)),
-        timeout: pb::zero(),
-        retry_policy: Some(retry_policy(None)),
+        retry_policy: retries::policy(None, hash.is_some()),
+        hash_policy: hash.and_then(balancing::hash_policy).into_iter().collect(),
         ..Default::default()
     };
+    set_timeout(&mut action, None, ClientKind::Envoy);
     route::Route {
-        name: "default".to_owned(),
+        name: super::DEFAULT_ROUTE.to_owned(),
         r#match: Some(matches::everything()),
         action: Some(Action::Route(action)),
         ..Default::default()
@@ -83,6 +91,8 @@ fn one(
         name: rule.name.clone().unwrap_or_default(),
         r#match: Some(condition),
         action: Some(action),
+        // A proxyless client knows faults, and refuses what it does not know.
+        typed_per_filter_config: pb::ordered(per_route::configs(rule, scope.kind != ClientKind::Grpc)),
         ..Default::default()
     };
     for headers in headers {
@@ -108,11 +118,17 @@ fn forward(scope: &Scope<'_>, rule: &HttpRoute, uri: Option<&StringMatch>, calle
     };
     let mut action = route::RouteAction {
         cluster_specifier: Some(specifier),
-        timeout: rule.timeout.map_or_else(pb::zero, |t| pb::duration(t.0)),
-        retry_policy: (rule.retries.as_ref().is_none_or(|r| r.attempts > 0))
-            .then(|| retry_policy(rule.retries.as_ref())),
+        request_mirror_policies: per_route::mirrors(scope, rule, called),
         ..Default::default()
     };
+    set_timeout(&mut action, rule.timeout.map(|t| t.0), scope.kind);
+    for target in &rule.route {
+        let policy = hash_policy(scope, &target.destination, called);
+        action.hash_policy.extend(policy.filter(|policy| !action.hash_policy.contains(policy)));
+    }
+    // With several destinations, another one may be as good.
+    let hashed = rule.route.len() == 1 && !action.hash_policy.is_empty();
+    action.retry_policy = retries::policy(rule.retries.as_ref(), hashed);
     if let Some(rewrite) = &rule.rewrite {
         apply_rewrite(&mut action, rewrite, uri);
     }
@@ -122,6 +138,26 @@ fn forward(scope: &Scope<'_>, rule: &HttpRoute, uri: Option<&StringMatch>, calle
         action.host_rewrite_specifier = Some(HostRewriteSpecifier::HostRewriteLiteral(host.to_owned()));
     }
     action
+}
+
+fn hash_policy(scope: &Scope<'_>, destination: &Destination, called: u16) -> Option<route::route_action::HashPolicy> {
+    let (service, port) = scope.destination(destination, called)?;
+    let policy = scope.policy(service, destination.subset.as_deref(), port);
+    balancing::hash_policy(balancing::hash(&policy)?)
+}
+
+/// No limit unless one is given, for gRPC that of `grpc-timeout`: Istio's defaults.
+#[allow(deprecated)]
+fn set_timeout(action: &mut route::RouteAction, timeout: Option<Duration>, kind: ClientKind) {
+    let timeout = timeout.map_or_else(pb::zero, pb::duration);
+    if kind == ClientKind::Grpc {
+        let limit = route::route_action::MaxStreamDuration { max_stream_duration: timeout, ..Default::default() };
+        action.max_stream_duration = timeout.filter(|t| *t != Default::default()).map(|_| limit);
+    } else {
+        // Its successor bounds the stream as a whole, retries and response body included, and answers otherwise.
+        action.max_grpc_timeout = timeout;
+    }
+    action.timeout = timeout;
 }
 
 fn cluster_weight(name: String, weight: u32, headers: &Headers) -> route::weighted_cluster::ClusterWeight {
@@ -175,45 +211,6 @@ fn regex_escape(text: &str) -> String {
     regex::escape(text)
 }
 
-fn retry_policy(retries: Option<&Retries>) -> route::RetryPolicy {
-    let predicate = route::retry_policy::RetryHostPredicate {
-        name: "envoy.retry_host_predicates.previous_hosts".to_owned(),
-        config_type: Some(route::retry_policy::retry_host_predicate::ConfigType::TypedConfig(any(
-            PreviousHostsPredicate::default(),
-        ))),
-    };
-    let mut policy = route::RetryPolicy {
-        retry_on: RETRY_ON.to_owned(),
-        num_retries: pb::number(2),
-        retry_host_predicate: vec![predicate],
-        host_selection_retry_max_attempts: 5,
-        retriable_status_codes: vec![503],
-        ..Default::default()
-    };
-    let Some(retries) = retries else { return policy };
-    policy.num_retries = pb::number(retries.attempts.into());
-    policy.per_try_timeout = retries.per_try_timeout.and_then(|t| pb::duration(t.0));
-    if !retries.retry_on.conditions.is_empty() || !retries.retry_on.codes.is_empty() {
-        let mut conditions = retries.retry_on.conditions.clone();
-        if !retries.retry_on.codes.is_empty() && !conditions.iter().any(|c| c == "retriable-status-codes") {
-            conditions.push("retriable-status-codes".to_owned());
-        }
-        policy.retry_on = conditions.join(",");
-        policy.retriable_status_codes.clone_from(&retries.retry_on.codes);
-    }
-    if let Some(backoff) = retries.backoff {
-        policy.retry_back_off = Some(route::retry_policy::RetryBackOff {
-            base_interval: pb::duration(backoff.0),
-            max_interval: pb::duration(backoff.0 * 10),
-        });
-    }
-    if retries.retry_ignore_previous_hosts == Some(false) {
-        policy.retry_host_predicate.clear();
-        policy.host_selection_retry_max_attempts = 0;
-    }
-    policy
-}
-
 fn redirection(redirect: &Redirect, called: u16) -> route::RedirectAction {
     let code = match redirect.redirect_code.map(|code| code.0) {
         Some(302) => RedirectResponseCode::Found,
@@ -228,14 +225,15 @@ fn redirection(redirect: &Redirect, called: u16) -> route::RedirectAction {
     });
     let derived = match redirect.derive_port {
         Some(DerivePort::FromRequestPort) => called,
-        Some(DerivePort::FromProtocolDefault) if redirect.scheme.as_deref() == Some("https") => 443,
-        Some(DerivePort::FromProtocolDefault) => 80,
-        None => 0,
+        // That of the scheme is what a URL without a port means.
+        Some(DerivePort::FromProtocolDefault) | None => 0,
     };
+    let usual = if redirect.scheme.as_deref() == Some("https") { 443 } else { 80 };
+    let port = Some(redirect.port.unwrap_or(derived)).filter(|port| *port != usual).unwrap_or(0);
     let scheme = redirect.scheme.clone().map(SchemeRewriteSpecifier::SchemeRedirect);
     route::RedirectAction {
         host_redirect: redirect.authority.clone().unwrap_or_default(),
-        port_redirect: redirect.port.unwrap_or(derived).into(),
+        port_redirect: port.into(),
         response_code: code as i32,
         scheme_rewrite_specifier: scheme,
         path_rewrite_specifier: path,

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    filters::{self, ClientCertificate, TcpLimits},
+    filters::{self, ClientCertificate, TcpSettings},
     http_route, inspectors,
     names::{self, ALPN_HTTP, ALPN_PLAIN_HTTP, ALPN_TCP},
     outbound,
@@ -14,9 +14,10 @@ use super::{
     special, tls,
 };
 use crate::{
-    model::{Address, Class, H2Upgrade, Mode, Protocol, Service},
+    model::{Address, Class, ConnectionPool, H2Upgrade, IngressEndpoint, IngressListener, Mode, Protocol, Service},
     resources::Resources,
 };
+use pb::cluster::cluster::{LbConfig, OriginalDstLbConfig};
 use upstream_http::http_protocol_options::explicit_http_config::ProtocolConfig;
 
 const SERVER_ALPN_HTTP: &[&str] = &["h2", "http/1.1"];
@@ -25,8 +26,10 @@ const SERVER_ALPN_TCP: &[&str] = &["istio", "h2", "http/1.1"];
 /// A port on which the application listens.
 struct Port<'a> {
     protocol: Protocol,
-    service: &'a Service,
+    host: &'a str,
     service_port: u16,
+    endpoint: IngressEndpoint,
+    pool: Option<ConnectionPool>,
     /// Some client speaks HTTP/2 to the sidecar although the application may not know it.
     upgraded: bool,
 }
@@ -41,8 +44,30 @@ pub(super) fn generate(scope: &Scope<'_>, resources: &mut Resources) {
     resources.listeners.insert(listener.name.clone(), any(listener));
 }
 
-/// The ports of all services with an endpoint here. Where two disagree on the protocol, the bytes decide.
+/// The ports that a Sidecar lists, else those of the services here.
 fn ports<'a>(scope: &Scope<'a>) -> BTreeMap<u16, Port<'a>> {
+    let mut known = of_services(scope);
+    let Some(sidecar) = scope.sidecar.map(|object| &object.spec) else { return known };
+    let whole = &sidecar.inbound_connection_pool;
+    for port in known.values_mut() {
+        port.pool = whole.clone().or(port.pool.take());
+    }
+    if sidecar.ingress.is_empty() {
+        return known;
+    }
+    let port = |listener: &IngressListener| {
+        let service = known.remove(&listener.port);
+        let (host, service_port, upgraded) =
+            service.as_ref().map_or(("", listener.port, false), |s| (s.host, s.service_port, s.upgraded));
+        let pool = listener.connection_pool.clone().or(whole.clone()).or(service.and_then(|s| s.pool));
+        let (protocol, endpoint) = (listener.protocol, listener.endpoint);
+        (listener.port, Port { protocol, host, service_port, endpoint, pool, upgraded })
+    };
+    sidecar.ingress.iter().map(port).collect()
+}
+
+/// The ports of all services with an endpoint here. Where two disagree on the protocol, the bytes decide.
+fn of_services<'a>(scope: &Scope<'a>) -> BTreeMap<u16, Port<'a>> {
     let mut ports: BTreeMap<u16, Port<'a>> = BTreeMap::new();
     for service in scope.world.services.values().filter(|service| !service.external) {
         let here = |address: &Address| address.ip().is_some_and(|ip| scope.ips.contains(&ip));
@@ -50,7 +75,15 @@ fn ports<'a>(scope: &Scope<'a>) -> BTreeMap<u16, Port<'a>> {
             for (number, at) in &endpoint.ports {
                 let Some(declared) = service.port(*number) else { continue };
                 let upgraded = upgraded(scope, service, *number);
-                let new = || Port { protocol: declared.protocol, service, service_port: *number, upgraded };
+                let new = || Port {
+                    protocol: declared.protocol,
+                    host: &service.host,
+                    service_port: *number,
+                    endpoint: IngressEndpoint::Same,
+                    // Istio's rule: what limits the callers of a service limits the service too.
+                    pool: scope.policy(service, None, *number).connection_pool,
+                    upgraded,
+                };
                 let known = ports.entry(at.number).or_insert_with(new);
                 known.upgraded |= upgraded;
                 if known.protocol != declared.protocol {
@@ -75,7 +108,18 @@ fn cluster(scope: &Scope<'_>, number: u16, port: &Port<'_>) -> pb::cluster::Clus
     let preserve_case = scope.world.settings.preserve_header_case;
     let mut cluster = special::original_dst(names::inbound(number));
     cluster.upstream_bind_config = Some(special::loop_guard());
-    let options = match port.protocol.class() {
+    match port.endpoint {
+        IngressEndpoint::Same => {}
+        IngressEndpoint::Port(number) => {
+            let config =
+                OriginalDstLbConfig { upstream_port_override: pb::number(number.into()), ..Default::default() };
+            cluster.lb_config = Some(LbConfig::OriginalDstLbConfig(config));
+        }
+        IngressEndpoint::Loopback(at) => cluster = special::fixed(names::inbound(number), at),
+    }
+    let pool = port.pool.clone().unwrap_or_default();
+    policy::connections(&mut cluster, &pool, None);
+    let mut options = match port.protocol.class() {
         Class::Tcp | Class::Tls => return cluster,
         _ if port.protocol.is_http2() => policy::explicit(ProtocolConfig::Http2ProtocolOptions(Default::default())),
         Class::Http if port.upgraded => {
@@ -83,6 +127,7 @@ fn cluster(scope: &Scope<'_>, number: u16, port: &Port<'_>) -> pb::cluster::Clus
         }
         Class::Http | Class::Auto => policy::downstream_version(Default::default(), preserve_case),
     };
+    policy::limit(&mut options, &pool);
     policy::set_http_options(&mut cluster, options);
     cluster
 }
@@ -173,7 +218,7 @@ impl Place {
             cluster: names::inbound(number),
             name: format!("0.0.0.0_{number}"),
             http_name: format!("0.0.0.0_{number}"),
-            virtual_host: format!("inbound|http|{}|{}", port.service_port, port.service.host),
+            virtual_host: format!("inbound|http|{}|{}", port.service_port, port.host),
         }
     }
 
@@ -199,9 +244,10 @@ impl Place {
                 Some(port) => format!("inbound_0.0.0.0_{port}"),
                 None => self.cluster.clone(),
             };
-            filters::http(&stat_prefix, self.routes(), certificate, scope.world.settings.preserve_header_case)
+            let preserve_case = scope.world.settings.preserve_header_case;
+            filters::http(&stat_prefix, self.routes(), vec![filters::router()], certificate, preserve_case)
         } else {
-            filters::tcp_proxy(&self.cluster, vec![(self.cluster.clone(), 1)], TcpLimits::default())
+            filters::tcp_proxy(&self.cluster, vec![(self.cluster.clone(), 1)], TcpSettings::default())
         };
         let alpn = if kind.http { SERVER_ALPN_HTTP } else { SERVER_ALPN_TCP };
         listener::FilterChain {
@@ -219,7 +265,7 @@ impl Place {
     }
 
     fn routes(&self) -> hcm::http_connection_manager::RouteSpecifier {
-        let mut to_application = http_route::default(self.cluster.clone());
+        let mut to_application = http_route::default(self.cluster.clone(), None);
         if let Some(route::route::Action::Route(action)) = &mut to_application.action {
             // The client's side retries: doing it on both would multiply.
             action.retry_policy = None;

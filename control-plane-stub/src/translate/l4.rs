@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::{
-    filters::{self, Targets, TcpLimits},
+    balancing,
+    filters::{self, Targets, TcpSettings},
     names::{self, Variant},
     pb::{self, listener},
     scope::{Scope, class},
@@ -34,14 +35,22 @@ pub(super) fn own_cluster(scope: &Scope<'_>, service: &Service, port: &Port) -> 
 
 /// A chain to one cluster, without conditions.
 pub(super) fn plain(cluster: &str) -> listener::FilterChain {
-    let filter = filters::tcp_proxy(cluster, vec![(cluster.to_owned(), 1)], TcpLimits::default());
+    plain_with(cluster, TcpSettings::default())
+}
+
+/// As [`plain`], with settings.
+pub(super) fn plain_with(cluster: &str, settings: TcpSettings) -> listener::FilterChain {
+    let filter = filters::tcp_proxy(cluster, vec![(cluster.to_owned(), 1)], settings);
     listener::FilterChain { filters: vec![filter], ..Default::default() }
 }
 
-/// Limits that the DestinationRule of a service sets on connections.
-pub(super) fn limits(scope: &Scope<'_>, service: &Service, port: &Port) -> TcpLimits {
-    let pool = scope.policy(service, None, port.number).connection_pool.unwrap_or_default();
-    TcpLimits { idle: pool.tcp.idle_timeout.map(|t| t.0), duration: pool.tcp.max_connection_duration.map(|t| t.0) }
+/// What the DestinationRule of a service says of connections.
+pub(super) fn settings(scope: &Scope<'_>, service: &Service, port: &Port) -> TcpSettings {
+    let policy = scope.policy(service, None, port.number);
+    let by_source = balancing::hash(&policy).is_some_and(|hash| hash.use_source_ip);
+    let tcp = policy.connection_pool.unwrap_or_default().tcp;
+    let duration = tcp.max_connection_duration.map(|t| t.0);
+    TcpSettings { idle: tcp.idle_timeout.map(|t| t.0), duration, by_source }
 }
 
 struct Builder<'a, 'b> {
@@ -125,10 +134,10 @@ impl Builder<'_, '_> {
             [(only, _)] => only.clone(),
             _ => names::outbound(Variant::Main, self.port.number, None, &self.service.host),
         };
-        let limits = limits(self.scope, self.service, self.port);
+        let settings = settings(self.scope, self.service, self.port);
         listener::FilterChain {
             filter_chain_match: (conditions != Default::default()).then_some(conditions),
-            filters: vec![filters::tcp_proxy(&stat_prefix, targets, limits)],
+            filters: vec![filters::tcp_proxy(&stat_prefix, targets, settings)],
             ..Default::default()
         }
     }

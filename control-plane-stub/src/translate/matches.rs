@@ -51,10 +51,15 @@ pub(super) fn condition(wanted: &HttpMatch) -> route::RouteMatch {
 
 /// Whether it takes every request, so that routes behind it are never reached.
 pub(super) fn is_everything(condition: &route::RouteMatch) -> bool {
-    *condition == everything()
+    let any_path = match &condition.path_specifier {
+        Some(PathSpecifier::Prefix(prefix)) => prefix == "/",
+        Some(PathSpecifier::SafeRegex(regex)) => regex.regex == ".*",
+        _ => false,
+    };
+    any_path && condition.headers.is_empty() && condition.query_parameters.is_empty()
 }
 
-fn pattern(value: &StringMatch) -> Option<matcher::StringMatcher> {
+pub(super) fn pattern(value: &StringMatch) -> Option<matcher::StringMatcher> {
     Some(pb::string(match value {
         StringMatch::Exact(text) => MatchPattern::Exact(text.clone()),
         StringMatch::Prefix(text) if text.is_empty() => return None,

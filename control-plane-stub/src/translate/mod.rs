@@ -6,6 +6,7 @@
 //! negotiates one of them, so that the codec follows the bytes. A port whose protocol is detected is used for both, so
 //! it has a second cluster, `outbound-tcp|...`, over the same endpoints.
 
+mod balancing;
 mod clusters;
 mod endpoints;
 mod filters;
@@ -14,11 +15,14 @@ mod http_route;
 mod inbound;
 mod inspectors;
 mod l4;
+mod localities;
 mod matches;
 mod names;
 mod outbound;
 mod pb;
+mod per_route;
 mod policy;
+mod retries;
 mod routes;
 mod scope;
 mod special;
@@ -26,9 +30,12 @@ mod tls;
 
 use self::scope::Scope;
 use crate::{
-    model::World,
+    model::{Locality, Object, World},
     resources::{ClientKind, Node, Resources},
 };
+
+/// The name of the route that stands in where no VirtualService has one.
+pub(crate) const DEFAULT_ROUTE: &str = "default";
 
 /// Generates all resources for `node`.
 pub fn translate(world: &World, node: &Node) -> Resources {
@@ -43,6 +50,35 @@ pub fn translate(world: &World, node: &Node) -> Resources {
     outbound::generate(&scope, &mut resources);
     inbound::generate(&scope, &mut resources);
     resources
+}
+
+/// Which documents decide on the calls of a client to a host, each as namespace, name and place.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Sources {
+    pub virtual_service: Option<String>,
+    pub destination_rule: Option<String>,
+    pub sidecar: Option<String>,
+}
+
+/// The documents that [`translate`] follows for calls of `node` to `host`.
+pub fn sources(world: &World, node: &Node, host: Option<&str>) -> Sources {
+    fn place<T>(object: &Object<T>) -> String {
+        let Object { meta, source, .. } = object;
+        let file = source.file.file_name().unwrap_or_default().to_string_lossy();
+        format!("{}/{} ({file} document {})", meta.namespace, meta.name, source.document)
+    }
+    let scope = Scope::new(world, node);
+    let service = host.and_then(|host| world.services.get(host));
+    Sources {
+        virtual_service: host.and_then(|host| scope.virtual_service(host)).map(place),
+        destination_rule: service.and_then(|service| scope.destination_rule(service)).map(place),
+        sidecar: scope.sidecar.map(place),
+    }
+}
+
+/// Where [`translate`] takes the client to be.
+pub fn locality(world: &World, node: &Node) -> Locality {
+    Scope::new(world, node).locality.clone()
 }
 
 #[cfg(test)]

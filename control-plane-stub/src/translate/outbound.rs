@@ -31,7 +31,7 @@ pub(super) fn generate(scope: &Scope<'_>, resources: &mut Resources) {
         build.wildcards.entry(port).or_default().http = true;
     }
     for service in &scope.services {
-        for port in &service.ports {
+        for port in scope.ports(service) {
             build.port(service, port);
         }
     }
@@ -128,6 +128,7 @@ impl Builder<'_, '_> {
         let manager = filters::http(
             &format!("outbound_{routes}"),
             filters::rds(routes),
+            filters::client_side(),
             ClientCertificate::Remove,
             preserve_case,
         );
@@ -159,11 +160,10 @@ impl Builder<'_, '_> {
             if class == Class::Http && cluster != names::PASSTHROUGH {
                 continue;
             }
-            let mut chain = l4::plain(&cluster);
-            if cluster != names::PASSTHROUGH {
-                let limits = l4::limits(self.scope, service, port);
-                chain.filters = vec![filters::tcp_proxy(&cluster, vec![(cluster.clone(), 1)], limits)];
-            }
+            let chain = match cluster.as_str() {
+                names::PASSTHROUGH => l4::plain(&cluster),
+                cluster => l4::plain_with(cluster, l4::settings(self.scope, service, port)),
+            };
             let mut built = bound(ip, at.number);
             built.default_filter_chain = Some(chain);
             self.bound.entry((ip, at.number)).or_insert(built);
@@ -220,7 +220,7 @@ fn of_port(scope: &Scope<'_>, port: u16, wildcard: Wildcard) -> listener::Listen
         bind_to_port: pb::no(),
         traffic_direction: core::TrafficDirection::Outbound as i32,
         filter_chains: wildcard.chains,
-        default_filter_chain: Some(wildcard.default.unwrap_or_else(|| l4::plain(names::PASSTHROUGH))),
+        default_filter_chain: Some(wildcard.default.unwrap_or_else(|| l4::plain(scope.unknown()))),
         ..Default::default()
     };
     if settings.ipv6 {
@@ -234,7 +234,13 @@ fn of_port(scope: &Scope<'_>, port: u16, wildcard: Wildcard) -> listener::Listen
     if wildcard.http {
         let stat_prefix = format!("outbound_0.0.0.0_{port}");
         let routes = filters::rds(&port.to_string());
-        let manager = filters::http(&stat_prefix, routes, ClientCertificate::Remove, settings.preserve_header_case);
+        let manager = filters::http(
+            &stat_prefix,
+            routes,
+            filters::client_side(),
+            ClientCertificate::Remove,
+            settings.preserve_header_case,
+        );
         built.filter_chains.push(listener::FilterChain {
             filter_chain_match: Some(FilterChainMatch {
                 transport_protocol: "raw_buffer".to_owned(),
@@ -293,7 +299,7 @@ fn virtual_outbound(scope: &Scope<'_>) -> listener::Listener {
         destination_port: pb::number(settings.outbound_port.into()),
         ..Default::default()
     });
-    let mut through = l4::plain(names::PASSTHROUGH);
+    let mut through = l4::plain(scope.unknown());
     through.name = "virtualOutbound-catchall-tcp".to_owned();
     listener.filter_chains = vec![black_hole, through];
     listener

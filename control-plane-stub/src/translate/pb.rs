@@ -17,7 +17,7 @@ pub(super) use outrigger_wire::{
             },
             r#type::{matcher::v3 as matcher, v3 as types},
         },
-        google::protobuf::{Any, BoolValue, Duration, Struct, UInt32Value, Value, value::Kind},
+        google::protobuf::{Any, BoolValue, Duration, Struct, UInt32Value, UInt64Value, Value, value::Kind},
     },
 };
 
@@ -101,6 +101,25 @@ pub(super) fn regex(text: &str) -> matcher::RegexMatcher {
 
 pub(super) fn string(pattern: MatchPattern) -> matcher::StringMatcher {
     matcher::StringMatcher { match_pattern: Some(pattern), ..Default::default() }
+}
+
+/// A map that is encoded in the order of its keys. Maps are encoded as they iterate, which is random, and a resource's
+/// version is a hash of its bytes: one of few entries is made anew until it iterates in order.
+pub(super) fn ordered<V: Clone>(
+    entries: std::collections::BTreeMap<String, V>,
+) -> std::collections::HashMap<String, V> {
+    loop {
+        let map: std::collections::HashMap<String, V> = entries.clone().into_iter().collect();
+        if map.keys().is_sorted() {
+            return map;
+        }
+    }
+}
+
+/// Metadata of one field that is true.
+pub(super) fn flag(namespace: &str, field: &str) -> core::Metadata {
+    let fields = [(field.to_owned(), Value { kind: Some(Kind::BoolValue(true)) })].into_iter().collect();
+    core::Metadata { filter_metadata: [(namespace.to_owned(), Struct { fields })].into(), ..Default::default() }
 }
 
 /// A `Struct` of one text field. One only: a map of several would be encoded in random order.

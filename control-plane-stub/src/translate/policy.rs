@@ -1,13 +1,12 @@
 //! What a DestinationRule's traffic policy makes of a cluster: balancing, limits, ejection, HTTP version.
 
 use super::{
-    filters,
+    balancing, filters,
     names::Variant,
     pb::{self, any, cluster, core, upstream_http},
     scope::{Target, class},
 };
-use crate::model::{Balance, Class, ConnectionPool, H2Upgrade, OutlierDetection, TrafficPolicy};
-use cluster::cluster::LbPolicy;
+use crate::model::{Class, ConnectionPool, H2Upgrade, OutlierDetection, RetryBudget, TrafficPolicy};
 use upstream_http::http_protocol_options::{
     ExplicitHttpConfig, UpstreamProtocolOptions, UseDownstreamHttpConfig, explicit_http_config::ProtocolConfig,
 };
@@ -45,27 +44,25 @@ impl Carries {
     }
 }
 
-/// Balancing; `PASSTHROUGH` is the caller's matter.
-pub(super) fn balance(policy: &TrafficPolicy) -> LbPolicy {
-    match policy.load_balancer.as_ref().and_then(|balancer| balancer.simple) {
-        None | Some(Balance::LeastRequest) => LbPolicy::LeastRequest,
-        Some(Balance::RoundRobin) => LbPolicy::RoundRobin,
-        Some(Balance::Random) => LbPolicy::Random,
-        Some(Balance::Passthrough) => LbPolicy::ClusterProvided,
-    }
-}
-
-pub(super) fn passes_through(policy: &TrafficPolicy) -> bool {
-    balance(policy) == LbPolicy::ClusterProvided
-}
-
-/// Sets everything but security and discovery.
+/// Sets everything but balancing, security and discovery.
 pub(super) fn apply(cluster: &mut cluster::Cluster, policy: &TrafficPolicy, carries: Carries, preserve_case: bool) {
     let none = ConnectionPool::default();
     let pool = policy.connection_pool.as_ref().unwrap_or(&none);
+    connections(cluster, pool, policy.retry_budget.as_ref());
+    if let Some(detection) = &policy.outlier_detection {
+        cluster.outlier_detection = Some(outlier(detection));
+    }
+    cluster.common_lb_config = Some(balancing::common(policy));
+    if let Some(options) = http_options(pool, carries, preserve_case) {
+        set_http_options(cluster, options);
+    }
+}
+
+/// What concerns connections of any kind.
+pub(super) fn connections(cluster: &mut cluster::Cluster, pool: &ConnectionPool, budget: Option<&RetryBudget>) {
     let connect = pool.tcp.connect_timeout.map_or(std::time::Duration::from_secs(10), |t| t.0);
     cluster.connect_timeout = pb::duration(connect);
-    cluster.circuit_breakers = Some(breakers(pool));
+    cluster.circuit_breakers = Some(breakers(pool, budget));
     if let Some(keepalive) = &pool.tcp.tcp_keepalive {
         let seconds = |d: Option<crate::model::HumanDuration>| pb::number(d?.0.as_secs().max(1) as u32);
         cluster.upstream_connection_options = Some(cluster::UpstreamConnectionOptions {
@@ -77,18 +74,6 @@ pub(super) fn apply(cluster: &mut cluster::Cluster, policy: &TrafficPolicy, carr
             ..Default::default()
         });
     }
-    if let Some(detection) = &policy.outlier_detection {
-        cluster.outlier_detection = Some(outlier(detection));
-    }
-    // Istio's default: no panic mode, unhealthy endpoints stay out. It needs a percentage only with ejection.
-    let healthy = policy.outlier_detection.as_ref().and_then(|o| o.min_health_percent).unwrap_or(0);
-    cluster.common_lb_config = Some(cluster::cluster::CommonLbConfig {
-        healthy_panic_threshold: Some(pb::types::Percent { value: healthy.into() }),
-        ..Default::default()
-    });
-    if let Some(options) = http_options(pool, carries, preserve_case) {
-        set_http_options(cluster, options);
-    }
 }
 
 pub(super) fn set_http_options(cluster: &mut cluster::Cluster, options: upstream_http::HttpProtocolOptions) {
@@ -96,29 +81,36 @@ pub(super) fn set_http_options(cluster: &mut cluster::Cluster, options: upstream
     cluster.typed_extension_protocol_options.insert(key, any(options));
 }
 
-/// Unlimited but for what the operator limits: Envoy's own defaults (1024) surprise under load.
-pub(super) fn breakers(pool: &ConnectionPool) -> cluster::CircuitBreakers {
+/// Unlimited but for what the operator limits: Envoy's own defaults (1024) surprise under load. Zero is no limit
+/// either: in Istio's API it is the same as nothing.
+pub(super) fn breakers(pool: &ConnectionPool, given: Option<&RetryBudget>) -> cluster::CircuitBreakers {
+    let limit = |given: Option<u32>| pb::number(given.filter(|n| *n > 0).unwrap_or(u32::MAX));
+    let budget = |budget: &RetryBudget| cluster::circuit_breakers::thresholds::RetryBudget {
+        budget_percent: Some(pb::types::Percent { value: budget.percent.unwrap_or(20.0) }),
+        min_retry_concurrency: pb::number(budget.min_retry_concurrency.filter(|n| *n > 0).unwrap_or(3)),
+        ..Default::default()
+    };
     let thresholds = cluster::circuit_breakers::Thresholds {
-        max_connections: pb::number(pool.tcp.max_connections.unwrap_or(u32::MAX)),
-        max_pending_requests: pb::number(pool.http.http1_max_pending_requests.unwrap_or(u32::MAX)),
-        max_requests: pb::number(pool.http.http2_max_requests.unwrap_or(u32::MAX)),
-        max_retries: pb::number(pool.http.max_retries.unwrap_or(u32::MAX)),
+        max_connections: limit(pool.tcp.max_connections),
+        max_pending_requests: limit(pool.http.http1_max_pending_requests),
+        max_requests: limit(pool.http.http2_max_requests),
+        max_retries: limit(pool.http.max_retries),
+        retry_budget: given.map(budget),
+        track_remaining: true,
         ..Default::default()
     };
     cluster::CircuitBreakers { thresholds: vec![thresholds], ..Default::default() }
 }
 
+/// As Istio reads it: what is not said is Envoy's default (five 5xx in a row), zero switches a detector off, and
+/// success rates are nobody's business.
 fn outlier(detection: &OutlierDetection) -> cluster::OutlierDetection {
-    let on =
-        |errors: Option<u32>| (errors.and_then(pb::number), pb::number(if errors.unwrap_or(0) > 0 { 100 } else { 0 }));
-    // Istio's default when nothing is said: five errors in a row.
-    let said = detection.consecutive_errors.or(detection.consecutive_gateway_errors);
-    let server = match (detection.consecutive_5xx_errors, said) {
-        (None, None) => Some(5),
-        (errors, _) => errors,
+    let on = |errors: Option<u32>| {
+        (errors.and_then(pb::number), errors.and_then(|n| pb::number(if n > 0 { 100 } else { 0 })))
     };
-    let (consecutive_5xx, enforcing_consecutive_5xx) = on(server.filter(|n| *n > 0));
-    let (consecutive_gateway_failure, enforcing_consecutive_gateway_failure) = on(said.filter(|n| *n > 0));
+    let (consecutive_5xx, enforcing_consecutive_5xx) = on(detection.consecutive_5xx_errors);
+    let gateway = detection.consecutive_gateway_errors.or(detection.consecutive_errors);
+    let (consecutive_gateway_failure, enforcing_consecutive_gateway_failure) = on(gateway);
     let mut config = cluster::OutlierDetection {
         consecutive_5xx,
         enforcing_consecutive_5xx,
@@ -127,12 +119,12 @@ fn outlier(detection: &OutlierDetection) -> cluster::OutlierDetection {
         enforcing_success_rate: pb::number(0),
         interval: detection.interval.and_then(|d| pb::duration(d.0)),
         base_ejection_time: detection.base_ejection_time.and_then(|d| pb::duration(d.0)),
-        max_ejection_percent: detection.max_ejection_percent.and_then(pb::number),
+        max_ejection_percent: detection.max_ejection_percent.filter(|n| *n > 0).and_then(pb::number),
         split_external_local_origin_errors: detection.split_external_local_origin_errors,
         ..Default::default()
     };
     if detection.split_external_local_origin_errors {
-        let (failures, enforcing) = on(detection.consecutive_local_origin_failures.filter(|n| *n > 0));
+        let (failures, enforcing) = on(detection.consecutive_local_origin_failures);
         config.consecutive_local_origin_failure = failures;
         config.enforcing_consecutive_local_origin_failure = enforcing;
         config.enforcing_local_origin_success_rate = pb::number(0);
@@ -154,16 +146,22 @@ fn http_options(
         Carries::Http => downstream_version(http2, preserve_case),
         Carries::Http2 => explicit(ProtocolConfig::Http2ProtocolOptions(http2)),
     };
+    limit(&mut options, pool);
+    Some(options)
+}
+
+/// How long an HTTP connection may be idle, live, and be used.
+pub(super) fn limit(options: &mut upstream_http::HttpProtocolOptions, pool: &ConnectionPool) {
     let limited = pool.http.max_requests_per_connection.filter(|n| *n > 0);
-    if limited.is_some() || pool.http.idle_timeout.is_some() || pool.tcp.max_connection_duration.is_some() {
+    let idle = pool.http.idle_timeout.or(pool.tcp.idle_timeout);
+    if limited.is_some() || idle.is_some() || pool.tcp.max_connection_duration.is_some() {
         options.common_http_protocol_options = Some(core::HttpProtocolOptions {
-            idle_timeout: pool.http.idle_timeout.and_then(|d| pb::duration(d.0)),
+            idle_timeout: idle.and_then(|d| pb::duration(d.0)),
             max_requests_per_connection: limited.and_then(pb::number),
             max_connection_duration: pool.tcp.max_connection_duration.and_then(|d| pb::duration(d.0)),
             ..Default::default()
         });
     }
-    Some(options)
 }
 
 /// Upstream as downstream: what a transparent proxy should do.

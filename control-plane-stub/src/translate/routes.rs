@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
+    balancing,
     clusters::reaches_pods,
-    http_route,
+    http_route, matches,
     names::{self, Variant},
     pb::{any, bracketed, number, route},
     scope::{Scope, Target, class},
@@ -21,7 +22,7 @@ const SERVICELESS_PORT: u16 = 80;
 pub(super) fn by_port<'a>(scope: &Scope<'a>) -> BTreeMap<u16, Vec<(&'a Service, &'a Port)>> {
     let mut ports: BTreeMap<u16, Vec<(&Service, &Port)>> = BTreeMap::new();
     for service in &scope.services {
-        for port in service.ports.iter().filter(|port| class(service, port) == Class::Http) {
+        for port in scope.ports(service).filter(|port| class(service, port) == Class::Http) {
             ports.entry(port.number).or_default().push((service, port));
         }
     }
@@ -36,6 +37,7 @@ fn serviceless(scope: &Scope<'_>) -> BTreeSet<String> {
     let seen = scope.world.virtual_services.iter().filter(|(visibility, object)| {
         let spec = &object.spec;
         visibility.includes(scope.namespace)
+            && scope.is_imported(object)
             && scope.is_source(&BTreeMap::new(), None, &spec.gateways)
             && !spec.http.is_empty()
     });
@@ -71,12 +73,12 @@ pub(super) fn of_port(scope: &Scope<'_>, port: u16, services: &[(&Service, &Port
             let domains: Vec<_> = with_port(&host, port).into_iter().filter(|d| taken.insert(d.clone())).collect();
             let object = scope.virtual_service(&host);
             let routes = object.map(|object| http_route::routes(scope, object, port)).unwrap_or_default();
-            if !domains.is_empty() {
+            if !domains.is_empty() && !routes.is_empty() {
                 hosts.push(virtual_host(&host, port, domains, routes));
             }
         }
     }
-    hosts.push(allow_any());
+    hosts.push(unknown(scope));
     add(port.to_string(), hosts, resources);
 }
 
@@ -89,14 +91,17 @@ pub(super) fn of_service(scope: &Scope<'_>, service: &Service, port: &Port, reso
     name
 }
 
-/// The routes of a service: its VirtualService's, else everything to it.
+/// The routes of a service: its VirtualService's, else everything to it. One that says nothing of this port or to this
+/// client is as none: Istio's rule.
 pub(super) fn routes(scope: &Scope<'_>, service: &Service, port: &Port) -> Vec<route::Route> {
-    let rules = scope.virtual_service(&service.host).filter(|object| !object.spec.http.is_empty());
-    if let Some(rules) = rules {
-        return http_route::routes(scope, rules, port.number);
+    let rules = scope.virtual_service(&service.host);
+    let routes = rules.map(|rules| http_route::routes(scope, rules, port.number)).unwrap_or_default();
+    if !routes.is_empty() {
+        return routes;
     }
     let variant = if service.headless && service.kubernetes { Variant::Pod } else { Variant::Main };
-    vec![http_route::default(names::outbound(variant, port.number, None, &service.host))]
+    let policy = scope.policy(service, None, port.number);
+    vec![http_route::default(names::outbound(variant, port.number, None, &service.host), balancing::hash(&policy))]
 }
 
 fn add(name: String, virtual_hosts: Vec<route::VirtualHost>, resources: &mut Resources) {
@@ -126,9 +131,25 @@ pub(super) fn virtual_host(
     }
 }
 
-/// What was called by a name that is nobody's goes where the client meant it.
-fn allow_any() -> route::VirtualHost {
-    let mut through = http_route::default(names::PASSTHROUGH.to_owned());
+/// What was called by a name that is nobody's goes where the client meant it, unless a Sidecar forbids it.
+fn unknown(scope: &Scope<'_>) -> route::VirtualHost {
+    if scope.unknown() == names::BLACK_HOLE {
+        let refusal = route::DirectResponseAction { status: 502, ..Default::default() };
+        let route = route::Route {
+            name: "block_all".to_owned(),
+            r#match: Some(matches::everything()),
+            action: Some(route::route::Action::DirectResponse(refusal)),
+            ..Default::default()
+        };
+        return route::VirtualHost {
+            name: "block_all".to_owned(),
+            domains: vec!["*".to_owned()],
+            routes: vec![route],
+            include_request_attempt_count: true,
+            ..Default::default()
+        };
+    }
+    let mut through = http_route::default(names::PASSTHROUGH.to_owned(), None);
     if let Some(route::route::Action::Route(action)) = &mut through.action {
         // The address is the client's: there is no other to try.
         action.retry_policy = None;
@@ -178,7 +199,7 @@ fn pods(target: &Target<'_>, taken: &mut BTreeSet<String>) -> Option<route::Virt
         domains.extend(all.filter(|domain| taken.insert(domain.clone())).collect::<Vec<_>>());
     }
     let cluster = names::outbound(Variant::Pod, port, None, &service.host);
-    let routes = vec![http_route::default(cluster)];
+    let routes = vec![http_route::default(cluster, None)];
     let host = route::VirtualHost {
         name: format!("pods.{}:{port}", service.host),
         domains,

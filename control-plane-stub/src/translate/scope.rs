@@ -8,20 +8,25 @@ use std::{
 use super::names::{self, Variant};
 use crate::{
     model::{
-        Address, Class, Destination, Endpoint, EndpointPort, Object, Port, Resolution, Service, TlsMode, TrafficPolicy,
-        VirtualService, World,
+        Address, Class, Destination, DestinationRule, Endpoint, EndpointPort, Locality, Object, OutboundMode, Port,
+        Resolution, Service, Sidecar, TlsMode, TrafficPolicy, VirtualService, World,
     },
-    resources::Node,
+    resources::{ClientKind, Node},
 };
 
 pub(super) struct Scope<'a> {
     pub world: &'a World,
+    pub kind: ClientKind,
     pub namespace: &'a str,
     /// The workload's, as the operator declared them; else as the client says.
     pub labels: &'a BTreeMap<String, String>,
+    pub locality: &'a Locality,
     pub ips: Vec<IpAddr>,
-    /// Sorted by host.
+    /// What the client may call by name. Sorted by host.
     pub services: Vec<&'a Service>,
+    /// What its calls may end at: the above, and where the routes for them lead.
+    pub reached: Vec<&'a Service>,
+    pub sidecar: Option<&'a Object<Sidecar>>,
 }
 
 /// A port of a service, or of a subset of its endpoints.
@@ -38,28 +43,76 @@ impl<'a> Scope<'a> {
         let workload = world.workload(&node.namespace, &node.ips);
         let mut ips: BTreeSet<IpAddr> = node.ips.iter().copied().collect();
         ips.extend(workload.into_iter().flat_map(|w| w.addresses.iter().filter_map(Address::ip)));
-        Self {
+        let labels = workload.map_or(&node.labels, |w| &w.labels);
+        let known = workload.map(|w| &w.locality).filter(|locality| **locality != Locality::default());
+        let sidecar = world.sidecar(&node.namespace, labels);
+        let seen = |service: &&Service| service.visibility.includes(&node.namespace);
+        let imported = |service: &&Service| sidecar.is_none_or(|s| s.spec.imports_service(&node.namespace, service));
+        let mut scope = Self {
             world,
+            kind: node.kind,
             namespace: &node.namespace,
-            labels: workload.map_or(&node.labels, |w| &w.labels),
+            labels,
+            locality: known.unwrap_or(&node.locality),
             ips: ips.into_iter().collect(),
-            services: world.services.values().filter(|s| s.visibility.includes(&node.namespace)).collect(),
+            services: world.services.values().filter(|s| seen(s) && imported(s)).collect(),
+            reached: Vec::new(),
+            sidecar,
+        };
+        scope.reached = scope.services.clone();
+        if sidecar.is_some() {
+            let followed = world
+                .virtual_services
+                .iter()
+                .filter(|(visibility, object)| visibility.includes(scope.namespace) && scope.is_imported(object));
+            let hosts: BTreeSet<&str> = followed.flat_map(|(_, object)| object.spec.reached()).collect();
+            let known: BTreeSet<&str> = scope.services.iter().map(|s| s.host.as_str()).collect();
+            let more = hosts.difference(&known).filter_map(|host| world.services.get(*host)).filter(seen);
+            scope.reached.extend(more);
+            scope.reached.sort_by(|a, b| a.host.cmp(&b.host));
         }
+        scope
+    }
+
+    pub(super) fn is_imported(&self, object: &Object<VirtualService>) -> bool {
+        let imports = |sidecar: &Object<Sidecar>, host: &String| {
+            sidecar.spec.imports(self.namespace, &object.meta.namespace, host)
+        };
+        self.sidecar.is_none_or(|sidecar| object.spec.hosts.iter().any(|host| imports(sidecar, host)))
+    }
+
+    /// The ports on which the client may call a service.
+    pub(super) fn ports(&self, service: &'a Service) -> impl Iterator<Item = &'a Port> {
+        let imported = move |port: &&Port| {
+            self.sidecar.is_none_or(|sidecar| sidecar.spec.imports_port(self.namespace, service, port.number))
+        };
+        service.ports.iter().filter(imported)
     }
 
     pub(super) fn virtual_service(&self, host: &str) -> Option<&'a Object<VirtualService>> {
-        self.world.virtual_service(self.namespace, host)
+        self.world.virtual_services(self.namespace, host).find(|object| self.is_imported(object))
+    }
+
+    pub(super) fn destination_rule(&self, service: &Service) -> Option<&'a Object<DestinationRule>> {
+        self.world.destination_rule((self.namespace, self.labels), &service.namespace, &service.host)
     }
 
     /// The policy of the DestinationRule that holds, or an empty one.
     pub(super) fn policy(&self, service: &Service, subset: Option<&str>, port: u16) -> TrafficPolicy {
-        let rule = self.world.destination_rule(self.namespace, &service.namespace, &service.host);
-        rule.map(|rule| rule.spec.policy(subset, port)).unwrap_or_default()
+        self.destination_rule(service).map(|rule| rule.spec.policy(subset, port)).unwrap_or_default()
+    }
+
+    /// Where calls to nobody known go.
+    pub(super) fn unknown(&self) -> &'static str {
+        match self.sidecar.and_then(|sidecar| sidecar.spec.outbound_mode()) {
+            None | Some(OutboundMode::AllowAny) => names::PASSTHROUGH,
+            Some(OutboundMode::RegistryOnly) => names::BLACK_HOLE,
+        }
     }
 
     /// The host itself and its subsets, for each of its ports.
     pub(super) fn targets(&self, service: &'a Service) -> Vec<Target<'a>> {
-        let rule = self.world.destination_rule(self.namespace, &service.namespace, &service.host);
+        let rule = self.destination_rule(service);
         let subsets = rule.map(|rule| rule.spec.subsets.as_slice()).unwrap_or_default();
         let mut targets = Vec::new();
         for port in &service.ports {
@@ -86,15 +139,21 @@ impl<'a> Scope<'a> {
             && (gateways.is_empty() || gateways.iter().any(|g| g == "mesh"))
     }
 
-    /// The cluster of a destination, called through port `called` of the routed host.
-    pub(super) fn cluster(&self, destination: &Destination, called: u16, carries_tcp: bool) -> String {
-        let Some(service) = self.world.services.get(&destination.host) else {
-            return names::BLACK_HOLE.to_owned();
-        };
+    /// Service and port of a destination, called through port `called` of the routed host.
+    pub(super) fn destination(&self, destination: &Destination, called: u16) -> Option<(&'a Service, u16)> {
+        let service = self.world.services.get(&destination.host)?;
         let number = match (&destination.port, service.ports.as_slice()) {
             (Some(port), _) => port.number,
             (None, [only]) => only.number,
             (None, _) => called,
+        };
+        Some((service, number))
+    }
+
+    /// The cluster of a destination, called through port `called` of the routed host.
+    pub(super) fn cluster(&self, destination: &Destination, called: u16, carries_tcp: bool) -> String {
+        let Some((service, number)) = self.destination(destination, called) else {
+            return names::BLACK_HOLE.to_owned();
         };
         let port = service.port(number);
         let twin = carries_tcp && port.is_some_and(|port| self.has_twin(service, port, destination.subset.as_deref()));

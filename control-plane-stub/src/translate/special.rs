@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{
     names,
-    pb::{self, any, cluster, core},
+    pb::{self, any, cluster, core, endpoint},
     policy,
     scope::Scope,
 };
@@ -42,8 +42,28 @@ pub(super) fn original_dst(name: String) -> cluster::Cluster {
         name,
         connect_timeout: pb::duration(std::time::Duration::from_secs(10)),
         lb_policy: LbPolicy::ClusterProvided as i32,
-        circuit_breakers: Some(policy::breakers(&ConnectionPool::default())),
+        circuit_breakers: Some(policy::breakers(&ConnectionPool::default(), None)),
         cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::OriginalDst as i32)),
+        ..Default::default()
+    }
+}
+
+/// A cluster of one address.
+pub(super) fn fixed(name: String, at: std::net::SocketAddr) -> cluster::Cluster {
+    let endpoint = endpoint::Endpoint { address: pb::address(at.ip(), at.port()), ..Default::default() };
+    let member = endpoint::LbEndpoint {
+        host_identifier: Some(endpoint::lb_endpoint::HostIdentifier::Endpoint(endpoint)),
+        ..Default::default()
+    };
+    let group = endpoint::LocalityLbEndpoints { lb_endpoints: vec![member], ..Default::default() };
+    cluster::Cluster {
+        load_assignment: Some(endpoint::ClusterLoadAssignment {
+            cluster_name: name.clone(),
+            endpoints: vec![group],
+            ..Default::default()
+        }),
+        name,
+        cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Static as i32)),
         ..Default::default()
     }
 }

@@ -48,13 +48,17 @@ fn load(dir: &Path) -> Result<Generate, Vec<Problem>> {
 
 impl Bench {
     fn start(prepare: impl FnOnce(&Path)) -> Self {
+        Self::start_with(prepare, Arc::new(load))
+    }
+
+    fn start_with(prepare: impl FnOnce(&Path), load: Arc<Load>) -> Self {
         let root = tempfile::tempdir().unwrap();
         prepare(root.path());
         let (publisher, worlds) = tokio::sync::watch::channel(None);
         let (rescan, asked) = mpsc::channel(4);
         let (status, shutdown) = (Arc::new(Status::default()), CancellationToken::new());
         let dir = root.path().join("config");
-        let watch = DirectoryWatch::new(&dir, Arc::new(load), publisher, Arc::clone(&status)).unwrap();
+        let watch = DirectoryWatch::new(&dir, load, publisher, Arc::clone(&status)).unwrap();
         tokio::spawn(watch.run(asked, shutdown.clone()));
         Self { root, worlds, status, rescan, shutdown }
     }
@@ -67,6 +71,12 @@ impl Bench {
         let is = |world: &Option<Arc<Generation>>| world.as_ref().is_some_and(|g| text_of(g) == wanted);
         let world = timeout(DEADLINE, self.worlds.wait_for(is)).await.expect("in time").unwrap();
         world.as_ref().unwrap().version
+    }
+
+    /// At once: a file that is written in place is empty for a moment, and that is a world of its own.
+    fn replace(&self, name: &str, text: &str) {
+        fs::write(self.file(".replaced"), text).unwrap();
+        fs::rename(self.file(".replaced"), self.file(name)).unwrap();
     }
 
     async fn sync(&self) {
@@ -84,6 +94,7 @@ fn text_of(generation: &Generation) -> String {
         service_account: "s".into(),
         ips: Vec::new(),
         labels: Default::default(),
+        locality: Default::default(),
     };
     let metrics = crate::status::metrics::Metrics::default();
     let snapshot = generation.snapshot(&node, &metrics);
@@ -152,23 +163,83 @@ async fn the_directory_itself_may_be_a_link_that_is_swapped() {
 async fn a_bad_edit_keeps_the_last_good_world_and_is_reported() {
     let mut bench = Bench::start(plain);
     assert_eq!(bench.text("one").await, 1);
-    fs::write(bench.file("a.yaml"), "bad").unwrap();
+    bench.replace("a.yaml", "bad");
     bench.sync().await;
     let config = bench.status.config();
     assert_eq!((config.version, config.problems.len()), (1, 1));
     assert_ne!(config.served, config.observed);
     assert_eq!(bench.text("one").await, 1);
 
-    fs::write(bench.file("a.yaml"), "one").unwrap();
+    bench.replace("a.yaml", "one");
     bench.sync().await;
     let config = bench.status.config();
     assert_eq!((config.version, config.problems.len()), (1, 0), "back at what is served: nothing to push");
     assert_eq!(config.served, config.observed);
     assert_eq!(config.served, content_hash(&bench.root.path().join("config")));
 
-    fs::write(bench.file("a.yaml"), "two").unwrap();
+    bench.replace("a.yaml", "two");
     bench.sync().await;
     assert_eq!(bench.text("two").await, 2);
+}
+
+/// What a loader of real documents serves to one sidecar: the routes of port 80.
+fn routes_of(generation: &Generation) -> String {
+    let node = Node {
+        id: "n".into(),
+        kind: crate::resources::ClientKind::Outrigger,
+        namespace: "default".into(),
+        service_account: "s".into(),
+        ips: Vec::new(),
+        labels: Default::default(),
+        locality: Default::default(),
+    };
+    let snapshot = generation.snapshot(&node, &crate::status::metrics::Metrics::default());
+    let any = &snapshot.set(&crate::server::types::TypeUrl::Route)["80"].body;
+    outrigger_wire::json::bytes_to_value("envoy.config.route.v3.RouteConfiguration", &any.value).unwrap().to_string()
+}
+
+#[tokio::test]
+async fn contradictions_in_traffic_policy_keep_the_last_good_world_and_are_named() {
+    let service = "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {clusterIP: 10.0.0.1, ports: [{name: http, port: 80}]}\n";
+    let route = |more: &str| {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name}\nspec: {{hosts: [a], http: [{{route: [{{destination: {{host: a}}}}]{more}}}]}}\n",
+            name = "{name: a}"
+        )
+    };
+    let load = |dir: &Path| {
+        let world = crate::model::load(dir)?;
+        Ok(Box::new(move |node: &Node| crate::translate::translate(&world, node)) as Generate)
+    };
+    let prepare = |root: &Path| {
+        fs::create_dir(root.join("config")).unwrap();
+        fs::write(root.join("config/service.yaml"), service).unwrap();
+        fs::write(root.join("config/route.yaml"), route(", timeout: 5s")).unwrap();
+    };
+    let bench = Bench::start_with(prepare, Arc::new(load));
+    bench.sync().await;
+    let served = || routes_of(bench.worlds.borrow().as_ref().unwrap());
+    let good = served();
+    assert!(good.contains("\"timeout\":\"5s\""), "{good}");
+    for (more, path, reason) in [
+        (", timeout: 1s, retires: {}", "spec.http[0].retires", "is not a field known here"),
+        (", timeout: 1s, redirect: {uri: /x}", "spec.http[0]", "needs exactly one of route, redirect"),
+        (", fault: {delay: {fixedDelay: 1s}}", "spec.http[0].fault.delay.percentage", "no request is delayed"),
+        (", mirror: {host: gone}", "spec.http[0].mirror.host", "no Service or ServiceEntry declares gone"),
+        (", corsPolicy: {maxAge: soon}", "spec.http[0].corsPolicy.maxAge", "is not a duration"),
+    ] {
+        bench.replace("route.yaml", &route(more));
+        bench.sync().await;
+        let problems = bench.status.config().problems;
+        let told =
+            problems.iter().any(|p| p.path == path && p.reason.contains(reason) && p.file.ends_with("route.yaml"));
+        assert!(told, "{more}: {problems:?}");
+        assert_eq!(served(), good, "{more}");
+    }
+    bench.replace("route.yaml", &route(", timeout: 6s"));
+    bench.sync().await;
+    assert!(bench.status.config().problems.is_empty());
+    assert!(served().contains("\"timeout\":\"6s\""));
 }
 
 #[tokio::test]

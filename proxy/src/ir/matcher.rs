@@ -1,6 +1,6 @@
 //! Matchers on strings, headers and addresses: values with one pure `matches` each.
 
-use std::net::IpAddr;
+use std::{borrow::Cow, net::IpAddr};
 
 /// Longest regular expression accepted, in bytes.
 const MAX_REGEX: usize = 16 << 10;
@@ -118,7 +118,19 @@ pub enum HeaderRule {
 }
 
 impl HeaderMatcher {
-    /// Decides on the header's value (several values joined by commas), `None` when it is absent.
+    /// Decides on a header that may occur several times: any of its values may match, and inverted none may. Looked at
+    /// one by one: joined, a second value would hide the first from an exact rule.
+    pub fn matches_any<'a>(&self, mut values: impl Iterator<Item = Cow<'a, str>>) -> bool {
+        let Some(first) = values.next() else { return self.matches(None) };
+        let first = self.matches(Some(&first));
+        if self.invert {
+            first && values.all(|v| self.matches(Some(&v)))
+        } else {
+            first || values.any(|v| self.matches(Some(&v)))
+        }
+    }
+
+    /// Decides on the header's only value, `None` when it is absent.
     pub fn matches(&self, value: Option<&str>) -> bool {
         let value = match (value, self.treat_missing_as_empty) {
             (None, true) => Some(""),
@@ -142,8 +154,24 @@ impl HeaderMatcher {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueryMatcher {
     pub name: Box<str>,
-    /// `None`: presence is enough.
-    pub value: Option<StringMatcher>,
+    pub rule: QueryRule,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum QueryRule {
+    /// Whether the parameter must be there (true) or not (false).
+    Present(bool),
+    Value(StringMatcher),
+}
+
+impl QueryMatcher {
+    /// Decides on the first value of the parameter.
+    pub fn matches(&self, value: Option<&str>) -> bool {
+        match (&self.rule, value) {
+            (QueryRule::Present(wanted), value) => value.is_some() == *wanted,
+            (QueryRule::Value(matcher), value) => value.is_some_and(|v| matcher.matches(v)),
+        }
+    }
 }
 
 /// An address range; the host bits of `address` are already cleared.

@@ -31,7 +31,7 @@ use super::{
 use crate::{
     ir::{
         cluster::UpstreamProtocol,
-        http::FilterKind,
+        http::{FilterKind, HttpFilter},
         route::{Forward, RetryPolicy, Target, WeightedTarget},
     },
     live::Live,
@@ -41,6 +41,7 @@ use crate::{
 };
 
 const ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path");
+const ORIGINAL_HOST: HeaderName = HeaderName::from_static("x-envoy-original-host");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
 
@@ -184,7 +185,7 @@ impl<'a> Forwarding<'a> {
             UpstreamProtocol::UseDownstream if request.parts.version == Version::HTTP_2 => Protocol::Http2,
             UpstreamProtocol::UseDownstream => Protocol::Http1,
         };
-        frame(&mut request.parts, &request.body);
+        frame(&mut request.parts, &request.body, protocol);
         let alpn = alpn_override.filter(|_| outcome::alpn_override_allowed(cluster)).map(|lists| {
             match (protocol, request.parts.version) {
                 (Protocol::Http2, _) => &lists.http2,
@@ -221,14 +222,16 @@ impl<'a> Forwarding<'a> {
                 .record
                 .facts(None, |facts| headers::apply_request(ops, headers, Pseudo { method, path, scheme }, facts));
         }
-        let host = match weighted.and_then(|w| w.host_rewrite.as_deref()) {
-            Some(host) => Some(host.to_owned()),
-            None => {
-                let rewrite = self.route.host_rewrite.as_ref();
-                rewrite.and_then(|r| rewrite::host(r, &request.parts.headers, request.path()))
+        let value = |host: &str| HeaderValue::from_str(host).ok();
+        if let Some(host) = weighted.and_then(|w| w.host_rewrite.as_deref()) {
+            // Envoy keeps no trace of the old host here.
+            if let Some(host) = value(host) {
+                request.parts.headers.insert(header::HOST, host);
             }
-        };
-        if let Some(host) = host.and_then(|h| HeaderValue::from_str(&h).ok()) {
+        } else if let Some(rewrite) = &self.route.host_rewrite
+            && let Some(host) =
+                rewrite::host(rewrite, &request.parts.headers, request.path()).as_deref().and_then(value)
+        {
             self.set_host(&mut request.parts, host);
         }
         let rewritten = self
@@ -248,6 +251,12 @@ impl<'a> Forwarding<'a> {
 
     fn set_host(&self, parts: &mut Parts, host: HeaderValue) {
         let old = parts.headers.insert(header::HOST, host);
+        let suppressed = |f: &HttpFilter| matches!(&f.kind, FilterKind::Router(r) if r.suppress_envoy_headers);
+        if let Some(old) = &old
+            && !self.conn.hcm.config.filters.iter().any(suppressed)
+        {
+            parts.headers.insert(ORIGINAL_HOST, old.clone());
+        }
         if self.route.append_forwarded_host
             && let Some(old) = old
         {
@@ -268,9 +277,15 @@ impl<'a> Forwarding<'a> {
 }
 
 /// The framing of the body as an HTTP/1 connection would need it; HTTP/2 drops what does not concern it.
-fn frame(parts: &mut Parts, body: &Incoming) {
+fn frame(parts: &mut Parts, body: &Incoming, protocol: Protocol) {
     if body.is_end_stream() {
         parts.headers.remove(header::TRANSFER_ENCODING);
+        let may_be_bodiless =
+            matches!(parts.method, Method::GET | Method::HEAD | Method::DELETE | Method::CONNECT | Method::TRACE);
+        if protocol == Protocol::Http1 && !may_be_bodiless {
+            // Servers may ask for the length of what usually has a body (RFC 9110 section 8.6).
+            parts.headers.entry(header::CONTENT_LENGTH).or_insert(HeaderValue::from_static("0"));
+        }
     } else if !parts.headers.contains_key(header::CONTENT_LENGTH)
         && !parts.headers.contains_key(header::TRANSFER_ENCODING)
     {

@@ -59,6 +59,7 @@ pub(super) fn path(parts: &Parts) -> &str {
 pub(in crate::l7) struct Ending {
     version: Version,
     head: bool,
+    connect: bool,
     grpc: bool,
     /// The head was not in order: what the peer takes for the rest of the request may not be what we do.
     distrusted: bool,
@@ -79,6 +80,7 @@ pub(super) fn handle(conn: Rc<Connection>, request: Request<Incoming>, upgrade: 
     let mut ending = Ending {
         version: parts.version,
         head: parts.method == Method::HEAD,
+        connect: parts.method == Method::CONNECT,
         grpc: respond::is_grpc(&parts.headers),
         distrusted: false,
         request_id: None,
@@ -87,7 +89,7 @@ pub(super) fn handle(conn: Rc<Connection>, request: Request<Incoming>, upgrade: 
         Ok(sane) => sane,
         Err(reply) => {
             note_head(&flow, &parts, "http");
-            ending.distrusted = true;
+            ending.distrusted = !reply.status.is_redirection();
             count_reply(&conn, &reply);
             let response = finish(&conn, &flow, &ending, reply.into_response(&flow, ending.grpc));
             return Box::pin(std::future::ready(Ok(response)));
@@ -163,19 +165,28 @@ async fn act(
             let line = Line { scheme, authority: request.authority(), path: request.path() };
             let (status, location) = rewrite::redirect(redirect, &selected.route.matches, &line);
             let reply = Reply::new(status, "direct_response").location(location);
-            Ok(local(flow, table, selected, request, reply.into_response(flow, false)))
+            Ok(local(flow, table, selected, request, reply.into_response(flow, request.sane.grpc)))
         }
         Action::Direct(direct) => {
             note_head(flow, &request.parts, scheme);
             conn.scope.stats.local().rq_direct_response.inc();
             flow.record.details("direct_response");
-            flow.record.sent(direct.body.len());
-            let response = respond::text_response(direct.status, direct.body.clone());
+            let mut response = match request.sane.grpc {
+                true => respond::grpc_reply(direct.status, &String::from_utf8_lossy(&direct.body)),
+                false => respond::text_response(direct.status, direct.body.clone()),
+            };
+            if direct.status == StatusCode::CREATED || direct.status.is_redirection() {
+                let location = format!("{scheme}://{}{}", request.authority(), request.path());
+                if let Ok(location) = HeaderValue::from_str(&location) {
+                    response.headers_mut().insert(header::LOCATION, location);
+                }
+            }
             Ok(local(flow, table, selected, request, response))
         }
         Action::NonForwarding => {
             note_head(flow, &request.parts, scheme);
-            Err(no_route(Miss::NoRoute))
+            // The route is for clients that balance for themselves: here it leads to no cluster.
+            Err(Reply::new(StatusCode::SERVICE_UNAVAILABLE, "cluster_not_found").flag(Flags::NO_CLUSTER))
         }
     }
 }
@@ -275,7 +286,10 @@ fn finish(conn: &Connection, flow: &Rc<Flow>, ending: &Ending, mut response: Res
         headers.insert(REQUEST_ID, id.clone());
     }
     let http1 = ending.version != Version::HTTP_2;
-    if http1 && (ending.distrusted || conn.last_request()) && status != StatusCode::SWITCHING_PROTOCOLS {
+    let tunnel = status == StatusCode::SWITCHING_PROTOCOLS || (ending.connect && status.is_success());
+    // Who is answered before all of the request came may never send the rest: nothing can follow it.
+    let early = flow.record.request_done().is_none();
+    if http1 && !tunnel && (ending.distrusted || early || conn.last_request()) {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     flow.record.response_head(status.as_u16(), headers);
@@ -297,6 +311,8 @@ fn finish(conn: &Connection, flow: &Rc<Flow>, ending: &Ending, mut response: Res
             flow.record.response_complete();
             if ending.head {
                 *response.body_mut() = Body::Empty;
+            } else if let Body::Full(Some(data)) = response.body() {
+                flow.record.sent(data.len());
             }
         }
     }

@@ -71,9 +71,6 @@ impl Reply {
         if let Some(location) = self.location.and_then(|l| HeaderValue::from_str(&l).ok()) {
             response.headers_mut().insert(header::LOCATION, location);
         }
-        if let Body::Full(Some(data)) = response.body() {
-            flow.record.sent(data.len());
-        }
         response
     }
 }
@@ -89,6 +86,11 @@ pub fn text_response(status: StatusCode, body: Bytes) -> Response<Body> {
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     response
+}
+
+/// What a gRPC client hears in place of a plain response.
+pub fn grpc_reply(status: StatusCode, message: &str) -> Response<Body> {
+    grpc_response(grpc_status(status), message)
 }
 
 /// A headers-only gRPC response.

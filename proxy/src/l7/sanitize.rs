@@ -21,7 +21,7 @@ use crate::{
         listener::Direction,
     },
     policy::router::strip_port,
-    telemetry::record::ConnInfo,
+    telemetry::{flags::Flags, record::ConnInfo},
 };
 
 #[cfg(test)]
@@ -106,6 +106,11 @@ fn transfer_encoding(headers: &HeaderMap) -> Result<(), Reply> {
 /// Exactly one authority, in `Host`.
 fn authority(hcm: &ConnectionManager, conn: &ConnInfo, parts: &mut Parts) -> Result<(), Reply> {
     let missing = || Reply::new(StatusCode::BAD_REQUEST, "missing_host_header");
+    // `GET name` is no target (RFC 9112 section 3.2): the parser takes it for a CONNECT's authority.
+    let bare = parts.uri.scheme().is_none() && parts.uri.authority().is_some();
+    if bare && parts.method != Method::CONNECT && parts.version != Version::HTTP_2 {
+        return Err(Reply::new(StatusCode::BAD_REQUEST, "http1.codec_error").flag(Flags::DOWNSTREAM_PROTOCOL_ERROR));
+    }
     let mut hosts = parts.headers.get_all(header::HOST).iter();
     let (first, second) = (hosts.next(), hosts.next());
     if second.is_some() {

@@ -122,7 +122,8 @@ pub fn value<'a>(op: &'a Operator, facts: &Facts<'a>) -> Value<'a> {
         Operator::ResponseCode => Value::Number(facts.status.into()),
         Operator::ResponseCodeDetails => optional(facts.details),
         Operator::ResponseFlags => match facts.flags {
-            flags if flags.is_empty() => Value::Absent,
+            // In a header too: no flag is a fact, not an absent one.
+            flags if flags.is_empty() => text("-"),
             flags => text(flags.to_string()),
         },
         Operator::StartTime(format) => {

@@ -1,29 +1,19 @@
-//! DestinationRules and PeerAuthentications: hosts that exist, settings that make sense, one document per scope.
+//! DestinationRules and PeerAuthentications: hosts that exist, settings that make sense.
 
-use std::collections::HashMap;
-
+use super::balancing;
 use crate::model::{
-    ClientTls, DestinationRule, Mode, Object, OutlierDetection, Problem, TlsMode,
+    Balance, ClientTls, ConnectionPool, DestinationRule, LoadBalancer, Mode, Object, OutlierDetection, Problem,
+    TlsMode,
+    destination_rule::LATENCY_AWARE,
+    join::Declared,
     names::{covers, is_host},
     peer_authentication::{PeerAuthentication, subset},
     world::World,
 };
 
-pub(super) fn check(world: &World, problems: &mut Vec<Problem>) {
-    let mut hosts = HashMap::new();
-    for (_, object) in &world.destination_rules {
+pub(super) fn check(world: &World, declared: &Declared, problems: &mut Vec<Problem>) {
+    for (_, object) in &declared.destination_rules {
         rule(world, object, problems);
-        let spec = &object.spec;
-        if let Some(other) = hosts.insert((&object.meta.namespace, &spec.host), object) {
-            let reason = format!(
-                "DestinationRule {} of this namespace is for {} too ({} document {}): merge the two",
-                other.meta.name,
-                spec.host,
-                other.source.file.display(),
-                other.source.document
-            );
-            problems.push(object.source.problem("spec.host", reason));
-        }
     }
     for (index, object) in world.peer_authentications.iter().enumerate() {
         peer(object, problems);
@@ -48,17 +38,23 @@ fn rule(world: &World, object: &Object<DestinationRule>, problems: &mut Vec<Prob
         );
         problems.push(source.problem("spec.host", reason));
     }
+    latency(object, problems);
     let mut names = std::collections::HashSet::new();
     let policies = std::iter::once(("spec.trafficPolicy".to_owned(), &spec.traffic_policy));
     let subsets = spec.subsets.iter().enumerate();
     let subsets = subsets.map(|(i, s)| (format!("spec.subsets[{i}].trafficPolicy"), &s.traffic_policy));
     for (path, policy) in policies.chain(subsets) {
         client_tls(&format!("{path}.tls"), policy.tls.as_ref(), object, problems);
-        outlier(&format!("{path}.outlierDetection"), policy.outlier_detection.as_ref(), object, problems);
+        let parts = (&policy.load_balancer, &policy.connection_pool, &policy.outlier_detection);
+        settings(&path, parts, object, problems);
         for (index, port) in policy.port_level_settings.iter().enumerate() {
             let path = format!("{path}.portLevelSettings[{index}]");
             client_tls(&format!("{path}.tls"), port.tls.as_ref(), object, problems);
-            outlier(&format!("{path}.outlierDetection"), port.outlier_detection.as_ref(), object, problems);
+            settings(&path, (&port.load_balancer, &port.connection_pool, &port.outlier_detection), object, problems);
+            if policy.port_level_settings[..index].iter().any(|other| other.port == port.port) {
+                let reason = format!("port {} is listed twice", port.port.number);
+                problems.push(source.problem(format!("{path}.port.number"), reason));
+            }
             let service = world.services.get(host);
             if service.is_some_and(|s| s.port(port.port.number).is_none()) {
                 let reason = format!("{host} has no port {}", port.port.number);
@@ -73,6 +69,21 @@ fn rule(world: &World, object: &Object<DestinationRule>, problems: &mut Vec<Prob
         } else if subset.name.is_empty() || subset.name.contains('|') {
             problems.push(source.problem(path, "must not be empty nor hold `|`"));
         }
+    }
+}
+
+/// The annotation is an upgrade of one balancer.
+fn latency(object: &Object<DestinationRule>, problems: &mut Vec<Problem>) {
+    let path = format!("metadata.annotations.{LATENCY_AWARE}");
+    let other = object.spec.traffic_policy.load_balancer.as_ref().is_some_and(|balancer| {
+        balancer.consistent_hash.is_some() || balancer.simple.is_some_and(|simple| simple != Balance::LeastRequest)
+    });
+    match object.meta.annotations.get(LATENCY_AWARE).map(String::as_str) {
+        Some("true") if other => {
+            problems.push(object.source.problem(path, "is an upgrade of LEAST_REQUEST: remove the other loadBalancer"));
+        }
+        None | Some("true" | "false") => {}
+        Some(other) => problems.push(object.source.problem(path, format!("`{other}` is neither true nor false"))),
     }
 }
 
@@ -103,18 +114,22 @@ fn client_tls(path: &str, tls: Option<&ClientTls>, object: &Object<DestinationRu
     }
 }
 
-fn outlier(
+type Parts<'a> = (&'a Option<LoadBalancer>, &'a Option<ConnectionPool>, &'a Option<OutlierDetection>);
+
+fn settings(
     path: &str,
-    outlier: Option<&OutlierDetection>,
+    (balancer, pool, outlier): Parts<'_>,
     object: &Object<DestinationRule>,
     problems: &mut Vec<Problem>,
 ) {
-    let Some(outlier) = outlier else { return };
-    for (field, percent) in
-        [("maxEjectionPercent", outlier.max_ejection_percent), ("minHealthPercent", outlier.min_health_percent)]
-    {
-        if percent.is_some_and(|p| p > 100) {
-            problems.push(object.source.problem(format!("{path}.{field}"), "is not a percentage (0 to 100)"));
+    let found = [
+        ("loadBalancer", balancer.as_ref().map(balancing::balancer)),
+        ("connectionPool", pool.as_ref().map(balancing::pool)),
+        ("outlierDetection", outlier.as_ref().map(balancing::outlier)),
+    ];
+    for (part, findings) in found {
+        for (field, reason) in findings.into_iter().flatten() {
+            problems.push(object.source.problem(format!("{path}.{part}.{field}"), reason));
         }
     }
 }

@@ -1,55 +1,77 @@
-//! VirtualServices: destinations that exist, routes that make sense, one document per host.
+//! VirtualServices: destinations that exist, routes that make sense, hosts that are followed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
+use super::{known_port, place};
 use crate::model::{
     Destination, HttpRoute, Object, Problem, StringMatch, VirtualService,
+    join::Declared,
     names::is_host,
     virtual_service::{L4Destination, for_mesh},
     world::{Cidr, World},
 };
 
-pub(super) fn check(world: &World, problems: &mut Vec<Problem>) {
+pub(super) fn check(world: &World, declared: &Declared, notes: &mut Vec<String>, problems: &mut Vec<Problem>) {
+    for (_, object) in &declared.virtual_services {
+        Report { world, object, problems }.virtual_service();
+    }
+    shadowed(world, notes);
+    delegates(declared, notes);
+}
+
+/// Of several VirtualServices for a host, a sidecar follows one: Istio's rule, which an operator may not expect.
+fn shadowed(world: &World, notes: &mut Vec<String>) {
     let mut owners: HashMap<&str, Vec<usize>> = HashMap::new();
     for (index, (visibility, object)) in world.virtual_services.iter().enumerate() {
-        let mut report = Report { world, object, problems };
-        report.virtual_service();
         if !for_mesh(&object.spec.gateways) {
             continue;
         }
-        for (place, host) in object.spec.hosts.iter().enumerate() {
+        for host in &object.spec.hosts {
             let others = owners.entry(host).or_default();
             let conflict = others.iter().map(|i| &world.virtual_services[*i]).find(|(v, _)| v.overlaps(visibility));
             if let Some((_, other)) = conflict {
-                let reason = format!(
-                    "{host} is routed already by VirtualService {}/{} ({} document {}): merge the two, or part them by exportTo",
-                    other.meta.namespace,
-                    other.meta.name,
-                    other.source.file.display(),
-                    other.source.document
-                );
-                problems.push(object.source.problem(format!("spec.hosts[{place}]"), reason));
+                notes.push(format!(
+                    "VirtualService {} for {host} is not followed where {} is seen too: the one with the narrower \
+                     exportTo, then the older, then the first by name counts; merge the two",
+                    place(object),
+                    place(other)
+                ));
             }
             others.push(index);
         }
     }
 }
 
-struct Report<'a> {
-    world: &'a World,
-    object: &'a Object<VirtualService>,
-    problems: &'a mut Vec<Problem>,
+fn delegates(declared: &Declared, notes: &mut Vec<String>) {
+    let mut named = HashSet::new();
+    for (_, root) in &declared.virtual_services {
+        let delegates = root.spec.http.iter().filter_map(|route| route.delegate.as_ref());
+        named.extend(delegates.map(|d| (d.namespace.as_deref().unwrap_or(&root.meta.namespace), d.name.as_str())));
+    }
+    let orphan = |object: &&Object<VirtualService>| {
+        object.spec.hosts.is_empty() && !named.contains(&(object.meta.namespace.as_str(), object.meta.name.as_str()))
+    };
+    let orphans = declared.virtual_services.iter().map(|(_, object)| object).filter(orphan);
+    notes.extend(orphans.map(|object| {
+        format!("VirtualService {} has no hosts, and none delegates to it: it has no effect", place(object))
+    }));
+}
+
+pub(super) struct Report<'a> {
+    pub world: &'a World,
+    pub object: &'a Object<VirtualService>,
+    pub problems: &'a mut Vec<Problem>,
 }
 
 impl Report<'_> {
-    fn problem(&mut self, path: impl AsRef<str>, reason: impl Into<String>) {
+    pub(super) fn problem(&mut self, path: impl AsRef<str>, reason: impl Into<String>) {
         self.problems.push(self.object.source.problem(path, reason));
     }
 
     fn virtual_service(&mut self) {
         let spec = &self.object.spec;
         if spec.hosts.is_empty() {
-            self.problem("spec.hosts", "needs at least one host");
+            self.delegate();
         }
         if spec.http.is_empty() && spec.tcp.is_empty() && spec.tls.is_empty() {
             self.problem("spec", "needs at least one route under http, tcp or tls");
@@ -127,13 +149,19 @@ impl Report<'_> {
     }
 
     fn http(&mut self, path: &str, route: &HttpRoute) {
-        let actions = [!route.route.is_empty(), route.redirect.is_some(), route.direct_response.is_some()];
+        let delegated = route.delegate.is_some();
+        let actions = [!route.route.is_empty(), route.redirect.is_some(), route.direct_response.is_some(), delegated];
         if actions.iter().filter(|there| **there).count() != 1 {
-            self.problem(path, "needs exactly one of route, redirect, directResponse");
+            self.problem(path, "needs exactly one of route, redirect, directResponse, delegate");
         }
-        if route.route.is_empty() && (route.rewrite.is_some() || route.retries.is_some() || route.timeout.is_some()) {
-            self.problem(path, "rewrite, retries and timeout need a route: there is nothing to send elsewhere");
+        if route.redirect.is_some() || route.direct_response.is_some() {
+            let forwarding = [route.rewrite.is_some(), route.retries.is_some(), route.timeout.is_some()];
+            if forwarding.contains(&true) || route.mirror.is_some() || !route.mirrors.is_empty() {
+                let reason = "rewrite, retries, timeout and mirror need a route: there is nothing to send elsewhere";
+                self.problem(path, reason);
+            }
         }
+        self.traffic(path, route);
         for (index, target) in route.route.iter().enumerate() {
             let path = format!("{path}.route[{index}]");
             self.destination(&format!("{path}.destination"), &target.destination);
@@ -206,8 +234,31 @@ impl Report<'_> {
         }
     }
 
+    /// Without hosts it is the delegate of another, which says for whom and when.
+    fn delegate(&mut self) {
+        let spec = &self.object.spec;
+        if !spec.tcp.is_empty() || !spec.tls.is_empty() || !spec.gateways.is_empty() {
+            self.problem("spec.hosts", "needs at least one host: a delegate has nothing but http routes");
+        }
+        for (index, route) in spec.http.iter().enumerate() {
+            let path = format!("spec.http[{index}]");
+            if route.delegate.is_some() {
+                self.problem(format!("{path}.delegate"), "a delegate must not delegate again");
+            }
+            for (m, condition) in route.matches.iter().enumerate() {
+                let sources = !condition.source_labels.is_empty()
+                    || condition.source_namespace.is_some()
+                    || !condition.gateways.is_empty();
+                if sources {
+                    let reason = "sourceLabels, sourceNamespace and gateways belong to the route that delegates";
+                    self.problem(format!("{path}.match[{m}]"), reason);
+                }
+            }
+        }
+    }
+
     /// The host must be a known service, the subset one of its DestinationRule, the port one of its ports.
-    fn destination(&mut self, path: &str, destination: &Destination) {
+    pub(super) fn destination(&mut self, path: &str, destination: &Destination) {
         let Destination { host, subset, port } = destination;
         let namespace = &self.object.meta.namespace;
         let Some(service) = self.world.services.get(host) else {
@@ -223,18 +274,17 @@ impl Report<'_> {
             self.problem(format!("{path}.host"), reason);
         }
         if let Some(name) = subset
-            && self.world.subset(namespace, host, name).is_none()
+            && !self.world.has_subset(namespace, host, name)
         {
             let reason = format!("no DestinationRule that {namespace} sees for {host} has a subset {name}: add it");
             self.problem(format!("{path}.subset"), reason);
         }
         match port {
-            Some(port) if service.port(port.number).is_none() => {
-                let known: Vec<_> = service.ports.iter().map(|p| p.number.to_string()).collect();
-                let reason = format!("{host} has no port {}, only {}", port.number, known.join(", "));
-                self.problem(format!("{path}.port.number"), reason);
+            Some(port) => {
+                if let Err(reason) = known_port(service, port.number) {
+                    self.problem(format!("{path}.port.number"), reason);
+                }
             }
-            Some(_) => {}
             None if service.ports.len() > 1 && !self.ports_agree(service) => {
                 let reason = format!("{host} has several ports: say which, none of them is that of the routed host");
                 self.problem(format!("{path}.port"), reason);

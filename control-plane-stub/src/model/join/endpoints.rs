@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use super::zones::Zones;
 use crate::model::{
     Problem,
     document::{Meta, Object},
@@ -25,16 +26,17 @@ pub(super) struct Workloads {
     /// Whether the workload at that place is a Pod (else a WorkloadEntry).
     pods: Vec<bool>,
     by_namespace: HashMap<String, Vec<usize>>,
+    zones: Zones,
 }
 
 impl Workloads {
-    pub(super) fn new(workloads: Vec<(Workload, bool)>) -> Self {
+    pub(super) fn new(workloads: Vec<(Workload, bool)>, zones: Zones) -> Self {
         let mut by_namespace: HashMap<String, Vec<usize>> = HashMap::new();
         for (index, (workload, _)) in workloads.iter().enumerate() {
             by_namespace.entry(workload.namespace.clone()).or_default().push(index);
         }
         let (all, pods) = workloads.into_iter().unzip();
-        Self { all, pods, by_namespace }
+        Self { all, pods, by_namespace, zones }
     }
 
     fn of_namespace(&self, namespace: &str) -> impl Iterator<Item = (&Workload, bool)> {
@@ -116,8 +118,13 @@ impl Workloads {
                 let mut workload = known.unwrap_or_else(|| stranger(&service.namespace, endpoint));
                 workload.addresses = vec![address];
                 workload.hostname = endpoint.hostname.clone().or(workload.hostname);
-                if let Some(zone) = &endpoint.zone {
-                    workload.locality.zone.clone_from(zone);
+                if workload.locality == Locality::default() {
+                    workload.locality = self.zones.of_node(endpoint.node_name.as_deref());
+                }
+                if let Some(zone) = &endpoint.zone
+                    && *zone != workload.locality.zone
+                {
+                    workload.locality = self.zones.named(zone);
                 }
                 add(&mut service.endpoints, &workload, ports.iter().copied().collect());
             }

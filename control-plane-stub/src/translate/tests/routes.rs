@@ -37,14 +37,13 @@ fn reviews_is_split_as_documented() {
         "retry_host_predicate": [{"name": "envoy.retry_host_predicates.previous_hosts", "typed_config": {
             "@type": "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"}}],
         "host_selection_retry_max_attempts": "5",
-        "retriable_status_codes": [503],
     });
     assert_eq!(
         reviews["routes"],
         json!([
             {
                 "match": {"prefix": "/", "headers": [{"name": "end-user", "string_match": {"exact": "jason"}}]},
-                "route": {"cluster": "outbound|9080|v2|reviews.default.svc.cluster.local", "timeout": "0s", "retry_policy": retry},
+                "route": {"cluster": "outbound|9080|v2|reviews.default.svc.cluster.local", "timeout": "0s", "max_grpc_timeout": "0s", "retry_policy": retry},
             },
             {
                 "match": {"prefix": "/"},
@@ -53,7 +52,7 @@ fn reviews_is_split_as_documented() {
                         {"name": "outbound|9080|v1|reviews.default.svc.cluster.local", "weight": 90},
                         {"name": "outbound|9080|v2|reviews.default.svc.cluster.local", "weight": 10},
                     ]},
-                    "timeout": "0s", "retry_policy": retry,
+                    "timeout": "0s", "max_grpc_timeout": "0s", "retry_policy": retry,
                 },
             },
         ])
@@ -127,7 +126,7 @@ fn a_host_without_service_is_routed_on_port_80() {
     assert_eq!(at(&routes[0], "/route/cluster"), "outbound|80||api.example.com");
     assert_eq!(
         routes[1]["redirect"],
-        json!({"host_redirect": "example.com", "scheme_redirect": "https", "port_redirect": 443, "response_code": "PERMANENT_REDIRECT"})
+        json!({"host_redirect": "example.com", "scheme_redirect": "https", "response_code": "PERMANENT_REDIRECT"})
     );
 }
 
@@ -209,4 +208,15 @@ fn without_headers_holds_where_the_header_is_not() {
         at(&routes[1], "/match/headers"),
         &json!([{"name": "y", "string_match": {"safe_regex": {"regex": "b.*"}}}, {"name": "z", "present_match": true}])
     );
+}
+
+#[test]
+fn a_virtual_service_that_says_nothing_to_a_client_is_as_none() {
+    let world = sourced(
+        "{match: [{sourceNamespace: other}], redirect: {uri: /other}}, {match: [{port: 81}], redirect: {uri: /81}}",
+    );
+    let own = routes_of(&world, "default", "10.9.9.9");
+    assert_eq!(at(&own[0], "/route/cluster"), "outbound|80||a.default.svc.cluster.local");
+    assert_eq!(own[0]["name"], "default");
+    assert_eq!(at(&routes_of(&world, "other", "10.9.9.9")[0], "/redirect/path_redirect"), "/other");
 }

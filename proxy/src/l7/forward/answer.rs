@@ -18,7 +18,7 @@ use crate::{
         sanitize::Tunnel,
         upgrade,
     },
-    telemetry::format::Headers,
+    telemetry::format::{self, Headers},
 };
 
 const SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
@@ -90,7 +90,10 @@ impl Forwarding<'_> {
         });
         for ops in levels(self.table, self.selected, plan.weighted.map(|w| &w.headers)) {
             let request = view.as_ref().map(|v| v as &dyn Headers);
-            record.facts(request, |facts| headers::apply_response(ops, headers, status, facts));
+            record.facts(request, |facts| {
+                let facts = format::Facts { status: status.as_u16(), ..*facts };
+                headers::apply_response(ops, headers, status, &facts);
+            });
         }
         if let Some(kind) = upgraded {
             headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));

@@ -38,10 +38,7 @@ pub(super) fn route(rule: &RouteMatch, facts: &RequestFacts<'_>, path: &PathFact
     path_matches(rule, facts, path)
         && (!rule.grpc || is_grpc(facts.headers))
         && rule.headers.iter().all(|matcher| header(matcher, facts))
-        && rule.query.iter().all(|matcher| match query_value(path.query, &matcher.name) {
-            None => false,
-            Some(value) => matcher.value.as_ref().is_none_or(|m| m.matches(value)),
-        })
+        && rule.query.iter().all(|matcher| matcher.matches(query_value(path.query, &matcher.name)))
         // The high half: the low bits of the same draw choose among weighted clusters.
         && rule.fraction.is_none_or(|fraction| fraction.hit((facts.random >> 32) as u32))
 }
@@ -71,14 +68,14 @@ pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
         .is_some_and(|rest| rest.is_empty() || rest[0] == b'+')
 }
 
-/// Decides one header matcher, pseudo headers included; several values are joined by commas, as Envoy does.
+/// Decides one header matcher, pseudo headers included; bytes outside UTF-8 count as U+FFFD.
 pub fn header(matcher: &HeaderMatcher, facts: &RequestFacts<'_>) -> bool {
     match &*matcher.name {
         ":method" => matcher.matches(Some(facts.method.as_str())),
         ":path" => matcher.matches(Some(facts.path)),
         ":authority" | "host" => matcher.matches(Some(facts.authority)),
         ":scheme" => matcher.matches(Some(facts.scheme)),
-        name => matcher.matches(joined(facts.headers, name).as_deref()),
+        name => matcher.matches_any(facts.headers.get_all(name).iter().map(|v| String::from_utf8_lossy(v.as_bytes()))),
     }
 }
 

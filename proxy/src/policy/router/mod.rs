@@ -57,7 +57,7 @@ impl RouteTable {
 
     /// The virtual host for an authority.
     pub fn virtual_host(&self, authority: &str) -> Option<&Arc<VirtualHost>> {
-        let host = if self.config.ignore_port_in_host { strip_port(authority) } else { authority };
+        let host = if self.config.ignore_port_in_host { ignoring_port(authority) } else { authority };
         let hosts = &self.config.virtual_hosts;
         self.hosts.find(hosts, host).map(|index| &hosts[index])
     }
@@ -115,6 +115,14 @@ pub fn pick_weighted(targets: &[WeightedTarget], random: u64) -> Option<&Weighte
         draw = draw.saturating_sub(weight);
         hit
     })
+}
+
+/// The authority without anything behind its last colon, as virtual hosts that ignore ports see it.
+fn ignoring_port(authority: &str) -> &str {
+    match authority.rfind(':') {
+        Some(colon) if !authority[colon..].contains(']') => &authority[..colon],
+        _ => authority,
+    }
 }
 
 /// The authority without its port; IPv6 literals keep their brackets.

@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderValue, Method};
 use super::*;
 use crate::ir::{
     Fraction,
-    matcher::{HeaderMatcher, HeaderRule, QueryMatcher, Regex, StringMatcher},
+    matcher::{HeaderMatcher, HeaderRule, QueryMatcher, QueryRule, Regex, StringMatcher},
     route::{Action, HeaderOps, PathMatch, RouteMatch},
 };
 
@@ -122,7 +122,7 @@ fn headers_query_grpc_and_fraction_all_have_to_hold() {
         treat_missing_as_empty: false,
     }];
     Arc::make_mut(&mut rule.matches).query =
-        vec![QueryMatcher { name: "v".into(), value: Some(StringMatcher::exact("2")) }];
+        vec![QueryMatcher { name: "v".into(), rule: QueryRule::Value(StringMatcher::exact("2")) }];
     Arc::make_mut(&mut rule.matches).grpc = true;
     let strict = table(&[("v", &["*"], vec![rule.clone()])]);
     let mut headers = HeaderMap::new();

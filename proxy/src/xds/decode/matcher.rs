@@ -15,7 +15,7 @@ use super::{
     report::{NoteKind, Reject},
     scalar::{header_name, not_empty},
 };
-use crate::ir::matcher::{HeaderMatcher, HeaderRule, Pattern, QueryMatcher, Regex, StringMatcher};
+use crate::ir::matcher::{HeaderMatcher, HeaderRule, Pattern, QueryMatcher, QueryRule, Regex, StringMatcher};
 
 pub(crate) fn string(message: &PbString, at: &At<'_>) -> Result<StringMatcher, Reject> {
     let fold =
@@ -116,12 +116,10 @@ pub(crate) fn header(message: &PbHeader, at: &At<'_>) -> Result<HeaderMatcher, R
 pub(crate) fn query(message: &PbQuery, at: &At<'_>) -> Result<QueryMatcher, Reject> {
     use QueryParameterMatchSpecifier as S;
     let name = not_empty(&message.name, &at.field("name"))?.into();
-    let value = match &message.query_parameter_match_specifier {
-        None | Some(S::PresentMatch(true)) => None,
-        Some(S::StringMatch(m)) => Some(string(m, &at.field("string_match"))?),
-        Some(S::PresentMatch(false)) => {
-            return Err(at.field("present_match").reject("matching on absence is not supported by this release"));
-        }
+    let rule = match &message.query_parameter_match_specifier {
+        None => QueryRule::Present(true),
+        Some(S::PresentMatch(present)) => QueryRule::Present(*present),
+        Some(S::StringMatch(m)) => QueryRule::Value(string(m, &at.field("string_match"))?),
     };
-    Ok(QueryMatcher { name, value })
+    Ok(QueryMatcher { name, rule })
 }

@@ -1,10 +1,16 @@
 //! `DestinationRule`: how a host is called, and its subsets. The types are the published API.
 
+mod balancing;
+mod merge;
+mod pool;
+
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::scalars::{HumanDuration, Unsupported, positive};
+pub(super) use self::merge::merge;
+pub use self::{balancing::*, pool::*};
+use super::{peer_authentication::Selector, scalars::Unsupported};
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -17,7 +23,8 @@ pub struct DestinationRule {
     pub subsets: Vec<Subset>,
     #[serde(default)]
     pub export_to: Vec<String>,
-    _workload_selector: Option<Unsupported>,
+    /// Of the callers, in the rule's own namespace. All of them if it selects nothing.
+    pub workload_selector: Option<Selector>,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -42,7 +49,7 @@ pub struct TrafficPolicy {
     pub port_level_settings: Vec<PortPolicy>,
     _tunnel: Option<Unsupported>,
     _proxy_protocol: Option<Unsupported>,
-    _retry_budget: Option<Unsupported>,
+    pub retry_budget: Option<RetryBudget>,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -53,101 +60,6 @@ pub struct PortPolicy {
     pub connection_pool: Option<ConnectionPool>,
     pub outlier_detection: Option<OutlierDetection>,
     pub tls: Option<ClientTls>,
-}
-
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct LoadBalancer {
-    pub simple: Option<Balance>,
-    _consistent_hash: Option<Unsupported>,
-    _locality_lb_setting: Option<Unsupported>,
-    _warmup_duration_secs: Option<Unsupported>,
-    _warmup: Option<Unsupported>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum Balance {
-    #[serde(alias = "UNSPECIFIED", alias = "LEAST_CONN")]
-    LeastRequest,
-    RoundRobin,
-    Random,
-    Passthrough,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ConnectionPool {
-    #[serde(default)]
-    pub tcp: TcpPool,
-    #[serde(default)]
-    pub http: HttpPool,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct TcpPool {
-    pub max_connections: Option<u32>,
-    #[serde(default, deserialize_with = "positive")]
-    pub connect_timeout: Option<HumanDuration>,
-    pub tcp_keepalive: Option<Keepalive>,
-    #[serde(default, deserialize_with = "positive")]
-    pub max_connection_duration: Option<HumanDuration>,
-    #[serde(default, deserialize_with = "positive")]
-    pub idle_timeout: Option<HumanDuration>,
-}
-
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Keepalive {
-    pub probes: Option<u32>,
-    pub time: Option<HumanDuration>,
-    pub interval: Option<HumanDuration>,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct HttpPool {
-    pub http1_max_pending_requests: Option<u32>,
-    pub http2_max_requests: Option<u32>,
-    pub max_requests_per_connection: Option<u32>,
-    pub max_retries: Option<u32>,
-    #[serde(default, deserialize_with = "positive")]
-    pub idle_timeout: Option<HumanDuration>,
-    pub h2_upgrade_policy: Option<H2Upgrade>,
-    /// HTTP in the client's version even to servers declared HTTP/2; to others that is so anyway.
-    #[serde(default)]
-    pub use_client_protocol: bool,
-    pub max_concurrent_streams: Option<u32>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum H2Upgrade {
-    Default,
-    DoNotUpgrade,
-    Upgrade,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct OutlierDetection {
-    /// Istio's older spelling of `consecutive_gateway_errors`.
-    pub consecutive_errors: Option<u32>,
-    #[serde(rename = "consecutive5xxErrors")]
-    pub consecutive_5xx_errors: Option<u32>,
-    pub consecutive_gateway_errors: Option<u32>,
-    #[serde(default)]
-    pub split_external_local_origin_errors: bool,
-    pub consecutive_local_origin_failures: Option<u32>,
-    #[serde(default, deserialize_with = "positive")]
-    pub interval: Option<HumanDuration>,
-    #[serde(default, deserialize_with = "positive")]
-    pub base_ejection_time: Option<HumanDuration>,
-    #[serde(default)]
-    pub max_ejection_percent: Option<u32>,
-    #[serde(default)]
-    pub min_health_percent: Option<u32>,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -177,7 +89,21 @@ pub enum TlsMode {
     IstioMutual,
 }
 
+/// Annotation by which least request takes latencies into account (peak EWMA), in proxies that can.
+pub(crate) const LATENCY_AWARE: &str = "outrigger/latency-aware";
+
+impl super::Object<DestinationRule> {
+    pub fn is_latency_aware(&self) -> bool {
+        self.meta.annotations.get(LATENCY_AWARE).is_some_and(|value| value == "true")
+    }
+}
+
 impl DestinationRule {
+    /// The labels of the callers it is for; none if it is for all.
+    pub fn callers(&self) -> Option<&BTreeMap<String, String>> {
+        self.workload_selector.as_ref().map(|s| &s.match_labels).filter(|labels| !labels.is_empty())
+    }
+
     /// The effective policy of a port of the host or of one of its subsets.
     pub fn policy(&self, subset: Option<&str>, port: u16) -> TrafficPolicy {
         let mut effective = TrafficPolicy::default();
@@ -192,10 +118,12 @@ impl DestinationRule {
 
 impl TrafficPolicy {
     fn overlay(&mut self, other: &Self, port: u16) {
+        // It has no form of its own for a port, so that of the host holds there too.
+        self.retry_budget = other.retry_budget.or(self.retry_budget);
         self.replace(&other.load_balancer, &other.connection_pool, &other.outlier_detection, &other.tls);
         if let Some(p) = other.port_level_settings.iter().find(|p| p.port.number == port) {
             // As Istio documents it: settings of a port replace those of the host whole, without inheriting parts.
-            *self = Self::default();
+            *self = Self { retry_budget: self.retry_budget, ..Self::default() };
             self.replace(&p.load_balancer, &p.connection_pool, &p.outlier_detection, &p.tls);
         }
     }

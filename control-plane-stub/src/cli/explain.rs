@@ -1,0 +1,133 @@
+//! `outriggerctl explain DIR`: which way a described request would take, and why.
+
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, process::ExitCode};
+
+use anyhow::{Context, bail};
+use clap::{Args, ValueEnum};
+
+use super::{parse::pair, table::print};
+use crate::{
+    explain::{Kind, Request, explain},
+    model::{self, Locality, World},
+    resources::{ClientKind, Node},
+};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum OutputFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Directory of YAML and JSON documents.
+    dir: PathBuf,
+    /// The workload that calls, as the documents have it.
+    #[arg(long, value_name = "NAMESPACE/NAME", conflicts_with_all = ["namespace", "ip", "label"])]
+    from: Option<String>,
+    /// Namespace of a workload that the documents do not have.
+    #[arg(long)]
+    namespace: Option<String>,
+    /// Address of that workload; may be repeated.
+    #[arg(long, value_name = "IP")]
+    ip: Vec<IpAddr>,
+    /// Label of that workload; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
+    label: Vec<(String, String)>,
+    /// The name or address that is called, as the application writes it.
+    #[arg(long)]
+    host: String,
+    #[arg(long, default_value_t = 80)]
+    port: u16,
+    #[arg(long, default_value = "GET")]
+    method: http::Method,
+    /// Path and query.
+    #[arg(long, default_value = "/")]
+    path: String,
+    /// Header of the request; may be repeated.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
+    header: Vec<(String, String)>,
+    /// `Host` of the request, where it is another than the host that is called.
+    #[arg(long)]
+    authority: Option<String>,
+    #[arg(long, default_value = "http")]
+    scheme: String,
+    /// Opaque bytes instead of HTTP.
+    #[arg(long, conflicts_with = "sni")]
+    tcp: bool,
+    /// TLS of the application, with this server name.
+    #[arg(long, value_name = "NAME")]
+    sni: Option<String>,
+    #[arg(long, value_enum, default_value_t = OutputFormat::Text)]
+    output: OutputFormat,
+}
+
+pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let world = match model::load(&arguments.dir) {
+        Ok(world) => world,
+        Err(problems) => {
+            for problem in &problems {
+                eprintln!("{problem}");
+            }
+            return Ok(ExitCode::FAILURE);
+        }
+    };
+    let explanation = explain(&world, &client(&world, &arguments)?, &request(&arguments)?);
+    let explanation = explanation.map_err(|reason| anyhow::anyhow!(reason))?;
+    match arguments.output {
+        OutputFormat::Text => print(&explanation.to_string())?,
+        OutputFormat::Json => print(&format!("{}\n", serde_json::to_string_pretty(&explanation)?))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn client(world: &World, arguments: &Arguments) -> anyhow::Result<Node> {
+    let node = |namespace: &str, ips, labels| Node {
+        id: "outriggerctl".to_owned(),
+        kind: ClientKind::Outrigger,
+        namespace: namespace.to_owned(),
+        service_account: "default".to_owned(),
+        ips,
+        labels,
+        locality: Locality::default(),
+    };
+    let Some(from) = &arguments.from else {
+        let namespace = arguments.namespace.as_deref().unwrap_or("default");
+        let labels: BTreeMap<_, _> = arguments.label.iter().cloned().collect();
+        return Ok(node(namespace, arguments.ip.clone(), labels));
+    };
+    let (namespace, name) = from.split_once('/').unwrap_or(("default", from));
+    let mut own = world.workloads.iter().filter(|w| w.namespace == namespace);
+    let Some(workload) = own.find(|w| w.name == name) else {
+        bail!("the documents have no Pod or WorkloadEntry {name} in namespace {namespace} that runs");
+    };
+    let ips = workload.addresses.iter().filter_map(model::Address::ip).collect();
+    Ok(node(namespace, ips, workload.labels.clone()))
+}
+
+fn request(arguments: &Arguments) -> anyhow::Result<Request> {
+    let mut headers = http::HeaderMap::new();
+    for (name, value) in &arguments.header {
+        let wrong = || format!("{name}={value} is not a header");
+        let name = http::HeaderName::from_bytes(name.as_bytes()).with_context(wrong)?;
+        headers.append(name, http::HeaderValue::from_str(value).with_context(wrong)?);
+    }
+    if !arguments.path.starts_with('/') {
+        bail!("the path must start with /");
+    }
+    Ok(Request {
+        kind: match (arguments.tcp, &arguments.sni) {
+            (true, _) => Kind::Tcp,
+            (false, Some(_)) => Kind::Tls,
+            (false, None) => Kind::Http,
+        },
+        host: arguments.host.clone(),
+        port: arguments.port,
+        server_name: arguments.sni.clone(),
+        method: arguments.method.clone(),
+        scheme: arguments.scheme.clone(),
+        path: arguments.path.clone(),
+        authority: arguments.authority.clone(),
+        headers,
+    })
+}

@@ -1,0 +1,71 @@
+//! The same bootstrap file and the same script of requests on a real Envoy and on our proxy: what clients and upstream
+//! hosts observed, and what was logged, must be the same. `DIFFERENCES.md` lists what differs, and why.
+
+#![allow(clippy::unwrap_used)]
+
+mod cases;
+mod harness;
+
+use std::collections::BTreeSet;
+
+use outrigger_tests::{need, peers::root};
+
+/// Every group of [`cases::groups`] is a test of its own.
+macro_rules! tests {
+    ($($name:ident),* $(,)?) => {
+        const TESTED: &[&str] = &[$(stringify!($name)),*];
+        $(
+            #[test]
+            fn $name() {
+                need!("envoy");
+                let group = cases::groups().into_iter().find(|g| g.name == stringify!($name));
+                harness::run(group.expect("the group exists"));
+            }
+        )*
+    };
+}
+
+tests! {
+    routing,
+    domains,
+    redirects,
+    rewrites,
+    headers,
+    retries,
+    timeouts,
+    protocol,
+    normalise,
+    breakers,
+    tcp,
+    balancing,
+    hashing,
+    subsets,
+    outliers,
+    health_checks,
+    faults,
+    cors,
+    mirroring,
+    other_filters,
+}
+
+#[test]
+fn every_group_is_run_and_every_name_is_unique() {
+    let groups = cases::groups();
+    let names: BTreeSet<&str> = groups.iter().map(|g| g.name).collect();
+    assert_eq!(names, TESTED.iter().copied().collect());
+    let mut seen = BTreeSet::new();
+    for case in groups.iter().flat_map(|g| &g.cases) {
+        assert!(seen.insert(case.name), "{} exists twice", case.name);
+        assert!(!case.steps.is_empty(), "{} does nothing", case.name);
+    }
+}
+
+#[test]
+fn the_table_of_differences_is_what_the_cases_say() {
+    let file = root().join("tests/e2e/differential/DIFFERENCES.md");
+    let table = harness::table::table(&cases::groups());
+    if std::env::var_os("OUTRIGGER_UPDATE_DIFFERENCES").is_some() {
+        std::fs::write(&file, &table).unwrap();
+    }
+    assert_eq!(std::fs::read_to_string(&file).unwrap_or_default(), table, "see the head of the table");
+}
