@@ -44,6 +44,7 @@ use crate::{
 
 const ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const EXPECTED_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
 const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
 
 /// Headers that only steer this proxy.
@@ -145,7 +146,7 @@ impl<'a> Forwarding<'a> {
         let won = match self.tries(&plan, &mut request.parts, body).await {
             Ok(won) => won,
             Err(reply) => {
-                outcome::count(cluster, reply.status);
+                outcome::count_reply(cluster, &reply);
                 return Err(reply);
             }
         };
@@ -198,7 +199,12 @@ impl<'a> Forwarding<'a> {
         timeouts.upstream = cluster.config.http.max_stream_duration;
         let mut hedged = self.route.hedge.unwrap_or(host.hedge);
         let mut timeout_is_204 = false;
+        let respected = router.is_some_and(|r| r.respect_expected_rq_timeout);
         for name in steering {
+            if respected && name == "x-envoy-upstream-rq-timeout-ms" && headers.contains_key(EXPECTED_TIMEOUT) {
+                // Not what decided here: it is meant for a proxy further on.
+                continue;
+            }
             let value = headers.remove(&name);
             match (name.as_str(), value.as_ref().map(HeaderValue::as_bytes)) {
                 ("x-envoy-hedge-on-per-try-timeout", Some(b"true")) => hedged = true,

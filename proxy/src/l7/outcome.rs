@@ -114,6 +114,13 @@ pub(super) fn internal() -> Reply {
     Reply::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error")
 }
 
+/// Counts a reply as what the upstream came to, where that is to blame.
+pub(super) fn count_reply(cluster: &Cluster, reply: &Reply) {
+    if reply.attempts > 0 && !reply.flags.contains(Flags::UPSTREAM_MAX_STREAM_DURATION) {
+        count(cluster, reply.status);
+    }
+}
+
 /// Counts an upstream response.
 pub(super) fn count(cluster: &Cluster, status: StatusCode) {
     let stats = cluster.stats.local();

@@ -91,6 +91,8 @@ struct State {
     ended: bool,
     overflow: bool,
     failed: bool,
+    /// There will be no further try.
+    settled: bool,
     /// The try that may read on; a former one that is still about must not take frames away.
     current: u32,
 }
@@ -115,6 +117,7 @@ impl Kept {
             trailers: None,
             ended: false,
             failed: false,
+            settled: false,
             current: 0,
         };
         Self { state: Rc::new(RefCell::new(state)), hint }
@@ -126,6 +129,11 @@ impl Kept {
         !state.overflow && !state.failed
     }
 
+    /// The newest try is the last one.
+    pub fn settle(&self) {
+        self.state.borrow_mut().settled = true;
+    }
+
     /// Whether the body is longer than may be kept.
     pub fn is_too_long(&self) -> bool {
         self.state.borrow().overflow
@@ -135,7 +143,13 @@ impl Kept {
     pub fn attempt(&self) -> Replay {
         let mut state = self.state.borrow_mut();
         state.current += 1;
-        Replay { kept: self.clone(), attempt: state.current, place: Place::default(), trailers_sent: false }
+        Replay {
+            kept: self.clone(),
+            attempt: state.current,
+            place: Place::default(),
+            begun: false,
+            trailers_sent: false,
+        }
     }
 }
 
@@ -144,6 +158,7 @@ pub struct Replay {
     kept: Kept,
     attempt: u32,
     place: Place,
+    begun: bool,
     trailers_sent: bool,
 }
 
@@ -155,6 +170,7 @@ impl Replay {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let mut state = self.kept.state.borrow_mut();
         let state = &mut *state;
+        self.begun = true;
         if state.failed {
             return Poll::Ready(Some(Err(BodyError::Downstream)));
         }
@@ -177,9 +193,9 @@ impl Replay {
             Some(Err(_)) => state.failed = true,
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
-                    state.overflow |= state.store.size + data.len() as u64 > state.limit;
-                    if state.overflow {
-                        state.store = Store::default();
+                    state.overflow |= !state.settled && state.store.size + data.len() as u64 > state.limit;
+                    if state.overflow || state.settled {
+                        (state.store, self.place) = (Store::default(), Place::default());
                     } else {
                         state.store.push(data);
                         self.place = state.store.end();
@@ -203,6 +219,6 @@ impl Replay {
 
     /// Exact only before the first byte: that is when framing is decided.
     pub(super) fn size_hint(&self) -> SizeHint {
-        if (self.place.chunk, self.place.offset) == (0, 0) { self.kept.hint } else { SizeHint::default() }
+        if self.begun { SizeHint::default() } else { self.kept.hint }
     }
 }

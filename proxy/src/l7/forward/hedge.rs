@@ -148,7 +148,10 @@ impl Forwarding<'_> {
                 // What is no answer waits for those that may still come.
                 Next::Stop { wanted } if !race.is_over() && (wanted || matches!(result, Tried::Failed(..))) => {}
                 Next::Stop { wanted } => {
-                    self.account(plan, &result, wanted, &count);
+                    // The first try owes its success to no retry.
+                    supply.settle();
+                    let retries = if replaced { 0 } else { count.retries };
+                    self.account(plan, &result, wanted, retries);
                     return result.end(&count, clock.as_deref());
                 }
             }

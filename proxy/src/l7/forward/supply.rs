@@ -152,6 +152,13 @@ impl Supply<'_> {
         matches!(&self.body, Source::Kept(kept) if kept.is_too_long())
     }
 
+    /// There will be no other try: what is kept of the body may go once it is sent.
+    pub(super) fn settle(&self) {
+        if let Source::Kept(kept) = &self.body {
+            kept.settle();
+        }
+    }
+
     /// Whether another try would send the same request from its first byte.
     pub(super) fn can_repeat(&self) -> bool {
         self.returned.is_some()

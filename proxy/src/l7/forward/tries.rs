@@ -127,7 +127,8 @@ impl Forwarding<'_> {
             drop(permit.take());
             match self.judge(plan, &result, &mut supply, &mut count) {
                 Next::Stop { wanted } => {
-                    self.account(plan, &result, wanted, &count);
+                    supply.settle();
+                    self.account(plan, &result, wanted, count.retries);
                     return result.end(&count, attempt.clock.as_deref());
                 }
                 Next::Replay => result.forget(),
@@ -236,14 +237,14 @@ impl Forwarding<'_> {
     }
 
     /// The credit for the request's last result.
-    pub(super) fn account(&self, plan: &Plan<'_>, result: &Tried, wanted: bool, count: &Count) {
+    pub(super) fn account(&self, plan: &Plan<'_>, result: &Tried, wanted: bool, retries: u32) {
         if plan.rules.is_none() {
             return;
         }
         let credit = plan.cluster.credit();
         let good = !wanted && matches!(result, Tried::Response(_));
         credit.ended(good, self.retry_share(plan));
-        if good && count.retries > 0 {
+        if good && retries > 0 {
             plan.cluster.stats.local().upstream_rq_retry_success.inc();
             credit.give_back();
         }

@@ -228,6 +228,29 @@ fn the_response_that_is_replaced_does_not_hold_its_connection() {
     });
 }
 
+/// Once the response is there nothing is kept any more: an upload of any size may go on beside it.
+#[test]
+fn a_body_goes_on_after_the_response_began() {
+    run(async {
+        let (proxy, upstream) = pair(|s| s.forward.retry = Some(retry("5xx", 1))).await;
+        let mut client = proxy.connect().await;
+        client.send("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n").await;
+        let mut server = upstream.accept().await;
+        server.until("one\r\n").await;
+        server.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n").await;
+        client.until("\r\na\r\n").await;
+        for _ in 0..40 {
+            client.send(&format!("{:x}\r\n{}\r\n", 100_000, "z".repeat(100_000))).await;
+            server.until("z\r\n").await;
+        }
+        client.send("0\r\n\r\n").await;
+        server.until("\r\n0\r\n\r\n").await;
+        server.send("0\r\n\r\n").await;
+        client.until("0\r\n\r\n").await;
+        assert_eq!(proxy.cluster_stats.local().retry_or_shadow_abandoned.get(), 0);
+    });
+}
+
 mod hedging {
     use super::*;
 
