@@ -22,8 +22,6 @@ pub(super) enum End {
     Over,
     /// The codec was between two requests and let go of the connection, which lives on.
     Resting,
-    /// A head was not complete in time.
-    Late,
 }
 
 /// Runs a codec with all the clocks on it.
@@ -53,7 +51,7 @@ pub(super) async fn drive<F: Future<Output = hyper::Result<()>>>(
                 Due::Ending | Due::Old | Due::Shutdown => {}
                 Due::Head => {
                     stats.downstream_rq_header_timeout.inc();
-                    return Poll::Ready(End::Late);
+                    return Poll::Ready(End::Over);
                 }
                 Due::Stalled(flow) => {
                     // The client reads nothing, so hyper does not poll the body whose timer would end this.

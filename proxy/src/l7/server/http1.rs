@@ -10,11 +10,10 @@ use std::{
     pin::Pin,
     rc::Rc,
     task::{Poll, ready},
-    time::SystemTime,
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, StatusCode, Version};
+use http::Request;
 use hyper::{body::Incoming as Http1Incoming, server::conn::http1, service::service_fn, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWrite;
@@ -25,10 +24,8 @@ use super::{
     drive::{End, drive},
 };
 use crate::{
-    ir::http::ServerHeader,
     l7::{incoming::Incoming, pipeline::handle, upgrade::Promise, wire::Wire},
     net::io::{Io, Probe},
-    telemetry::exchange::RequestRecord,
 };
 
 /// Serves a connection until it ends. `prefix` was read from it already.
@@ -72,43 +69,8 @@ async fn codec(io: Io, prefix: Bytes, conn: &Rc<Connection>, clocks: &mut Clocks
     }
     conn.wire.rest(false);
     let parts = running.into_parts()?;
-    if end == End::Late {
-        late(conn, parts.io.into_inner().into_inner()).await;
-        return None;
-    }
     // Copied, also where it is nothing: it would keep the whole read buffer alive.
     Some((parts.io.into_inner().into_inner(), Bytes::copy_from_slice(&parts.read_buf)))
-}
-
-/// Answers a head that does not come to its end. What came before it was answered, and all of that is written.
-async fn late(conn: &Connection, mut io: Io) {
-    const TEXT: &str = "request header timeout";
-    let record = RequestRecord::open(conn.scope.clone(), Version::HTTP_11);
-    let config = &conn.hcm.config;
-    let mut head = format!(
-        "HTTP/1.1 408 Request Timeout\r\ncontent-length: {}\r\ncontent-type: text/plain\r\ndate: {}\r\n",
-        TEXT.len(),
-        httpdate::fmt_http_date(SystemTime::now()),
-    )
-    .into_bytes();
-    if config.server_header != ServerHeader::PassThrough {
-        head.extend_from_slice(b"server: ");
-        head.extend_from_slice(config.server_name.as_bytes());
-        head.extend_from_slice(b"\r\n");
-    }
-    head.extend_from_slice(b"connection: close\r\n\r\n");
-    head.extend_from_slice(TEXT.as_bytes());
-    record.details("request_header_timeout");
-    record.response_head(StatusCode::REQUEST_TIMEOUT.as_u16(), &HeaderMap::new());
-    record.sent(TEXT.len());
-    record.response_complete();
-    // A peer that stalls its head gets no time to stall the answer.
-    let _ = poll_fn(|cx| {
-        let written = Pin::new(&mut io).poll_write(cx, &head);
-        let _ = Pin::new(&mut io).poll_shutdown(cx);
-        Poll::Ready(written.is_ready())
-    })
-    .await;
 }
 
 fn builder(conn: &Connection) -> http1::Builder {

@@ -99,12 +99,8 @@ fn an_unfinished_head_is_timed() {
         let (proxy, _upstream) = pair(|s| s.hcm.request_headers_timeout = Some(Duration::from_millis(30))).await;
         let mut client = proxy.connect().await;
         client.send("GET / HTTP/1.1\r\nHost").await;
-        let (head, body) = client.message().await;
-        assert!(head.starts_with("HTTP/1.1 408") && head.contains("connection: close\r\n"), "{head}");
-        assert_eq!(body, "request header timeout");
         assert_eq!(client.rest().await.unwrap_or_default(), "");
         assert_eq!(proxy.stats.local().downstream_rq_header_timeout.get(), 1);
-        assert_eq!(proxy.log(1).await, ["408 - request_header_timeout 0 0 22 -"]);
     });
 }
 

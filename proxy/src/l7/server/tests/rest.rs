@@ -123,7 +123,6 @@ fn a_trickled_head_is_timed_after_a_rest_as_before() {
                 rested(&proxy, 0).await;
                 client.send("GET /slow").await;
             }
-            assert!(client.message().await.0.starts_with("HTTP/1.1 408"));
             assert_eq!(client.rest().await.unwrap(), "");
             assert_eq!(proxy.stats.local().downstream_rq_header_timeout.get(), 1);
             rested(&proxy, 0).await;
