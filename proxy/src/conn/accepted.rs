@@ -179,6 +179,7 @@ impl Accepted {
             tls,
             started: self.started,
             started_at: self.started_at,
+            buffer_limit: listener.config.buffer_limit,
         }
     }
 

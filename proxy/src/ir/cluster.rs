@@ -11,6 +11,7 @@ use super::{
     endpoint::Assignment,
     http::{Http1Options, Http2Options},
     listener::Keepalive,
+    retry::RetryPolicy,
     secret::UpstreamTls,
 };
 
@@ -103,7 +104,11 @@ pub struct UpstreamHttp {
     /// Pooled connection without requests: default one hour, `None` never.
     pub idle_timeout: Option<Duration>,
     pub max_connection_duration: Option<Duration>,
+    /// A stream to the upstream, from the moment it has a connection.
+    pub max_stream_duration: Option<Duration>,
     pub max_requests_per_connection: Option<u32>,
+    /// The retry policy of requests to this cluster, in place of their route's.
+    pub retry: Option<Arc<RetryPolicy>>,
     /// SNI from the request's authority, SAN verified against it.
     pub auto_sni: bool,
     pub auto_san_validation: bool,
@@ -126,6 +131,8 @@ impl Default for UpstreamHttp {
             http2: Http2Options::default(),
             idle_timeout: Some(Duration::from_secs(3600)),
             max_connection_duration: None,
+            max_stream_duration: None,
+            retry: None,
             max_requests_per_connection: None,
             auto_sni: false,
             auto_san_validation: false,

@@ -97,7 +97,7 @@ pub struct AlpnOverride {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Router {
-    /// Do not add `x-envoy-*` headers, do not obey those of requests beyond what is configured.
+    /// Do not add `x-envoy-*` headers. Those of internal requests are obeyed all the same.
     pub suppress_envoy_headers: bool,
     pub respect_expected_rq_timeout: bool,
 }

@@ -10,6 +10,7 @@ pub mod http;
 pub mod listener;
 pub mod matcher;
 pub mod name_map;
+pub mod retry;
 pub mod route;
 pub mod secret;
 pub mod share;

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use http::{HeaderName, StatusCode};
 
+pub use super::retry::{ResetHeader, RetryOn, RetryPolicy};
 use super::{
     Fraction, Metadata, Name,
     format::Template,
@@ -31,6 +32,12 @@ pub struct VirtualHost {
     pub routes: Vec<Arc<Route>>,
     pub headers: Arc<HeaderOps>,
     pub retry: Option<Arc<RetryPolicy>>,
+    /// `hedge_policy.hedge_on_per_try_timeout`, for routes without a hedge policy.
+    pub hedge: bool,
+    /// `include_is_timeout_retry_header`.
+    pub timeout_retry_header: bool,
+    /// For routes without a limit of their own.
+    pub body_buffer: Option<Box<BodyBuffer>>,
     /// `x-envoy-attempt-count` on upstream requests, on downstream responses.
     pub attempt_count_in_request: bool,
     pub attempt_count_in_response: bool,
@@ -45,6 +52,15 @@ pub struct Route {
     pub action: Action,
     pub headers: Arc<HeaderOps>,
     pub metadata: Option<Arc<Metadata>>,
+}
+
+/// How much of a request's body may be kept for retries. Without one it is the listener's buffer limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyBuffer {
+    /// `request_body_buffer_limit`: whatever the connection's limit is.
+    Exactly(u64),
+    /// `per_request_buffer_limit_bytes`: but no more than the connection's limit.
+    AtMost(u32),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,16 +107,32 @@ pub struct Forward {
     pub timeout: Option<Duration>,
     /// Overrides the connection manager's stream idle timeout: `Some(None)` switches it off.
     pub idle_timeout: Option<Option<Duration>>,
-    /// `max_stream_duration`, `Some(None)` is explicitly unlimited.
-    pub max_stream_duration: Option<Option<Duration>>,
-    /// `grpc_timeout_header_max`: honour `grpc-timeout`, bounded by the value (`Some(None)`: unbounded).
+    /// `max_stream_duration`: with it `timeout` does not apply.
+    pub stream: Option<Box<StreamDuration>>,
+    /// `max_grpc_timeout`: honour `grpc-timeout` in place of `timeout`, bounded by the value (`Some(None)`: unbounded).
     pub grpc_timeout_max: Option<Option<Duration>>,
+    /// `grpc_timeout_offset`: taken off `grpc-timeout`, where something is left of it.
+    pub grpc_timeout_offset: Duration,
     pub retry: Option<Arc<RetryPolicy>>,
+    /// `hedge_policy.hedge_on_per_try_timeout`; `None` leaves it to the virtual host.
+    pub hedge: Option<bool>,
+    pub body_buffer: Option<BodyBuffer>,
     /// Upgrade types switched on or off for this route, lower case.
     pub upgrades: Vec<(Box<str>, bool)>,
     pub hash_policy: Vec<HashPolicy>,
     /// `priority: HIGH`: which circuit breaker thresholds apply.
     pub high_priority: bool,
+}
+
+/// `RouteAction.MaxStreamDuration`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StreamDuration {
+    /// Overrides the connection manager's; `Some(None)` is explicitly unlimited.
+    pub max: Option<Option<Duration>>,
+    /// `grpc_timeout_header_max`: `grpc-timeout` takes the place of `max`, bounded by the value (`Some(None)`: unbounded).
+    pub grpc_max: Option<Option<Duration>>,
+    /// Taken off `grpc-timeout`, down to nothing.
+    pub grpc_offset: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -202,85 +234,4 @@ pub enum HashPolicy {
     Cookie { name: Box<str>, ttl: Option<Duration>, path: Box<str>, terminal: bool },
     SourceIp { terminal: bool },
     Query { name: Box<str>, terminal: bool },
-}
-
-/// `RetryPolicy`. What is provably safe is replayed without any policy; this is for everything else.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RetryPolicy {
-    pub on: RetryOn,
-    /// Retries after the first attempt.
-    pub max_retries: u32,
-    pub per_try_timeout: Option<Duration>,
-    pub per_try_idle_timeout: Option<Duration>,
-    pub retriable_status: Vec<u16>,
-    pub retriable_headers: Vec<HeaderMatcher>,
-    pub backoff_base: Duration,
-    pub backoff_max: Duration,
-    /// `retry_host_predicate: previous_hosts`.
-    pub avoid_previous_hosts: bool,
-    /// `host_selection_retry_max_attempts`.
-    pub host_selection_attempts: u32,
-}
-
-/// The conditions of `x-envoy-retry-on` and `x-envoy-retry-grpc-on`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RetryOn(u32);
-
-impl RetryOn {
-    pub const SERVER_ERROR: Self = Self(1);
-    pub const GATEWAY_ERROR: Self = Self(1 << 1);
-    pub const RESET: Self = Self(1 << 2);
-    pub const RESET_BEFORE_REQUEST: Self = Self(1 << 3);
-    pub const CONNECT_FAILURE: Self = Self(1 << 4);
-    pub const REFUSED_STREAM: Self = Self(1 << 5);
-    pub const RETRIABLE_4XX: Self = Self(1 << 6);
-    pub const RETRIABLE_STATUS: Self = Self(1 << 7);
-    pub const RETRIABLE_HEADERS: Self = Self(1 << 8);
-    pub const GRPC_CANCELLED: Self = Self(1 << 9);
-    pub const GRPC_DEADLINE_EXCEEDED: Self = Self(1 << 10);
-    pub const GRPC_INTERNAL: Self = Self(1 << 11);
-    pub const GRPC_RESOURCE_EXHAUSTED: Self = Self(1 << 12);
-    pub const GRPC_UNAVAILABLE: Self = Self(1 << 13);
-    pub const ENVOY_RATE_LIMITED: Self = Self(1 << 14);
-    pub const HTTP3_POST_CONNECT_FAILURE: Self = Self(1 << 15);
-
-    const NAMES: &[(&str, Self)] = &[
-        ("5xx", Self::SERVER_ERROR),
-        ("gateway-error", Self::GATEWAY_ERROR),
-        ("reset", Self::RESET),
-        ("reset-before-request", Self::RESET_BEFORE_REQUEST),
-        ("connect-failure", Self::CONNECT_FAILURE),
-        ("refused-stream", Self::REFUSED_STREAM),
-        ("retriable-4xx", Self::RETRIABLE_4XX),
-        ("retriable-status-codes", Self::RETRIABLE_STATUS),
-        ("retriable-headers", Self::RETRIABLE_HEADERS),
-        ("cancelled", Self::GRPC_CANCELLED),
-        ("deadline-exceeded", Self::GRPC_DEADLINE_EXCEEDED),
-        ("internal", Self::GRPC_INTERNAL),
-        ("resource-exhausted", Self::GRPC_RESOURCE_EXHAUSTED),
-        ("unavailable", Self::GRPC_UNAVAILABLE),
-        ("envoy-ratelimited", Self::ENVOY_RATE_LIMITED),
-        ("http3-post-connect-failure", Self::HTTP3_POST_CONNECT_FAILURE),
-    ];
-
-    /// Parses a comma-separated list; the second value lists the names that are not known.
-    pub fn parse(list: &str) -> (Self, Vec<&str>) {
-        let mut on = Self::default();
-        let mut unknown = Vec::new();
-        for name in list.split(',').map(str::trim).filter(|n| !n.is_empty()) {
-            match Self::NAMES.iter().find(|(known, _)| *known == name) {
-                Some((_, flag)) => on.0 |= flag.0,
-                None => unknown.push(name),
-            }
-        }
-        (on, unknown)
-    }
-
-    pub fn contains(self, flag: Self) -> bool {
-        self.0 & flag.0 != 0
-    }
-
-    pub fn union(self, other: Self) -> Self {
-        Self(self.0 | other.0)
-    }
 }

@@ -235,21 +235,43 @@ impl Download {
     /// Ready when the stream sat idle too long or a deadline passed. The timer exists only once a body stalls.
     fn poll_timers(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
+            if self.flow.awaits_request() {
+                self.flow.wait_for_request(cx.waker());
+            }
             let deadline = self.flow.deadline();
-            let idle = self.flow.idle_at();
+            let try_idle = self.flow.try_idle_at();
+            let idle = try_idle.into_iter().chain(self.flow.idle_at());
             let Some(next) = deadline.map(|d| d.at).into_iter().chain(idle).min() else { return Poll::Pending };
             let now = Instant::now();
             if now >= next {
                 let record = &self.flow.record;
+                let upstream = self.guard.as_ref().map(|guard| guard.stats());
                 match deadline.filter(|d| now >= d.at).map(|d| d.kind) {
                     Some(DeadlineKind::Response) => {
                         record.flag(Flags::UPSTREAM_REQUEST_TIMEOUT);
                         record.details("response_timeout");
+                        if let Some(stats) = upstream {
+                            stats.upstream_rq_timeout.inc();
+                        }
+                    }
+                    Some(DeadlineKind::Upstream) => {
+                        record.flag(Flags::UPSTREAM_MAX_STREAM_DURATION);
+                        record.details("upstream_max_stream_duration_reached");
+                        if let Some(stats) = upstream {
+                            stats.upstream_rq_max_duration_reached.inc();
+                        }
                     }
                     Some(DeadlineKind::Stream) => {
                         record.flag(Flags::DURATION_TIMEOUT);
                         record.details("max_duration_timeout");
                         record.scope().stats.local().downstream_rq_max_duration_reached.inc();
+                    }
+                    None if try_idle.is_some_and(|at| now >= at) => {
+                        record.flag(Flags::UPSTREAM_REQUEST_TIMEOUT);
+                        record.details("upstream_per_try_idle_timeout");
+                        if let Some(stats) = upstream {
+                            stats.upstream_rq_per_try_idle_timeout.inc();
+                        }
                     }
                     None => {
                         record.flag(Flags::STREAM_IDLE_TIMEOUT);

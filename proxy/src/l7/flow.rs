@@ -19,6 +19,10 @@ pub struct Flow {
     idle: Cell<Option<Duration>>,
     last_activity: Cell<Instant>,
     watched: Cell<bool>,
+    /// `per_try_idle_timeout` of the try whose response this is.
+    try_idle: Cell<Option<Duration>>,
+    /// The route's timeout: how long after the request's end the response must be through.
+    response_limit: Cell<Option<Duration>>,
     /// Who waits for the request's last byte.
     waiter: RefCell<Option<Waker>>,
     /// The response body must be through by then.
@@ -40,6 +44,8 @@ pub enum DeadlineKind {
     Response,
     /// `max_stream_duration`.
     Stream,
+    /// The cluster's `max_stream_duration`.
+    Upstream,
 }
 
 impl Flow {
@@ -51,6 +57,8 @@ impl Flow {
             idle: Cell::new(None),
             last_activity,
             watched: Cell::new(false),
+            try_idle: Cell::new(None),
+            response_limit: Cell::new(None),
             waiter: RefCell::default(),
             deadline: Cell::new(None),
             active,
@@ -65,6 +73,21 @@ impl Flow {
         self.idle.get()
     }
 
+    /// Limits the silence of the try whose response goes to the client, which begins now.
+    pub fn set_try_idle(&self, idle: Duration) {
+        self.try_idle.set(Some(idle));
+        self.last_activity.set(Instant::now());
+    }
+
+    /// When that try counts as idle, if nothing moves until then.
+    pub fn try_idle_at(&self) -> Option<Instant> {
+        self.try_idle.get().map(|idle| self.last_activity.get() + idle)
+    }
+
+    pub fn limit_response(&self, limit: Duration) {
+        self.response_limit.set(Some(limit));
+    }
+
     /// Sets the earlier of the present and the given deadline.
     pub fn limit(&self, deadline: Deadline) {
         if self.deadline.get().is_none_or(|present| deadline.at < present.at) {
@@ -73,7 +96,18 @@ impl Flow {
     }
 
     pub fn deadline(&self) -> Option<Deadline> {
-        self.deadline.get()
+        let (fixed, limit) = (self.deadline.get(), self.response_limit.get());
+        let response = self.request_done().zip(limit).map(|(done, limit)| done + limit);
+        match (fixed, response) {
+            (Some(fixed), Some(at)) if fixed.at <= at => Some(fixed),
+            (_, Some(at)) => Some(Deadline { at, kind: DeadlineKind::Response }),
+            (fixed, None) => fixed,
+        }
+    }
+
+    /// Whether there will be another deadline once the request is through.
+    pub fn awaits_request(&self) -> bool {
+        self.response_limit.get().is_some() && self.request_done().is_none()
     }
 
     /// A byte went in either direction.
@@ -95,6 +129,11 @@ impl Flow {
     /// When the stream counts as idle, if nothing moves until then.
     pub fn idle_at(&self) -> Option<Instant> {
         self.idle.get().map(|idle| self.last_activity.get() + idle)
+    }
+
+    /// When the whole request was there.
+    pub fn request_done(&self) -> Option<Instant> {
+        self.record.request_done()
     }
 
     /// The request's last byte arrived: the timers that count from it start.

@@ -4,9 +4,11 @@
 //! client's response of what came back.
 
 mod answer;
+mod hedge;
+mod supply;
 mod tries;
 
-use std::{borrow::Cow, rc::Rc, sync::Arc};
+use std::{borrow::Cow, rc::Rc, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, Uri, Version, header, request::Parts};
 use http_body::Body as _;
@@ -25,14 +27,14 @@ use super::{
     rewrite,
     sanitize::Tunnel,
     server::Connection,
-    timeouts::Timeouts,
+    timeouts::{Audience, GrpcTimeout, Sources, Timeouts},
     upgrade,
 };
 use crate::{
     ir::{
         cluster::UpstreamProtocol,
         http::{FilterKind, HttpFilter},
-        route::{Forward, RetryPolicy, Target, WeightedTarget},
+        route::{BodyBuffer, Forward, Target, WeightedTarget},
     },
     live::Live,
     policy::router::{RouteTable, Selected, pick_weighted, strip_port},
@@ -43,6 +45,7 @@ use crate::{
 const ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path");
 const ORIGINAL_HOST: HeaderName = HeaderName::from_static("x-envoy-original-host");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const EXPECTED_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
 const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
 
 /// Headers that only steer this proxy.
@@ -51,8 +54,11 @@ const STEERING: &[&str] = &[
     "x-envoy-retry-grpc-on",
     "x-envoy-max-retries",
     "x-envoy-retriable-status-codes",
+    "x-envoy-retriable-header-names",
     "x-envoy-upstream-rq-timeout-ms",
     "x-envoy-upstream-rq-per-try-timeout-ms",
+    "x-envoy-upstream-rq-timeout-alt-response",
+    "x-envoy-hedge-on-per-try-timeout",
 ];
 
 /// One request being forwarded.
@@ -73,22 +79,41 @@ type HeadCopy = (Method, String, HeaderMap);
 struct Plan<'a> {
     cluster: &'a Arc<Cluster>,
     weighted: Option<&'a WeightedTarget>,
-    rules: Option<Rules>,
-    policy: Option<&'a Arc<RetryPolicy>>,
+    rules: Option<Rules<'a>>,
     timeouts: Timeouts,
+    audience: Audience,
+    /// A try that takes too long is joined by another.
+    hedged: bool,
+    /// A timeout is answered with 204 and not with 504.
+    timeout_is_204: bool,
+    /// Bytes of the request's body that may be kept.
+    buffer: u64,
     protocol: Protocol,
     alpn: Option<Arc<[Box<str>]>>,
     sni: Option<Box<str>>,
     method: Method,
     has_body: bool,
     gated: bool,
+    scheme: &'static str,
+}
+
+/// What the end of a request needs of its beginning.
+#[derive(Default)]
+struct Ending<'a> {
+    weighted: Option<&'a WeightedTarget>,
+    copy: Option<Box<HeadCopy>>,
     /// Our own `x-envoy-*` headers go up and down.
     envoy_headers: bool,
-    scheme: &'static str,
 }
 
 impl<'a> Forwarding<'a> {
     pub(super) async fn run(self, request: &mut Inbound) -> Result<Response<Body>, Reply> {
+        let mut ending = Ending::default();
+        let result = self.exchange(request, &mut ending).await;
+        Ok(result.unwrap_or_else(|reply| self.refusal(reply, &ending, request)))
+    }
+
+    async fn exchange(&self, request: &mut Inbound, ending: &mut Ending<'a>) -> Result<Response<Body>, Reply> {
         let scheme = request.sane.origin.scheme;
         let (cluster, weighted) = match self.target(request) {
             Ok(found) => found,
@@ -104,6 +129,7 @@ impl<'a> Forwarding<'a> {
         }
         let mut plan = self.plan(cluster, weighted, request);
         let copy = self.copy_head(&plan, request);
+        *ending = Ending { weighted, copy, envoy_headers: plan.audience.envoy_headers };
         upgrade::prepare(request, plan.protocol);
         plan.method = request.parts.method.clone();
         note_head(self.flow, &request.parts, scheme);
@@ -118,16 +144,16 @@ impl<'a> Forwarding<'a> {
             self.flow.limit(Deadline { at, kind: DeadlineKind::Stream });
         }
         let body = std::mem::replace(&mut request.body, Incoming::None);
-        let (sent, attempts) = match self.tries(&plan, &mut request.parts, body).await {
-            Ok(done) => done,
+        let won = match self.tries(&plan, &mut request.parts, body).await {
+            Ok(won) => won,
             Err(reply) => {
-                outcome::count(cluster, reply.status);
+                outcome::count_reply(cluster, &reply);
                 return Err(reply);
             }
         };
         let tunnel = std::mem::replace(&mut request.sane.tunnel, Tunnel::None);
         let down = upgrade::Downstream { tunnel, promise: request.upgrade.take(), grpc: request.sane.grpc };
-        self.response(&plan, sent, attempts, (down, copy))
+        self.response(&plan, won, (down, ending.copy.as_deref()))
     }
 
     /// The cluster the route leads to.
@@ -161,17 +187,39 @@ impl<'a> Forwarding<'a> {
             }
         }
         let envoy_headers = router.is_none_or(|r| !r.suppress_envoy_headers);
-        let policy = self.route.retry.as_ref().or(self.selected.virtual_host.retry.as_ref());
+        let host = self.selected.virtual_host;
+        let policy = cluster.config.http.retry.as_deref().or(self.route.retry.as_deref()).or(host.retry.as_deref());
         let grpc = request.sane.grpc;
         let headers = &mut request.parts.headers;
         // Most requests have none of these headers: one look at the names saves a dozen searches.
         let steering = headers::among(headers, STEERING);
-        let rules = Rules::new(policy.map(|p| &**p), (envoy_headers && !steering.is_empty()).then_some(&*headers));
-        let timeouts = Timeouts::new(config, self.route, rules.as_ref(), (headers, grpc), router);
+        let steered = !steering.is_empty();
+        let rules = Rules::new(policy, headers, steered);
+        let sources = Sources { hcm: config, route: self.route, retry: policy, router, steered };
+        let mut timeouts = Timeouts::new(sources, headers, grpc);
+        timeouts.upstream = cluster.config.http.max_stream_duration;
+        let mut hedged = self.route.hedge.unwrap_or(host.hedge);
+        let mut timeout_is_204 = false;
+        let respected = router.is_some_and(|r| r.respect_expected_rq_timeout);
         for name in steering {
-            headers.remove(name);
+            if respected && name == "x-envoy-upstream-rq-timeout-ms" && headers.contains_key(EXPECTED_TIMEOUT) {
+                // Not what decided here: it is meant for a proxy further on.
+                continue;
+            }
+            let value = headers.remove(&name);
+            match (name.as_str(), value.as_ref().map(HeaderValue::as_bytes)) {
+                ("x-envoy-hedge-on-per-try-timeout", Some(b"true")) => hedged = true,
+                ("x-envoy-hedge-on-per-try-timeout", Some(b"false")) => hedged = false,
+                ("x-envoy-upstream-rq-timeout-alt-response", _) => timeout_is_204 = true,
+                _ => {}
+            }
         }
-        timeouts.announce(self.route, (headers, grpc), envoy_headers);
+        let audience = Audience { envoy_headers, hedged, grpc: GrpcTimeout::new(self.route, grpc) };
+        timeouts.announce(headers, Duration::ZERO, &audience);
+        if hedged && rules.is_none() {
+            // A try that is not joined goes on until the whole is out of time.
+            (timeouts.per_try, timeouts.per_try_idle) = (None, None);
+        }
         let has_body = !request.body.is_end_stream();
         let gated = has_body && expect::is_expected(headers);
         if gated && !config.proxy_100_continue {
@@ -198,17 +246,29 @@ impl<'a> Forwarding<'a> {
         Plan {
             cluster,
             weighted,
+            hedged: hedged && rules.is_some() && timeouts.limit_tries(),
             rules,
-            policy,
             timeouts,
+            audience,
+            timeout_is_204,
+            buffer: self.buffer(),
             protocol,
             alpn: alpn.filter(|list| !list.is_empty() && protocol != Protocol::Auto),
             sni,
             method: request.parts.method.clone(),
             has_body,
             gated: gated && config.proxy_100_continue,
-            envoy_headers,
             scheme: request.sane.origin.scheme,
+        }
+    }
+
+    /// How much of a request's body may be kept to send it again.
+    fn buffer(&self) -> u64 {
+        let connection = u64::from(self.conn.scope.conn.buffer_limit);
+        match self.route.body_buffer.as_ref().or(self.selected.virtual_host.body_buffer.as_deref()) {
+            Some(BodyBuffer::Exactly(limit)) => *limit,
+            Some(BodyBuffer::AtMost(limit)) => connection.min(u64::from(*limit)),
+            None => connection,
         }
     }
 

@@ -49,8 +49,12 @@ const PRIVILEGED: &[&str] = &[
     "x-envoy-original-url",
 ];
 /// What nobody outside may claim at the edge.
-const EDGE: &[&str] =
-    &["x-envoy-decorator-operation", "x-envoy-downstream-service-cluster", "x-envoy-downstream-service-node"];
+const EDGE: &[&str] = &[
+    "x-envoy-decorator-operation",
+    "x-envoy-downstream-service-cluster",
+    "x-envoy-downstream-service-node",
+    "x-envoy-original-path",
+];
 
 /// What the forwarding headers say, once they are sanitised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -60,6 +60,13 @@ pub(super) fn classify(kind: &SendErrorKind, reason: &str) -> (Failure, Reply) {
     }
 }
 
+/// Says in the reply to a failed try that it was not the first.
+pub(super) fn retried(reply: &mut Reply) {
+    if let Some(reset) = reply.body.strip_prefix(BEFORE_HEADERS) {
+        reply.body = format!("{BEFORE_HEADERS}retried and the latest {reset}").into();
+    }
+}
+
 fn overflow() -> Reply {
     Reply::new(StatusCode::SERVICE_UNAVAILABLE, details("overflow", None))
         .body(format!("{BEFORE_HEADERS}reset reason: overflow"))
@@ -72,10 +79,12 @@ fn details(reset: &str, reason: Option<&str>) -> String {
     format!("upstream_reset_before_response_started{{{reset}{reason}}}").replace(' ', "_")
 }
 
-/// The reply when a limit ran out before the response came.
-pub(super) fn expired(expired: Expired) -> Reply {
+/// The reply when a limit ran out before the response came; `arrived`: after all of the request had.
+pub(super) fn expired(expired: Expired, arrived: bool) -> Reply {
     // The status gRPC clients expect where Envoy names one: DEADLINE_EXCEEDED.
     const DEADLINE_EXCEEDED: u16 = 4;
+    // Whose fault it is that nothing came of it.
+    let late = if arrived { StatusCode::GATEWAY_TIMEOUT } else { StatusCode::REQUEST_TIMEOUT };
     match expired {
         Expired::Response => Reply::new(StatusCode::GATEWAY_TIMEOUT, "response_timeout")
             .body("upstream request timeout")
@@ -85,21 +94,31 @@ pub(super) fn expired(expired: Expired) -> Reply {
             .flag(Flags::UPSTREAM_REQUEST_TIMEOUT),
         Expired::PerTryIdle => Reply::new(StatusCode::GATEWAY_TIMEOUT, "upstream_per_try_idle_timeout")
             .body("upstream request timeout")
-            .flag(Flags::STREAM_IDLE_TIMEOUT),
+            .flag(Flags::UPSTREAM_REQUEST_TIMEOUT),
+        Expired::Upstream => Reply::new(late, "upstream_max_stream_duration_reached")
+            .body("upstream max stream duration reached")
+            .flag(Flags::UPSTREAM_MAX_STREAM_DURATION),
         Expired::Request => Reply::new(StatusCode::REQUEST_TIMEOUT, "request_overall_timeout").body("request timeout"),
-        Expired::Stream => Reply::new(StatusCode::REQUEST_TIMEOUT, "max_duration_timeout")
+        Expired::Stream => Reply::new(late, "max_duration_timeout")
             .body("downstream duration timeout")
             .flag(Flags::DURATION_TIMEOUT)
             .grpc(DEADLINE_EXCEEDED),
-        Expired::Idle => Reply::new(StatusCode::REQUEST_TIMEOUT, "stream_idle_timeout")
-            .body("stream timeout")
-            .flag(Flags::STREAM_IDLE_TIMEOUT),
+        Expired::Idle => {
+            Reply::new(late, "stream_idle_timeout").body("stream timeout").flag(Flags::STREAM_IDLE_TIMEOUT)
+        }
     }
 }
 
 /// A reply for what cannot happen, in place of a panic that would take the connection with it.
 pub(super) fn internal() -> Reply {
     Reply::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error")
+}
+
+/// Counts a reply as what the upstream came to, where that is to blame.
+pub(super) fn count_reply(cluster: &Cluster, reply: &Reply) {
+    if reply.attempts > 0 && !reply.flags.contains(Flags::UPSTREAM_MAX_STREAM_DURATION) {
+        count(cluster, reply.status);
+    }
 }
 
 /// Counts an upstream response.

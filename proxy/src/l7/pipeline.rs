@@ -206,7 +206,7 @@ fn no_route(miss: Miss) -> Reply {
     Reply::new(StatusCode::NOT_FOUND, details).flag(Flags::NO_ROUTE)
 }
 
-fn count_reply(conn: &Connection, reply: &Reply) {
+pub(super) fn count_reply(conn: &Connection, reply: &Reply) {
     let stats = conn.scope.stats.local();
     if reply.flags.contains(Flags::NO_ROUTE) {
         stats.no_route.inc();

@@ -25,6 +25,8 @@ pub struct Reply {
     /// Overrides the status a gRPC client sees.
     pub grpc: Option<u16>,
     pub location: Option<String>,
+    /// How often the request was tried, where the reply is the router's.
+    pub attempts: u32,
 }
 
 impl Reply {
@@ -36,6 +38,7 @@ impl Reply {
             details: details.into(),
             grpc: None,
             location: None,
+            attempts: 0,
         }
     }
 
@@ -56,6 +59,11 @@ impl Reply {
 
     pub fn location(mut self, location: String) -> Self {
         self.location = Some(location);
+        self
+    }
+
+    pub fn attempts(mut self, attempts: u32) -> Self {
+        self.attempts = attempts;
         self
     }
 

@@ -4,12 +4,19 @@
 //! Everything else needs a policy that names the condition, and a permit from the cluster's retry budget, which the
 //! caller asks for.
 
-use std::time::Duration;
+use std::{
+    sync::LazyLock,
+    time::{Duration, SystemTime},
+};
 
 use http::{HeaderMap, HeaderName, Method, StatusCode};
 
 use crate::{
-    ir::route::{RetryOn, RetryPolicy},
+    ir::{
+        Metadata,
+        matcher::HeaderMatcher,
+        route::{RetryOn, RetryPolicy},
+    },
     policy::router::header_value,
 };
 
@@ -17,12 +24,19 @@ use crate::{
 #[path = "retry_tests.rs"]
 mod tests;
 
-const PER_TRY_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-upstream-rq-per-try-timeout-ms");
+#[cfg(test)]
+#[path = "retry_sim_tests.rs"]
+mod simulation;
+
+/// What holds for requests that ask for retries where no policy is configured.
+static UNCONFIGURED: LazyLock<RetryPolicy> = LazyLock::new(RetryPolicy::default);
+
+const RATE_LIMITED: HeaderName = HeaderName::from_static("x-envoy-ratelimited");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 /// Replays of provably unprocessed requests, per request.
 pub const MAX_REPLAYS: u32 = 3;
-/// Default of `x-envoy-max-retries` when only `x-envoy-retry-on` is sent.
-const DEFAULT_BASE: Duration = Duration::from_millis(25);
+/// Most names a request may list in one header.
+const MAX_LISTED: usize = 32;
 
 /// How an attempt failed before a response head came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,10 +50,9 @@ pub enum Failure {
     /// The connection was closed before a byte of the request was written.
     Unsent,
     /// The connection or stream broke after something was written. `reused`: not the connection's first request.
-    Reset {
-        reused: bool,
-    },
-    PerTryTimeout,
+    Reset { reused: bool },
+    /// A limit of one try ran out, and this side reset it.
+    TryTimeout,
     /// The peer does not speak HTTP.
     Protocol,
 }
@@ -60,60 +73,128 @@ pub struct Request<'a> {
     pub has_body: bool,
 }
 
-/// What the route (or the request's own `x-envoy-*` headers) allows.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Rules {
+/// What the policy and the request's own `x-envoy-*` headers allow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rules<'p> {
     pub on: RetryOn,
     pub max_retries: u32,
-    pub per_try_timeout: Option<Duration>,
-    pub per_try_idle_timeout: Option<Duration>,
-    pub status: Vec<u16>,
-    pub base: Duration,
-    pub max: Duration,
-    pub avoid_previous_hosts: bool,
-    pub host_selection_attempts: u32,
+    pub policy: &'p RetryPolicy,
+    /// `x-envoy-retriable-status-codes`.
+    status: Vec<u16>,
+    /// `x-envoy-retriable-header-names`.
+    headers: Vec<HeaderName>,
 }
 
-impl Rules {
-    /// Combines a policy with the request's headers; `headers` is `None` where the router suppresses them.
-    pub fn new(policy: Option<&RetryPolicy>, headers: Option<&HeaderMap>) -> Option<Self> {
-        let mut rules = policy.map(|p| Self {
-            on: p.on,
-            max_retries: p.max_retries,
-            per_try_timeout: p.per_try_timeout,
-            per_try_idle_timeout: p.per_try_idle_timeout,
-            status: p.retriable_status.clone(),
-            base: p.backoff_base,
-            max: p.backoff_max,
-            avoid_previous_hosts: p.avoid_previous_hosts,
-            host_selection_attempts: p.host_selection_attempts,
-        });
-        let Some(headers) = headers else { return rules };
-        let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok());
-        for name in ["x-envoy-retry-on", "x-envoy-retry-grpc-on"] {
-            if let Some(list) = text(name) {
-                let rules = rules.get_or_insert_with(|| Self {
-                    max_retries: 1,
-                    base: DEFAULT_BASE,
-                    max: DEFAULT_BASE * 10,
-                    host_selection_attempts: 1,
-                    ..Self::default()
-                });
-                rules.on = rules.on.union(RetryOn::parse(list).0);
-            }
+impl<'p> Rules<'p> {
+    /// Combines a policy with the request's headers; `steered` is whether any of those is there. `None` when nothing
+    /// will ever be retried.
+    pub fn new(policy: Option<&'p RetryPolicy>, headers: &HeaderMap, steered: bool) -> Option<Self> {
+        let text = |name: &str| headers.get(name).filter(|_| steered).and_then(|v| v.to_str().ok());
+        let listed = |name: &str| text(name).unwrap_or_default().split(',').map(str::trim).take(MAX_LISTED);
+        let mut on = policy.map(|p| p.on).unwrap_or_default();
+        if let Some(list) = text("x-envoy-retry-on") {
+            on = on.union(RetryOn::parse(list).0.http());
         }
-        let rules = rules.as_mut()?;
-        if let Some(list) = text("x-envoy-retriable-status-codes") {
-            rules.status.extend(list.split(',').filter_map(|code| code.trim().parse::<u16>().ok()).take(32));
+        if let Some(list) = text("x-envoy-retry-grpc-on") {
+            on = on.union(RetryOn::parse(list).0.grpc());
         }
-        if let Some(max) = text("x-envoy-max-retries").and_then(|v| v.trim().parse().ok()) {
-            rules.max_retries = max;
+        if on.is_empty() {
+            return None;
         }
-        if let Some(timeout) = super::headers::millis(headers, &PER_TRY_TIMEOUT) {
-            rules.per_try_timeout = Some(timeout).filter(|t| !t.is_zero());
+        let policy = policy.unwrap_or(&UNCONFIGURED);
+        let only = &policy.retriable_request_headers;
+        if !only.is_empty() && !any_matches(only, headers, None) {
+            return None;
         }
-        Some(rules.clone())
+        let max = text("x-envoy-max-retries").and_then(|v| v.trim().parse::<u64>().ok());
+        Some(Self {
+            on,
+            max_retries: max.map_or(policy.max_retries, |max| u32::try_from(max).unwrap_or(u32::MAX)),
+            policy,
+            status: listed("x-envoy-retriable-status-codes").filter_map(|code| code.parse().ok()).collect(),
+            headers: listed("x-envoy-retriable-header-names").filter_map(|name| name.parse().ok()).collect(),
+        })
     }
+
+    /// Whether the policy names the condition that `outcome` is.
+    pub fn wants(&self, outcome: &Outcome<'_>) -> bool {
+        match outcome {
+            Outcome::Failed(failure) => self.wants_failure(*failure),
+            Outcome::Response { status, headers } => self.wants_response(*status, headers),
+        }
+    }
+
+    fn wants_failure(&self, failure: Failure) -> bool {
+        let on = |flag| self.on.contains(flag);
+        // Envoy counts every reset as the 5xx it would come to.
+        let reset = on(RetryOn::RESET) || on(RetryOn::SERVER_ERROR) || on(RetryOn::GATEWAY_ERROR);
+        match failure {
+            Failure::Connect => reset || on(RetryOn::CONNECT_FAILURE) || on(RetryOn::RESET_BEFORE_REQUEST),
+            Failure::Refused => reset || on(RetryOn::REFUSED_STREAM),
+            Failure::Unsent => reset || on(RetryOn::RESET_BEFORE_REQUEST),
+            Failure::Reset { .. } | Failure::TryTimeout | Failure::Protocol => reset,
+            // Trying again what a circuit breaker refused would defeat it.
+            Failure::Overflow => false,
+        }
+    }
+
+    fn wants_response(&self, status: StatusCode, headers: &HeaderMap) -> bool {
+        let on = |flag| self.on.contains(flag);
+        let code = status.as_u16();
+        if headers.contains_key(&RATE_LIMITED) {
+            return on(RetryOn::ENVOY_RATE_LIMITED);
+        }
+        if on(RetryOn::SERVER_ERROR) && status.is_server_error()
+            || on(RetryOn::GATEWAY_ERROR) && matches!(code, 502..=504)
+            || on(RetryOn::RETRIABLE_4XX) && code == 409
+            || on(RetryOn::RETRIABLE_STATUS)
+                && (self.policy.retriable_status.contains(&code) || self.status.contains(&code))
+        {
+            return true;
+        }
+        if on(RetryOn::RETRIABLE_HEADERS)
+            && (any_matches(&self.policy.retriable_headers, headers, Some(status))
+                || self.headers.iter().any(|name| headers.contains_key(name)))
+        {
+            return true;
+        }
+        if self.on.grpc().is_empty() {
+            return false;
+        }
+        // Only a headers-only gRPC response still can be retried; its status is in the headers.
+        match headers.get(&GRPC_STATUS).and_then(|v| v.to_str().ok()) {
+            Some("1") => on(RetryOn::GRPC_CANCELLED),
+            Some("4") => on(RetryOn::GRPC_DEADLINE_EXCEEDED),
+            Some("8") => on(RetryOn::GRPC_RESOURCE_EXHAUSTED),
+            Some("13") => on(RetryOn::GRPC_INTERNAL),
+            Some("14") => on(RetryOn::GRPC_UNAVAILABLE),
+            _ => false,
+        }
+    }
+}
+
+/// Whether retries avoid a host by what its metadata says.
+pub fn is_omitted(policy: &RetryPolicy, host: Option<&Metadata>) -> bool {
+    const NAMESPACE: &str = "envoy.lb";
+    let Some(labels) = host.and_then(|m| m.get(NAMESPACE)) else { return false };
+    let has_all = |wanted: &Metadata| {
+        let wanted = wanted.get(NAMESPACE).filter(|w| !w.is_empty());
+        wanted.is_some_and(|w| w.iter().all(|(key, value)| labels.get(key).is_some_and(|v| is_or_has(v, value))))
+    };
+    policy.omit_canary && labels.get("canary") == Some(&true.into())
+        || policy.omit_metadata.iter().any(|wanted| has_all(wanted))
+}
+
+/// A list stands for each of its values.
+fn is_or_has(value: &serde_json::Value, wanted: &serde_json::Value) -> bool {
+    value == wanted || value.as_array().is_some_and(|list| list.contains(wanted))
+}
+
+fn any_matches(matchers: &[HeaderMatcher], headers: &HeaderMap, status: Option<StatusCode>) -> bool {
+    matchers.iter().any(|m| match (&*m.name, &status) {
+        (":status", Some(status)) => m.matches(Some(status.as_str())),
+        (name, _) => m.matches(header_value(headers, name).as_deref()),
+    })
 }
 
 /// The verdict on one attempt.
@@ -123,19 +204,16 @@ pub enum Verdict {
     Replay,
     /// Try again after a backoff, if the budget allows.
     Retry,
-    GiveUp,
+    /// Nothing calls for another attempt.
+    Enough,
+    /// The policy would have retried, but the request cannot be sent again.
+    Unable,
     /// The policy would have retried, but its limit is reached.
     LimitExceeded,
 }
 
-/// Decides. `replays` and `retries` count what was already done for this request.
-pub fn decide(
-    rules: Option<&Rules>,
-    policy: Option<&RetryPolicy>,
-    request: &Request<'_>,
-    outcome: &Outcome<'_>,
-    done: (u32, u32),
-) -> Verdict {
+/// Decides. `done` counts the replays and the retries of this request so far.
+pub fn decide(rules: Option<&Rules<'_>>, request: &Request<'_>, outcome: &Outcome<'_>, done: (u32, u32)) -> Verdict {
     let (replays, retries) = done;
     if let Outcome::Failed(failure) = outcome
         && replays < MAX_REPLAYS
@@ -143,11 +221,18 @@ pub fn decide(
     {
         return Verdict::Replay;
     }
-    let Some(rules) = rules else { return Verdict::GiveUp };
-    if !request.replayable || !wants(rules, policy, outcome) {
-        return Verdict::GiveUp;
+    match rules {
+        Some(rules) if rules.wants(outcome) => {
+            if !request.replayable {
+                Verdict::Unable
+            } else if retries >= rules.max_retries {
+                Verdict::LimitExceeded
+            } else {
+                Verdict::Retry
+            }
+        }
+        _ => Verdict::Enough,
     }
-    if retries >= rules.max_retries { Verdict::LimitExceeded } else { Verdict::Retry }
 }
 
 /// Whether sending again cannot make an application do anything twice.
@@ -160,86 +245,49 @@ fn is_safe(failure: Failure, request: &Request<'_>) -> bool {
         Failure::Reset { reused: false }
         | Failure::Connect
         | Failure::Overflow
-        | Failure::PerTryTimeout
+        | Failure::TryTimeout
         | Failure::Protocol => false,
     }
 }
 
-fn wants(rules: &Rules, policy: Option<&RetryPolicy>, outcome: &Outcome<'_>) -> bool {
-    let on = |flag| rules.on.contains(flag);
-    match outcome {
-        Outcome::Failed(failure) => match failure {
-            Failure::Connect => {
-                on(RetryOn::CONNECT_FAILURE)
-                    || on(RetryOn::SERVER_ERROR)
-                    || on(RetryOn::GATEWAY_ERROR)
-                    || on(RetryOn::RESET)
-                    || on(RetryOn::RESET_BEFORE_REQUEST)
-            }
-            Failure::Refused => {
-                on(RetryOn::REFUSED_STREAM)
-                    || on(RetryOn::SERVER_ERROR)
-                    || on(RetryOn::GATEWAY_ERROR)
-                    || on(RetryOn::RESET)
-            }
-            Failure::Unsent => {
-                on(RetryOn::RESET_BEFORE_REQUEST)
-                    || on(RetryOn::RESET)
-                    || on(RetryOn::SERVER_ERROR)
-                    || on(RetryOn::GATEWAY_ERROR)
-            }
-            Failure::Reset { .. } | Failure::PerTryTimeout | Failure::Protocol => {
-                on(RetryOn::RESET) || on(RetryOn::SERVER_ERROR) || on(RetryOn::GATEWAY_ERROR)
-            }
-            // Envoy never retries what a circuit breaker refused.
-            Failure::Overflow => false,
-        },
-        Outcome::Response { status, headers } => wants_response(rules, policy, *status, headers),
-    }
+/// How long to wait before a retry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    Exponential(Duration),
+    /// As long as the upstream asked for, and a little more.
+    RateLimited(Duration),
 }
 
-fn wants_response(rules: &Rules, policy: Option<&RetryPolicy>, status: StatusCode, headers: &HeaderMap) -> bool {
-    let on = |flag| rules.on.contains(flag);
-    let code = status.as_u16();
-    let marks = super::headers::among(headers, &["x-envoy-overloaded", "x-envoy-ratelimited"]);
-    if marks.iter().any(|mark| mark == "x-envoy-overloaded") {
-        return false;
+/// The wait before retry number `retry` (1 is the first) of an attempt with these response headers.
+pub fn wait(policy: &RetryPolicy, retry: u32, response: Option<&HeaderMap>, clock: SystemTime, random: u64) -> Wait {
+    if let Some(asked) = response.and_then(|headers| reset_interval(policy, headers, clock)) {
+        return Wait::RateLimited(asked + below(asked / 2, random));
     }
-    if !marks.is_empty() {
-        return on(RetryOn::ENVOY_RATE_LIMITED);
-    }
-    if on(RetryOn::SERVER_ERROR) && status.is_server_error()
-        || on(RetryOn::GATEWAY_ERROR) && matches!(code, 502..=504)
-        || on(RetryOn::RETRIABLE_4XX) && code == 409
-        || on(RetryOn::RETRIABLE_STATUS) && rules.status.contains(&code)
-    {
-        return true;
-    }
-    if on(RetryOn::RETRIABLE_HEADERS)
-        && policy.is_some_and(|p| {
-            p.retriable_headers.iter().any(|m| match &*m.name {
-                ":status" => m.matches(Some(status.as_str())),
-                name => m.matches(header_value(headers, name).as_deref()),
-            })
-        })
-    {
-        return true;
-    }
-    // Only a headers-only gRPC response still can be retried; its status is in the headers.
-    match headers.get(&GRPC_STATUS).and_then(|v| v.to_str().ok()) {
-        Some("1") => on(RetryOn::GRPC_CANCELLED),
-        Some("4") => on(RetryOn::GRPC_DEADLINE_EXCEEDED),
-        Some("8") => on(RetryOn::GRPC_RESOURCE_EXHAUSTED),
-        Some("13") => on(RetryOn::GRPC_INTERNAL),
-        Some("14") => on(RetryOn::GRPC_UNAVAILABLE),
-        _ => false,
-    }
+    Wait::Exponential(backoff(policy, retry, random))
 }
 
-/// Fully jittered exponential backoff before retry number `retry` (1 is the first).
-pub fn backoff(rules: &Rules, retry: u32, random: u64) -> Duration {
+/// When a rate limited request may come back, as its response says.
+fn reset_interval(policy: &RetryPolicy, headers: &HeaderMap, clock: SystemTime) -> Option<Duration> {
+    policy.reset_headers.iter().find_map(|reset| {
+        let seconds: u64 = headers.get(&reset.name)?.to_str().ok()?.trim().parse().ok()?;
+        let interval = if reset.unix_time {
+            let now = clock.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+            seconds.checked_sub(now.as_secs())?
+        } else {
+            seconds
+        };
+        Some(Duration::from_secs(interval)).filter(|i| !i.is_zero() && *i <= policy.reset_max)
+    })
+}
+
+/// Fully jittered exponential backoff.
+fn backoff(policy: &RetryPolicy, retry: u32, random: u64) -> Duration {
     let factor = 1u32.checked_shl(retry.min(16)).unwrap_or(u32::MAX) - 1;
-    let ceiling = rules.base.saturating_mul(factor).min(rules.max.max(rules.base));
+    let ceiling = policy.backoff_base.saturating_mul(factor).min(policy.backoff_max.max(policy.backoff_base));
+    below(ceiling, random)
+}
+
+fn below(ceiling: Duration, random: u64) -> Duration {
     let nanos = u64::try_from(ceiling.as_nanos()).unwrap_or(u64::MAX);
     if nanos == 0 { Duration::ZERO } else { Duration::from_nanos(random % nanos) }
 }

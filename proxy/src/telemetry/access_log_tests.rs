@@ -27,6 +27,7 @@ fn conn() -> ConnInfo {
         tls: None,
         started: SystemTime::now(),
         started_at: Instant::now(),
+        buffer_limit: 1 << 20,
     }
 }
 

@@ -13,6 +13,7 @@ fn scope() -> Rc<HttpScope> {
         tls: None,
         started: SystemTime::now(),
         started_at: Instant::now(),
+        buffer_limit: 1 << 20,
     };
     Rc::new(HttpScope { conn: Rc::new(conn), stats: Arc::default(), logs: Arc::default() })
 }

@@ -15,16 +15,17 @@ macro_rules! flags {
     };
 }
 
+// In the order they are named: why there was no other try comes before what the last one came to.
 flags! {
+    UPSTREAM_RETRY_LIMIT_EXCEEDED = 4, "URX";
+    /// A circuit breaker was open.
+    UPSTREAM_OVERFLOW = 2, "UO";
     /// No healthy upstream host.
     NO_HEALTHY_UPSTREAM = 0, "UH";
     /// The upstream connection could not be made.
     UPSTREAM_CONNECTION_FAILURE = 1, "UF";
-    /// A circuit breaker was open.
-    UPSTREAM_OVERFLOW = 2, "UO";
     /// No route, or no filter chain.
     NO_ROUTE = 3, "NR";
-    UPSTREAM_RETRY_LIMIT_EXCEEDED = 4, "URX";
     NO_CLUSTER = 5, "NC";
     DURATION_TIMEOUT = 6, "DT";
     DOWNSTREAM_CONNECTION_TERMINATION = 7, "DC";

@@ -27,6 +27,7 @@ fn conn() -> ConnInfo {
         })),
         started: UNIX_EPOCH,
         started_at: Instant::now(),
+        buffer_limit: 1 << 20,
     }
 }
 

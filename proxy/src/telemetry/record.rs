@@ -64,6 +64,8 @@ pub struct ConnInfo {
     pub tls: Option<Arc<PeerInfo>>,
     pub started: SystemTime,
     pub started_at: Instant,
+    /// The listener's `per_connection_buffer_limit_bytes`.
+    pub buffer_limit: u32,
 }
 
 /// Where an attempt went.

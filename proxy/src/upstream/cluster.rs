@@ -15,7 +15,7 @@ use std::{
 
 use self::parts::Life;
 pub use self::parts::Parts;
-use super::{breaker::Breaker, endpoint::Endpoint, lb, original_dst};
+use super::{breaker::Breaker, credit::Credit, endpoint::Endpoint, lb, original_dst};
 use crate::{
     ir::{
         self, Name,
@@ -165,6 +165,11 @@ impl Cluster {
     pub fn breaker(&self, high: bool) -> &Arc<Breaker> {
         let runtime = &self.parts().runtime;
         if high { &runtime.high } else { &runtime.default }
+    }
+
+    /// The calling worker's credit for retries.
+    pub fn credit(&self) -> &Credit {
+        self.parts().runtime.credit.local()
     }
 
     /// Identifies the cluster over all its views.

@@ -214,6 +214,13 @@ pub struct RequestPermit {
     high: bool,
 }
 
+impl RequestPermit {
+    /// The counters of its cluster.
+    pub fn stats(&self) -> &ClusterStats {
+        self.scope.stats.local()
+    }
+}
+
 impl Drop for RequestPermit {
     fn drop(&mut self) {
         self.scope.breaker(self.high).give_request();

@@ -8,6 +8,7 @@
 pub mod breaker;
 pub mod cluster;
 pub mod connect;
+pub mod credit;
 pub mod dns;
 pub mod endpoint;
 pub mod lb;

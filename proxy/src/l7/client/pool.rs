@@ -54,6 +54,9 @@ impl<B: Payload> Pool<B> {
                     Err(kind) => return Err(unsent(kind, request)),
                 },
             };
+            if let Some(clock) = &attempt.clock {
+                clock.start();
+            }
             match lease {
                 Lease::Http1(connection) => http1::send(connection, request, permit).await,
                 Lease::Http2(connection) => http2::send(connection, request, permit).await,

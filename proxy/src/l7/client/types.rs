@@ -5,8 +5,8 @@ use std::{fmt, net::SocketAddr, rc::Rc, sync::Arc};
 use http::{Request, Response};
 
 use crate::{
-    l7::incoming::Incoming,
-    telemetry::record::PeerInfo,
+    l7::{incoming::Incoming, timeouts::TryClock},
+    telemetry::{metrics::ClusterStats, record::PeerInfo},
     upstream::{Cluster, ConnectError, Endpoint, RequestPermit},
 };
 
@@ -41,6 +41,8 @@ pub struct Attempt {
     pub replayable: bool,
     /// Which circuit breaker counts the request.
     pub high_priority: bool,
+    /// To be started once there is a connection.
+    pub clock: Option<Rc<TryClock>>,
 }
 
 /// What is known of the connection that carried a request, once per connection.
@@ -77,12 +79,17 @@ pub(super) trait Carrier {
 #[must_use = "dropping the guard says that the stream is over"]
 pub struct StreamGuard {
     carrier: Option<Rc<dyn Carrier>>,
-    _permit: RequestPermit,
+    permit: RequestPermit,
 }
 
 impl StreamGuard {
     pub(super) fn new(carrier: Rc<dyn Carrier>, permit: RequestPermit) -> Self {
-        Self { carrier: Some(carrier), _permit: permit }
+        Self { carrier: Some(carrier), permit }
+    }
+
+    /// What counts the stream.
+    pub fn stats(&self) -> &ClusterStats {
+        self.permit.stats()
     }
 
     /// Gives the stream up: an HTTP/1 connection is closed at once instead of after its message.

@@ -1,11 +1,9 @@
 //! The response phase: what the upstream said becomes what the client hears.
 
-use std::time::Instant;
-
 use http::{HeaderName, HeaderValue, Response, StatusCode, Version, header};
 use http_body::Body as _;
 
-use super::{ATTEMPT_COUNT, Forwarding, HeadCopy, Plan};
+use super::{ATTEMPT_COUNT, Ending, Forwarding, HeadCopy, Plan, tries::Won};
 use crate::{
     l7::{
         body::{Body, Download},
@@ -13,14 +11,18 @@ use crate::{
         flow::{Deadline, DeadlineKind},
         headers::{self, Pseudo, RequestView},
         outcome,
-        pipeline::levels,
+        pipeline::{self, Inbound, count_reply, levels},
         respond::Reply,
         sanitize::Tunnel,
         upgrade,
     },
-    telemetry::format::{self, Headers},
+    telemetry::{
+        flags::Flags,
+        format::{self, Headers},
+    },
 };
 
+const OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
 const SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
 
 impl Forwarding<'_> {
@@ -41,22 +43,22 @@ impl Forwarding<'_> {
     pub(super) fn response(
         &self,
         plan: &Plan<'_>,
-        sent: Sent,
-        attempts: u32,
-        (down, copy): (upgrade::Downstream, Option<Box<HeadCopy>>),
+        won: Won,
+        (down, copy): (upgrade::Downstream, Option<&HeadCopy>),
     ) -> Result<Response<Body>, Reply> {
-        let Sent { mut response, guard, facts, .. } = sent;
+        let Won { sent, attempts, connected } = won;
+        let Sent { mut response, guard, facts, .. } = *sent;
         self.note_connection(&facts);
         outcome::count(plan.cluster, response.status());
-        let now = Instant::now();
         let record = &self.flow.record;
-        let since = record.request_done().unwrap_or_else(|| record.started());
         if let Some(limit) = plan.timeouts.response.filter(|_| down.tunnel == Tunnel::None) {
-            self.flow.limit(Deadline { at: since + limit, kind: DeadlineKind::Response });
+            self.flow.limit_response(limit);
+        }
+        if let Some((connected, limit)) = connected.zip(plan.timeouts.upstream) {
+            self.flow.limit(Deadline { at: connected + limit, kind: DeadlineKind::Upstream });
         }
         if let Some(idle) = plan.timeouts.per_try_idle {
-            self.flow.set_idle(Some(self.flow.idle().map_or(idle, |present| present.min(idle))));
-            self.flow.touch();
+            self.flow.set_try_idle(idle);
         }
         let switched = upgrade::accept(&mut response, &down, facts.protocol);
         // What version the upstream speaks is between it and us.
@@ -77,14 +79,17 @@ impl Forwarding<'_> {
                 .entry(header::TRAILER)
                 .or_insert(HeaderValue::from_static("grpc-status, grpc-message, grpc-status-details-bin"));
         }
-        if plan.envoy_headers {
-            let millis = now.saturating_duration_since(since).as_millis();
+        // An answer to half a request says nothing of how long the service takes.
+        if plan.audience.envoy_headers
+            && let Some(since) = self.flow.request_done()
+        {
+            let millis = since.elapsed().as_millis();
             headers::insert_number(headers, SERVICE_TIME, u64::try_from(millis).unwrap_or(u64::MAX));
         }
         if self.selected.virtual_host.attempt_count_in_response {
             headers::insert_number(headers, ATTEMPT_COUNT, attempts.into());
         }
-        let view = copy.as_deref().map(|(method, path, headers)| RequestView {
+        let view = copy.map(|(method, path, headers)| RequestView {
             pseudo: Pseudo { method, path, scheme: plan.scheme },
             headers,
         });
@@ -110,5 +115,31 @@ impl Forwarding<'_> {
             Body::Download(Box::new(Download::new(incoming, guard, self.flow.clone())))
         };
         Ok(Response::from_parts(parts, body))
+    }
+
+    /// Answers in place of the upstream, with the route's header mutations.
+    pub(super) fn refusal(&self, reply: Reply, ending: &Ending<'_>, request: &Inbound) -> Response<Body> {
+        count_reply(self.conn, &reply);
+        let overloaded = reply.flags.contains(Flags::UPSTREAM_OVERFLOW);
+        let attempts = reply.attempts;
+        let mut response = reply.into_response(self.flow, request.sane.grpc);
+        let scheme = request.sane.origin.scheme;
+        let (method, path, head) = match ending.copy.as_deref() {
+            Some((method, path, head)) => (method, path.as_str(), head),
+            None => (&request.parts.method, pipeline::path(&request.parts), &request.parts.headers),
+        };
+        let view = RequestView { pseudo: Pseudo { method, path, scheme }, headers: head };
+        let status = response.status();
+        let headers = response.headers_mut();
+        for ops in levels(self.table, self.selected, ending.weighted.map(|w| &w.headers)) {
+            self.flow.record.facts(Some(&view), |facts| headers::apply_response(ops, headers, status, facts));
+        }
+        if overloaded && ending.envoy_headers {
+            headers.insert(OVERLOADED, HeaderValue::from_static("true"));
+        }
+        if attempts > 0 && self.selected.virtual_host.attempt_count_in_response {
+            headers::insert_number(headers, ATTEMPT_COUNT, attempts.into());
+        }
+        response
     }
 }

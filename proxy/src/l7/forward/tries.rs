@@ -1,68 +1,77 @@
 //! The retry loop: { pick an endpoint, send under the timeouts, classify, go again or not }.
 
-use std::{pin::pin, rc::Rc, sync::Arc, time::Instant};
-
-use http::{HeaderValue, Method, Request, StatusCode, Uri, header, request::Parts};
-use http_body::Body as _;
-
-use super::{ATTEMPT_COUNT, Forwarding, Plan};
-use crate::{
-    ir::route::HostRewrite,
-    l7::{
-        body::{Body, Upload},
-        client::{Attempt, SendError, SendErrorKind, Sent},
-        expect,
-        flow::Flow,
-        headers,
-        incoming::Incoming,
-        outcome,
-        replay::Kept,
-        respond::Reply,
-        retry::{self, Failure, Outcome, Verdict},
-        timeouts::{Expired, Timeouts, within},
-    },
-    telemetry::flags::Flags,
-    upstream::{Endpoint, PickContext, breaker::Permit},
+use std::{
+    pin::pin,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
 };
 
-/// What tries are made of.
-struct Supply<'a> {
-    /// The head, kept where a second try is possible; else given away with the first.
-    head: Option<&'a mut Parts>,
-    body: Source,
-    /// A request that came back whole from a failed try.
-    returned: Option<Box<Request<Body>>>,
-    keep: bool,
-}
+use http::{Request, StatusCode, request::Parts};
+use http_body::Body as _;
 
-enum Source {
-    Empty,
-    Once(Option<Incoming>),
-    Kept(Kept),
-}
+use super::{Forwarding, Plan, supply::Supply};
+use crate::{
+    l7::{
+        body::Body,
+        client::{Attempt, SendError, SendErrorKind, Sent},
+        incoming::Incoming,
+        outcome,
+        respond::Reply,
+        retry::{self, Failure, Outcome, Verdict, Wait},
+        timeouts::{Expired, TryClock, within},
+    },
+    telemetry::flags::Flags,
+    upstream::{Endpoint, breaker::Permit},
+};
+
+/// A retry budget of all requests is none: there is nothing to save then.
+const UNLIMITED: u32 = 1000;
+
+/// What the pool made of a try.
+pub(super) type Answer = Result<Sent, Box<SendError<Body>>>;
 
 /// What one try came to.
-enum Tried {
+pub(super) enum Tried {
     Response(Box<Sent>),
     Failed(Failure, Reply),
 }
 
+/// The try whose response goes to the client.
+pub(super) struct Won {
+    pub sent: Box<Sent>,
+    pub attempts: u32,
+    /// When it had a connection, where a limit counts from there.
+    pub connected: Option<Instant>,
+}
+
 impl Tried {
-    /// Makes this try's result the request's.
-    fn end(self, plan: &Plan<'_>, count: &Count) -> Result<(Sent, u32), Reply> {
+    pub(super) fn outcome(&self) -> Outcome<'_> {
         match self {
-            Self::Failed(_, reply) => Err(reply),
+            Self::Failed(failure, _) => Outcome::Failed(*failure),
             Self::Response(sent) => {
-                if count.retries > 0 && !sent.response.status().is_server_error() {
-                    plan.cluster.stats.local().upstream_rq_retry_success.inc();
+                Outcome::Response { status: sent.response.status(), headers: sent.response.headers() }
+            }
+        }
+    }
+
+    /// Makes this try's result the request's.
+    pub(super) fn end(self, count: &Count, clock: Option<&TryClock>) -> Result<Won, Reply> {
+        match self {
+            Self::Failed(_, mut reply) => {
+                if count.tries > 1 {
+                    outcome::retried(&mut reply);
                 }
-                Ok((*sent, count.tries))
+                Err(reply.attempts(count.tries))
+            }
+            Self::Response(sent) => {
+                Ok(Won { sent, attempts: count.tries, connected: clock.and_then(TryClock::started) })
             }
         }
     }
 
     /// Lets go of a response that another try will replace.
-    fn forget(self) {
+    pub(super) fn forget(self) {
         if let Self::Response(sent) = self
             && !sent.response.body().is_end_stream()
         {
@@ -74,191 +83,224 @@ impl Tried {
 
 /// How often what was done.
 #[derive(Default)]
-struct Count {
-    tries: u32,
-    replays: u32,
-    retries: u32,
+pub(super) struct Count {
+    pub tries: u32,
+    pub replays: u32,
+    pub retries: u32,
 }
 
 /// What follows on a try.
-enum Next {
-    Stop,
+pub(super) enum Next {
+    /// Nothing; `wanted`: although the policy would have had it otherwise.
+    Stop {
+        wanted: bool,
+    },
     Replay,
-    Retry(Permit),
+    Retry(Permit, Duration),
+}
+
+/// Where a try goes and what it is.
+pub(super) struct Launch {
+    pub attempt: Attempt,
+    pub request: Request<Body>,
 }
 
 impl Forwarding<'_> {
-    /// Tries until there is a response, or a reason to give up; returns the number of tries too.
-    pub(super) async fn tries(&self, plan: &Plan<'_>, parts: &mut Parts, body: Incoming) -> Result<(Sent, u32), Reply> {
-        let keep = plan.rules.is_some() || (!plan.has_body && plan.method.is_idempotent());
-        let body = match (plan.has_body, plan.rules.is_some()) {
-            (false, _) => Source::Empty,
-            (true, true) => Source::Kept(Kept::new(body)),
-            (true, false) => Source::Once(Some(body)),
-        };
-        let mut supply = Supply { head: Some(parts), body, returned: None, keep };
+    /// Tries until there is a response, or a reason to give up.
+    pub(super) async fn tries(&self, plan: &Plan<'_>, parts: &mut Parts, body: Incoming) -> Result<Won, Reply> {
+        let mut supply = Supply::new(plan, parts, body);
+        if plan.hedged {
+            return Box::pin(self.hedged(plan, supply)).await;
+        }
         let mut tried: Vec<Arc<Endpoint>> = Vec::new();
         let mut count = Count::default();
         let mut permit: Option<Permit> = None;
+        let mut timed_out = false;
         loop {
-            let avoid = plan.rules.as_ref().is_some_and(|r| r.avoid_previous_hosts);
-            let endpoint = self.pick(plan, if avoid { &tried } else { &[] })?;
-            count.tries += 1;
-            self.flow.record.upstream(|u| u.attempts = count.tries);
-            let started = Instant::now();
-            let request = self.attempt_request(plan, &mut supply, &endpoint, count.tries)?;
-            // What would be replayed once is not risked twice.
-            let replayable = count.tries == 1 && supply.keep && !plan.has_body && plan.method.is_idempotent();
-            let attempt = self.attempt(plan, &endpoint, replayable);
+            let Launch { attempt, request } = self.launch(plan, &mut supply, &mut count, (&tried, timed_out))?;
             let result = {
                 let sending = pin!(self.conn.engine.pool.send(&attempt, request));
-                within(&plan.timeouts, self.flow, started, sending).await
+                within(&plan.timeouts, self.flow, attempt.clock.as_deref(), sending).await
             };
-            let result = match result {
-                Ok(Ok(sent)) => Tried::Response(Box::new(sent)),
-                Ok(Err(error)) => self.failed(*error, &mut supply),
-                Err(expired) => self.expired(plan, expired)?,
-            };
+            timed_out = matches!(result, Err(Expired::PerTry | Expired::PerTryIdle));
+            let result = self.settle(plan, result, &mut supply, &count)?;
             drop(permit.take());
-            match self.judge(plan, &result, &supply, &mut count) {
-                Next::Stop => return result.end(plan, &count),
+            match self.judge(plan, &result, &mut supply, &mut count) {
+                Next::Stop { wanted } => {
+                    supply.settle();
+                    self.account(plan, &result, wanted, count.retries);
+                    return result.end(&count, attempt.clock.as_deref());
+                }
                 Next::Replay => result.forget(),
-                Next::Retry(granted) => {
+                Next::Retry(granted, wait) => {
                     permit = Some(granted);
                     result.forget();
-                    self.back_off(plan, started, count.retries).await?;
+                    let sleep = tokio::time::sleep(wait);
+                    if let Err(expired) = within(&plan.timeouts, self.flow, None, pin!(sleep)).await {
+                        return Err(self.out_of_time(plan, expired, &count));
+                    }
                 }
             }
-            tried.push(endpoint);
+            tried.push(attempt.endpoint);
+        }
+    }
+
+    /// Gets a try ready.
+    pub(super) fn launch(
+        &self,
+        plan: &Plan<'_>,
+        supply: &mut Supply<'_>,
+        count: &mut Count,
+        (tried, timed_out): (&[Arc<Endpoint>], bool),
+    ) -> Result<Launch, Reply> {
+        count.tries += 1;
+        self.flow.record.upstream(|u| u.attempts = count.tries);
+        let endpoint = self.pick(plan, tried).map_err(|reply| reply.attempts(count.tries))?;
+        let request = self.attempt_request(plan, supply, &endpoint, (count.tries, timed_out))?;
+        // What would be replayed once is not risked twice.
+        let replayable = count.tries == 1 && supply.keep && !plan.has_body && plan.method.is_idempotent();
+        Ok(Launch { attempt: self.attempt(plan, endpoint, replayable), request })
+    }
+
+    /// What a try came to, however it ended; an error when with it the whole request did.
+    pub(super) fn settle(
+        &self,
+        plan: &Plan<'_>,
+        result: Result<Answer, Expired>,
+        supply: &mut Supply<'_>,
+        count: &Count,
+    ) -> Result<Tried, Reply> {
+        match result {
+            Ok(Ok(sent)) => Ok(Tried::Response(Box::new(sent))),
+            Ok(Err(error)) => Ok(self.failed(*error, supply)),
+            Err(expired) => self.expired(plan, expired, count),
         }
     }
 
     /// Asks the rules, and the budget where they would retry.
-    fn judge(&self, plan: &Plan<'_>, result: &Tried, supply: &Supply<'_>, count: &mut Count) -> Next {
+    pub(super) fn judge(&self, plan: &Plan<'_>, result: &Tried, supply: &mut Supply<'_>, count: &mut Count) -> Next {
         let stats = plan.cluster.stats.local();
-        let outcome = match result {
-            Tried::Failed(failure, _) => Outcome::Failed(*failure),
-            Tried::Response(sent) => {
-                Outcome::Response { status: sent.response.status(), headers: sent.response.headers() }
-            }
-        };
+        if supply.is_too_long() && !std::mem::replace(&mut supply.abandoned, true) {
+            stats.retry_or_shadow_abandoned.inc();
+        }
         let request = retry::Request { method: &plan.method, replayable: supply.can_repeat(), has_body: plan.has_body };
-        let policy = plan.policy.map(|p| &**p);
-        match retry::decide(plan.rules.as_ref(), policy, &request, &outcome, (count.replays, count.retries)) {
+        match retry::decide(plan.rules.as_ref(), &request, &result.outcome(), (count.replays, count.retries)) {
             Verdict::Replay => {
                 count.replays += 1;
                 stats.upstream_rq_replayed.inc();
                 Next::Replay
             }
-            Verdict::Retry => match plan.cluster.breaker(self.route.high_priority).try_retry() {
-                Some(permit) => {
-                    count.retries += 1;
-                    stats.upstream_rq_retry.inc();
-                    Next::Retry(permit)
-                }
-                None => {
-                    stats.upstream_rq_retry_overflow.inc();
-                    Next::Stop
-                }
-            },
-            Verdict::LimitExceeded => {
-                stats.upstream_rq_retry_limit_exceeded.inc();
-                self.flow.record.flag(Flags::UPSTREAM_RETRY_LIMIT_EXCEEDED);
-                Next::Stop
-            }
-            Verdict::GiveUp => Next::Stop,
+            Verdict::Retry => self.retry(plan, Some(result), count),
+            Verdict::LimitExceeded => self.limit_exceeded(plan),
+            Verdict::Enough => Next::Stop { wanted: false },
+            Verdict::Unable => Next::Stop { wanted: true },
         }
+    }
+
+    /// Asks the budget for another try, after the one that came to `result`.
+    pub(super) fn retry(&self, plan: &Plan<'_>, result: Option<&Tried>, count: &mut Count) -> Next {
+        let stats = plan.cluster.stats.local();
+        let Some((rules, permit)) = plan.rules.as_ref().zip(self.permit(plan)) else {
+            stats.upstream_rq_retry_overflow.inc();
+            self.flow.record.flag(Flags::UPSTREAM_OVERFLOW);
+            return Next::Stop { wanted: true };
+        };
+        count.retries += 1;
+        stats.upstream_rq_retry.inc();
+        let response = match result {
+            Some(Tried::Response(sent)) if !rules.policy.reset_headers.is_empty() => Some(sent.response.headers()),
+            _ => None,
+        };
+        match retry::wait(rules.policy, count.retries, response, SystemTime::now(), fastrand::u64(..)) {
+            Wait::Exponential(wait) => {
+                stats.upstream_rq_retry_backoff_exponential.inc();
+                Next::Retry(permit, wait)
+            }
+            Wait::RateLimited(wait) => {
+                stats.upstream_rq_retry_backoff_ratelimited.inc();
+                Next::Retry(permit, wait)
+            }
+        }
+    }
+
+    /// What a retry needs: a place in the budget, and credit.
+    fn permit(&self, plan: &Plan<'_>) -> Option<Permit> {
+        let permit = plan.cluster.breaker(self.route.high_priority).try_retry()?;
+        (self.retry_share(plan) >= UNLIMITED || plan.cluster.credit().take()).then_some(permit)
+    }
+
+    /// Of the requests in flight that may be retries, in thousandths.
+    fn retry_share(&self, plan: &Plan<'_>) -> u32 {
+        let config = &plan.cluster.config;
+        let thresholds = if self.route.high_priority { &config.breaker_high } else { &config.breaker };
+        thresholds.retry_budget.permille
+    }
+
+    /// The credit for the request's last result.
+    pub(super) fn account(&self, plan: &Plan<'_>, result: &Tried, wanted: bool, retries: u32) {
+        if plan.rules.is_none() {
+            return;
+        }
+        let credit = plan.cluster.credit();
+        let good = !wanted && matches!(result, Tried::Response(_));
+        credit.ended(good, self.retry_share(plan));
+        if good && retries > 0 {
+            plan.cluster.stats.local().upstream_rq_retry_success.inc();
+            credit.give_back();
+        }
+    }
+
+    pub(super) fn limit_exceeded(&self, plan: &Plan<'_>) -> Next {
+        plan.cluster.stats.local().upstream_rq_retry_limit_exceeded.inc();
+        self.flow.record.flag(Flags::UPSTREAM_RETRY_LIMIT_EXCEEDED);
+        Next::Stop { wanted: true }
     }
 
     /// A limit was hit: of one try, which may be worth another, or of the whole request.
-    fn expired(&self, plan: &Plan<'_>, expired: Expired) -> Result<Tried, Reply> {
+    fn expired(&self, plan: &Plan<'_>, expired: Expired, count: &Count) -> Result<Tried, Reply> {
         let stats = plan.cluster.stats.local();
-        let reply = outcome::expired(expired);
         match expired {
-            Expired::PerTry | Expired::PerTryIdle => {
-                stats.upstream_rq_per_try_timeout.inc();
-                Ok(Tried::Failed(Failure::PerTryTimeout, reply))
-            }
+            Expired::PerTry => stats.upstream_rq_per_try_timeout.inc(),
+            Expired::PerTryIdle => stats.upstream_rq_per_try_idle_timeout.inc(),
+            Expired::Upstream => stats.upstream_rq_max_duration_reached.inc(),
             Expired::Response => {
                 stats.upstream_rq_timeout.inc();
-                Err(reply)
+                return Err(self.out_of_time(plan, expired, count));
             }
-            Expired::Request | Expired::Stream | Expired::Idle => Err(reply),
+            Expired::Request | Expired::Stream | Expired::Idle => {
+                return Err(self.out_of_time(plan, expired, count));
+            }
+        }
+        Ok(Tried::Failed(Failure::TryTimeout, self.out_of_time(plan, expired, count)))
+    }
+
+    /// The reply to a request that is out of time.
+    pub(super) fn out_of_time(&self, plan: &Plan<'_>, expired: Expired, count: &Count) -> Reply {
+        let mut reply = outcome::expired(expired, self.flow.request_done().is_some());
+        if plan.timeout_is_204 && reply.flags.contains(Flags::UPSTREAM_REQUEST_TIMEOUT) {
+            (reply.status, reply.body) = (StatusCode::NO_CONTENT, "".into());
+        }
+        match expired {
+            // Not the router's doing: Envoy's connection manager knows of no tries.
+            Expired::Request | Expired::Stream | Expired::Idle => reply,
+            Expired::Response | Expired::PerTry | Expired::PerTryIdle | Expired::Upstream => {
+                reply.attempts(count.tries)
+            }
         }
     }
 
-    async fn back_off(&self, plan: &Plan<'_>, started: Instant, retries: u32) -> Result<(), Reply> {
-        let wait = plan.rules.as_ref().map(|r| retry::backoff(r, retries, fastrand::u64(..)));
-        let sleep = tokio::time::sleep(wait.unwrap_or_default());
-        let timeouts = Timeouts { per_try: None, per_try_idle: None, ..plan.timeouts };
-        within(&timeouts, self.flow, started, pin!(sleep)).await.map_err(outcome::expired)
-    }
-
-    fn pick(&self, plan: &Plan<'_>, exclude: &[Arc<Endpoint>]) -> Result<Arc<Endpoint>, Reply> {
-        let context = PickContext {
-            original_dst: self.conn.scope.conn.original_dst,
-            random: fastrand::u64(..),
-            exclude,
-            attempts: plan.rules.as_ref().map_or(1, |r| r.host_selection_attempts.max(1)),
-            hash: None,
-        };
-        plan.cluster.pick(&context).map_err(|_| {
-            Reply::new(StatusCode::SERVICE_UNAVAILABLE, "no_healthy_upstream")
-                .body("no healthy upstream")
-                .flag(Flags::NO_HEALTHY_UPSTREAM)
-        })
-    }
-
-    fn attempt(&self, plan: &Plan<'_>, endpoint: &Arc<Endpoint>, replayable: bool) -> Attempt {
+    fn attempt(&self, plan: &Plan<'_>, endpoint: Arc<Endpoint>, replayable: bool) -> Attempt {
         Attempt {
             cluster: plan.cluster.clone(),
-            endpoint: endpoint.clone(),
+            endpoint,
             protocol: plan.protocol,
             alpn: plan.alpn.clone(),
             sni: plan.sni.clone(),
             downstream: Some(self.conn.scope.conn.remote),
             replayable,
             high_priority: self.route.high_priority,
+            clock: plan.timeouts.limit_tries().then(Rc::default),
         }
-    }
-
-    /// The request of one try.
-    fn attempt_request(
-        &self,
-        plan: &Plan<'_>,
-        supply: &mut Supply<'_>,
-        endpoint: &Endpoint,
-        attempt: u32,
-    ) -> Result<Request<Body>, Reply> {
-        let (mut head, body) = match supply.returned.take() {
-            Some(mut request) => {
-                origin_form(&mut request);
-                request.into_parts()
-            }
-            None => {
-                let (Some(head), Some(body)) = (supply.head(), supply.body.next(self.flow)) else {
-                    return Err(outcome::internal());
-                };
-                (head, body)
-            }
-        };
-        if self.route.host_rewrite == Some(HostRewrite::Auto)
-            && !endpoint.hostname.is_empty()
-            && let Ok(host) = HeaderValue::from_str(&endpoint.hostname)
-        {
-            self.set_host(&mut head, host);
-        }
-        if self.selected.virtual_host.attempt_count_in_request {
-            headers::insert_number(&mut head.headers, ATTEMPT_COUNT, attempt.into());
-        }
-        let mut request = Request::from_parts(head, body);
-        if plan.gated {
-            let gate = expect::gate(&mut request);
-            if let Body::Upload(upload) = request.body_mut() {
-                upload.set_gate(gate);
-            }
-        }
-        Ok(request)
     }
 
     /// Classifies a failed try and keeps what came back of it.
@@ -274,51 +316,5 @@ impl Forwarding<'_> {
         supply.returned = error.request.map(Box::new);
         tracing::debug!(?failure, reason = %error.reason, "try failed");
         Tried::Failed(failure, reply)
-    }
-}
-
-impl Supply<'_> {
-    /// The head for a try.
-    fn head(&mut self) -> Option<Parts> {
-        if self.keep {
-            return self.head.as_ref().map(|head| (**head).clone());
-        }
-        let nothing = || Request::new(()).into_parts().0;
-        self.head.take().map(|head| std::mem::replace(head, nothing()))
-    }
-
-    /// Whether another try would send the same request from its first byte.
-    fn can_repeat(&self) -> bool {
-        self.returned.is_some()
-            || self.keep
-                && match &self.body {
-                    Source::Empty => true,
-                    Source::Once(body) => body.is_some(),
-                    Source::Kept(kept) => kept.is_whole(),
-                }
-    }
-}
-
-impl Source {
-    fn next(&mut self, flow: &Rc<Flow>) -> Option<Body> {
-        Some(match self {
-            Self::Empty => Body::Empty,
-            Self::Once(body) => Body::Upload(Upload::direct(body.take()?, flow.clone())),
-            Self::Kept(kept) => Body::Upload(Upload::shared(kept.attempt(), flow.clone())),
-        })
-    }
-}
-
-/// A request that came back from the pool may be in HTTP/2's form: the authority goes back to `Host`.
-fn origin_form(request: &mut Request<Body>) {
-    if request.method() == Method::CONNECT && request.uri().path_and_query().is_none() {
-        return;
-    }
-    if let Some(authority) = request.uri().authority()
-        && let Ok(host) = HeaderValue::from_str(authority.as_str())
-    {
-        request.headers_mut().insert(header::HOST, host);
-        let path = request.uri().path_and_query().cloned();
-        *request.uri_mut() = path.map_or_else(|| Uri::from_static("/"), Uri::from);
     }
 }

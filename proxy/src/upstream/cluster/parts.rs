@@ -19,7 +19,7 @@ use super::{
 use crate::{
     ir::{self, cluster::Discovery},
     telemetry::metrics::Sharded,
-    upstream::{breaker::Breaker, endpoint::Endpoint, lb::Balancer, transport::Transports},
+    upstream::{breaker::Breaker, credit::Credit, endpoint::Endpoint, lb::Balancer, transport::Transports},
 };
 
 /// The parts of one view.
@@ -80,6 +80,7 @@ pub(super) struct Runtime {
     pub(super) default: Arc<Breaker>,
     pub(super) high: Arc<Breaker>,
     pub(super) cursor: Sharded<Cursor>,
+    pub(super) credit: Sharded<Credit>,
 }
 
 impl Runtime {
@@ -88,6 +89,7 @@ impl Runtime {
             default: Breaker::new(&config.breaker),
             high: Breaker::new(&config.breaker_high),
             cursor: Sharded::default(),
+            credit: Sharded::default(),
         }
     }
 }

@@ -20,6 +20,7 @@ use super::{
     http_filter::upstream_filters,
     http_options::{common, http1, http2},
     report::{NoteKind, Reject},
+    retry::retry,
     scalar::enumeration,
 };
 use crate::ir::{
@@ -50,9 +51,12 @@ pub(crate) fn upstream(message: &Pb, at: &At<'_>) -> Result<UpstreamHttp, Reject
 
 fn modern(message: &HttpProtocolOptions, at: &At<'_>) -> Result<UpstreamHttp, Reject> {
     fields!(at, message => HttpProtocolOptions {
-        read: [common_http_protocol_options, upstream_http_protocol_options, http_filters, upstream_protocol_options],
+        read: [
+            common_http_protocol_options, upstream_http_protocol_options, http_filters, upstream_protocol_options,
+            retry_policy,
+        ],
         harmless: [header_validation_config],
-        unsupported: [outlier_detection, hash_policy, retry_policy],
+        unsupported: [outlier_detection, hash_policy],
         refuse: [request_mirror_policies],
     });
     upstream_filters("http_filters", &message.http_filters, at)?;
@@ -96,7 +100,8 @@ fn modern(message: &HttpProtocolOptions, at: &At<'_>) -> Result<UpstreamHttp, Re
             (UpstreamProtocol::Auto, one, http2(&m.http2_protocol_options, &at.field("http2_protocol_options"))?)
         }
     };
-    let http = UpstreamHttp { protocol, http1: one, http2: two, ..UpstreamHttp::default() };
+    let retry = retry(&message.retry_policy, at)?;
+    let http = UpstreamHttp { protocol, http1: one, http2: two, retry, ..UpstreamHttp::default() };
     shared(http, &message.common_http_protocol_options, &message.upstream_http_protocol_options, at)
 }
 
@@ -140,9 +145,6 @@ fn shared(
 ) -> Result<UpstreamHttp, Reject> {
     if let Some(m) = options {
         let at = at.field("common_http_protocol_options");
-        if m.max_stream_duration.is_some() {
-            at.field("max_stream_duration").unsupported("set it in the route or the connection manager");
-        }
         if m.max_headers_count.is_some() {
             at.field("max_headers_count").unsupported("responses are bounded by the connection manager's defaults");
         }
@@ -150,6 +152,7 @@ fn shared(
     let common = common(options, &at.field("common_http_protocol_options"))?;
     http.idle_timeout = common.idle_timeout;
     http.max_connection_duration = common.max_connection_duration;
+    http.max_stream_duration = common.max_stream_duration;
     http.max_requests_per_connection = common.max_requests_per_connection;
     if let Some(m) = upstream {
         let at = at.field("upstream_http_protocol_options");

@@ -22,13 +22,13 @@ use super::{
     header_ops::{header_ops, lists},
     matcher, per_route,
     report::{NoteKind, Reject},
-    retry::retry,
+    retry::{hedge, retry},
     scalar::{bool_or, enumeration, header_name, not_empty, port, u32_or, zero_is_off},
     secret::inline_text,
     virtual_host::no_cors,
 };
 use crate::ir::route::{
-    DirectResponse, Forward, HostRewrite, PathMatch, PathRewrite, Redirect, Target, WeightedTarget,
+    DirectResponse, Forward, HostRewrite, PathMatch, PathRewrite, Redirect, StreamDuration, Target, WeightedTarget,
 };
 
 /// Envoy's default route timeout.
@@ -40,12 +40,12 @@ pub(crate) fn forward(message: &RouteAction, path: &PathMatch, at: &At<'_>) -> R
             cluster_not_found_response_code, prefix_rewrite, regex_rewrite, append_x_forwarded_host, timeout,
             idle_timeout, retry_policy, priority, hash_policy, cors, max_grpc_timeout, upgrade_configs,
             internal_redirect_action, max_stream_duration, cluster_specifier, host_rewrite_specifier,
+            grpc_timeout_offset, hedge_policy,
         ],
         // Rate limits are the rate limit filter's, and that one is refused.
         harmless: [rate_limits, include_vh_rate_limits, early_data_policy],
         unsupported: [
-            metadata_match, flush_timeout, retry_policy_typed_config, grpc_timeout_offset, internal_redirect_policy,
-            max_internal_redirects, hedge_policy,
+            metadata_match, flush_timeout, retry_policy_typed_config, internal_redirect_policy, max_internal_redirects,
         ],
         refuse: [path_rewrite_policy, path_rewrite, request_mirror_policies],
     });
@@ -59,11 +59,18 @@ pub(crate) fn forward(message: &RouteAction, path: &PathMatch, at: &At<'_>) -> R
         at.unsupported("a CONNECT request has no path to rewrite");
     }
     let not_found = enumeration(message.cluster_not_found_response_code, &at.field("cluster_not_found_response_code"))?;
-    let max_stream = message.max_stream_duration.unwrap_or_default();
-    let (max_stream_duration, mut grpc_timeout_max) = durations(&max_stream, &at.field("max_stream_duration"))?;
-    if message.max_grpc_timeout.is_some() && grpc_timeout_max.is_none() {
-        at.field("max_grpc_timeout").note(NoteKind::Deprecated, "use max_stream_duration.grpc_timeout_header_max");
-        grpc_timeout_max = at.duration("max_grpc_timeout", &message.max_grpc_timeout)?.map(|d| zero_is_off(Some(d)));
+    let stream = match &message.max_stream_duration {
+        Some(m) => Some(Box::new(stream_duration(m, &at.field("max_stream_duration"))?)),
+        None => None,
+    };
+    for (name, value) in
+        [("max_grpc_timeout", &message.max_grpc_timeout), ("grpc_timeout_offset", &message.grpc_timeout_offset)]
+    {
+        match (value, &stream) {
+            (None, _) => {}
+            (Some(_), None) => at.field(name).note(NoteKind::Deprecated, "use max_stream_duration"),
+            (Some(_), Some(_)) => at.field(name).unsupported("does not apply next to max_stream_duration"),
+        }
     }
     let priority: RoutingPriority = enumeration(message.priority, &at.field("priority"))?;
     Ok(Forward {
@@ -86,25 +93,30 @@ pub(crate) fn forward(message: &RouteAction, path: &PathMatch, at: &At<'_>) -> R
         append_forwarded_host: message.append_x_forwarded_host,
         timeout: zero_is_off(at.duration("timeout", &message.timeout)?.or(Some(TIMEOUT))),
         idle_timeout: at.duration("idle_timeout", &message.idle_timeout)?.map(|d| zero_is_off(Some(d))),
-        max_stream_duration,
-        grpc_timeout_max,
+        stream,
+        grpc_timeout_max: at.duration("max_grpc_timeout", &message.max_grpc_timeout)?.map(|d| zero_is_off(Some(d))),
+        grpc_timeout_offset: at.duration("grpc_timeout_offset", &message.grpc_timeout_offset)?.unwrap_or_default(),
         retry: retry(&message.retry_policy, at)?,
+        hedge: hedge(&message.hedge_policy, at),
+        // A field of the route around it.
+        body_buffer: None,
         upgrades: at.each("upgrade_configs", &message.upgrade_configs, upgrade)?,
         hash_policy: hash_policies(&message.hash_policy, at)?,
         high_priority: priority == RoutingPriority::High,
     })
 }
 
-type MaybeOff = Option<Option<std::time::Duration>>;
-
-fn durations(message: &MaxStreamDuration, at: &At<'_>) -> Result<(MaybeOff, MaybeOff), Reject> {
+fn stream_duration(message: &MaxStreamDuration, at: &At<'_>) -> Result<StreamDuration, Reject> {
     fields!(at, message => MaxStreamDuration {
-        read: [max_stream_duration, grpc_timeout_header_max],
-        unsupported: [grpc_timeout_header_offset],
+        read: [max_stream_duration, grpc_timeout_header_max, grpc_timeout_header_offset],
     });
     let off = |d| zero_is_off(Some(d));
-    let stream = at.duration("max_stream_duration", &message.max_stream_duration)?.map(off);
-    Ok((stream, at.duration("grpc_timeout_header_max", &message.grpc_timeout_header_max)?.map(off)))
+    let offset = at.duration("grpc_timeout_header_offset", &message.grpc_timeout_header_offset)?;
+    Ok(StreamDuration {
+        max: at.duration("max_stream_duration", &message.max_stream_duration)?.map(off),
+        grpc_max: at.duration("grpc_timeout_header_max", &message.grpc_timeout_header_max)?.map(off),
+        grpc_offset: offset.unwrap_or_default(),
+    })
 }
 
 fn target(message: &RouteAction, at: &At<'_>) -> Result<Target, Reject> {

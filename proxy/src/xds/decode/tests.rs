@@ -5,6 +5,7 @@ mod hostile;
 mod istio;
 mod listeners;
 mod managers;
+mod retries;
 mod routes;
 mod secrets;
 mod tls;

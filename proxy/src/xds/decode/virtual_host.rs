@@ -13,7 +13,7 @@ use super::{
     header_ops::{header_ops, lists},
     metadata, per_route,
     report::Reject,
-    retry::retry,
+    retry::{body_buffer, hedge, retry},
     route_action,
     route_match::route_match,
     scalar::{enumeration, not_empty},
@@ -52,11 +52,12 @@ fn virtual_host(message: &Pb, limits: Limits, at: &At<'_>) -> Result<VirtualHost
         read: [
             name, domains, routes, require_tls, request_headers_to_add, request_headers_to_remove,
             response_headers_to_add, response_headers_to_remove, cors, typed_per_filter_config,
-            include_request_attempt_count, include_attempt_count_in_response, retry_policy,
+            include_request_attempt_count, include_attempt_count_in_response, retry_policy, hedge_policy,
+            include_is_timeout_retry_header, per_request_buffer_limit_bytes, request_body_buffer_limit,
         ],
         // Rate limits are the rate limit filter's, and that one is refused.
-        harmless: [virtual_clusters, rate_limits, metadata, per_request_buffer_limit_bytes, request_body_buffer_limit],
-        unsupported: [retry_policy_typed_config, hedge_policy, include_is_timeout_retry_header],
+        harmless: [virtual_clusters, rate_limits, metadata],
+        unsupported: [retry_policy_typed_config],
         refuse: [matcher, request_mirror_policies, route_specifiers],
     });
     no_cors(&message.cors, at)?;
@@ -77,6 +78,10 @@ fn virtual_host(message: &Pb, limits: Limits, at: &At<'_>) -> Result<VirtualHost
         routes: at.each("routes", &message.routes, |m, at| route(m, limits, at).map(Arc::new))?,
         headers: share(header_ops(&lists!(message), at)?),
         retry: retry(&message.retry_policy, at)?,
+        hedge: hedge(&message.hedge_policy, at).unwrap_or(false),
+        timeout_retry_header: message.include_is_timeout_retry_header,
+        body_buffer: body_buffer(&message.request_body_buffer_limit, &message.per_request_buffer_limit_bytes, at)?
+            .map(Box::new),
         attempt_count_in_request: message.include_request_attempt_count,
         attempt_count_in_response: message.include_attempt_count_in_response,
         require_tls,
@@ -106,15 +111,21 @@ fn route(message: &PbRoute, limits: Limits, at: &At<'_>) -> Result<Route, Reject
     fields!(at, message => PbRoute {
         read: [
             name, r#match, metadata, typed_per_filter_config, request_headers_to_add, request_headers_to_remove,
-            response_headers_to_add, response_headers_to_remove, action,
+            response_headers_to_add, response_headers_to_remove, action, per_request_buffer_limit_bytes,
+            request_body_buffer_limit,
         ],
-        harmless: [decorator, tracing, stat_prefix, per_request_buffer_limit_bytes, request_body_buffer_limit],
+        harmless: [decorator, tracing, stat_prefix],
         refuse: [route_specifiers],
     });
     per_route::check(&message.typed_per_filter_config, at)?;
     let matches = route_match(at.required("match", &message.r#match)?, &at.field("match"))?;
     let action = match at.required("action", &message.action)? {
-        PbAction::Route(m) => Action::Forward(share(route_action::forward(m, &matches.path, &at.field("route"))?)),
+        PbAction::Route(m) => {
+            let mut forward = route_action::forward(m, &matches.path, &at.field("route"))?;
+            forward.body_buffer =
+                body_buffer(&message.request_body_buffer_limit, &message.per_request_buffer_limit_bytes, at)?;
+            Action::Forward(share(forward))
+        }
         PbAction::Redirect(m) => Action::Redirect(Arc::new(route_action::redirect(m, &at.field("redirect"))?)),
         PbAction::DirectResponse(m) => {
             let at = at.field("direct_response");

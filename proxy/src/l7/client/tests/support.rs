@@ -90,6 +90,7 @@ pub(super) fn attempt_of(cluster: Arc<Cluster>, protocol: Protocol) -> Attempt {
         downstream: None,
         replayable: false,
         high_priority: false,
+        clock: None,
     }
 }
 

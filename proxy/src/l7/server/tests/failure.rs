@@ -6,6 +6,7 @@ use super::{
     peer::{Upstream, header},
     support::{Setup, pair, retry, run, until},
 };
+use crate::ir::route::BodyBuffer;
 
 #[test]
 fn death_in_mid_response_is_a_broken_response() {
@@ -85,7 +86,7 @@ fn no_endpoints_are_503_uh() {
         client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
         let (head, body) = client.message().await;
         assert!(head.starts_with("HTTP/1.1 503") && body == "no healthy upstream", "{head}{body}");
-        assert_eq!(proxy.log(1).await, ["503 UH no_healthy_upstream 0 0 19 /"]);
+        assert_eq!(proxy.log(1).await, ["503 UH no_healthy_upstream 1 0 19 /"]);
     });
 }
 
@@ -170,7 +171,11 @@ fn policies_retry_with_the_body_and_elsewhere() {
 #[test]
 fn bodies_beyond_the_limit_are_streamed_but_not_retried() {
     run(async {
-        let (proxy, upstream) = pair(|s| s.forward.retry = Some(retry("5xx", 2))).await;
+        let (proxy, upstream) = pair(|s| {
+            s.forward.retry = Some(retry("5xx", 2));
+            s.forward.body_buffer = Some(BodyBuffer::AtMost(100_000));
+        })
+        .await;
         let mut client = proxy.connect().await;
         let body = "z".repeat(200_000);
         client.send(&format!("POST /big HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", body.len())).await;
@@ -180,7 +185,8 @@ fn bodies_beyond_the_limit_are_streamed_but_not_retried() {
         assert_eq!(server.exactly(body.len()).await, body);
         server.send("HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n").await;
         assert!(client.head().await.starts_with("HTTP/1.1 503"));
-        assert_eq!(proxy.cluster_stats.local().upstream_rq_retry.get(), 0);
+        let stats = proxy.cluster_stats.local();
+        assert_eq!((stats.upstream_rq_retry.get(), stats.retry_or_shadow_abandoned.get()), (0, 1));
         assert_eq!(proxy.log(1).await, ["503 - via_upstream 1 200000 0 /big"]);
     });
 }

@@ -132,8 +132,8 @@ fn idle_streams_and_idle_connections_end() {
         let mut server = upstream.accept().await;
         server.head().await;
         let (head, body) = client.message().await;
-        assert!(head.starts_with("HTTP/1.1 408") && body == "stream timeout", "{head}{body}");
-        assert!(proxy.log(1).await[0].starts_with("408 SI stream_idle_timeout"));
+        assert!(head.starts_with("HTTP/1.1 504") && body == "stream timeout", "{head}{body}");
+        assert!(proxy.log(1).await[0].starts_with("504 SI stream_idle_timeout"));
         assert_eq!(client.rest().await.unwrap(), "", "then the connection idles and is closed");
         assert_eq!(proxy.stats.local().downstream_cx_idle_timeout.get(), 1);
     });

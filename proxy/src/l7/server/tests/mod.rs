@@ -6,5 +6,7 @@ mod http2;
 mod limits;
 mod peer;
 mod rest;
+mod retries;
 pub(crate) mod support;
+mod timeouts;
 mod tunnel;

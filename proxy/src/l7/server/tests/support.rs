@@ -112,9 +112,12 @@ pub(crate) fn forward() -> Forward {
         append_forwarded_host: false,
         timeout: Some(Duration::from_secs(15)),
         idle_timeout: None,
-        max_stream_duration: None,
+        stream: None,
         grpc_timeout_max: None,
+        grpc_timeout_offset: Duration::ZERO,
         retry: None,
+        hedge: None,
+        body_buffer: None,
         upgrades: Vec::new(),
         hash_policy: Vec::new(),
         high_priority: false,
@@ -125,14 +128,11 @@ pub(super) fn retry(on: &str, max_retries: u32) -> Arc<RetryPolicy> {
     Arc::new(RetryPolicy {
         on: RetryOn::parse(on).0,
         max_retries,
-        per_try_timeout: None,
-        per_try_idle_timeout: None,
-        retriable_status: Vec::new(),
-        retriable_headers: Vec::new(),
         backoff_base: Duration::from_millis(1),
         backoff_max: Duration::from_millis(2),
         avoid_previous_hosts: true,
         host_selection_attempts: 3,
+        ..RetryPolicy::default()
     })
 }
 
@@ -167,6 +167,9 @@ impl Setup {
                 routes: Vec::new(),
                 headers: HeaderOps::default().into(),
                 retry: None,
+                hedge: false,
+                timeout_retry_header: false,
+                body_buffer: None,
                 attempt_count_in_request: false,
                 attempt_count_in_response: false,
                 require_tls: false,
@@ -279,6 +282,7 @@ pub(crate) fn conn_info(id: u64, remote: SocketAddr, local: SocketAddr) -> ConnI
         tls: None,
         started: SystemTime::now(),
         started_at: Instant::now(),
+        buffer_limit: 1 << 20,
     }
 }
 

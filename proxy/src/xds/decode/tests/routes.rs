@@ -5,10 +5,10 @@ use http::StatusCode;
 use super::*;
 use crate::ir::{
     matcher::HeaderRule,
-    route::{Action, AppendAction, Forward, HashPolicy, HostRewrite, PathMatch, PathRewrite, RetryOn, Target},
+    route::{Action, AppendAction, BodyBuffer, Forward, HashPolicy, HostRewrite, PathMatch, PathRewrite, Target},
 };
 
-fn forward(fields: &str) -> Arc<Forward> {
+pub(super) fn forward(fields: &str) -> Arc<Forward> {
     let routes = the_routes(&route_of(&format!("route: {{{fields}}}")));
     match &routes.virtual_hosts[0].routes[0].action {
         Action::Forward(f) => Arc::clone(f),
@@ -25,21 +25,9 @@ fn forward_defaults_are_envoys() {
     let f = forward("cluster: c");
     assert_eq!(f.target, Target::Cluster("c".into()));
     assert_eq!(f.timeout, Some(Duration::from_secs(15)));
-    assert_eq!((f.idle_timeout, f.max_stream_duration, f.grpc_timeout_max), (None, None, None));
+    assert_eq!((f.idle_timeout, f.stream.as_deref(), f.grpc_timeout_max), (None, None, None));
     assert_eq!(f.cluster_not_found, StatusCode::SERVICE_UNAVAILABLE);
     assert!(f.retry.is_none() && f.path_rewrite.is_none() && f.host_rewrite.is_none() && !f.high_priority);
-}
-
-#[test]
-fn zero_timeouts_are_off_and_explicit() {
-    let f = forward(
-        "cluster: c, timeout: 0s, idle_timeout: 0s, max_stream_duration: {max_stream_duration: 0s, grpc_timeout_header_max: 0s}",
-    );
-    assert_eq!((f.timeout, f.idle_timeout), (None, Some(None)));
-    assert_eq!((f.max_stream_duration, f.grpc_timeout_max), (Some(None), Some(None)));
-    let f = forward("cluster: c, idle_timeout: 2s, max_stream_duration: {grpc_timeout_header_max: 3s}");
-    assert_eq!(f.idle_timeout, Some(Some(Duration::from_secs(2))));
-    assert_eq!((f.max_stream_duration, f.grpc_timeout_max), (None, Some(Some(Duration::from_secs(3)))));
 }
 
 #[test]
@@ -121,33 +109,6 @@ fn header_mutations_arrive() {
 }
 
 #[test]
-fn retry_policies_arrive() {
-    let f = forward(
-        "cluster: c, retry_policy: {retry_on: 'connect-failure,5xx , retriable-status-codes,odd', num_retries: 4, \
-         per_try_timeout: 2s, retriable_status_codes: [503], retry_back_off: {base_interval: 0.01s}, \
-         host_selection_retry_max_attempts: 5, retry_host_predicate: [{name: p, typed_config: {\"@type\": \
-         type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate}}]}",
-    );
-    let r = f.retry.clone().unwrap();
-    assert!(
-        r.on.contains(RetryOn::CONNECT_FAILURE)
-            && r.on.contains(RetryOn::SERVER_ERROR)
-            && !r.on.contains(RetryOn::RESET)
-    );
-    assert_eq!(
-        (r.max_retries, r.per_try_timeout, r.retriable_status.as_slice()),
-        (4, Some(Duration::from_secs(2)), &[503][..])
-    );
-    assert_eq!((r.backoff_base, r.backoff_max), (Duration::from_millis(10), Duration::from_millis(100)));
-    assert!(r.avoid_previous_hosts && r.host_selection_attempts == 5);
-    let r = forward("cluster: c, retry_policy: {}").retry.clone().unwrap();
-    assert_eq!(
-        (r.max_retries, r.backoff_base, r.backoff_max),
-        (1, Duration::from_millis(25), Duration::from_millis(250))
-    );
-}
-
-#[test]
 fn redirects_and_direct_responses_arrive() {
     let action = |fields: &str| the_routes(&route_of(fields)).virtual_hosts[0].routes[0].action.clone();
     let Action::Redirect(r) = action(
@@ -173,12 +134,14 @@ fn virtual_hosts_arrive() {
     let r = the_routes(&format!(
         "{{\"@type\": {T}/{ROUTES}, name: r, ignore_port_in_host_matching: true, most_specific_header_mutations_wins: true, \
          virtual_hosts: [{{name: a, domains: [A.b, '*.C', 'd.*'], require_tls: ALL, include_request_attempt_count: true, \
-         retry_policy: {{}}}}, {{name: b, domains: ['*']}}]}}"
+         retry_policy: {{}}, hedge_policy: {{hedge_on_per_try_timeout: true}}, include_is_timeout_retry_header: true, \
+         request_body_buffer_limit: 9}}, {{name: b, domains: ['*']}}]}}"
     ));
     assert!(r.ignore_port_in_host && r.most_specific_wins);
     let v = &r.virtual_hosts[0];
     assert_eq!(v.domains, [Box::from("a.b"), Box::from("*.c"), Box::from("d.*")]);
     assert!(v.require_tls && v.attempt_count_in_request && v.retry.is_some());
+    assert!(v.hedge && v.timeout_retry_header && v.body_buffer.as_deref() == Some(&BodyBuffer::Exactly(9)));
 }
 
 #[test]
@@ -267,9 +230,19 @@ fn refusals() {
             "not supported",
         ),
         (
-            r("cluster: c, retry_policy: {retriable_request_headers: [{name: a}]}"),
-            &p("retry_policy.retriable_request_headers"),
-            "not supported",
+            r("cluster: c, retry_policy: {rate_limited_retry_back_off: {}}"),
+            &p("retry_policy.rate_limited_retry_back_off.reset_headers"),
+            "must not be empty",
+        ),
+        (
+            r("cluster: c, retry_policy: {retriable_request_headers: [{name: 'a b'}]}"),
+            &p("retry_policy.retriable_request_headers[0].name"),
+            "not a header name",
+        ),
+        (
+            route_of("route: {cluster: c}, per_request_buffer_limit_bytes: 1, request_body_buffer_limit: 2"),
+            &at_route("per_request_buffer_limit_bytes"),
+            "excludes",
         ),
         (
             r("cluster: c, retry_policy: {retry_back_off: {base_interval: 2s, max_interval: 1s}}"),
@@ -346,6 +319,27 @@ fn notes() {
         ),
         (r("cluster: c, retry_policy: {retry_on: odd}"), &p("retry_policy.retry_on"), NoteKind::Unsupported),
         (r("cluster: c, max_grpc_timeout: 1s"), &p("max_grpc_timeout"), NoteKind::Deprecated),
+        (r("cluster: c, max_grpc_timeout: 1s, max_stream_duration: {}"), &p("max_grpc_timeout"), NoteKind::Unsupported),
+        (
+            r("cluster: c, retry_policy: {retry_priority: {name: some}}"),
+            &p("retry_policy.retry_priority"),
+            NoteKind::Unsupported,
+        ),
+        (
+            r("cluster: c, retry_policy: {retry_options_predicates: [{name: some}]}"),
+            &p("retry_policy.retry_options_predicates"),
+            NoteKind::Unsupported,
+        ),
+        (
+            r("cluster: c, retry_policy: {retry_on: http3-post-connect-failure}"),
+            &p("retry_policy.retry_on"),
+            NoteKind::Harmless,
+        ),
+        (
+            r("cluster: c, hedge_policy: {initial_requests: 2}"),
+            &p("hedge_policy.initial_requests"),
+            NoteKind::Unsupported,
+        ),
         (
             r("cluster: c, internal_redirect_action: HANDLE_INTERNAL_REDIRECT"),
             &p("internal_redirect_action"),
