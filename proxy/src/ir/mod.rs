@@ -5,6 +5,7 @@
 
 pub mod cluster;
 pub mod endpoint;
+pub mod filters;
 pub mod format;
 pub mod http;
 pub mod listener;

@@ -6,6 +6,7 @@ use http::{HeaderName, StatusCode};
 
 use super::{
     Fraction, Metadata, Name,
+    filters::Overrides,
     format::Template,
     matcher::{HeaderMatcher, QueryMatcher, Regex},
 };
@@ -21,6 +22,7 @@ pub struct RouteConfiguration {
     pub ignore_port_in_host: bool,
     /// `validate_clusters: false`: a static route may name a cluster that does not exist.
     pub unknown_clusters_allowed: bool,
+    pub overrides: Option<Arc<Overrides>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +37,7 @@ pub struct VirtualHost {
     pub attempt_count_in_request: bool,
     pub attempt_count_in_response: bool,
     pub require_tls: bool,
+    pub overrides: Option<Arc<Overrides>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +48,7 @@ pub struct Route {
     pub action: Action,
     pub headers: Arc<HeaderOps>,
     pub metadata: Option<Arc<Metadata>>,
+    pub overrides: Option<Arc<Overrides>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,6 +122,7 @@ pub struct WeightedTarget {
     pub weight: u32,
     pub headers: HeaderOps,
     pub host_rewrite: Option<Box<str>>,
+    pub overrides: Option<Arc<Overrides>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

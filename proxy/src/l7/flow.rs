@@ -3,6 +3,7 @@
 //! Shared by the pipeline and both bodies on one worker. Holds no I/O.
 
 use std::{
+    any::Any,
     cell::{Cell, RefCell},
     rc::Rc,
     task::Waker,
@@ -23,6 +24,10 @@ pub struct Flow {
     waiter: RefCell<Option<Waker>>,
     /// The response body must be through by then.
     deadline: Cell<Option<Deadline>>,
+    /// When the request was ready to go on, where filters held it up.
+    resumed: Cell<Option<Instant>>,
+    /// What lives exactly as long as the exchange.
+    kept: RefCell<Vec<Box<dyn Any>>>,
     /// The connection this exchange keeps busy.
     active: Option<Active>,
 }
@@ -53,6 +58,8 @@ impl Flow {
             watched: Cell::new(false),
             waiter: RefCell::default(),
             deadline: Cell::new(None),
+            resumed: Cell::new(None),
+            kept: RefCell::default(),
             active,
         })
     }
@@ -103,6 +110,21 @@ impl Flow {
         if let Some(waiter) = self.waiter.borrow_mut().take() {
             waiter.wake();
         }
+    }
+
+    /// A filter held the request up until now: no upstream is to blame for that time.
+    pub fn resume(&self) {
+        self.resumed.set(Some(Instant::now()));
+    }
+
+    /// When the whole request was there and free to go on.
+    pub fn request_done(&self) -> Option<Instant> {
+        self.record.request_done().map(|done| self.resumed.get().map_or(done, |resumed| done.max(resumed)))
+    }
+
+    /// Drops `guard` when the exchange ends.
+    pub fn keep(&self, guard: Box<dyn Any>) {
+        self.kept.borrow_mut().push(guard);
     }
 
     pub fn wait_for_request(&self, waker: &Waker) {

@@ -14,7 +14,7 @@ use http_body::Body as _;
 use super::{
     body::Body,
     client::Protocol,
-    expect,
+    expect, filters,
     flow::{Deadline, DeadlineKind, Flow},
     headers::{self, Pseudo},
     incoming::Incoming,
@@ -31,7 +31,7 @@ use super::{
 use crate::{
     ir::{
         cluster::UpstreamProtocol,
-        http::FilterKind,
+        http::{FilterKind, HttpFilter},
         route::{Forward, RetryPolicy, Target, WeightedTarget},
     },
     live::Live,
@@ -153,10 +153,19 @@ impl<'a> Forwarding<'a> {
         let config = &self.conn.hcm.config;
         let mut router = None;
         let mut alpn_override = None;
+        let off = |filter: &HttpFilter| {
+            let overrides = filters::levels(Some(self.table), Some(self.selected), weighted);
+            !filters::is_on(filter, &overrides)
+        };
         for filter in &config.filters {
             match &filter.kind {
                 FilterKind::Router(options) => router = Some(options),
-                FilterKind::Alpn(lists) => alpn_override = Some(lists),
+                FilterKind::Alpn(lists) if !off(filter) => alpn_override = Some(lists),
+                FilterKind::Alpn(_)
+                | FilterKind::Fault(_)
+                | FilterKind::Cors
+                | FilterKind::HeaderMutation { .. }
+                | FilterKind::Buffer(_) => {}
             }
         }
         let envoy_headers = router.is_none_or(|r| !r.suppress_envoy_headers);

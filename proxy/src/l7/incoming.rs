@@ -10,7 +10,10 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::http2::{Received, Tunnel};
+use super::{
+    filters::Gathered,
+    http2::{Received, Tunnel},
+};
 
 /// What a peer sends behind a head.
 #[derive(Debug)]
@@ -23,6 +26,8 @@ pub enum Incoming {
     Http2(Received),
     /// An HTTP/2 stream that became a tunnel: no body follows.
     Tunnel(Box<Tunnel>),
+    /// Read to its end already.
+    Gathered(Box<Gathered>),
 }
 
 /// Why a body broke off.
@@ -65,6 +70,7 @@ impl Body for Incoming {
         match self.get_mut() {
             Self::Http1(body) => Pin::new(body).poll_frame(cx).map_err(IncomingError::Http1),
             Self::Http2(body) => Pin::new(body).poll_frame(cx).map_err(IncomingError::Http2),
+            Self::Gathered(all) => Poll::Ready(all.next().map(Ok)),
             Self::None | Self::Tunnel(_) => Poll::Ready(None),
         }
     }
@@ -73,6 +79,7 @@ impl Body for Incoming {
         match self {
             Self::Http1(body) => body.is_end_stream(),
             Self::Http2(body) => body.is_end_stream(),
+            Self::Gathered(all) => all.is_end(),
             Self::None | Self::Tunnel(_) => true,
         }
     }
@@ -81,6 +88,7 @@ impl Body for Incoming {
         match self {
             Self::Http1(body) => body.size_hint(),
             Self::Http2(body) => body.size_hint(),
+            Self::Gathered(all) => SizeHint::with_exact(all.length()),
             Self::None | Self::Tunnel(_) => SizeHint::with_exact(0),
         }
     }

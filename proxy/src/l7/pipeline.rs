@@ -1,4 +1,4 @@
-//! The life of one request, in order: sanitise, route, act (reply, redirect or forward), finish the response.
+//! The life of one request, in order: sanitise, route, filter, act (reply, redirect or forward), finish the response.
 //!
 //! Every phase is one call; a phase that decides to answer returns a [`Reply`], and there is one place that turns it
 //! into a response. The record travels in the [`Flow`] and speaks whichever way this future ends.
@@ -9,6 +9,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header, 
 
 use super::{
     body::{Body, BodyError},
+    filters::{self, After, Stop},
     flow::Flow,
     forward::Forwarding,
     headers::{self, Pseudo, RequestView},
@@ -109,13 +110,15 @@ pub(in crate::l7) fn serve(
 ) -> impl Future<Output = Result<Response<Body>, BodyError>> {
     async move {
         let live = conn.engine.live.get();
-        let response = match act(&conn, &flow, &live, &mut request).await {
+        let mut after = After::default();
+        let response = match act(&conn, &flow, &live, &mut request, &mut after).await {
             Ok(response) => response,
             Err(reply) => {
                 count_reply(&conn, &reply);
                 reply.into_response(&flow, ending.grpc)
             }
         };
+        let response = after.apply(&flow, response);
         Ok(finish(&conn, &flow, &ending, response))
     }
 }
@@ -126,30 +129,44 @@ async fn act(
     flow: &Rc<Flow>,
     live: &Live,
     request: &mut Inbound,
+    after: &mut After,
 ) -> Result<Response<Body>, Reply> {
     let random = fastrand::u64(..);
-    let Some(table) = routes(conn, live) else {
-        note_head(flow, &request.parts, request.sane.origin.scheme);
-        return Err(no_route(Miss::NoVirtualHost));
-    };
-    let selected = table.select(&RequestFacts {
-        authority: request.authority(),
-        path: request.path(),
-        method: &request.parts.method,
-        scheme: request.sane.origin.scheme,
-        headers: &request.parts.headers,
-        random,
-    });
+    let table = routes(conn, live);
     let scheme = request.sane.origin.scheme;
-    let selected = match selected {
-        Ok(selected) => selected,
-        Err(miss) => {
+    let selected = table.ok_or(Miss::NoVirtualHost).and_then(|table| {
+        table.select(&RequestFacts {
+            authority: request.authority(),
+            path: request.path(),
+            method: &request.parts.method,
+            scheme,
+            headers: &request.parts.headers,
+            random,
+        })
+    });
+    if let Ok(selected) = &selected {
+        flow.record.route_name(&selected.route.name);
+    }
+    flow.set_idle(conn.hcm.config.stream_idle_timeout);
+    let filtered = filters::Call { conn, flow, table, selected: selected.ok(), random };
+    if let Some(levels) = filtered.concerned() {
+        // Boxed: few requests wait here, all would keep the room for it.
+        let stopped = Box::pin(filtered.run(&levels, request, after)).await.err();
+        if let Some(stop) = stopped {
             note_head(flow, &request.parts, scheme);
-            return Err(no_route(miss));
+            return match stop {
+                Stop::Reply(reply) => Err(reply),
+                Stop::Answer(response) => Ok(response),
+            };
+        }
+    }
+    let (table, selected) = match (table, selected) {
+        (Some(table), Ok(selected)) => (table, selected),
+        (_, selected) => {
+            note_head(flow, &request.parts, scheme);
+            return Err(no_route(selected.err().unwrap_or(Miss::NoVirtualHost)));
         }
     };
-    flow.record.route_name(&selected.route.name);
-    flow.set_idle(conn.hcm.config.stream_idle_timeout);
     if selected.virtual_host.require_tls && scheme != "https" {
         note_head(flow, &request.parts, scheme);
         let location = format!("https://{}{}", request.authority(), request.path());
@@ -206,7 +223,7 @@ fn count_reply(conn: &Connection, reply: &Reply) {
     match &*reply.details {
         "path_normalization_failed" => stats.downstream_rq_failed_path_normalization.inc(),
         "path_normalization_redirect" => stats.downstream_rq_redirected_with_normalized_path.inc(),
-        "request_headers_too_large" => stats.downstream_rq_too_large.inc(),
+        "request_headers_too_large" | "request_payload_too_large" => stats.downstream_rq_too_large.inc(),
         "upgrade_failed" => stats.downstream_rq_ws_on_non_ws_route.inc(),
         "request_overall_timeout" => stats.downstream_rq_timeout.inc(),
         "stream_idle_timeout" => stats.downstream_rq_idle_timeout.inc(),
@@ -280,7 +297,7 @@ fn finish(conn: &Connection, flow: &Rc<Flow>, ending: &Ending, mut response: Res
     }
     flow.record.response_head(status.as_u16(), headers);
     match response.body() {
-        Body::Download(_) | Body::Upload(_) => {}
+        Body::Download(_) | Body::Upload(_) | Body::Throttled(_) => {}
         Body::Empty => {
             flow.record.response_complete();
             // hyper drops the length of a bodiless 304 unless the body itself claims it.

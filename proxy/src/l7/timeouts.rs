@@ -161,7 +161,7 @@ fn next(timeouts: &Timeouts, flow: &Flow, try_started: Instant) -> Option<(Insta
             first = Some((at, kind));
         }
     };
-    match flow.record.request_done() {
+    match flow.request_done() {
         Some(done) => {
             consider(timeouts.response.map(|t| done + t), Expired::Response);
             consider(timeouts.per_try.map(|t| done.max(try_started) + t), Expired::PerTry);

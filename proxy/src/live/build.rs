@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Addresses, Live, LiveChain, LiveHcm, LiveListener, LiveTcp, LiveTerminal};
+use super::{Addresses, Live, LiveChain, LiveFilters, LiveHcm, LiveListener, LiveTcp, LiveTerminal};
 use crate::{
     drain,
     ir::{
@@ -164,6 +164,7 @@ impl Builder {
                 },
                 stats: self.registry.http(&hcm.stat_prefix),
                 logs: self.logs(&hcm.access_log),
+                filters: LiveFilters::new(hcm, self.registry.filters(&hcm.stat_prefix)),
                 config: hcm.clone(),
             })),
         };

@@ -7,6 +7,7 @@
 
 mod address;
 mod build;
+mod filters;
 mod publish;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -22,6 +23,7 @@ use std::{
 use address::Addresses;
 pub use address::Claim;
 pub use build::{Builder, Problem, Resolved, check};
+pub use filters::LiveFilters;
 pub use publish::{LiveRef, Publisher, Reader};
 
 use crate::{
@@ -189,4 +191,5 @@ pub struct LiveHcm {
     pub inline_routes: Option<Arc<RouteTable>>,
     pub stats: Arc<Sharded<HttpStats>>,
     pub logs: Arc<[Logger]>,
+    pub filters: LiveFilters,
 }

@@ -222,7 +222,13 @@ fn cluster(name: &str, eds: bool, version: i64, words: &Words) -> Arc<Cluster> {
 }
 
 fn target(cluster: &str) -> WeightedTarget {
-    WeightedTarget { cluster: cluster.into(), weight: 1, headers: HeaderOps::default(), host_rewrite: None }
+    WeightedTarget {
+        cluster: cluster.into(),
+        weight: 1,
+        headers: HeaderOps::default(),
+        host_rewrite: None,
+        overrides: None,
+    }
 }
 
 fn ir_routes<'a>(clusters: impl Iterator<Item = &'a str>) -> RouteConfiguration {
@@ -256,6 +262,7 @@ fn ir_routes<'a>(clusters: impl Iterator<Item = &'a str>) -> RouteConfiguration 
         action: Action::Forward(Arc::new(forward)),
         headers: HeaderOps::default().into(),
         metadata: None,
+        overrides: None,
     };
     let host = VirtualHost {
         name: "any".into(),
@@ -266,6 +273,7 @@ fn ir_routes<'a>(clusters: impl Iterator<Item = &'a str>) -> RouteConfiguration 
         attempt_count_in_request: false,
         attempt_count_in_response: false,
         require_tls: false,
+        overrides: None,
     };
     RouteConfiguration { virtual_hosts: vec![Arc::new(host)], ..RouteConfiguration::default() }
 }

@@ -50,7 +50,7 @@ impl Forwarding<'_> {
         outcome::count(plan.cluster, response.status());
         let now = Instant::now();
         let record = &self.flow.record;
-        let since = record.request_done().unwrap_or_else(|| record.started());
+        let since = self.flow.request_done().unwrap_or_else(|| record.started());
         if let Some(limit) = plan.timeouts.response.filter(|_| down.tunnel == Tunnel::None) {
             self.flow.limit(Deadline { at: since + limit, kind: DeadlineKind::Response });
         }

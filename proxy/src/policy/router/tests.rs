@@ -23,6 +23,7 @@ fn route(name: &str, path: PathMatch) -> Route {
         action: Action::NonForwarding,
         headers: HeaderOps::default().into(),
         metadata: None,
+        overrides: None,
     }
 }
 
@@ -39,6 +40,7 @@ fn table(hosts: &[(&str, &[&str], Vec<Route>)]) -> RouteTable {
                 attempt_count_in_request: false,
                 attempt_count_in_response: false,
                 require_tls: false,
+                overrides: None,
             })
         })
         .collect();
@@ -149,6 +151,7 @@ fn weights_are_honoured_exactly_over_all_draws() {
         weight,
         headers: HeaderOps::default(),
         host_rewrite: None,
+        overrides: None,
     };
     let targets = [target("a", 90), target("zero", 0), target("b", 10)];
     let hits = |name: &str| (0..100).filter(|d| &*pick_weighted(&targets, *d).unwrap().cluster == name).count();

@@ -34,7 +34,7 @@ pub(crate) fn route_configuration(message: &Pb, hosts: &[&[u8]], at: &At<'_>) ->
         let at = at.field("validate_clusters");
         at.unsupported("a route to a cluster that does not exist is accepted; its requests get the configured status");
     }
-    per_route::check(&message.typed_per_filter_config, at)?;
+    let overrides = per_route::overrides(&message.typed_per_filter_config, None, at)?;
     let body = u32_or(&message.max_direct_response_body_size_bytes, DIRECT_RESPONSE_BODY);
     let limits = Limits { direct_response_body: usize::try_from(body).unwrap_or(usize::MAX) };
     Ok(RouteConfiguration {
@@ -44,5 +44,6 @@ pub(crate) fn route_configuration(message: &Pb, hosts: &[&[u8]], at: &At<'_>) ->
         most_specific_wins: message.most_specific_header_mutations_wins,
         ignore_port_in_host: message.ignore_port_in_host_matching,
         unknown_clusters_allowed: !bool_or(&message.validate_clusters, true),
+        overrides,
     })
 }

@@ -25,7 +25,6 @@ use super::{
     retry::retry,
     scalar::{bool_or, enumeration, header_name, not_empty, port, u32_or, zero_is_off},
     secret::inline_text,
-    virtual_host::no_cors,
 };
 use crate::ir::route::{
     DirectResponse, Forward, HostRewrite, PathMatch, PathRewrite, Redirect, Target, WeightedTarget,
@@ -49,7 +48,6 @@ pub(crate) fn forward(message: &RouteAction, path: &PathMatch, at: &At<'_>) -> R
         ],
         refuse: [path_rewrite_policy, path_rewrite, request_mirror_policies],
     });
-    no_cors(&message.cors, at)?;
     let redirects: InternalRedirectAction =
         enumeration(message.internal_redirect_action, &at.field("internal_redirect_action"))?;
     if redirects == InternalRedirectAction::HandleInternalRedirect {
@@ -133,7 +131,7 @@ fn weighted(message: &WeightedCluster, at: &At<'_>) -> Result<Vec<WeightedTarget
             unsupported: [metadata_match],
             refuse: [cluster_header],
         });
-        per_route::check(&m.typed_per_filter_config, at)?;
+        let overrides = per_route::overrides(&m.typed_per_filter_config, None, at)?;
         let host_rewrite = match &m.host_rewrite_specifier {
             Some(cluster_weight::HostRewriteSpecifier::HostRewriteLiteral(host)) => {
                 Some(a_host(host, &at.field("host_rewrite_literal"))?)
@@ -145,6 +143,7 @@ fn weighted(message: &WeightedCluster, at: &At<'_>) -> Result<Vec<WeightedTarget
             weight: u32_or(&m.weight, 0),
             headers: header_ops(&lists!(m), at)?,
             host_rewrite,
+            overrides,
         })
     })?;
     let sum: u64 = targets.iter().map(|t| u64::from(t.weight)).sum();

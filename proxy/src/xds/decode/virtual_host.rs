@@ -3,12 +3,13 @@
 use std::{collections::HashMap, sync::Arc};
 
 use outrigger_wire::pb::envoy::config::route::v3::{
-    CorsPolicy, Route as PbRoute, VirtualHost as Pb, route::Action as PbAction, virtual_host::TlsRequirementType,
+    Route as PbRoute, VirtualHost as Pb, route::Action as PbAction, virtual_host::TlsRequirementType,
 };
 use prost::Message;
 
 use super::{
     at::At,
+    cors,
     fields::fields,
     header_ops::{header_ops, lists},
     metadata, per_route,
@@ -59,8 +60,7 @@ fn virtual_host(message: &Pb, limits: Limits, at: &At<'_>) -> Result<VirtualHost
         unsupported: [retry_policy_typed_config, hedge_policy, include_is_timeout_retry_header],
         refuse: [matcher, request_mirror_policies, route_specifiers],
     });
-    no_cors(&message.cors, at)?;
-    per_route::check(&message.typed_per_filter_config, at)?;
+    let overrides = per_route::overrides(&message.typed_per_filter_config, cors::old(&message.cors, at)?, at)?;
     if message.domains.is_empty() {
         return Err(at.field("domains").reject("must not be empty"));
     }
@@ -80,6 +80,7 @@ fn virtual_host(message: &Pb, limits: Limits, at: &At<'_>) -> Result<VirtualHost
         attempt_count_in_request: message.include_request_attempt_count,
         attempt_count_in_response: message.include_attempt_count_in_response,
         require_tls,
+        overrides,
     })
 }
 
@@ -94,14 +95,6 @@ fn domain(domain: &str, at: &At<'_>) -> Result<Box<str>, Reject> {
     Ok(not_empty(domain, at)?.to_ascii_lowercase().into())
 }
 
-/// The deprecated inline policy: empty it is a no-op.
-pub(crate) fn no_cors(message: &Option<CorsPolicy>, at: &At<'_>) -> Result<(), Reject> {
-    match message {
-        Some(m) if *m != CorsPolicy::default() => Err(at.field("cors").reject("is not supported by this release")),
-        _ => Ok(()),
-    }
-}
-
 fn route(message: &PbRoute, limits: Limits, at: &At<'_>) -> Result<Route, Reject> {
     fields!(at, message => PbRoute {
         read: [
@@ -111,7 +104,11 @@ fn route(message: &PbRoute, limits: Limits, at: &At<'_>) -> Result<Route, Reject
         harmless: [decorator, tracing, stat_prefix, per_request_buffer_limit_bytes, request_body_buffer_limit],
         refuse: [route_specifiers],
     });
-    per_route::check(&message.typed_per_filter_config, at)?;
+    let old_cors = match &message.action {
+        Some(PbAction::Route(m)) => cors::old(&m.cors, &at.field("route"))?,
+        _ => None,
+    };
+    let overrides = per_route::overrides(&message.typed_per_filter_config, old_cors, at)?;
     let matches = route_match(at.required("match", &message.r#match)?, &at.field("match"))?;
     let action = match at.required("action", &message.action)? {
         PbAction::Route(m) => Action::Forward(share(route_action::forward(m, &matches.path, &at.field("route"))?)),
@@ -129,5 +126,6 @@ fn route(message: &PbRoute, limits: Limits, at: &At<'_>) -> Result<Route, Reject
         action,
         headers: share(header_ops(&lists!(message), at)?),
         metadata: metadata::metadata(&message.metadata, at),
+        overrides,
     })
 }

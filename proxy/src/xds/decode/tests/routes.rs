@@ -260,7 +260,6 @@ fn refusals() {
         ),
         (r("cluster: c, prefix_rewrite: \"/a\\r\\nb: c\""), &p("prefix_rewrite"), "control"),
         (r("cluster: c, host_rewrite_literal: \"a\\r\\nb\""), &p("host_rewrite_literal"), "not a header value"),
-        (r("cluster: c, cors: {allow_methods: GET}"), &p("cors"), "not supported"),
         (
             r("cluster: c, upgrade_configs: [{upgrade_type: CONNECT, connect_config: {}}]"),
             &p("upgrade_configs[0].connect_config"),
@@ -309,15 +308,6 @@ fn refusals() {
             &at_route("request_headers_to_add[0].append"),
             "exclude",
         ),
-        (
-            config(
-                "envoy.extensions.filters.http.fault.v3.HTTPFault",
-                "abort: {http_status: 503, percentage: {numerator: 100}}",
-            ),
-            &per_route,
-            "HTTPFault",
-        ),
-        (config("envoy.extensions.filters.http.cors.v3.CorsPolicy", "allow_methods: GET"), &per_route, "CorsPolicy"),
         (config("envoy.extensions.filters.http.rbac.v3.RBACPerRoute", ""), &per_route, "RBACPerRoute"),
         (
             config("envoy.config.route.v3.FilterConfig", &format!("config: {{\"@type\": {T}/a.Lua}}")),
@@ -355,13 +345,6 @@ fn notes() {
             matching("prefix: /, headers: [{name: a, exact_match: b}]"),
             &at_route("match.headers[0].exact_match"),
             NoteKind::Deprecated,
-        ),
-        (
-            route_of(&format!(
-                "route: {{cluster: c}}, typed_per_filter_config: {{x: {{\"@type\": {T}/envoy.extensions.filters.http.fault.v3.HTTPFault}}}}"
-            )),
-            &at_route("typed_per_filter_config[\"x\"]"),
-            NoteKind::Harmless,
         ),
     ]);
 }

@@ -1,0 +1,34 @@
+//! Statistics of HTTP filters, `http.<stat_prefix>.<filter>.*` under Envoy's names.
+
+use super::metrics::{Block, Counter, Gauge, Kind};
+
+macro_rules! filter_stats {
+    (counters { $($c:ident = $cn:literal),* $(,)? } gauges { $($g:ident = $gn:literal),* $(,)? }) => {
+        /// Of all filters of the connection managers with one stat prefix.
+        #[derive(Debug, Default)]
+        #[repr(align(128))]
+        pub struct FilterStats {
+            $(pub $c: Counter,)*
+            $(pub $g: Gauge,)*
+        }
+
+        impl Block for FilterStats {
+            fn visit(&self, visitor: &mut dyn FnMut(&'static str, Kind, u64)) {
+                $(visitor($cn, Kind::Counter, self.$c.get());)*
+                $(visitor($gn, Kind::Gauge, self.$g.get());)*
+            }
+        }
+    };
+}
+
+filter_stats! {
+    counters {
+        delays_injected = "fault.delays_injected",
+        aborts_injected = "fault.aborts_injected",
+        response_rl_injected = "fault.response_rl_injected",
+        faults_overflow = "fault.faults_overflow",
+        origin_valid = "cors.origin_valid",
+        origin_invalid = "cors.origin_invalid",
+    }
+    gauges { active_faults = "fault.active_faults" }
+}
