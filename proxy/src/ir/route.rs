@@ -2,13 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::{HeaderName, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
 
 use super::{
     Fraction, Metadata, Name,
-    filters::Overrides,
-    format::Template,
+    filters::{Mutation, Overrides},
+    format::{LogFormat, Template},
     matcher::{HeaderMatcher, QueryMatcher, Regex},
+    path_template::{PathTemplate, TemplateRewrite},
 };
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -70,6 +71,7 @@ pub enum PathMatch {
     /// Matches the path itself or the path followed by `/`.
     SeparatedPrefix(Box<str>),
     Regex(Regex),
+    Template(PathTemplate),
     /// `connect_matcher`: CONNECT requests only.
     Connect,
 }
@@ -105,6 +107,37 @@ pub struct Forward {
     pub hash_policy: Vec<HashPolicy>,
     /// `priority: HIGH`: which circuit breaker thresholds apply.
     pub high_priority: bool,
+    /// Its own, else the virtual host's, else the route configuration's.
+    pub mirrors: Arc<[Mirror]>,
+}
+
+/// `RequestMirrorPolicy`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mirror {
+    pub target: MirrorTarget,
+    /// The share of requests; `None`: all.
+    pub fraction: Option<Fraction>,
+    /// `-shadow` is appended to the host.
+    pub suffix: bool,
+    pub host: Option<Box<str>>,
+    pub mutations: Vec<Mutation>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MirrorTarget {
+    Cluster(Name),
+    /// The name is the first value of this request header.
+    Header(HeaderName),
+}
+
+impl MirrorTarget {
+    /// The cluster, where it is known before there is a request.
+    pub fn cluster(&self) -> Option<&Name> {
+        match self {
+            Self::Cluster(name) => Some(name),
+            Self::Header(_) => None,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,7 +151,10 @@ pub enum Target {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WeightedTarget {
+    /// Empty where `cluster_header` names it.
     pub cluster: Name,
+    /// The request header whose value is the cluster's name.
+    pub cluster_header: Option<HeaderName>,
     pub weight: u32,
     pub headers: HeaderOps,
     pub host_rewrite: Option<Box<str>>,
@@ -131,6 +167,8 @@ pub enum PathRewrite {
     Prefix(Box<str>),
     /// Substitution (`$1` groups) over the path without its query.
     Regex { pattern: Regex, substitution: Box<str> },
+    /// Of a path that matched a [`PathMatch::Template`].
+    Template(TemplateRewrite),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -163,6 +201,15 @@ pub struct Redirect {
 pub struct DirectResponse {
     pub status: StatusCode,
     pub body: bytes::Bytes,
+    /// Replaces the body, with what it knows of the request.
+    pub format: Option<BodyFormat>,
+}
+
+/// `body_format`; the configured body is in it already.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BodyFormat {
+    pub format: LogFormat,
+    pub content_type: Option<HeaderValue>,
 }
 
 /// Header mutations of one level. Applied: removals after additions, as Envoy does.

@@ -20,6 +20,7 @@ use super::{
     filters::Throttled,
     flow::{DeadlineKind, Flow},
     incoming::Incoming,
+    mirror::Copy,
     replay::Replay,
     timer::Timer,
 };
@@ -51,6 +52,8 @@ pub enum Body {
     Download(Box<Download>),
     /// A response that is slowed down.
     Throttled(Box<Throttled>),
+    /// A copy of a request on its way to a mirror.
+    Copy(Copy),
 }
 
 impl HttpBody for Body {
@@ -64,6 +67,7 @@ impl HttpBody for Body {
             Self::Upload(upload) => upload.poll_frame(cx),
             Self::Download(download) => download.poll_frame(cx),
             Self::Throttled(throttled) => throttled.poll_frame(cx),
+            Self::Copy(copy) => copy.poll_frame(cx),
         }
     }
 
@@ -75,6 +79,7 @@ impl HttpBody for Body {
             Self::Upload(upload) => upload.is_end_stream(),
             Self::Download(download) => download.incoming.is_end_stream(),
             Self::Throttled(throttled) => throttled.is_end_stream(),
+            Self::Copy(copy) => copy.is_end_stream(),
         }
     }
 
@@ -86,6 +91,7 @@ impl HttpBody for Body {
             Self::Upload(upload) => upload.size_hint(),
             Self::Download(download) => download.incoming.size_hint(),
             Self::Throttled(throttled) => throttled.size_hint(),
+            Self::Copy(copy) => copy.size_hint(),
         }
     }
 }

@@ -18,7 +18,7 @@ use super::{
     flow::{Deadline, DeadlineKind, Flow},
     headers::{self, Pseudo},
     incoming::Incoming,
-    outcome,
+    mirror, outcome,
     pipeline::{Inbound, levels, note_head},
     respond::Reply,
     retry::Rules,
@@ -35,7 +35,7 @@ use crate::{
         route::{Forward, RetryPolicy, Target, WeightedTarget},
     },
     live::Live,
-    policy::router::{RouteTable, Selected, pick_weighted, strip_port},
+    policy::router::{RouteTable, Selected, pick_weighted, strip_port, weighted_cluster},
     telemetry::flags::Flags,
     upstream::Cluster,
 };
@@ -116,6 +116,9 @@ impl<'a> Forwarding<'a> {
             let at = self.flow.record.started() + limit;
             self.flow.limit(Deadline { at, kind: DeadlineKind::Stream });
         }
+        if !self.route.mirrors.is_empty() {
+            mirror::start(self.conn, self.flow, self.live, (self.route, plan.timeouts.response), request);
+        }
         let body = std::mem::replace(&mut request.body, Incoming::None);
         let (sent, attempts) = match self.tries(&plan, &mut request.parts, body).await {
             Ok(done) => done,
@@ -138,7 +141,9 @@ impl<'a> Forwarding<'a> {
                 (value.unwrap_or_default().into(), None)
             }
             Target::Weighted(targets) => match pick_weighted(targets, self.random) {
-                Some(target) => ((*target.cluster).into(), Some(target)),
+                Some(target) => {
+                    (weighted_cluster(target, &request.parts.headers).unwrap_or_default().into(), Some(target))
+                }
                 None => ("".into(), None),
             },
         };
@@ -186,13 +191,7 @@ impl<'a> Forwarding<'a> {
             headers.remove(header::EXPECT);
         }
         self.rewrite(weighted, request, envoy_headers);
-        let protocol = match cluster.config.http.protocol {
-            UpstreamProtocol::Http1 => Protocol::Http1,
-            UpstreamProtocol::Http2 => Protocol::Http2,
-            UpstreamProtocol::Auto => Protocol::Auto,
-            UpstreamProtocol::UseDownstream if request.parts.version == Version::HTTP_2 => Protocol::Http2,
-            UpstreamProtocol::UseDownstream => Protocol::Http1,
-        };
+        let protocol = protocol(cluster, request.parts.version);
         frame(&mut request.parts, &request.body);
         let alpn = alpn_override.filter(|_| outcome::alpn_override_allowed(cluster)).map(|lists| {
             match (protocol, request.parts.version) {
@@ -273,6 +272,17 @@ impl<'a> Forwarding<'a> {
         levels(self.table, self.selected, plan.weighted.map(|w| &w.headers))
             .any(|ops| headers::mentions_request(&ops.response_add))
             .then(|| Box::new((request.parts.method.clone(), request.path().to_owned(), request.parts.headers.clone())))
+    }
+}
+
+/// What to speak to a cluster, for a request of this version.
+pub(super) fn protocol(cluster: &Cluster, version: Version) -> Protocol {
+    match cluster.config.http.protocol {
+        UpstreamProtocol::Http1 => Protocol::Http1,
+        UpstreamProtocol::Http2 => Protocol::Http2,
+        UpstreamProtocol::Auto => Protocol::Auto,
+        UpstreamProtocol::UseDownstream if version == Version::HTTP_2 => Protocol::Http2,
+        UpstreamProtocol::UseDownstream => Protocol::Http1,
     }
 }
 

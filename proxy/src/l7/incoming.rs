@@ -13,6 +13,7 @@ use http_body::{Body, Frame, SizeHint};
 use super::{
     filters::Gathered,
     http2::{Received, Tunnel},
+    mirror::Teed,
 };
 
 /// What a peer sends behind a head.
@@ -28,6 +29,8 @@ pub enum Incoming {
     Tunnel(Box<Tunnel>),
     /// Read to its end already.
     Gathered(Box<Gathered>),
+    /// Copied for mirrors as it passes.
+    Teed(Box<Teed>),
 }
 
 /// Why a body broke off.
@@ -70,6 +73,7 @@ impl Body for Incoming {
         match self.get_mut() {
             Self::Http1(body) => Pin::new(body).poll_frame(cx).map_err(IncomingError::Http1),
             Self::Http2(body) => Pin::new(body).poll_frame(cx).map_err(IncomingError::Http2),
+            Self::Teed(teed) => teed.poll_frame(cx),
             Self::Gathered(all) => Poll::Ready(all.next().map(Ok)),
             Self::None | Self::Tunnel(_) => Poll::Ready(None),
         }
@@ -80,6 +84,7 @@ impl Body for Incoming {
             Self::Http1(body) => body.is_end_stream(),
             Self::Http2(body) => body.is_end_stream(),
             Self::Gathered(all) => all.is_end(),
+            Self::Teed(teed) => teed.is_end_stream(),
             Self::None | Self::Tunnel(_) => true,
         }
     }
@@ -88,6 +93,7 @@ impl Body for Incoming {
         match self {
             Self::Http1(body) => body.size_hint(),
             Self::Http2(body) => body.size_hint(),
+            Self::Teed(teed) => teed.size_hint(),
             Self::Gathered(all) => SizeHint::with_exact(all.length()),
             Self::None | Self::Tunnel(_) => SizeHint::with_exact(0),
         }

@@ -22,12 +22,13 @@ use super::{
 };
 use crate::{
     ir::{
+        format::LogFormat,
         http::{RouteSource, ServerHeader},
-        route::{Action, HeaderOps},
+        route::{Action, DirectResponse, HeaderOps},
     },
     live::Live,
     policy::router::{Miss, RequestFacts, RouteTable, Selected},
-    telemetry::flags::Flags,
+    telemetry::{access_log, flags::Flags},
 };
 
 /// A sane request and what came with it.
@@ -155,8 +156,8 @@ async fn act(
         if let Some(stop) = stopped {
             note_head(flow, &request.parts, scheme);
             return match stop {
-                Stop::Reply(reply) => Err(reply),
-                Stop::Answer(response) => Ok(response),
+                Stop::Reply(reply) => Err(*reply),
+                Stop::Answer(response) => Ok(*response),
             };
         }
     }
@@ -186,9 +187,7 @@ async fn act(
             note_head(flow, &request.parts, scheme);
             conn.scope.stats.local().rq_direct_response.inc();
             flow.record.details("direct_response");
-            flow.record.sent(direct.body.len());
-            let response = respond::text_response(direct.status, direct.body.clone());
-            Ok(local(flow, table, selected, request, response))
+            Ok(local(flow, table, selected, request, direct_response(direct, flow, request)))
         }
         Action::NonForwarding => {
             note_head(flow, &request.parts, scheme);
@@ -254,6 +253,37 @@ pub(super) fn levels<'a>(
     levels.into_iter().flatten().filter(|ops| !ops.is_empty())
 }
 
+/// What a route answers by itself.
+fn direct_response(direct: &DirectResponse, flow: &Flow, request: &Inbound) -> Response<Body> {
+    let scheme = request.sane.origin.scheme;
+    let (body, content_type) = match &direct.format {
+        None => (direct.body.clone(), None),
+        Some(format) => {
+            let pseudo = Pseudo { method: &request.parts.method, path: request.path(), scheme };
+            let view = RequestView { pseudo, headers: &request.parts.headers };
+            let text = flow.record.facts(Some(&view), |facts| access_log::render(&format.format, facts));
+            let content_type = match (&format.content_type, &format.format) {
+                (Some(content_type), _) => Some(content_type.clone()),
+                (None, LogFormat::Json(_)) => Some(HeaderValue::from_static("application/json")),
+                (None, LogFormat::Text(_)) => None,
+            };
+            (text.into(), content_type)
+        }
+    };
+    flow.record.sent(body.len());
+    let mut response = respond::text_response(direct.status, body);
+    if let Some(content_type) = content_type {
+        response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+    }
+    // Envoy says where a created or moved thing is: here.
+    if (direct.status == StatusCode::CREATED || direct.status.is_redirection())
+        && let Ok(here) = HeaderValue::from_str(&format!("{scheme}://{}{}", request.authority(), request.path()))
+    {
+        response.headers_mut().insert(header::LOCATION, here);
+    }
+    response
+}
+
 /// A redirect or direct response with the route's response mutations.
 fn local(
     flow: &Flow,
@@ -297,7 +327,7 @@ fn finish(conn: &Connection, flow: &Rc<Flow>, ending: &Ending, mut response: Res
     }
     flow.record.response_head(status.as_u16(), headers);
     match response.body() {
-        Body::Download(_) | Body::Upload(_) | Body::Throttled(_) => {}
+        Body::Download(_) | Body::Upload(_) | Body::Throttled(_) | Body::Copy(_) => {}
         Body::Empty => {
             flow.record.response_complete();
             // hyper drops the length of a bodiless 304 unless the body itself claims it.

@@ -211,18 +211,23 @@ impl Logger {
     }
 
     fn render(&self, facts: &Facts<'_>) -> String {
-        match &self.config.format {
-            // A text format carries its own line end, as Envoy's do.
-            LogFormat::Text(template) => {
-                let mut line = String::with_capacity(256);
-                format::render(template, facts, "-", &mut line);
-                line
-            }
-            LogFormat::Json(fields) => {
-                let mut line = object(fields, facts).to_string();
-                line.push('\n');
-                line
-            }
+        render(&self.config.format, facts)
+    }
+}
+
+/// One line in a format.
+pub fn render(format: &LogFormat, facts: &Facts<'_>) -> String {
+    match format {
+        // A text format carries its own line end, as Envoy's do.
+        LogFormat::Text(template) => {
+            let mut line = String::with_capacity(256);
+            format::render(template, facts, "-", &mut line);
+            line
+        }
+        LogFormat::Json(fields) => {
+            let mut line = object(fields, facts).to_string();
+            line.push('\n');
+            line
         }
     }
 }

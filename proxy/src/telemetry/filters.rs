@@ -1,4 +1,4 @@
-//! Statistics of HTTP filters, `http.<stat_prefix>.<filter>.*` under Envoy's names.
+//! Statistics of HTTP filters and mirrors, `http.<stat_prefix>.*` under Envoy's names where it has any.
 
 use super::metrics::{Block, Counter, Gauge, Kind};
 
@@ -29,6 +29,9 @@ filter_stats! {
         faults_overflow = "fault.faults_overflow",
         origin_valid = "cors.origin_valid",
         origin_invalid = "cors.origin_invalid",
+        // Ours: Envoy counts copies at their cluster only.
+        mirrored = "rq_mirrored",
+        mirror_dropped = "rq_mirror_dropped",
     }
     gauges { active_faults = "fault.active_faults" }
 }

@@ -224,6 +224,7 @@ fn cluster(name: &str, eds: bool, version: i64, words: &Words) -> Arc<Cluster> {
 fn target(cluster: &str) -> WeightedTarget {
     WeightedTarget {
         cluster: cluster.into(),
+        cluster_header: None,
         weight: 1,
         headers: HeaderOps::default(),
         host_rewrite: None,
@@ -247,6 +248,7 @@ fn ir_routes<'a>(clusters: impl Iterator<Item = &'a str>) -> RouteConfiguration 
         upgrades: Vec::new(),
         hash_policy: Vec::new(),
         high_priority: false,
+        mirrors: Arc::default(),
     };
     let matches = RouteMatch {
         path: PathMatch::Prefix("/".into()),

@@ -56,13 +56,13 @@ impl Call<'_> {
         let mut body = std::mem::replace(&mut request.body, Incoming::None);
         let gathered = self.wait(pin!(gather(&mut body, self.flow, limit.into()))).await?;
         let gathered = gathered.map_err(|failure| {
-            Stop::Reply(match failure {
+            Stop::Reply(Box::new(match failure {
                 Failure::TooLarge => {
                     Reply::new(StatusCode::PAYLOAD_TOO_LARGE, "request_payload_too_large").body("Payload Too Large")
                 }
                 Failure::BrokeOff => Reply::new(StatusCode::BAD_REQUEST, "downstream_remote_disconnect")
                     .flag(Flags::DOWNSTREAM_CONNECTION_TERMINATION),
-            })
+            }))
         })?;
         let headers = &mut request.parts.headers;
         headers.remove(header::TRANSFER_ENCODING);

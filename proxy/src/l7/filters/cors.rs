@@ -52,7 +52,7 @@ impl Call<'_> {
                 self.flow.record.details("cors_response");
                 let mut response = respond::text_response(StatusCode::OK, Bytes::new());
                 response.headers_mut().extend(answer);
-                Err(Stop::Answer(response))
+                Err(Stop::Answer(Box::new(response)))
             }
         }
     }

@@ -69,7 +69,7 @@ impl Call<'_> {
             // What a client gets that does not speak gRPC.
             Abort::Grpc(status) => Reply::new(StatusCode::OK, "fault_filter_abort").grpc(status),
         };
-        Err(Stop::Reply(Reply { body, ..reply.flag(Flags::FAULT_INJECTED) }))
+        Err(Stop::Reply(Box::new(Reply { body, ..reply.flag(Flags::FAULT_INJECTED) })))
     }
 
     /// The cluster the request is bound for.
@@ -94,6 +94,6 @@ impl Call<'_> {
         };
         let result = within(&timeouts, self.flow, Instant::now(), work).await;
         self.flow.resume();
-        result.map_err(|expired| Stop::Reply(outcome::expired(expired)))
+        result.map_err(|expired| Stop::Reply(Box::new(outcome::expired(expired))))
     }
 }

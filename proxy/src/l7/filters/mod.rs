@@ -71,8 +71,8 @@ pub(super) struct Call<'a> {
 
 /// A filter answers the request itself.
 pub(super) enum Stop {
-    Reply(Reply),
-    Answer(Response<Body>),
+    Reply(Box<Reply>),
+    Answer(Box<Response<Body>>),
 }
 
 impl<'a> Call<'a> {

@@ -148,6 +148,7 @@ fn headers_query_grpc_and_fraction_all_have_to_hold() {
 fn weights_are_honoured_exactly_over_all_draws() {
     let target = |cluster: &str, weight| WeightedTarget {
         cluster: cluster.into(),
+        cluster_header: None,
         weight,
         headers: HeaderOps::default(),
         host_rewrite: None,

@@ -34,6 +34,8 @@ pub(crate) mod listener;
 mod listener_filter;
 mod matcher;
 pub(crate) mod metadata;
+mod mirror;
+mod path_template;
 mod per_route;
 mod report;
 mod retry;

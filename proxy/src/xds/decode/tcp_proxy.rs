@@ -81,6 +81,7 @@ pub(crate) fn tcp_proxy(message: &Pb, at: &At<'_>) -> Result<TcpProxy, Reject> {
 fn target(cluster: &str, weight: u32) -> WeightedTarget {
     WeightedTarget {
         cluster: cluster.into(),
+        cluster_header: None,
         weight,
         headers: HeaderOps::default(),
         host_rewrite: None,

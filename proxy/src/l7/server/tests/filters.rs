@@ -141,7 +141,7 @@ fn the_most_specific_level_decides() {
                 chain(s, [("f", FilterKind::Fault(base))]);
                 s.vhost.overrides = host;
                 s.overrides = route;
-                let direct = DirectResponse { status: StatusCode::OK, body: "hi".into() };
+                let direct = DirectResponse { status: StatusCode::OK, body: "hi".into(), format: None };
                 s.action = Some(Action::Direct(Arc::new(direct)));
             })
             .await;
@@ -162,7 +162,7 @@ fn a_disabled_filter_runs_where_a_route_says_so() {
                 chain(s, [("f", FilterKind::Fault(base))]);
                 s.hcm.filters[0].disabled = true;
                 s.overrides = route;
-                let direct = DirectResponse { status: StatusCode::OK, body: "hi".into() };
+                let direct = DirectResponse { status: StatusCode::OK, body: "hi".into(), format: None };
                 s.action = Some(Action::Direct(Arc::new(direct)));
             })
             .await;

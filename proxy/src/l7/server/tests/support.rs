@@ -124,6 +124,7 @@ pub(crate) fn forward() -> Forward {
         upgrades: Vec::new(),
         hash_policy: Vec::new(),
         high_priority: false,
+        mirrors: Arc::default(),
     }
 }
 
@@ -151,6 +152,8 @@ pub(super) struct Setup {
     pub headers: HeaderOps,
     pub overrides: Option<Arc<Overrides>>,
     pub cluster: Cluster,
+    /// Further clusters like that one.
+    pub others: Vec<(&'static str, SocketAddr)>,
 }
 
 impl Setup {
@@ -200,6 +203,7 @@ impl Setup {
                 metadata: None,
                 locality_weighted: false,
             },
+            others: Vec::new(),
         }
     }
 
@@ -210,7 +214,7 @@ impl Setup {
 
     /// Starts the proxy; it ends with the test's task set.
     pub(super) async fn start(self) -> Proxy {
-        let Self { mut hcm, forward, action, mut vhost, headers, overrides, cluster } = self;
+        let Self { mut hcm, forward, action, mut vhost, headers, overrides, cluster, others } = self;
         let route = Route {
             name: "the-route".into(),
             matches: Arc::new(RouteMatch {
@@ -240,9 +244,14 @@ impl Setup {
         let logger = Logger::new(&AccessLog { sink: Sink::File(path), format: log_format(), filter: None }, &sinks);
         let secrets = Arc::<Secrets>::default();
         let builder = Builder { secrets: secrets.clone(), registry: Arc::default(), sinks, upstream: Deps { secrets } };
+        let others = others.into_iter().map(|(name, address)| {
+            let discovery = Self::new(&[address]).cluster.discovery;
+            (name.into(), Arc::new(Cluster { name: name.into(), stat_name: name.into(), discovery, ..cluster.clone() }))
+        });
+        let others: Vec<_> = others.collect();
         let snapshot = Snapshot {
             version: 1,
-            clusters: [("up".into(), Arc::new(cluster))].into_iter().collect(),
+            clusters: [("up".into(), Arc::new(cluster))].into_iter().chain(others).collect(),
             ..Snapshot::default()
         };
         let (live, problems) = builder.build(&Arc::new(snapshot), &Default::default(), &Live::default());
