@@ -138,3 +138,26 @@ pub enum QueryMutation {
     Remove(Box<str>),
     Set { key: Box<str>, value: Template, action: AppendAction },
 }
+
+/// `envoy.extensions.filters.http.adaptive_concurrency.v3.AdaptiveConcurrency` with its gradient controller. Shares are
+/// in millionths.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Concurrency {
+    /// Else the limit is only computed and reported.
+    pub enforced: bool,
+    /// Of the answer to a request beyond the limit.
+    pub status: StatusCode,
+    pub percentile: u32,
+    pub max_limit: u32,
+    pub min_limit: u32,
+    pub update_interval: Duration,
+    /// How often the least latency is measured; `None`: it is `fixed`.
+    pub measurement_interval: Option<Duration>,
+    pub fixed: Option<Duration>,
+    /// Answers that a measurement takes.
+    pub request_count: u32,
+    pub jitter: u32,
+    /// The limit while the least latency is measured.
+    pub min_concurrency: u32,
+    pub buffer: u32,
+}

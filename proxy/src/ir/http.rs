@@ -6,7 +6,7 @@ use http::HeaderValue;
 
 use super::{
     ConfigSource, Name,
-    filters::{Fault, Mutations},
+    filters::{Concurrency, Fault, Mutations},
     format::AccessLog,
     matcher::Cidr,
     route::RouteConfiguration,
@@ -102,6 +102,7 @@ pub enum FilterKind {
     },
     /// Gathers the whole request, up to so many bytes, before it goes on.
     Buffer(u32),
+    AdaptiveConcurrency(Arc<Concurrency>),
     Router(Router),
 }
 

@@ -3,7 +3,6 @@
 //! Shared by the pipeline and both bodies on one worker. Holds no I/O.
 
 use std::{
-    any::Any,
     cell::{Cell, RefCell},
     rc::Rc,
     task::Waker,
@@ -27,9 +26,15 @@ pub struct Flow {
     /// When the request was ready to go on, where filters held it up.
     resumed: Cell<Option<Instant>>,
     /// What lives exactly as long as the exchange.
-    kept: RefCell<Vec<Box<dyn Any>>>,
+    kept: RefCell<Vec<Box<dyn Kept>>>,
     /// The connection this exchange keeps busy.
     active: Option<Active>,
+}
+
+/// What lives as long as an exchange.
+pub trait Kept {
+    /// The exchange ended, with its whole response sent or not.
+    fn end(self: Box<Self>, answered: bool);
 }
 
 /// A moment after which a response body is cut, and why.
@@ -122,8 +127,8 @@ impl Flow {
         self.record.request_done().map(|done| self.resumed.get().map_or(done, |resumed| done.max(resumed)))
     }
 
-    /// Drops `guard` when the exchange ends.
-    pub fn keep(&self, guard: Box<dyn Any>) {
+    /// Ends `guard` when the exchange ends.
+    pub fn keep(&self, guard: Box<dyn Kept>) {
         self.kept.borrow_mut().push(guard);
     }
 
@@ -137,6 +142,9 @@ impl Flow {
 
 impl Drop for Flow {
     fn drop(&mut self) {
+        for kept in self.kept.get_mut().drain(..) {
+            kept.end(self.record.is_answered());
+        }
         if self.record.request_done().is_some()
             && let Some(active) = &self.active
         {

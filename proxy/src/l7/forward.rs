@@ -170,7 +170,8 @@ impl<'a> Forwarding<'a> {
                 | FilterKind::Fault(_)
                 | FilterKind::Cors
                 | FilterKind::HeaderMutation { .. }
-                | FilterKind::Buffer(_) => {}
+                | FilterKind::Buffer(_)
+                | FilterKind::AdaptiveConcurrency(_) => {}
             }
         }
         let envoy_headers = router.is_none_or(|r| !r.suppress_envoy_headers);

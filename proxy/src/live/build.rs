@@ -7,6 +7,7 @@
 use std::{
     collections::{BTreeSet, HashMap},
     sync::Arc,
+    time::Instant,
 };
 
 use super::{Addresses, Live, LiveChain, LiveFilters, LiveHcm, LiveListener, LiveTcp, LiveTerminal};
@@ -164,7 +165,11 @@ impl Builder {
                 },
                 stats: self.registry.http(&hcm.stat_prefix),
                 logs: self.logs(&hcm.access_log),
-                filters: LiveFilters::new(hcm, self.registry.filters(&hcm.stat_prefix)),
+                filters: {
+                    let registry = &self.registry;
+                    let stats = registry.filters(&hcm.stat_prefix);
+                    LiveFilters::new(hcm, stats, &registry.gradient(&hcm.stat_prefix), Instant::now())
+                },
                 config: hcm.clone(),
             })),
         };

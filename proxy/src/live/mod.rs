@@ -6,6 +6,7 @@
 //! change are the same objects, and tables share what they have in common.
 
 mod address;
+mod admission;
 mod build;
 mod filters;
 mod publish;
@@ -22,8 +23,9 @@ use std::{
 
 use address::Addresses;
 pub use address::Claim;
+pub use admission::{Admission, Admitted};
 pub use build::{Builder, Problem, Resolved, check};
-pub use filters::LiveFilters;
+pub use filters::{ActiveFault, LiveFilters};
 pub use publish::{LiveRef, Publisher, Reader};
 
 use crate::{

@@ -3,16 +3,16 @@
 use super::metrics::{Block, Counter, Gauge, Kind};
 
 macro_rules! filter_stats {
-    (counters { $($c:ident = $cn:literal),* $(,)? } gauges { $($g:ident = $gn:literal),* $(,)? }) => {
-        /// Of all filters of the connection managers with one stat prefix.
+    ($(#[$doc:meta])* $name:ident; counters { $($c:ident = $cn:literal),* $(,)? } gauges { $($g:ident = $gn:literal),* $(,)? }) => {
+        $(#[$doc])*
         #[derive(Debug, Default)]
         #[repr(align(128))]
-        pub struct FilterStats {
+        pub struct $name {
             $(pub $c: Counter,)*
             $(pub $g: Gauge,)*
         }
 
-        impl Block for FilterStats {
+        impl Block for $name {
             fn visit(&self, visitor: &mut dyn FnMut(&'static str, Kind, u64)) {
                 $(visitor($cn, Kind::Counter, self.$c.get());)*
                 $(visitor($gn, Kind::Gauge, self.$g.get());)*
@@ -22,6 +22,8 @@ macro_rules! filter_stats {
 }
 
 filter_stats! {
+    /// Of all filters of the connection managers with one stat prefix.
+    FilterStats;
     counters {
         delays_injected = "fault.delays_injected",
         aborts_injected = "fault.aborts_injected",
@@ -34,4 +36,18 @@ filter_stats! {
         mirror_dropped = "rq_mirror_dropped",
     }
     gauges { active_faults = "fault.active_faults" }
+}
+
+filter_stats! {
+    /// Of the adaptive concurrency filters of the connection managers with one stat prefix.
+    GradientStats;
+    counters { rq_blocked = "adaptive_concurrency.gradient_controller.rq_blocked" }
+    gauges {
+        burst_queue_size = "adaptive_concurrency.gradient_controller.burst_queue_size",
+        concurrency_limit = "adaptive_concurrency.gradient_controller.concurrency_limit",
+        gradient = "adaptive_concurrency.gradient_controller.gradient",
+        min_rtt_calculation_active = "adaptive_concurrency.gradient_controller.min_rtt_calculation_active",
+        min_rtt_msecs = "adaptive_concurrency.gradient_controller.min_rtt_msecs",
+        sample_rtt_msecs = "adaptive_concurrency.gradient_controller.sample_rtt_msecs",
+    }
 }

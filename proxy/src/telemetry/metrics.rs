@@ -60,12 +60,20 @@ impl<T> Default for Sharded<T> {
 impl<T: Block> Sharded<T> {
     /// The calling worker's block.
     pub fn local(&self) -> &T {
+        self.shard(SHARD.with(Cell::get))
+    }
+
+    fn shard(&self, index: usize) -> &T {
         let shards = self.shards.get_or_init(|| {
             let count = *SHARDS.get_or_init(|| 1);
             (0..count).map(|_| OnceLock::new()).collect()
         });
-        let index = SHARD.with(Cell::get).min(shards.len() - 1);
-        shards[index].get_or_init(Box::default)
+        shards[index.min(shards.len() - 1)].get_or_init(Box::default)
+    }
+
+    /// The one block for levels that are set, not counted: what the whole process has one of.
+    pub fn shared(&self) -> &T {
+        self.shard(0)
     }
 
     /// Sums all blocks; nothing is visited when no worker ever touched it.
@@ -114,6 +122,11 @@ impl Gauge {
 
     pub fn dec(&self) {
         self.0.fetch_sub(1, Relaxed);
+    }
+
+    /// For levels in a [`Sharded::shared`] block.
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Relaxed);
     }
 
     pub fn get(&self) -> u64 {

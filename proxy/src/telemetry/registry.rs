@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError, Weak},
 };
 
-use super::filters::FilterStats;
+use super::filters::{FilterStats, GradientStats};
 use super::metrics::{Block, HttpStats, Kind, ListenerStats, Sharded, TcpStats};
 use crate::ir::Name;
 
@@ -34,6 +34,7 @@ pub struct Registry {
     tcp: Scope<TcpStats>,
     http: Scope<HttpStats>,
     filters: Scope<FilterStats>,
+    gradient: Scope<GradientStats>,
 }
 
 impl Registry {
@@ -54,12 +55,18 @@ impl Registry {
         get(&self.filters, name)
     }
 
+    /// Of the adaptive concurrency filters among them.
+    pub fn gradient(&self, name: &Name) -> Arc<Sharded<GradientStats>> {
+        get(&self.gradient, name)
+    }
+
     /// Visits every value as (scope, name, metric, kind, value), scopes being `listener`, `tcp` and `http`.
     pub fn visit(&self, visitor: &mut dyn FnMut(&'static str, &Name, &'static str, Kind, u64)) {
         visit(&self.listeners, "listener", visitor);
         visit(&self.tcp, "tcp", visitor);
         visit(&self.http, "http", visitor);
         visit(&self.filters, "http", visitor);
+        visit(&self.gradient, "http", visitor);
     }
 }
 

@@ -8,17 +8,23 @@ use super::{After, Call, Stop};
 use crate::{
     ir::{filters::Fault, route::Action},
     l7::{
+        flow::Kept,
         outcome,
         pipeline::Inbound,
         respond::Reply,
         timeouts::{Timeouts, within},
     },
+    live::ActiveFault,
     policy::{
         fault::{self, Abort, Draws},
         router::{Chosen, RequestFacts, pick_target},
     },
     telemetry::flags::Flags,
 };
+
+impl Kept for ActiveFault {
+    fn end(self: Box<Self>, _answered: bool) {}
+}
 
 impl Call<'_> {
     pub(super) async fn fault(&self, fault: &Fault, request: &Inbound, after: &mut After) -> Result<(), Stop> {

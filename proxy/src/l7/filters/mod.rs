@@ -4,6 +4,7 @@
 //! A closed enum: what a filter decides is in `policy`, here it is carried out. A chain in which nothing acts costs two
 //! looks per request. Invariant: the response of a request sees every filter that saw the request.
 
+mod admission;
 mod buffer;
 mod cors;
 mod fault;
@@ -100,7 +101,7 @@ impl<'a> Call<'a> {
     /// Runs the filters over a request. `after` gets what they want to do with the response, whoever makes it.
     pub(super) async fn run(&self, levels: &Levels<'a>, request: &mut Inbound, after: &mut After) -> Result<(), Stop> {
         let mut stopped = None;
-        for filter in &self.conn.hcm.config.filters {
+        for (place, filter) in self.conn.hcm.config.filters.iter().enumerate() {
             if !is_on(filter, levels) {
                 continue;
             }
@@ -137,6 +138,7 @@ impl<'a> Call<'a> {
                         None => Ok(()),
                     }
                 }
+                FilterKind::AdaptiveConcurrency(_) => self.admit(place),
                 FilterKind::Alpn(_) | FilterKind::Router(_) => Ok(()),
             };
             stopped = result.err();

@@ -1,9 +1,11 @@
 //! HTTP filters: those that exist here, the ones that may be ignored, and the refusal of all others.
 
+use std::sync::Arc;
+
 use outrigger_wire::pb::envoy::extensions::filters::{
     http::{
-        buffer::v3::Buffer, cors::v3::Cors, fault::v3::HttpFault, grpc_web::v3::GrpcWeb,
-        header_mutation::v3::HeaderMutation as PbHeaderMutation, router::v3::Router as PbRouter,
+        adaptive_concurrency::v3::AdaptiveConcurrency, buffer::v3::Buffer, cors::v3::Cors, fault::v3::HttpFault,
+        grpc_web::v3::GrpcWeb, header_mutation::v3::HeaderMutation as PbHeaderMutation, router::v3::Router as PbRouter,
         stateful_session::v3::StatefulSession,
     },
     network::http_connection_manager::v3::{HttpFilter as Pb, http_filter::ConfigType},
@@ -11,6 +13,7 @@ use outrigger_wire::pb::envoy::extensions::filters::{
 use serde_json::{Map, Value};
 
 use super::{
+    adaptive_concurrency::adaptive_concurrency,
     at::At,
     extension::{self, Extension},
     fault::fault,
@@ -96,6 +99,10 @@ fn filter(extension: &Extension<'_>, at: &At<'_>) -> Result<Option<FilterKind>, 
             mutations: share(mutations(&all, &at.field("mutations"))?),
             most_specific_wins: message.most_specific_header_mutations_wins,
         }));
+    }
+    if extension.is::<AdaptiveConcurrency>() {
+        let config = adaptive_concurrency(&extension.message(at)?, at)?;
+        return Ok(Some(FilterKind::AdaptiveConcurrency(Arc::new(config))));
     }
     if extension.is::<Buffer>() {
         return Ok(Some(FilterKind::Buffer(max_request_bytes(&extension.message(at)?, at)?)));

@@ -8,6 +8,7 @@
 #![allow(deprecated)]
 
 pub(crate) mod access_log;
+mod adaptive_concurrency;
 pub(crate) mod address;
 pub(crate) mod at;
 pub(crate) mod cluster;

@@ -11,8 +11,8 @@ use super::{
 use crate::ir::{
     Fraction,
     filters::{
-        AbortKind, Cors, Fault, FaultAbort, FaultDelay, FaultRate, Mutation, Mutations, Override, Overrides,
-        QueryMutation, Setting,
+        AbortKind, Concurrency, Cors, Fault, FaultAbort, FaultDelay, FaultRate, Mutation, Mutations, Override,
+        Overrides, QueryMutation, Setting,
     },
     format::Template,
     http::{FilterKind, HttpFilter},
@@ -347,5 +347,43 @@ fn filters_behind_the_one_that_answers_see_the_response_only() {
         let head = client.head().await;
         assert!(head.starts_with("HTTP/1.1 418"), "{head}");
         assert_eq!((header(&head, "x-r"), header(&head, "access-control-allow-origin")), (Some("seen"), None));
+    });
+}
+
+#[test]
+fn beyond_the_adaptive_limit_requests_are_turned_away() {
+    run(async {
+        let concurrency = Concurrency {
+            enforced: true,
+            status: StatusCode::TOO_MANY_REQUESTS,
+            percentile: 500_000,
+            max_limit: 1,
+            min_limit: 1,
+            update_interval: Duration::from_secs(60),
+            measurement_interval: Some(Duration::from_secs(60)),
+            fixed: None,
+            request_count: 50,
+            jitter: 0,
+            min_concurrency: 1,
+            buffer: 0,
+        };
+        let (proxy, upstream) =
+            pair(|s| chain(s, [("a", FilterKind::AdaptiveConcurrency(Arc::new(concurrency)))])).await;
+        let mut first = proxy.connect().await;
+        first.send(GET).await;
+        let mut server = upstream.accept().await;
+        server.head().await;
+        let mut second = proxy.connect().await;
+        second.send(GET).await;
+        let (head, body) = second.message().await;
+        assert!(head.starts_with("HTTP/1.1 429") && body == "reached concurrency limit", "{head}{body}");
+        server.send(OK).await;
+        first.message().await;
+        assert_eq!(proxy.log(2).await[0], "429 - reached_concurrency_limit 0 0 25 /p");
+        // The place is free again.
+        second.send(GET).await;
+        server.head().await;
+        server.send(OK).await;
+        assert!(second.message().await.0.starts_with("HTTP/1.1 200"));
     });
 }

@@ -262,7 +262,7 @@ impl Setup {
         let stats = Arc::<Sharded<HttpStats>>::default();
         let filter_stats = Arc::<Sharded<FilterStats>>::default();
         let live_hcm = Arc::new(LiveHcm {
-            filters: LiveFilters::new(&hcm, filter_stats.clone()),
+            filters: LiveFilters::new(&hcm, filter_stats.clone(), &Arc::default(), Instant::now()),
             config: Arc::new(hcm),
             inline_routes: Some(table),
             stats: stats.clone(),

@@ -229,3 +229,43 @@ fn cors_policies_arrive_old_and_new() {
         "header value",
     )]);
 }
+
+#[test]
+fn adaptive_concurrency_arrives_and_is_checked() {
+    const KIND: &str = "envoy.extensions.filters.http.adaptive_concurrency.v3.AdaptiveConcurrency";
+    let limits = "concurrency_limit_params: {concurrency_update_interval: 0.1s}";
+    let yaml = |more: &str, gradient: &str| {
+        hcm(&filter("a", KIND, &format!("{more} gradient_controller_config: {{{gradient}}}"), ""), "")
+    };
+    let all = filters(&yaml("", &format!("{limits}, min_rtt_calc_params: {{interval: 60s}}")));
+    let FilterKind::AdaptiveConcurrency(c) = &all[0].1 else { panic!("{all:?}") };
+    assert_eq!((c.enforced, c.status.as_u16(), c.percentile, c.max_limit, c.min_limit), (true, 503, 500_000, 1000, 3));
+    assert_eq!((c.request_count, c.jitter, c.min_concurrency, c.buffer), (50, 150_000, 3, 250_000));
+    assert_eq!(c.measurement_interval, Some(Duration::from_secs(60)));
+    let off = yaml(
+        "enabled: {default_value: false, runtime_key: k}, concurrency_limit_exceeded_status: {code: TooManyRequests},",
+        &format!("sample_aggregate_percentile: {{value: 90}}, {limits}, min_rtt_calc_params: {{fixed_value: 1s}}"),
+    );
+    let all = filters(&off);
+    let FilterKind::AdaptiveConcurrency(c) = &all[0].1 else { panic!("{all:?}") };
+    assert_eq!((c.enforced, c.status.as_u16(), c.percentile), (false, 429, 900_000));
+    assert_eq!((c.measurement_interval, c.fixed), (None, Some(Duration::from_secs(1))));
+    let place = format!("{HCM}.http_filters[0].typed_config");
+    noted(&[(off, &format!("{place}.enabled"), NoteKind::Harmless)]);
+    let at = |rest: &str| format!("{place}.gradient_controller_config.{rest}");
+    refused(&[
+        (hcm(&filter("a", KIND, "", ""), ""), &format!("{place}.concurrency_controller_config"), "required"),
+        (yaml("", limits), &at("min_rtt_calc_params"), "required"),
+        (yaml("", &format!("{limits}, min_rtt_calc_params: {{}}")), &at("min_rtt_calc_params.fixed_value"), "required"),
+        (
+            yaml("", "concurrency_limit_params: {}, min_rtt_calc_params: {interval: 1s}"),
+            &at("concurrency_limit_params.concurrency_update_interval"),
+            "required",
+        ),
+        (
+            yaml("", &format!("{limits}, min_rtt_calc_params: {{interval: 1s, jitter: {{value: 101}}}}")),
+            &at("min_rtt_calc_params.jitter"),
+            "between 0 and 100",
+        ),
+    ]);
+}
