@@ -109,6 +109,31 @@ pub struct Forward {
     pub high_priority: bool,
     /// Its own, else the virtual host's, else the route configuration's.
     pub mirrors: Arc<[Mirror]>,
+    pub internal_redirect: Option<Arc<InternalRedirect>>,
+}
+
+/// `InternalRedirectPolicy`: redirects of the upstream that are followed here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InternalRedirect {
+    /// Redirects of one request.
+    pub max: u32,
+    pub codes: Vec<StatusCode>,
+    /// Also from http to https and back.
+    pub cross_scheme: bool,
+    /// Headers of the redirect that go into the next request, or are removed from it.
+    pub copied_headers: Vec<HeaderName>,
+    /// All have to agree.
+    pub predicates: Vec<RedirectPredicate>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RedirectPredicate {
+    /// Not twice from one route to the same other one.
+    PreviousRoutes,
+    /// Only to routes of these names.
+    AllowListedRoutes(Vec<Box<str>>),
+    /// Not from http to https.
+    SafeCrossScheme,
 }
 
 /// `RequestMirrorPolicy`.

@@ -127,6 +127,21 @@ impl Flow {
         self.record.request_done().map(|done| self.resumed.get().map_or(done, |resumed| done.max(resumed)))
     }
 
+    /// The request goes on as another one: what held on to the first is let go, its clocks are set back.
+    pub fn start_over(&self) {
+        self.release();
+        self.record.clear_outcome();
+        self.deadline.set(None);
+        self.resume();
+    }
+
+    /// Ends what was kept.
+    fn release(&self) {
+        for kept in self.kept.take() {
+            kept.end(self.record.is_answered());
+        }
+    }
+
     /// Ends `guard` when the exchange ends.
     pub fn keep(&self, guard: Box<dyn Kept>) {
         self.kept.borrow_mut().push(guard);
@@ -142,9 +157,7 @@ impl Flow {
 
 impl Drop for Flow {
     fn drop(&mut self) {
-        for kept in self.kept.get_mut().drain(..) {
-            kept.end(self.record.is_answered());
-        }
+        self.release();
         if self.record.request_done().is_some()
             && let Some(active) = &self.active
         {

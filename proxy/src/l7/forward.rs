@@ -20,6 +20,7 @@ use super::{
     incoming::Incoming,
     mirror, outcome,
     pipeline::{Inbound, levels, note_head},
+    redirect::{self, Answer, Hops},
     respond::Reply,
     retry::Rules,
     rewrite,
@@ -32,7 +33,7 @@ use crate::{
     ir::{
         cluster::UpstreamProtocol,
         http::{FilterKind, HttpFilter},
-        route::{Forward, RetryPolicy, Target, WeightedTarget},
+        route::{Forward, InternalRedirect, RetryPolicy, Target, WeightedTarget},
     },
     live::Live,
     policy::router::{RouteTable, Selected, pick_weighted, strip_port, weighted_cluster},
@@ -65,6 +66,13 @@ pub(super) struct Forwarding<'a> {
     pub random: u64,
 }
 
+/// What forwarding comes to.
+pub(super) enum Forwarded {
+    Response(Response<Body>),
+    /// The upstream named another place, which the request now asks for.
+    Elsewhere,
+}
+
 /// Method, path and headers of a request that response mutations refer to.
 type HeadCopy = (Method, String, HeaderMap);
 
@@ -87,7 +95,7 @@ struct Plan<'a> {
 }
 
 impl<'a> Forwarding<'a> {
-    pub(super) async fn run(self, request: &mut Inbound) -> Result<Response<Body>, Reply> {
+    pub(super) async fn run(self, request: &mut Inbound, hops: &mut Hops) -> Result<Forwarded, Reply> {
         let scheme = request.sane.origin.scheme;
         let (cluster, weighted) = match self.target(request) {
             Ok(found) => found,
@@ -127,9 +135,41 @@ impl<'a> Forwarding<'a> {
                 return Err(reply);
             }
         };
+        if let Some(policy) = &self.route.internal_redirect
+            && policy.codes.contains(&sent.response.status())
+        {
+            if self.redirected((policy, cluster), &sent.response, (request, plan.has_body), hops) {
+                outcome::count(cluster, sent.response.status());
+                if !sent.response.body().is_end_stream() {
+                    sent.guard.abort();
+                }
+                return Ok(Forwarded::Elsewhere);
+            }
+        }
         let tunnel = std::mem::replace(&mut request.sane.tunnel, Tunnel::None);
         let down = upgrade::Downstream { tunnel, promise: request.upgrade.take(), grpc: request.sane.grpc };
-        self.response(&plan, sent, attempts, (down, copy))
+        self.response(&plan, sent, attempts, (down, copy)).map(Forwarded::Response)
+    }
+
+    /// Whether the request goes on where the answer redirects to.
+    fn redirected(
+        &self,
+        (policy, cluster): (&InternalRedirect, &Cluster),
+        response: &Response<Incoming>,
+        request: (&mut Inbound, bool),
+        hops: &mut Hops,
+    ) -> bool {
+        let answer = Answer { status: response.status(), headers: response.headers(), route: self.selected.route };
+        let followed = redirect::follow(policy, &answer, self.table, request, hops);
+        let stats = cluster.stats.local();
+        match followed {
+            Ok(()) => stats.upstream_internal_redirect_succeeded_total.inc(),
+            Err(refused) => {
+                stats.upstream_internal_redirect_failed_total.inc();
+                refused.count(self.conn.hcm.filters.stats.local());
+            }
+        }
+        followed.is_ok()
     }
 
     /// The cluster the route leads to.

@@ -18,6 +18,7 @@ pub mod mirror;
 mod outcome;
 pub mod path;
 mod pipeline;
+mod redirect;
 pub mod replay;
 pub mod respond;
 pub mod retry;

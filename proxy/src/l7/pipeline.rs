@@ -11,9 +11,10 @@ use super::{
     body::{Body, BodyError},
     filters::{self, After, Stop},
     flow::Flow,
-    forward::Forwarding,
+    forward::{Forwarded, Forwarding},
     headers::{self, Pseudo, RequestView},
     incoming::Incoming,
+    redirect::Hops,
     respond::{self, Reply},
     rewrite::{self, Line},
     sanitize::{REQUEST_ID, Sane, sanitize},
@@ -112,11 +113,19 @@ pub(in crate::l7) fn serve(
     async move {
         let live = conn.engine.live.get();
         let mut after = After::default();
-        let response = match act(&conn, &flow, &live, &mut request, &mut after).await {
-            Ok(response) => response,
-            Err(reply) => {
-                count_reply(&conn, &reply);
-                reply.into_response(&flow, ending.grpc)
+        let mut hops = Hops::default();
+        let response = loop {
+            match act(&conn, &flow, &live, &mut request, (&mut after, &mut hops)).await {
+                Ok(Forwarded::Response(response)) => break response,
+                Ok(Forwarded::Elsewhere) => {
+                    // As a new request: filters see it once more, limits count anew.
+                    after = After::default();
+                    flow.start_over();
+                }
+                Err(reply) => {
+                    count_reply(&conn, &reply);
+                    break reply.into_response(&flow, ending.grpc);
+                }
             }
         };
         let response = after.apply(&flow, response);
@@ -130,8 +139,8 @@ async fn act(
     flow: &Rc<Flow>,
     live: &Live,
     request: &mut Inbound,
-    after: &mut After,
-) -> Result<Response<Body>, Reply> {
+    (after, hops): (&mut After, &mut Hops),
+) -> Result<Forwarded, Reply> {
     let random = fastrand::u64(..);
     let table = routes(conn, live);
     let scheme = request.sane.origin.scheme;
@@ -157,7 +166,7 @@ async fn act(
             note_head(flow, &request.parts, scheme);
             return match stop {
                 Stop::Reply(reply) => Err(*reply),
-                Stop::Answer(response) => Ok(*response),
+                Stop::Answer(response) => Ok(Forwarded::Response(*response)),
             };
         }
     }
@@ -173,27 +182,31 @@ async fn act(
         let location = format!("https://{}{}", request.authority(), request.path());
         return Err(Reply::new(StatusCode::MOVED_PERMANENTLY, "direct_response").location(location));
     }
-    match &selected.route.action {
-        Action::Forward(route) => Forwarding { conn, flow, live, table, selected, route, random }.run(request).await,
+    let response = match &selected.route.action {
+        Action::Forward(route) => {
+            let forwarding = Forwarding { conn, flow, live, table, selected, route, random };
+            return forwarding.run(request, hops).await;
+        }
         Action::Redirect(redirect) => {
             note_head(flow, &request.parts, scheme);
             conn.scope.stats.local().rq_redirect.inc();
             let line = Line { scheme, authority: request.authority(), path: request.path() };
             let (status, location) = rewrite::redirect(redirect, &selected.route.matches, &line);
             let reply = Reply::new(status, "direct_response").location(location);
-            Ok(local(flow, table, selected, request, reply.into_response(flow, false)))
+            local(flow, table, selected, request, reply.into_response(flow, false))
         }
         Action::Direct(direct) => {
             note_head(flow, &request.parts, scheme);
             conn.scope.stats.local().rq_direct_response.inc();
             flow.record.details("direct_response");
-            Ok(local(flow, table, selected, request, direct_response(direct, flow, request)))
+            local(flow, table, selected, request, direct_response(direct, flow, request))
         }
         Action::NonForwarding => {
             note_head(flow, &request.parts, scheme);
-            Err(no_route(Miss::NoRoute))
+            return Err(no_route(Miss::NoRoute));
         }
-    }
+    };
+    Ok(Forwarded::Response(response))
 }
 
 fn routes<'a>(conn: &'a Connection, live: &'a Live) -> Option<&'a RouteTable> {

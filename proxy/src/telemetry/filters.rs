@@ -31,6 +31,11 @@ filter_stats! {
         faults_overflow = "fault.faults_overflow",
         origin_valid = "cors.origin_valid",
         origin_invalid = "cors.origin_invalid",
+        redirect_bad_location = "passthrough_internal_redirect_bad_location",
+        redirect_unsafe_scheme = "passthrough_internal_redirect_unsafe_scheme",
+        redirect_too_many = "passthrough_internal_redirect_too_many_redirects",
+        redirect_no_route = "passthrough_internal_redirect_no_route",
+        redirect_predicate = "passthrough_internal_redirect_predicate",
         // Ours: Envoy counts copies at their cluster only.
         mirrored = "rq_mirrored",
         mirror_dropped = "rq_mirror_dropped",

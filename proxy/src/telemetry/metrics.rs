@@ -165,7 +165,8 @@ block! {
             upstream_rq_4xx, upstream_rq_5xx, upstream_rq_timeout, upstream_rq_per_try_timeout,
             upstream_rq_retry, upstream_rq_retry_success, upstream_rq_retry_overflow, upstream_rq_retry_limit_exceeded,
             upstream_rq_pending_overflow, upstream_rq_cancelled, upstream_rq_rx_reset, upstream_rq_tx_reset,
-            upstream_rq_replayed, ssl_handshake, ssl_connection_error, ssl_session_reused,
+            upstream_rq_replayed, upstream_internal_redirect_succeeded_total, upstream_internal_redirect_failed_total,
+            ssl_handshake, ssl_connection_error, ssl_session_reused,
             update_attempt, update_success, update_failure, update_empty,
         }
         gauges { upstream_cx_active, upstream_rq_active, upstream_rq_pending_active }

@@ -249,6 +249,7 @@ fn ir_routes<'a>(clusters: impl Iterator<Item = &'a str>) -> RouteConfiguration 
         hash_policy: Vec::new(),
         high_priority: false,
         mirrors: Arc::default(),
+        internal_redirect: None,
     };
     let matches = RouteMatch {
         path: PathMatch::Prefix("/".into()),

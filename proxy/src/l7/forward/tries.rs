@@ -90,7 +90,9 @@ enum Next {
 impl Forwarding<'_> {
     /// Tries until there is a response, or a reason to give up; returns the number of tries too.
     pub(super) async fn tries(&self, plan: &Plan<'_>, parts: &mut Parts, body: Incoming) -> Result<(Sent, u32), Reply> {
-        let keep = plan.rules.is_some() || (!plan.has_body && plan.method.is_idempotent());
+        let keep = plan.rules.is_some()
+            || self.route.internal_redirect.is_some()
+            || (!plan.has_body && plan.method.is_idempotent());
         let body = match (plan.has_body, plan.rules.is_some()) {
             (false, _) => Source::Empty,
             (true, true) => Source::Kept(Kept::new(body)),

@@ -31,6 +31,7 @@ mod header_ops;
 mod hosts;
 mod http_filter;
 mod http_options;
+mod internal_redirect;
 pub(crate) mod listener;
 mod listener_filter;
 mod matcher;

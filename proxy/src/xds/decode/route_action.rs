@@ -7,8 +7,7 @@ use outrigger_wire::pb::envoy::config::{
         DirectResponseAction, RedirectAction, RouteAction, WeightedCluster,
         redirect_action::{PathRewriteSpecifier, RedirectResponseCode, SchemeRewriteSpecifier},
         route_action::{
-            ClusterNotFoundResponseCode, ClusterSpecifier, HostRewriteSpecifier, InternalRedirectAction,
-            MaxStreamDuration, UpgradeConfig,
+            ClusterNotFoundResponseCode, ClusterSpecifier, HostRewriteSpecifier, MaxStreamDuration, UpgradeConfig,
         },
         weighted_cluster::{ClusterWeight, cluster_weight},
     },
@@ -21,6 +20,7 @@ use super::{
     hash_policy::hash_policies,
     hcm_options::header_value,
     header_ops::{header_ops, lists},
+    internal_redirect::internal_redirect,
     matcher,
     mirror::mirrors,
     path_template, per_route,
@@ -35,6 +35,7 @@ use crate::ir::{
     route::{
         BodyFormat, DirectResponse, Forward, HostRewrite, PathMatch, PathRewrite, Redirect, Target, WeightedTarget,
     },
+    share::share,
 };
 
 /// Envoy's default route timeout.
@@ -51,21 +52,15 @@ pub(crate) fn forward(
             cluster_not_found_response_code, prefix_rewrite, regex_rewrite, append_x_forwarded_host, timeout,
             idle_timeout, retry_policy, priority, hash_policy, cors, max_grpc_timeout, upgrade_configs,
             internal_redirect_action, max_stream_duration, cluster_specifier, host_rewrite_specifier,
-            request_mirror_policies, path_rewrite_policy,
+            request_mirror_policies, path_rewrite_policy, internal_redirect_policy, max_internal_redirects,
         ],
         // Rate limits are the rate limit filter's, and that one is refused.
         harmless: [rate_limits, include_vh_rate_limits, early_data_policy],
         unsupported: [
-            metadata_match, flush_timeout, retry_policy_typed_config, grpc_timeout_offset, internal_redirect_policy,
-            max_internal_redirects, hedge_policy,
+            metadata_match, flush_timeout, retry_policy_typed_config, grpc_timeout_offset, hedge_policy,
         ],
         refuse: [path_rewrite],
     });
-    let redirects: InternalRedirectAction =
-        enumeration(message.internal_redirect_action, &at.field("internal_redirect_action"))?;
-    if redirects == InternalRedirectAction::HandleInternalRedirect {
-        at.field("internal_redirect_action").unsupported("redirects are passed to the client");
-    }
     if *path == PathMatch::Connect && (!message.prefix_rewrite.is_empty() || message.regex_rewrite.is_some()) {
         at.unsupported("a CONNECT request has no path to rewrite");
     }
@@ -105,6 +100,7 @@ pub(crate) fn forward(
         upgrades: at.each("upgrade_configs", &message.upgrade_configs, upgrade)?,
         hash_policy: hash_policies(&message.hash_policy, at)?,
         high_priority: priority == RoutingPriority::High,
+        internal_redirect: internal_redirect(message, at)?.map(share),
         mirrors: mirrors(&message.request_mirror_policies, &inherited.mirrors, at)?,
     })
 }

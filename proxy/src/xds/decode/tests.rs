@@ -1,5 +1,6 @@
 //! Resources as YAML, as a control plane would send them, through the public entry point.
 
+mod actions;
 mod clusters;
 mod filters;
 mod hostile;

@@ -125,6 +125,7 @@ pub(crate) fn forward() -> Forward {
         hash_policy: Vec::new(),
         high_priority: false,
         mirrors: Arc::default(),
+        internal_redirect: None,
     }
 }
 
