@@ -125,9 +125,13 @@ impl Known<'_> {
             let Action::Forward(forward) = &route.action else { continue };
             match &forward.target {
                 Target::Cluster(name) => check(name)?,
-                Target::Weighted(targets) => targets.iter().try_for_each(|t| check(&t.cluster))?,
+                Target::Weighted(targets) => {
+                    let named = targets.iter().filter(|t| t.cluster_header.is_none());
+                    named.map(|t| &*t.cluster).try_for_each(check)?;
+                }
                 Target::Header(_) => {}
             }
+            forward.mirrors.iter().filter_map(|m| m.target.cluster()).try_for_each(|name| check(name))?;
         }
         Ok(())
     }

@@ -74,10 +74,23 @@ pub enum Operator {
     Hostname,
     FilterChainName,
     Environment(Box<str>),
+    /// The body of a local reply; in body formats the configured text stands in its place.
+    LocalReplyBody,
     /// `METADATA(TYPE:NAMESPACE:KEY...)` and `DYNAMIC_METADATA(...)`: always the empty marker, no filter sets any.
     Metadata(Box<str>),
     /// `FILTER_STATE(...)`: likewise.
     FilterState(Box<str>),
+}
+
+impl Template {
+    /// Puts `text` in the place of an operator.
+    pub fn substitute(&mut self, operator: &Operator, text: &str) {
+        for segment in &mut self.segments {
+            if matches!(segment, Segment::Op { op, .. } if op == operator) {
+                *segment = Segment::Text(text.into());
+            }
+        }
+    }
 }
 
 /// One access logger.
@@ -148,4 +161,22 @@ pub enum LogFormat {
 pub enum JsonField {
     Value(Template),
     Object(Vec<(Box<str>, JsonField)>),
+}
+
+impl LogFormat {
+    /// As [`Template::substitute`], everywhere in the format.
+    pub fn substitute(&mut self, operator: &Operator, text: &str) {
+        fn each(fields: &mut [(Box<str>, JsonField)], operator: &Operator, text: &str) {
+            for (_, field) in fields {
+                match field {
+                    JsonField::Value(template) => template.substitute(operator, text),
+                    JsonField::Object(fields) => each(fields, operator, text),
+                }
+            }
+        }
+        match self {
+            Self::Text(template) => template.substitute(operator, text),
+            Self::Json(fields) => each(fields, operator, text),
+        }
+    }
 }

@@ -4,7 +4,13 @@ use std::{sync::Arc, time::Duration};
 
 use http::HeaderValue;
 
-use super::{ConfigSource, Name, format::AccessLog, matcher::Cidr, route::RouteConfiguration};
+use super::{
+    ConfigSource, Name,
+    filters::{Concurrency, Fault, Mutations},
+    format::AccessLog,
+    matcher::Cidr,
+    route::RouteConfiguration,
+};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectionManager {
@@ -78,12 +84,25 @@ pub enum RouteSource {
 pub struct HttpFilter {
     pub name: Name,
     pub kind: FilterKind,
+    /// Off unless a route switches it on.
+    pub disabled: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FilterKind {
     /// Istio's `istio.alpn`: overrides the ALPN that the upstream TLS handshake offers.
     Alpn(AlpnOverride),
+    Fault(Arc<Fault>),
+    /// Its policies are in the routes.
+    Cors,
+    HeaderMutation {
+        mutations: Arc<Mutations>,
+        /// Levels are applied from the least to the most specific one.
+        most_specific_wins: bool,
+    },
+    /// Gathers the whole request, up to so many bytes, before it goes on.
+    Buffer(u32),
+    AdaptiveConcurrency(Arc<Concurrency>),
     Router(Router),
 }
 

@@ -40,6 +40,11 @@ impl Regex {
         self.0.replace_all(text, substitution).into_owned()
     }
 
+    /// The groups of a match.
+    pub(super) fn captures<'t>(&self, text: &'t str) -> Option<regex::Captures<'t>> {
+        self.0.captures(text)
+    }
+
     pub fn as_str(&self) -> &str {
         self.0.as_str()
     }

@@ -5,11 +5,13 @@
 
 pub mod cluster;
 pub mod endpoint;
+pub mod filters;
 pub mod format;
 pub mod http;
 pub mod listener;
 pub mod matcher;
 pub mod name_map;
+pub mod path_template;
 pub mod retry;
 pub mod route;
 pub mod secret;

@@ -2,13 +2,15 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::{HeaderName, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
 
 pub use super::retry::{ResetHeader, RetryOn, RetryPolicy};
 use super::{
     Fraction, Metadata, Name,
-    format::Template,
+    filters::{Mutation, Overrides},
+    format::{LogFormat, Template},
     matcher::{HeaderMatcher, QueryMatcher, Regex},
+    path_template::{PathTemplate, TemplateRewrite},
 };
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,6 +24,7 @@ pub struct RouteConfiguration {
     pub ignore_port_in_host: bool,
     /// `validate_clusters: false`: a static route may name a cluster that does not exist.
     pub unknown_clusters_allowed: bool,
+    pub overrides: Option<Arc<Overrides>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +45,7 @@ pub struct VirtualHost {
     pub attempt_count_in_request: bool,
     pub attempt_count_in_response: bool,
     pub require_tls: bool,
+    pub overrides: Option<Arc<Overrides>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +56,7 @@ pub struct Route {
     pub action: Action,
     pub headers: Arc<HeaderOps>,
     pub metadata: Option<Arc<Metadata>>,
+    pub overrides: Option<Arc<Overrides>>,
 }
 
 /// How much of a request's body may be kept for retries. Without one it is the listener's buffer limit.
@@ -82,6 +87,7 @@ pub enum PathMatch {
     /// Matches the path itself or the path followed by `/`.
     SeparatedPrefix(Box<str>),
     Regex(Regex),
+    Template(PathTemplate),
     /// `connect_matcher`: CONNECT requests only.
     Connect,
 }
@@ -122,6 +128,62 @@ pub struct Forward {
     pub hash_policy: Vec<HashPolicy>,
     /// `priority: HIGH`: which circuit breaker thresholds apply.
     pub high_priority: bool,
+    /// Its own, else the virtual host's, else the route configuration's.
+    pub mirrors: Arc<[Mirror]>,
+    pub internal_redirect: Option<Arc<InternalRedirect>>,
+}
+
+/// `InternalRedirectPolicy`: redirects of the upstream that are followed here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InternalRedirect {
+    /// Redirects of one request.
+    pub max: u32,
+    pub codes: Vec<StatusCode>,
+    /// Also from http to https and back.
+    pub cross_scheme: bool,
+    /// Headers of the redirect that go into the next request, or are removed from it.
+    pub copied_headers: Vec<HeaderName>,
+    /// All have to agree.
+    pub predicates: Vec<RedirectPredicate>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RedirectPredicate {
+    /// Not twice from one route to the same other one.
+    PreviousRoutes,
+    /// Only to routes of these names.
+    AllowListedRoutes(Vec<Box<str>>),
+    /// Not from http to https.
+    SafeCrossScheme,
+}
+
+/// `RequestMirrorPolicy`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mirror {
+    pub target: MirrorTarget,
+    /// The share of requests; `None`: all.
+    pub fraction: Option<Fraction>,
+    /// `-shadow` is appended to the host.
+    pub suffix: bool,
+    pub host: Option<Box<str>>,
+    pub mutations: Vec<Mutation>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MirrorTarget {
+    Cluster(Name),
+    /// The name is the first value of this request header.
+    Header(HeaderName),
+}
+
+impl MirrorTarget {
+    /// The cluster, where it is known before there is a request.
+    pub fn cluster(&self) -> Option<&Name> {
+        match self {
+            Self::Cluster(name) => Some(name),
+            Self::Header(_) => None,
+        }
+    }
 }
 
 /// `RouteAction.MaxStreamDuration`.
@@ -146,10 +208,14 @@ pub enum Target {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WeightedTarget {
+    /// Empty where `cluster_header` names it.
     pub cluster: Name,
+    /// The request header whose value is the cluster's name.
+    pub cluster_header: Option<HeaderName>,
     pub weight: u32,
     pub headers: HeaderOps,
     pub host_rewrite: Option<Box<str>>,
+    pub overrides: Option<Arc<Overrides>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -158,6 +224,8 @@ pub enum PathRewrite {
     Prefix(Box<str>),
     /// Substitution (`$1` groups) over the path without its query.
     Regex { pattern: Regex, substitution: Box<str> },
+    /// Of a path that matched a [`PathMatch::Template`].
+    Template(TemplateRewrite),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -190,6 +258,15 @@ pub struct Redirect {
 pub struct DirectResponse {
     pub status: StatusCode,
     pub body: bytes::Bytes,
+    /// Replaces the body, with what it knows of the request.
+    pub format: Option<BodyFormat>,
+}
+
+/// `body_format`; the configured body is in it already.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BodyFormat {
+    pub format: LogFormat,
+    pub content_type: Option<HeaderValue>,
 }
 
 /// Header mutations of one level. Applied: removals after additions, as Envoy does.

@@ -17,8 +17,10 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use super::{
     client::StreamGuard,
     expect::Gate,
+    filters::Throttled,
     flow::{DeadlineKind, Flow},
     incoming::Incoming,
+    mirror::Copy,
     replay::Replay,
     timer::Timer,
 };
@@ -48,6 +50,10 @@ pub enum Body {
     Upload(Upload),
     /// A response on its way down.
     Download(Box<Download>),
+    /// A response that is slowed down.
+    Throttled(Box<Throttled>),
+    /// A copy of a request on its way to a mirror.
+    Copy(Copy),
 }
 
 impl HttpBody for Body {
@@ -60,6 +66,8 @@ impl HttpBody for Body {
             Self::Full(data) => Poll::Ready(data.take().map(|data| Ok(Frame::data(data)))),
             Self::Upload(upload) => upload.poll_frame(cx),
             Self::Download(download) => download.poll_frame(cx),
+            Self::Throttled(throttled) => throttled.poll_frame(cx),
+            Self::Copy(copy) => copy.poll_frame(cx),
         }
     }
 
@@ -70,6 +78,8 @@ impl HttpBody for Body {
             Self::Full(data) => data.is_none(),
             Self::Upload(upload) => upload.is_end_stream(),
             Self::Download(download) => download.incoming.is_end_stream(),
+            Self::Throttled(throttled) => throttled.is_end_stream(),
+            Self::Copy(copy) => copy.is_end_stream(),
         }
     }
 
@@ -80,6 +90,8 @@ impl HttpBody for Body {
             Self::Full(data) => SizeHint::with_exact(data.as_ref().map_or(0, |d| d.len() as u64)),
             Self::Upload(upload) => upload.size_hint(),
             Self::Download(download) => download.incoming.size_hint(),
+            Self::Throttled(throttled) => throttled.size_hint(),
+            Self::Copy(copy) => copy.size_hint(),
         }
     }
 }

@@ -27,8 +27,18 @@ pub struct Flow {
     waiter: RefCell<Option<Waker>>,
     /// The response body must be through by then.
     deadline: Cell<Option<Deadline>>,
+    /// When the request was ready to go on, where filters held it up.
+    resumed: Cell<Option<Instant>>,
+    /// What lives exactly as long as the exchange.
+    kept: RefCell<Vec<Box<dyn Kept>>>,
     /// The connection this exchange keeps busy.
     active: Option<Active>,
+}
+
+/// What lives as long as an exchange.
+pub trait Kept {
+    /// The exchange ended, with its whole response sent or not.
+    fn end(self: Box<Self>, answered: bool);
 }
 
 /// A moment after which a response body is cut, and why.
@@ -61,6 +71,8 @@ impl Flow {
             response_limit: Cell::new(None),
             waiter: RefCell::default(),
             deadline: Cell::new(None),
+            resumed: Cell::new(None),
+            kept: RefCell::default(),
             active,
         })
     }
@@ -131,17 +143,42 @@ impl Flow {
         self.idle.get().map(|idle| self.last_activity.get() + idle)
     }
 
-    /// When the whole request was there.
-    pub fn request_done(&self) -> Option<Instant> {
-        self.record.request_done()
-    }
-
     /// The request's last byte arrived: the timers that count from it start.
     pub fn request_complete(&self) {
         self.record.request_complete();
         if let Some(waiter) = self.waiter.borrow_mut().take() {
             waiter.wake();
         }
+    }
+
+    /// A filter held the request up until now: no upstream is to blame for that time.
+    pub fn resume(&self) {
+        self.resumed.set(Some(Instant::now()));
+    }
+
+    /// When the whole request was there and free to go on.
+    pub fn request_done(&self) -> Option<Instant> {
+        self.record.request_done().map(|done| self.resumed.get().map_or(done, |resumed| done.max(resumed)))
+    }
+
+    /// The request goes on as another one: what held on to the first is let go, its clocks are set back.
+    pub fn start_over(&self) {
+        self.release();
+        self.record.clear_outcome();
+        self.deadline.set(None);
+        self.resume();
+    }
+
+    /// Ends what was kept.
+    fn release(&self) {
+        for kept in self.kept.take() {
+            kept.end(self.record.is_answered());
+        }
+    }
+
+    /// Ends `guard` when the exchange ends.
+    pub fn keep(&self, guard: Box<dyn Kept>) {
+        self.kept.borrow_mut().push(guard);
     }
 
     pub fn wait_for_request(&self, waker: &Waker) {
@@ -154,6 +191,7 @@ impl Flow {
 
 impl Drop for Flow {
     fn drop(&mut self) {
+        self.release();
         if self.record.request_done().is_some()
             && let Some(active) = &self.active
         {

@@ -16,12 +16,13 @@ use http_body::Body as _;
 use super::{
     body::Body,
     client::Protocol,
-    expect,
+    expect, filters,
     flow::{Deadline, DeadlineKind, Flow},
     headers::{self, Pseudo},
     incoming::Incoming,
-    outcome,
+    mirror, outcome,
     pipeline::{Inbound, levels, note_head},
+    redirect::{self, Answer, Hops},
     respond::Reply,
     retry::Rules,
     rewrite,
@@ -34,10 +35,10 @@ use crate::{
     ir::{
         cluster::UpstreamProtocol,
         http::{FilterKind, HttpFilter},
-        route::{BodyBuffer, Forward, Target, WeightedTarget},
+        route::{BodyBuffer, Forward, InternalRedirect, Target, WeightedTarget},
     },
     live::Live,
-    policy::router::{RouteTable, Selected, pick_weighted, strip_port},
+    policy::router::{RouteTable, Selected, pick_weighted, strip_port, weighted_cluster},
     telemetry::flags::Flags,
     upstream::Cluster,
 };
@@ -70,6 +71,13 @@ pub(super) struct Forwarding<'a> {
     pub selected: Selected<'a>,
     pub route: &'a Forward,
     pub random: u64,
+}
+
+/// What forwarding comes to.
+pub(super) enum Forwarded {
+    Response(Response<Body>),
+    /// The upstream named another place, which the request now asks for.
+    Elsewhere,
 }
 
 /// Method, path and headers of a request that response mutations refer to.
@@ -107,13 +115,18 @@ struct Ending<'a> {
 }
 
 impl<'a> Forwarding<'a> {
-    pub(super) async fn run(self, request: &mut Inbound) -> Result<Response<Body>, Reply> {
+    pub(super) async fn run(self, request: &mut Inbound, hops: &mut Hops) -> Result<Forwarded, Reply> {
         let mut ending = Ending::default();
-        let result = self.exchange(request, &mut ending).await;
-        Ok(result.unwrap_or_else(|reply| self.refusal(reply, &ending, request)))
+        let result = self.exchange(request, &mut ending, hops).await;
+        Ok(result.unwrap_or_else(|reply| Forwarded::Response(self.refusal(reply, &ending, request))))
     }
 
-    async fn exchange(&self, request: &mut Inbound, ending: &mut Ending<'a>) -> Result<Response<Body>, Reply> {
+    async fn exchange(
+        &self,
+        request: &mut Inbound,
+        ending: &mut Ending<'a>,
+        hops: &mut Hops,
+    ) -> Result<Forwarded, Reply> {
         let scheme = request.sane.origin.scheme;
         let (cluster, weighted) = match self.target(request) {
             Ok(found) => found,
@@ -143,6 +156,9 @@ impl<'a> Forwarding<'a> {
             let at = self.flow.record.started() + limit;
             self.flow.limit(Deadline { at, kind: DeadlineKind::Stream });
         }
+        if !self.route.mirrors.is_empty() {
+            mirror::start(self.conn, self.flow, self.live, (self.route, plan.timeouts.response), request);
+        }
         let body = std::mem::replace(&mut request.body, Incoming::None);
         let won = match self.tries(&plan, &mut request.parts, body).await {
             Ok(won) => won,
@@ -151,9 +167,41 @@ impl<'a> Forwarding<'a> {
                 return Err(reply);
             }
         };
+        if let Some(policy) = &self.route.internal_redirect
+            && policy.codes.contains(&won.sent.response.status())
+            && self.redirected((policy, cluster), &won.sent.response, (request, plan.has_body), hops)
+        {
+            let sent = won.sent;
+            outcome::count(cluster, sent.response.status());
+            if !sent.response.body().is_end_stream() {
+                sent.guard.abort();
+            }
+            return Ok(Forwarded::Elsewhere);
+        }
         let tunnel = std::mem::replace(&mut request.sane.tunnel, Tunnel::None);
         let down = upgrade::Downstream { tunnel, promise: request.upgrade.take(), grpc: request.sane.grpc };
-        self.response(&plan, won, (down, ending.copy.as_deref()))
+        self.response(&plan, won, (down, ending.copy.as_deref())).map(Forwarded::Response)
+    }
+
+    /// Whether the request goes on where the answer redirects to.
+    fn redirected(
+        &self,
+        (policy, cluster): (&InternalRedirect, &Cluster),
+        response: &Response<Incoming>,
+        request: (&mut Inbound, bool),
+        hops: &mut Hops,
+    ) -> bool {
+        let answer = Answer { status: response.status(), headers: response.headers(), route: self.selected.route };
+        let followed = redirect::follow(policy, &answer, self.table, request, hops);
+        let stats = cluster.stats.local();
+        match followed {
+            Ok(()) => stats.upstream_internal_redirect_succeeded_total.inc(),
+            Err(refused) => {
+                stats.upstream_internal_redirect_failed_total.inc();
+                refused.count(self.conn.hcm.filters.stats.local());
+            }
+        }
+        followed.is_ok()
     }
 
     /// The cluster the route leads to.
@@ -165,7 +213,9 @@ impl<'a> Forwarding<'a> {
                 (value.unwrap_or_default().into(), None)
             }
             Target::Weighted(targets) => match pick_weighted(targets, self.random) {
-                Some(target) => ((*target.cluster).into(), Some(target)),
+                Some(target) => {
+                    (weighted_cluster(target, &request.parts.headers).unwrap_or_default().into(), Some(target))
+                }
                 None => ("".into(), None),
             },
         };
@@ -180,10 +230,20 @@ impl<'a> Forwarding<'a> {
         let config = &self.conn.hcm.config;
         let mut router = None;
         let mut alpn_override = None;
+        let off = |filter: &HttpFilter| {
+            let overrides = filters::levels(Some(self.table), Some(self.selected), weighted);
+            !filters::is_on(filter, &overrides)
+        };
         for filter in &config.filters {
             match &filter.kind {
                 FilterKind::Router(options) => router = Some(options),
-                FilterKind::Alpn(lists) => alpn_override = Some(lists),
+                FilterKind::Alpn(lists) if !off(filter) => alpn_override = Some(lists),
+                FilterKind::Alpn(_)
+                | FilterKind::Fault(_)
+                | FilterKind::Cors
+                | FilterKind::HeaderMutation { .. }
+                | FilterKind::Buffer(_)
+                | FilterKind::AdaptiveConcurrency(_) => {}
             }
         }
         let envoy_headers = router.is_none_or(|r| !r.suppress_envoy_headers);
@@ -226,13 +286,7 @@ impl<'a> Forwarding<'a> {
             headers.remove(header::EXPECT);
         }
         self.rewrite(weighted, request, envoy_headers);
-        let protocol = match cluster.config.http.protocol {
-            UpstreamProtocol::Http1 => Protocol::Http1,
-            UpstreamProtocol::Http2 => Protocol::Http2,
-            UpstreamProtocol::Auto => Protocol::Auto,
-            UpstreamProtocol::UseDownstream if request.parts.version == Version::HTTP_2 => Protocol::Http2,
-            UpstreamProtocol::UseDownstream => Protocol::Http1,
-        };
+        let protocol = protocol(cluster, request.parts.version);
         frame(&mut request.parts, &request.body, protocol);
         let alpn = alpn_override.filter(|_| outcome::alpn_override_allowed(cluster)).map(|lists| {
             match (protocol, request.parts.version) {
@@ -333,6 +387,17 @@ impl<'a> Forwarding<'a> {
         levels(self.table, self.selected, plan.weighted.map(|w| &w.headers))
             .any(|ops| headers::mentions_request(&ops.response_add))
             .then(|| Box::new((request.parts.method.clone(), request.path().to_owned(), request.parts.headers.clone())))
+    }
+}
+
+/// What to speak to a cluster, for a request of this version.
+pub(super) fn protocol(cluster: &Cluster, version: Version) -> Protocol {
+    match cluster.config.http.protocol {
+        UpstreamProtocol::Http1 => Protocol::Http1,
+        UpstreamProtocol::Http2 => Protocol::Http2,
+        UpstreamProtocol::Auto => Protocol::Auto,
+        UpstreamProtocol::UseDownstream if version == Version::HTTP_2 => Protocol::Http2,
+        UpstreamProtocol::UseDownstream => Protocol::Http1,
     }
 }
 

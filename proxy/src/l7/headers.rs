@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 
 use crate::{
     ir::{
+        filters::Mutation,
         format::{Operator, Segment},
         route::{AppendAction, HeaderAdd, HeaderOps},
     },
@@ -143,7 +144,7 @@ impl Headers for RequestView<'_> {
 
 /// A response head.
 #[derive(Clone, Copy, Debug)]
-struct ResponseView<'a>(StatusCode, &'a HeaderMap);
+pub(super) struct ResponseView<'a>(pub StatusCode, pub &'a HeaderMap);
 
 impl Headers for ResponseView<'_> {
     fn get(&self, name: &str) -> Option<Cow<'_, str>> {
@@ -174,7 +175,37 @@ pub fn apply_response(ops: &HeaderOps, headers: &mut HeaderMap, status: StatusCo
     }
 }
 
-fn evaluate(add: &HeaderAdd, facts: &Facts<'_>) -> Option<HeaderValue> {
+/// Applies one mutation, with `value` to find what is added.
+pub(super) fn mutate(
+    mutation: &Mutation,
+    headers: &mut HeaderMap,
+    value: impl FnOnce(&HeaderAdd, &HeaderMap) -> Option<HeaderValue>,
+) {
+    match mutation {
+        Mutation::Add(add) => {
+            let value = value(add, headers);
+            insert(headers, add, value);
+        }
+        Mutation::Remove(name) => {
+            headers.remove(name);
+        }
+        Mutation::RemoveMatching(matcher) => {
+            let gone: SmallVec<[HeaderName; 4]> =
+                headers.keys().filter(|n| !is_framing(n) && matcher.matches(n.as_str())).cloned().collect();
+            for name in gone {
+                headers.remove(name);
+            }
+        }
+    }
+}
+
+/// What a message cannot do without.
+fn is_framing(name: &HeaderName) -> bool {
+    matches!(*name, header::HOST | header::CONTENT_LENGTH | header::TRANSFER_ENCODING)
+}
+
+/// The value to add; `None` when there is none.
+pub(super) fn evaluate(add: &HeaderAdd, facts: &Facts<'_>) -> Option<HeaderValue> {
     let mut text = String::new();
     format::render(&add.value, facts, "", &mut text);
     if text.is_empty() && !add.keep_empty_value {

@@ -10,7 +10,11 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::http2::{Received, Tunnel};
+use super::{
+    filters::Gathered,
+    http2::{Received, Tunnel},
+    mirror::Teed,
+};
 
 /// What a peer sends behind a head.
 #[derive(Debug)]
@@ -23,6 +27,10 @@ pub enum Incoming {
     Http2(Received),
     /// An HTTP/2 stream that became a tunnel: no body follows.
     Tunnel(Box<Tunnel>),
+    /// Read to its end already.
+    Gathered(Box<Gathered>),
+    /// Copied for mirrors as it passes.
+    Teed(Box<Teed>),
 }
 
 /// Why a body broke off.
@@ -65,6 +73,8 @@ impl Body for Incoming {
         match self.get_mut() {
             Self::Http1(body) => Pin::new(body).poll_frame(cx).map_err(IncomingError::Http1),
             Self::Http2(body) => Pin::new(body).poll_frame(cx).map_err(IncomingError::Http2),
+            Self::Teed(teed) => teed.poll_frame(cx),
+            Self::Gathered(all) => Poll::Ready(all.next().map(Ok)),
             Self::None | Self::Tunnel(_) => Poll::Ready(None),
         }
     }
@@ -73,6 +83,8 @@ impl Body for Incoming {
         match self {
             Self::Http1(body) => body.is_end_stream(),
             Self::Http2(body) => body.is_end_stream(),
+            Self::Gathered(all) => all.is_end(),
+            Self::Teed(teed) => teed.is_end_stream(),
             Self::None | Self::Tunnel(_) => true,
         }
     }
@@ -81,6 +93,8 @@ impl Body for Incoming {
         match self {
             Self::Http1(body) => body.size_hint(),
             Self::Http2(body) => body.size_hint(),
+            Self::Teed(teed) => teed.size_hint(),
+            Self::Gathered(all) => SizeHint::with_exact(all.length()),
             Self::None | Self::Tunnel(_) => SizeHint::with_exact(0),
         }
     }

@@ -1,4 +1,4 @@
-//! The life of one request, in order: sanitise, route, act (reply, redirect or forward), finish the response.
+//! The life of one request, in order: sanitise, route, filter, act (reply, redirect or forward), finish the response.
 //!
 //! Every phase is one call; a phase that decides to answer returns a [`Reply`], and there is one place that turns it
 //! into a response. The record travels in the [`Flow`] and speaks whichever way this future ends.
@@ -9,10 +9,12 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header, 
 
 use super::{
     body::{Body, BodyError},
+    filters::{self, After, Stop},
     flow::Flow,
-    forward::Forwarding,
+    forward::{Forwarded, Forwarding},
     headers::{self, Pseudo, RequestView},
     incoming::Incoming,
+    redirect::Hops,
     respond::{self, Reply},
     rewrite::{self, Line},
     sanitize::{REQUEST_ID, Sane, sanitize},
@@ -21,12 +23,13 @@ use super::{
 };
 use crate::{
     ir::{
+        format::LogFormat,
         http::{RouteSource, ServerHeader},
-        route::{Action, HeaderOps},
+        route::{Action, DirectResponse, HeaderOps},
     },
     live::Live,
     policy::router::{Miss, RequestFacts, RouteTable, Selected},
-    telemetry::flags::Flags,
+    telemetry::{access_log, flags::Flags},
 };
 
 /// A sane request and what came with it.
@@ -111,13 +114,23 @@ pub(in crate::l7) fn serve(
 ) -> impl Future<Output = Result<Response<Body>, BodyError>> {
     async move {
         let live = conn.engine.live.get();
-        let response = match act(&conn, &flow, &live, &mut request).await {
-            Ok(response) => response,
-            Err(reply) => {
-                count_reply(&conn, &reply);
-                reply.into_response(&flow, ending.grpc)
+        let mut after = After::default();
+        let mut hops = Hops::default();
+        let response = loop {
+            match act(&conn, &flow, &live, &mut request, (&mut after, &mut hops)).await {
+                Ok(Forwarded::Response(response)) => break response,
+                Ok(Forwarded::Elsewhere) => {
+                    // As a new request: filters see it once more, limits count anew.
+                    after = After::default();
+                    flow.start_over();
+                }
+                Err(reply) => {
+                    count_reply(&conn, &reply);
+                    break reply.into_response(&flow, ending.grpc);
+                }
             }
         };
+        let response = after.apply(&flow, response);
         Ok(finish(&conn, &flow, &ending, response))
     }
 }
@@ -128,67 +141,75 @@ async fn act(
     flow: &Rc<Flow>,
     live: &Live,
     request: &mut Inbound,
-) -> Result<Response<Body>, Reply> {
+    (after, hops): (&mut After, &mut Hops),
+) -> Result<Forwarded, Reply> {
     let random = fastrand::u64(..);
-    let Some(table) = routes(conn, live) else {
-        note_head(flow, &request.parts, request.sane.origin.scheme);
-        return Err(no_route(Miss::NoVirtualHost));
-    };
-    let selected = table.select(&RequestFacts {
-        authority: request.authority(),
-        path: request.path(),
-        method: &request.parts.method,
-        scheme: request.sane.origin.scheme,
-        headers: &request.parts.headers,
-        random,
-    });
+    let table = routes(conn, live);
     let scheme = request.sane.origin.scheme;
-    let selected = match selected {
-        Ok(selected) => selected,
-        Err(miss) => {
+    let selected = table.ok_or(Miss::NoVirtualHost).and_then(|table| {
+        table.select(&RequestFacts {
+            authority: request.authority(),
+            path: request.path(),
+            method: &request.parts.method,
+            scheme,
+            headers: &request.parts.headers,
+            random,
+        })
+    });
+    if let Ok(selected) = &selected {
+        flow.record.route_name(&selected.route.name);
+    }
+    flow.set_idle(conn.hcm.config.stream_idle_timeout);
+    let filtered = filters::Call { conn, flow, table, selected: selected.ok(), random };
+    if let Some(levels) = filtered.concerned() {
+        // Boxed: few requests wait here, all would keep the room for it.
+        let stopped = Box::pin(filtered.run(&levels, request, after)).await.err();
+        if let Some(stop) = stopped {
             note_head(flow, &request.parts, scheme);
-            return Err(no_route(miss));
+            return match stop {
+                Stop::Reply(reply) => Err(*reply),
+                Stop::Answer(response) => Ok(Forwarded::Response(*response)),
+            };
+        }
+    }
+    let (table, selected) = match (table, selected) {
+        (Some(table), Ok(selected)) => (table, selected),
+        (_, selected) => {
+            note_head(flow, &request.parts, scheme);
+            return Err(no_route(selected.err().unwrap_or(Miss::NoVirtualHost)));
         }
     };
-    flow.record.route_name(&selected.route.name);
-    flow.set_idle(conn.hcm.config.stream_idle_timeout);
     if selected.virtual_host.require_tls && scheme != "https" {
         note_head(flow, &request.parts, scheme);
         let location = format!("https://{}{}", request.authority(), request.path());
         return Err(Reply::new(StatusCode::MOVED_PERMANENTLY, "direct_response").location(location));
     }
-    match &selected.route.action {
-        Action::Forward(route) => Forwarding { conn, flow, live, table, selected, route, random }.run(request).await,
+    let response = match &selected.route.action {
+        Action::Forward(route) => {
+            let forwarding = Forwarding { conn, flow, live, table, selected, route, random };
+            return forwarding.run(request, hops).await;
+        }
         Action::Redirect(redirect) => {
             note_head(flow, &request.parts, scheme);
             conn.scope.stats.local().rq_redirect.inc();
             let line = Line { scheme, authority: request.authority(), path: request.path() };
             let (status, location) = rewrite::redirect(redirect, &selected.route.matches, &line);
             let reply = Reply::new(status, "direct_response").location(location);
-            Ok(local(flow, table, selected, request, reply.into_response(flow, request.sane.grpc)))
+            local(flow, table, selected, request, reply.into_response(flow, request.sane.grpc))
         }
         Action::Direct(direct) => {
             note_head(flow, &request.parts, scheme);
             conn.scope.stats.local().rq_direct_response.inc();
             flow.record.details("direct_response");
-            let mut response = match request.sane.grpc {
-                true => respond::grpc_reply(direct.status, &String::from_utf8_lossy(&direct.body)),
-                false => respond::text_response(direct.status, direct.body.clone()),
-            };
-            if direct.status == StatusCode::CREATED || direct.status.is_redirection() {
-                let location = format!("{scheme}://{}{}", request.authority(), request.path());
-                if let Ok(location) = HeaderValue::from_str(&location) {
-                    response.headers_mut().insert(header::LOCATION, location);
-                }
-            }
-            Ok(local(flow, table, selected, request, response))
+            local(flow, table, selected, request, direct_response(direct, flow, request))
         }
         Action::NonForwarding => {
             note_head(flow, &request.parts, scheme);
             // The route is for clients that balance for themselves: here it leads to no cluster.
-            Err(Reply::new(StatusCode::SERVICE_UNAVAILABLE, "cluster_not_found").flag(Flags::NO_CLUSTER))
+            return Err(Reply::new(StatusCode::SERVICE_UNAVAILABLE, "cluster_not_found").flag(Flags::NO_CLUSTER));
         }
-    }
+    };
+    Ok(Forwarded::Response(response))
 }
 
 fn routes<'a>(conn: &'a Connection, live: &'a Live) -> Option<&'a RouteTable> {
@@ -217,7 +238,7 @@ pub(super) fn count_reply(conn: &Connection, reply: &Reply) {
     match &*reply.details {
         "path_normalization_failed" => stats.downstream_rq_failed_path_normalization.inc(),
         "path_normalization_redirect" => stats.downstream_rq_redirected_with_normalized_path.inc(),
-        "request_headers_too_large" => stats.downstream_rq_too_large.inc(),
+        "request_headers_too_large" | "request_payload_too_large" => stats.downstream_rq_too_large.inc(),
         "upgrade_failed" => stats.downstream_rq_ws_on_non_ws_route.inc(),
         "request_overall_timeout" => stats.downstream_rq_timeout.inc(),
         "stream_idle_timeout" => stats.downstream_rq_idle_timeout.inc(),
@@ -246,6 +267,42 @@ pub(super) fn levels<'a>(
         levels.reverse();
     }
     levels.into_iter().flatten().filter(|ops| !ops.is_empty())
+}
+
+/// What a route answers by itself.
+fn direct_response(direct: &DirectResponse, flow: &Flow, request: &Inbound) -> Response<Body> {
+    let scheme = request.sane.origin.scheme;
+    let (body, content_type) = match &direct.format {
+        None => (direct.body.clone(), None),
+        Some(format) => {
+            let pseudo = Pseudo { method: &request.parts.method, path: request.path(), scheme };
+            let view = RequestView { pseudo, headers: &request.parts.headers };
+            let mut text = String::new();
+            flow.record.facts(Some(&view), |facts| access_log::render(&format.format, facts, &mut text));
+            let content_type = match (&format.content_type, &format.format) {
+                (Some(content_type), _) => Some(content_type.clone()),
+                (None, LogFormat::Json(_)) => Some(HeaderValue::from_static("application/json")),
+                (None, LogFormat::Text(_)) => None,
+            };
+            (text.into(), content_type)
+        }
+    };
+    flow.record.sent(body.len());
+    let mut response = if request.sane.grpc {
+        respond::grpc_reply(direct.status, &String::from_utf8_lossy(&body))
+    } else {
+        respond::text_response(direct.status, body)
+    };
+    if let Some(content_type) = content_type {
+        response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+    }
+    // Envoy says where a created or moved thing is: here.
+    if (direct.status == StatusCode::CREATED || direct.status.is_redirection())
+        && let Ok(here) = HeaderValue::from_str(&format!("{scheme}://{}{}", request.authority(), request.path()))
+    {
+        response.headers_mut().insert(header::LOCATION, here);
+    }
+    response
 }
 
 /// A redirect or direct response with the route's response mutations.
@@ -294,7 +351,7 @@ fn finish(conn: &Connection, flow: &Rc<Flow>, ending: &Ending, mut response: Res
     }
     flow.record.response_head(status.as_u16(), headers);
     match response.body() {
-        Body::Download(_) | Body::Upload(_) => {}
+        Body::Download(_) | Body::Upload(_) | Body::Throttled(_) | Body::Copy(_) => {}
         Body::Empty => {
             flow.record.response_complete();
             // hyper drops the length of a bodiless 304 unless the body itself claims it.

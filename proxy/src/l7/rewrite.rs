@@ -38,6 +38,14 @@ pub fn path(rewrite: &PathRewrite, matched: &RouteMatch, whole: &str) -> Option<
         PathRewrite::Regex { pattern, substitution } => {
             Some(format!("{}{query}", pattern.replace_all(path, substitution)))
         }
+        PathRewrite::Template(rewrite) => match &matched.path {
+            PathMatch::Template(template) => Some(format!("{}{query}", template.rewrite(path, rewrite)?)),
+            PathMatch::Prefix(_)
+            | PathMatch::Exact(_)
+            | PathMatch::SeparatedPrefix(_)
+            | PathMatch::Regex(_)
+            | PathMatch::Connect => None,
+        },
     }
 }
 
@@ -45,7 +53,7 @@ pub fn path(rewrite: &PathRewrite, matched: &RouteMatch, whole: &str) -> Option<
 fn matched_length(matched: &PathMatch, path: &str) -> Option<usize> {
     match matched {
         PathMatch::Prefix(prefix) | PathMatch::SeparatedPrefix(prefix) => Some(prefix.len()),
-        PathMatch::Exact(_) | PathMatch::Regex(_) => Some(path.len()),
+        PathMatch::Exact(_) | PathMatch::Regex(_) | PathMatch::Template(_) => Some(path.len()),
         PathMatch::Connect => None,
     }
 }

@@ -7,9 +7,10 @@
 use std::{
     collections::{BTreeSet, HashMap},
     sync::Arc,
+    time::Instant,
 };
 
-use super::{Addresses, Live, LiveChain, LiveHcm, LiveListener, LiveTcp, LiveTerminal};
+use super::{Addresses, Live, LiveChain, LiveFilters, LiveHcm, LiveListener, LiveTcp, LiveTerminal};
 use crate::{
     drain,
     ir::{
@@ -164,6 +165,11 @@ impl Builder {
                 },
                 stats: self.registry.http(&hcm.stat_prefix),
                 logs: self.logs(&hcm.access_log),
+                filters: {
+                    let registry = &self.registry;
+                    let stats = registry.filters(&hcm.stat_prefix);
+                    LiveFilters::new(hcm, stats, &registry.gradient(&hcm.stat_prefix), Instant::now())
+                },
                 config: hcm.clone(),
             })),
         };

@@ -6,7 +6,9 @@
 //! change are the same objects, and tables share what they have in common.
 
 mod address;
+mod admission;
 mod build;
+mod filters;
 mod publish;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -21,7 +23,9 @@ use std::{
 
 use address::Addresses;
 pub use address::Claim;
+pub use admission::{Admission, Admitted};
 pub use build::{Builder, Problem, Resolved, check};
+pub use filters::{ActiveFault, LiveFilters};
 pub use publish::{LiveRef, Publisher, Reader};
 
 use crate::{
@@ -189,4 +193,5 @@ pub struct LiveHcm {
     pub inline_routes: Option<Arc<RouteTable>>,
     pub stats: Arc<Sharded<HttpStats>>,
     pub logs: Arc<Loggers>,
+    pub filters: LiveFilters,
 }

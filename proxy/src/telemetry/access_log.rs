@@ -69,18 +69,19 @@ impl Logger {
         line.clear();
         // One giant line is no reason to keep its memory.
         line.shrink_to(MAX_KEPT);
-        self.render(facts, line);
+        render(&self.config.format, facts, line);
         self.sinks.append(&self.pipe, line.as_bytes());
     }
+}
 
-    fn render(&self, facts: &Facts<'_>, line: &mut String) {
-        match &self.config.format {
-            // A text format carries its own line end, as Envoy's do.
-            LogFormat::Text(template) => format::render(template, facts, "-", line),
-            LogFormat::Json(fields) => {
-                let _ = write!(line, "{}", object(fields, facts));
-                line.push('\n');
-            }
+/// Appends one line in a format.
+pub fn render(format: &LogFormat, facts: &Facts<'_>, line: &mut String) {
+    match format {
+        // A text format carries its own line end, as Envoy's do.
+        LogFormat::Text(template) => format::render(template, facts, "-", line),
+        LogFormat::Json(fields) => {
+            let _ = write!(line, "{}", object(fields, facts));
+            line.push('\n');
         }
     }
 }

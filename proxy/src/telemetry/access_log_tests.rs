@@ -84,7 +84,7 @@ fn json_keeps_types_and_order() {
     ]);
     let logger = Logger::new(&AccessLog { sink: Sink::Stdout, format, filter: None }, &Sinks::start().unwrap());
     let mut line = String::new();
-    with_facts(|_| {}, |facts| logger.render(facts, &mut line));
+    with_facts(|_| {}, |facts| render(&logger.config.format, facts, &mut line));
     assert_eq!(
         line,
         "{\"bytes\":4,\"code\":200,\"mixed\":\"x4-\",\"none\":null,\"tree\":{\"id\":1},\"word\":\"a\\\"b\"}\n"

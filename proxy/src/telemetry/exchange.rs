@@ -151,6 +151,11 @@ impl RequestRecord {
         self.response_done.set(true);
     }
 
+    /// Whether the response went out to its end.
+    pub fn is_answered(&self) -> bool {
+        self.response_done.get()
+    }
+
     /// Whether the response has begun and not ended.
     pub fn is_responding(&self) -> bool {
         self.status.get() != 0 && !self.response_done.get()

@@ -165,7 +165,8 @@ pub fn value<'a>(op: &'a Operator, facts: &Facts<'a>) -> Value<'a> {
         Operator::FilterChainName => optional(Some(&*conn.chain).filter(|c| !c.is_empty())),
         Operator::Environment(name) => optional(environment(name)),
         // Nothing in the data path produces these: an exchange that has none is logged as such.
-        Operator::ConnectionTerminationDetails
+        Operator::LocalReplyBody
+        | Operator::ConnectionTerminationDetails
         | Operator::VirtualClusterName
         | Operator::Metadata(_)
         | Operator::FilterState(_) => Value::Absent,

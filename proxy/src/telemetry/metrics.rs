@@ -70,11 +70,17 @@ impl<T> Default for Sharded<T> {
 impl<T: Block> Sharded<T> {
     /// The calling worker's block.
     pub fn local(&self) -> &T {
-        let shards = self.shards.get_or_init(|| {
-            (0..shards()).map(|_| OnceLock::new()).collect()
-        });
-        let index = shard().min(shards.len() - 1);
-        shards[index].get_or_init(Box::default)
+        self.of(shard())
+    }
+
+    fn of(&self, index: usize) -> &T {
+        let shards = self.shards.get_or_init(|| (0..shards()).map(|_| OnceLock::new()).collect());
+        shards[index.min(shards.len() - 1)].get_or_init(Box::default)
+    }
+
+    /// The one block for levels that are set, not counted: what the whole process has one of.
+    pub fn shared(&self) -> &T {
+        self.of(0)
     }
 
     /// Sums all blocks; nothing is visited when no worker ever touched it.
@@ -125,6 +131,11 @@ impl Gauge {
         self.0.fetch_sub(1, Relaxed);
     }
 
+    /// For levels in a [`Sharded::shared`] block.
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Relaxed);
+    }
+
     pub fn get(&self) -> u64 {
         self.0.load(Relaxed)
     }
@@ -163,7 +174,8 @@ block! {
             upstream_rq_retry, upstream_rq_retry_success, upstream_rq_retry_overflow, upstream_rq_retry_limit_exceeded,
             upstream_rq_retry_backoff_exponential, upstream_rq_retry_backoff_ratelimited, retry_or_shadow_abandoned,
             upstream_rq_pending_overflow, upstream_rq_cancelled, upstream_rq_rx_reset, upstream_rq_tx_reset,
-            upstream_rq_replayed, ssl_handshake, ssl_connection_error, ssl_session_reused,
+            upstream_rq_replayed, upstream_internal_redirect_succeeded_total, upstream_internal_redirect_failed_total,
+            ssl_handshake, ssl_connection_error, ssl_session_reused,
             update_attempt, update_success, update_failure, update_empty,
         }
         gauges { upstream_cx_active, upstream_rq_active, upstream_rq_pending_active }

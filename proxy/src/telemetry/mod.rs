@@ -2,6 +2,7 @@
 
 pub mod access_log;
 pub mod exchange;
+pub mod filters;
 pub mod flags;
 pub mod format;
 mod format_time;

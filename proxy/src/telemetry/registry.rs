@@ -6,6 +6,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError, Weak},
 };
 
+use super::filters::{FilterStats, GradientStats};
 use super::metrics::{Block, HttpStats, Kind, ListenerStats, Sharded, TcpStats};
 use crate::ir::Name;
 
@@ -32,6 +33,8 @@ pub struct Registry {
     listeners: Scope<ListenerStats>,
     tcp: Scope<TcpStats>,
     http: Scope<HttpStats>,
+    filters: Scope<FilterStats>,
+    gradient: Scope<GradientStats>,
 }
 
 impl Registry {
@@ -47,11 +50,23 @@ impl Registry {
         get(&self.http, name)
     }
 
+    /// Of the HTTP filters of connection managers with one prefix.
+    pub fn filters(&self, name: &Name) -> Arc<Sharded<FilterStats>> {
+        get(&self.filters, name)
+    }
+
+    /// Of the adaptive concurrency filters among them.
+    pub fn gradient(&self, name: &Name) -> Arc<Sharded<GradientStats>> {
+        get(&self.gradient, name)
+    }
+
     /// Visits every value as (scope, name, metric, kind, value), scopes being `listener`, `tcp` and `http`.
     pub fn visit(&self, visitor: &mut dyn FnMut(&'static str, &Name, &'static str, Kind, u64)) {
         visit(&self.listeners, "listener", visitor);
         visit(&self.tcp, "tcp", visitor);
         visit(&self.http, "http", visitor);
+        visit(&self.filters, "http", visitor);
+        visit(&self.gradient, "http", visitor);
     }
 }
 

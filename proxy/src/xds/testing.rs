@@ -222,7 +222,14 @@ fn cluster(name: &str, eds: bool, version: i64, words: &Words) -> Arc<Cluster> {
 }
 
 fn target(cluster: &str) -> WeightedTarget {
-    WeightedTarget { cluster: cluster.into(), weight: 1, headers: HeaderOps::default(), host_rewrite: None }
+    WeightedTarget {
+        cluster: cluster.into(),
+        cluster_header: None,
+        weight: 1,
+        headers: HeaderOps::default(),
+        host_rewrite: None,
+        overrides: None,
+    }
 }
 
 fn ir_routes<'a>(clusters: impl Iterator<Item = &'a str>) -> RouteConfiguration {
@@ -244,6 +251,8 @@ fn ir_routes<'a>(clusters: impl Iterator<Item = &'a str>) -> RouteConfiguration 
         upgrades: Vec::new(),
         hash_policy: Vec::new(),
         high_priority: false,
+        mirrors: Arc::default(),
+        internal_redirect: None,
     };
     let matches = RouteMatch {
         path: PathMatch::Prefix("/".into()),
@@ -259,6 +268,7 @@ fn ir_routes<'a>(clusters: impl Iterator<Item = &'a str>) -> RouteConfiguration 
         action: Action::Forward(Arc::new(forward)),
         headers: HeaderOps::default().into(),
         metadata: None,
+        overrides: None,
     };
     let host = VirtualHost {
         name: "any".into(),
@@ -272,6 +282,7 @@ fn ir_routes<'a>(clusters: impl Iterator<Item = &'a str>) -> RouteConfiguration 
         attempt_count_in_request: false,
         attempt_count_in_response: false,
         require_tls: false,
+        overrides: None,
     };
     RouteConfiguration { virtual_hosts: vec![Arc::new(host)], ..RouteConfiguration::default() }
 }

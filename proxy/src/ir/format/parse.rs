@@ -180,6 +180,7 @@ const PLAIN: &[(&str, Operator)] = &[
     ("CONNECTION_ID", Operator::ConnectionId),
     ("STREAM_ID", Operator::StreamId),
     ("HOSTNAME", Operator::Hostname),
+    ("LOCAL_REPLY_BODY", Operator::LocalReplyBody),
     ("FILTER_CHAIN_NAME", Operator::FilterChainName),
 ];
 

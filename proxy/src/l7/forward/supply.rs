@@ -45,8 +45,9 @@ enum Source {
 }
 
 impl<'a> Supply<'a> {
-    pub(super) fn new(plan: &Plan<'_>, parts: &'a mut Parts, body: Incoming) -> Self {
-        let keep = plan.rules.is_some() || (!plan.has_body && plan.method.is_idempotent());
+    /// `keep`: the head is needed after the tries, too.
+    pub(super) fn new(plan: &Plan<'_>, parts: &'a mut Parts, body: Incoming, keep: bool) -> Self {
+        let keep = keep || plan.rules.is_some() || (!plan.has_body && plan.method.is_idempotent());
         let body = match (plan.has_body, plan.rules.is_some()) {
             (false, _) => Source::Empty,
             (true, true) => Source::Kept(Kept::new(body, plan.buffer)),

@@ -108,7 +108,7 @@ pub(super) struct Launch {
 impl Forwarding<'_> {
     /// Tries until there is a response, or a reason to give up.
     pub(super) async fn tries(&self, plan: &Plan<'_>, parts: &mut Parts, body: Incoming) -> Result<Won, Reply> {
-        let mut supply = Supply::new(plan, parts, body);
+        let mut supply = Supply::new(plan, parts, body, self.route.internal_redirect.is_some());
         if plan.hedged {
             return Box::pin(self.hedged(plan, supply)).await;
         }

@@ -72,17 +72,7 @@ where
         let few = if session.wants_write() { Few::Waits } else { Few::Gone };
         // The limit here is `BATCH`.
         session.set_buffer_limit(None);
-        Self {
-            plain,
-            session,
-            incoming,
-            broken: None,
-            tail: Vec::new(),
-            queued: 0,
-            fresh: false,
-            few,
-            closing: false,
-        }
+        Self { plain, session, incoming, broken: None, tail: Vec::new(), queued: 0, fresh: false, few, closing: false }
     }
 
     /// Sends what waits in the session.

@@ -57,6 +57,7 @@ fn path_matches(rule: &RouteMatch, facts: &RequestFacts<'_>, path: &PathFacts<'_
         }
         // A regular expression says itself whether case matters.
         PathMatch::Regex(regex) => regex.is_match(path.path),
+        PathMatch::Template(template) => template.is_match(path.path),
     }
 }
 

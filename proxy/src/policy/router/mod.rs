@@ -11,7 +11,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use http::{HeaderMap, Method};
+use http::{HeaderMap, HeaderName, Method};
 
 use crate::ir::route::{Route, RouteConfiguration, Target, VirtualHost, WeightedTarget};
 
@@ -79,14 +79,14 @@ impl RouteTable {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Chosen<'a> {
     Cluster(&'a str),
-    Weighted(&'a WeightedTarget),
+    /// With the name of its cluster.
+    Weighted(&'a WeightedTarget, &'a str),
 }
 
 impl<'a> Chosen<'a> {
     pub fn cluster(self) -> &'a str {
         match self {
-            Self::Cluster(name) => name,
-            Self::Weighted(target) => &target.cluster,
+            Self::Cluster(name) | Self::Weighted(_, name) => name,
         }
     }
 }
@@ -95,11 +95,24 @@ impl<'a> Chosen<'a> {
 pub fn pick_target<'a>(target: &'a Target, headers: &'a HeaderMap, random: u64) -> Option<Chosen<'a>> {
     match target {
         Target::Cluster(name) => Some(Chosen::Cluster(name)),
-        Target::Header(name) => {
-            headers.get(name).and_then(|v| v.to_str().ok()).filter(|v| !v.is_empty()).map(Chosen::Cluster)
+        Target::Header(name) => named(name, headers).map(Chosen::Cluster),
+        Target::Weighted(targets) => {
+            let target = pick_weighted(targets, random)?;
+            weighted_cluster(target, headers).map(|cluster| Chosen::Weighted(target, cluster))
         }
-        Target::Weighted(targets) => pick_weighted(targets, random).map(Chosen::Weighted),
     }
+}
+
+/// The cluster of a weighted target; `None` when its `cluster_header` is absent or not text.
+pub fn weighted_cluster<'a>(target: &'a WeightedTarget, headers: &'a HeaderMap) -> Option<&'a str> {
+    match &target.cluster_header {
+        Some(name) => named(name, headers),
+        None => Some(&target.cluster),
+    }
+}
+
+fn named<'a>(header: &HeaderName, headers: &'a HeaderMap) -> Option<&'a str> {
+    headers.get(header).and_then(|v| v.to_str().ok()).filter(|v| !v.is_empty())
 }
 
 /// Picks by weight; `None` only for an empty or all-zero list.

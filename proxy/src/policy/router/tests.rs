@@ -23,6 +23,7 @@ fn route(name: &str, path: PathMatch) -> Route {
         action: Action::NonForwarding,
         headers: HeaderOps::default().into(),
         metadata: None,
+        overrides: None,
     }
 }
 
@@ -42,6 +43,7 @@ fn table(hosts: &[(&str, &[&str], Vec<Route>)]) -> RouteTable {
                 attempt_count_in_request: false,
                 attempt_count_in_response: false,
                 require_tls: false,
+                overrides: None,
             })
         })
         .collect();
@@ -149,9 +151,11 @@ fn headers_query_grpc_and_fraction_all_have_to_hold() {
 fn weights_are_honoured_exactly_over_all_draws() {
     let target = |cluster: &str, weight| WeightedTarget {
         cluster: cluster.into(),
+        cluster_header: None,
         weight,
         headers: HeaderOps::default(),
         host_rewrite: None,
+        overrides: None,
     };
     let targets = [target("a", 90), target("zero", 0), target("b", 10)];
     let hits = |name: &str| (0..100).filter(|d| &*pick_weighted(&targets, *d).unwrap().cluster == name).count();

@@ -48,17 +48,11 @@ pub(crate) fn header_ops(lists: &Lists<'_>, at: &At<'_>) -> Result<HeaderOps, Re
         }
     }
     let removals = |field: &str, names: &[String]| -> Result<Vec<HeaderName>, Reject> {
-        let names = at.each(field, names, |n, at| {
-            let name = name(n, false, at)?;
-            Ok(free(&name, at).then_some(name))
-        })?;
+        let names = at.each(field, names, |n, at| removal(n, at))?;
         Ok(names.into_iter().flatten().collect())
     };
     let additions = |field: &str, messages: &[HeaderValueOption], request| -> Result<Vec<HeaderAdd>, Reject> {
-        let added = at.each(field, messages, |m, at| {
-            let addition = add(m, request, at)?;
-            Ok(free(&addition.name, at).then_some(addition))
-        })?;
+        let added = at.each(field, messages, |m, at| addition(m, request, at))?;
         Ok(added.into_iter().flatten().collect())
     };
     Ok(HeaderOps {
@@ -67,6 +61,18 @@ pub(crate) fn header_ops(lists: &Lists<'_>, at: &At<'_>) -> Result<HeaderOps, Re
         response_add: additions("response_headers_to_add", lists.response_add, false)?,
         response_remove: removals("response_headers_to_remove", lists.response_remove)?,
     })
+}
+
+/// The header to remove; `None`, with a note, for one that must stay.
+pub(crate) fn removal(text: &str, at: &At<'_>) -> Result<Option<HeaderName>, Reject> {
+    let name = name(text, false, at)?;
+    Ok(free(&name, at).then_some(name))
+}
+
+/// The header to add to a request or response; `None`, with a note, for one that must stay as it is.
+pub(crate) fn addition(message: &HeaderValueOption, request: bool, at: &At<'_>) -> Result<Option<HeaderAdd>, Reject> {
+    let addition = add(message, request, at)?;
+    Ok(free(&addition.name, at).then_some(addition))
 }
 
 /// What frames a message belongs to the connection, not to a route: such mutations are left out.

@@ -1,8 +1,11 @@
 //! HTTP filters: those that exist here, the ones that may be ignored, and the refusal of all others.
 
+use std::sync::Arc;
+
 use outrigger_wire::pb::envoy::extensions::filters::{
     http::{
-        cors::v3::Cors, fault::v3::HttpFault, grpc_web::v3::GrpcWeb, router::v3::Router as PbRouter,
+        adaptive_concurrency::v3::AdaptiveConcurrency, buffer::v3::Buffer, cors::v3::Cors, fault::v3::HttpFault,
+        grpc_web::v3::GrpcWeb, header_mutation::v3::HeaderMutation as PbHeaderMutation, router::v3::Router as PbRouter,
         stateful_session::v3::StatefulSession,
     },
     network::http_connection_manager::v3::{HttpFilter as Pb, http_filter::ConfigType},
@@ -10,13 +13,19 @@ use outrigger_wire::pb::envoy::extensions::filters::{
 use serde_json::{Map, Value};
 
 use super::{
+    adaptive_concurrency::adaptive_concurrency,
     at::At,
     extension::{self, Extension},
+    fault::fault,
     fields::fields,
+    header_mutation::mutations,
     report::Reject,
     tls::without_peer_exchange,
 };
-use crate::ir::http::{AlpnOverride, FilterKind, HttpFilter, Router};
+use crate::ir::{
+    http::{AlpnOverride, FilterKind, HttpFilter, Router},
+    share::share,
+};
 
 const ALPN: &str = "istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig";
 
@@ -53,16 +62,12 @@ pub(crate) fn filters(messages: &[Pb], at: &At<'_>) -> Result<Vec<HttpFilter>, R
         };
         let inner = at.field("typed_config");
         let extension = extension::open(any, &inner)?;
-        if message.disabled {
-            if extension.is::<PbRouter>() {
-                return Err(at.field("disabled").reject("the router cannot be disabled"));
-            }
-            // Only a per-route configuration could switch it on again, and that is refused where it does.
-            at.field("disabled").harmless("the filter is off");
-            continue;
+        if message.disabled && extension.is::<PbRouter>() {
+            return Err(at.field("disabled").reject("the router cannot be disabled"));
         }
+        // One that is disabled and unknown is refused as well: a route may switch it on.
         if let Some(kind) = filter(&extension, &inner)? {
-            filters.push(HttpFilter { name: message.name.as_str().into(), kind });
+            filters.push(HttpFilter { name: message.name.as_str().into(), kind, disabled: message.disabled });
         }
     }
     match filters.last() {
@@ -79,7 +84,30 @@ fn filter(extension: &Extension<'_>, at: &At<'_>) -> Result<Option<FilterKind>, 
         let config = extension.foreign(at, alpn_from_json)?;
         return Ok(Some(FilterKind::Alpn(alpn(&config, at)?)));
     }
-    if inert(extension) {
+    if extension.is::<Cors>() {
+        // It has no fields at all: its policy is in the routes.
+        return Ok(Some(FilterKind::Cors));
+    }
+    if extension.is::<HttpFault>() {
+        return Ok(Some(FilterKind::Fault(share(fault(&extension.message(at)?, at)?))));
+    }
+    if extension.is::<PbHeaderMutation>() {
+        let message: PbHeaderMutation = extension.message(at)?;
+        fields!(at, &message => PbHeaderMutation { read: [mutations, most_specific_header_mutations_wins] });
+        let all = message.mutations.clone().unwrap_or_default();
+        return Ok(Some(FilterKind::HeaderMutation {
+            mutations: share(mutations(&all, &at.field("mutations"))?),
+            most_specific_wins: message.most_specific_header_mutations_wins,
+        }));
+    }
+    if extension.is::<AdaptiveConcurrency>() {
+        let config = adaptive_concurrency(&extension.message(at)?, at)?;
+        return Ok(Some(FilterKind::AdaptiveConcurrency(Arc::new(config))));
+    }
+    if extension.is::<Buffer>() {
+        return Ok(Some(FilterKind::Buffer(max_request_bytes(&extension.message(at)?, at)?)));
+    }
+    if extension.is_empty() && extension.is::<StatefulSession>() {
         at.harmless(format!("{} is empty and does nothing", extension.kind));
         return Ok(None);
     }
@@ -90,11 +118,13 @@ fn filter(extension: &Extension<'_>, at: &At<'_>) -> Result<Option<FilterKind>, 
     extension.ignore("HTTP filter", at).map(|()| None)
 }
 
-/// Filters that a control plane sends always, to be switched on by a per-route configuration.
-pub(crate) fn inert(extension: &Extension<'_>) -> bool {
-    // `Cors` has no fields at all: its policy is in the routes.
-    extension.is::<Cors>()
-        || (extension.is_empty() && (extension.is::<HttpFault>() || extension.is::<StatefulSession>()))
+/// How much of a request the buffer filter gathers.
+pub(crate) fn max_request_bytes(message: &Buffer, at: &At<'_>) -> Result<u32, Reject> {
+    fields!(at, message => Buffer { read: [max_request_bytes] });
+    match at.required("max_request_bytes", &message.max_request_bytes)?.value {
+        0 => Err(at.field("max_request_bytes").reject("must be greater than zero")),
+        bytes => Ok(bytes),
+    }
 }
 
 fn router(message: &PbRouter, at: &At<'_>) -> Result<Router, Reject> {

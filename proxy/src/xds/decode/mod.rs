@@ -8,6 +8,7 @@
 #![allow(deprecated)]
 
 pub(crate) mod access_log;
+mod adaptive_concurrency;
 pub(crate) mod address;
 pub(crate) mod at;
 pub(crate) mod cluster;
@@ -15,22 +16,28 @@ mod cluster_dns;
 mod cluster_http;
 mod cluster_lb;
 mod cluster_tls;
+mod cors;
 mod endpoint;
 pub(crate) mod extension;
+mod fault;
 pub(crate) mod fields;
 mod filter_chain;
 mod format_string;
 mod hash_policy;
 mod hcm;
 mod hcm_options;
+mod header_mutation;
 mod header_ops;
 mod hosts;
 mod http_filter;
 mod http_options;
+mod internal_redirect;
 pub(crate) mod listener;
 mod listener_filter;
 mod matcher;
 pub(crate) mod metadata;
+mod mirror;
+mod path_template;
 mod per_route;
 mod report;
 mod retry;

@@ -1,14 +1,13 @@
 //! What a route does: forward, redirect, or answer directly.
 
-use http::StatusCode;
+use http::{HeaderValue, StatusCode};
 use outrigger_wire::pb::envoy::config::{
-    core::v3::RoutingPriority,
+    core::v3::{RoutingPriority, SubstitutionFormatString},
     route::v3::{
         DirectResponseAction, RedirectAction, RouteAction, WeightedCluster,
         redirect_action::{PathRewriteSpecifier, RedirectResponseCode, SchemeRewriteSpecifier},
         route_action::{
-            ClusterNotFoundResponseCode, ClusterSpecifier, HostRewriteSpecifier, InternalRedirectAction,
-            MaxStreamDuration, UpgradeConfig,
+            ClusterNotFoundResponseCode, ClusterSpecifier, HostRewriteSpecifier, MaxStreamDuration, UpgradeConfig,
         },
         weighted_cluster::{ClusterWeight, cluster_weight},
     },
@@ -17,44 +16,53 @@ use outrigger_wire::pb::envoy::config::{
 use super::{
     at::At,
     fields::fields,
+    format_string,
     hash_policy::hash_policies,
     hcm_options::header_value,
     header_ops::{header_ops, lists},
-    matcher, per_route,
+    internal_redirect::internal_redirect,
+    matcher,
+    mirror::mirrors,
+    path_template, per_route,
     report::{NoteKind, Reject},
     retry::{hedge, retry},
     scalar::{bool_or, enumeration, header_name, not_empty, port, u32_or, zero_is_off},
     secret::inline_text,
-    virtual_host::no_cors,
+    virtual_host::Inherited,
 };
-use crate::ir::route::{
-    DirectResponse, Forward, HostRewrite, PathMatch, PathRewrite, Redirect, StreamDuration, Target, WeightedTarget,
+use crate::ir::{
+    format::Operator,
+    route::{
+        BodyFormat, DirectResponse, Forward, HostRewrite, PathMatch, PathRewrite, Redirect, StreamDuration, Target,
+        WeightedTarget,
+    },
+    share::share,
 };
 
 /// Envoy's default route timeout.
 const TIMEOUT: std::time::Duration = std::time::Duration::from_secs(15);
 
-pub(crate) fn forward(message: &RouteAction, path: &PathMatch, at: &At<'_>) -> Result<Forward, Reject> {
+pub(crate) fn forward(
+    message: &RouteAction,
+    path: &PathMatch,
+    inherited: &Inherited,
+    at: &At<'_>,
+) -> Result<Forward, Reject> {
     fields!(at, message => RouteAction {
         read: [
             cluster_not_found_response_code, prefix_rewrite, regex_rewrite, append_x_forwarded_host, timeout,
             idle_timeout, retry_policy, priority, hash_policy, cors, max_grpc_timeout, upgrade_configs,
             internal_redirect_action, max_stream_duration, cluster_specifier, host_rewrite_specifier,
-            grpc_timeout_offset, hedge_policy,
+            grpc_timeout_offset, hedge_policy, request_mirror_policies, path_rewrite_policy, internal_redirect_policy,
+            max_internal_redirects,
         ],
         // Rate limits are the rate limit filter's, and that one is refused.
         harmless: [rate_limits, include_vh_rate_limits, early_data_policy],
         unsupported: [
-            metadata_match, flush_timeout, retry_policy_typed_config, internal_redirect_policy, max_internal_redirects,
+            metadata_match, flush_timeout, retry_policy_typed_config,
         ],
-        refuse: [path_rewrite_policy, path_rewrite, request_mirror_policies],
+        refuse: [path_rewrite],
     });
-    no_cors(&message.cors, at)?;
-    let redirects: InternalRedirectAction =
-        enumeration(message.internal_redirect_action, &at.field("internal_redirect_action"))?;
-    if redirects == InternalRedirectAction::HandleInternalRedirect {
-        at.field("internal_redirect_action").unsupported("redirects are passed to the client");
-    }
     if *path == PathMatch::Connect && (!message.prefix_rewrite.is_empty() || message.regex_rewrite.is_some()) {
         at.unsupported("a CONNECT request has no path to rewrite");
     }
@@ -80,14 +88,16 @@ pub(crate) fn forward(message: &RouteAction, path: &PathMatch, at: &At<'_>) -> R
             ClusterNotFoundResponseCode::NotFound => StatusCode::NOT_FOUND,
             ClusterNotFoundResponseCode::InternalServerError => StatusCode::INTERNAL_SERVER_ERROR,
         },
-        path_rewrite: match (message.prefix_rewrite.as_str(), &message.regex_rewrite) {
-            ("", None) => None,
-            (prefix, None) => Some(PathRewrite::Prefix(a_path(prefix, &at.field("prefix_rewrite"))?)),
-            ("", Some(m)) => {
+        path_rewrite: match (message.prefix_rewrite.as_str(), &message.regex_rewrite, &message.path_rewrite_policy) {
+            ("", None, None) => None,
+            (prefix, None, None) => Some(PathRewrite::Prefix(a_path(prefix, &at.field("prefix_rewrite"))?)),
+            ("", Some(m), None) => {
                 let (pattern, substitution) = matcher::substitution(m, &at.field("regex_rewrite"))?;
                 Some(PathRewrite::Regex { pattern, substitution })
             }
-            _ => return Err(at.field("regex_rewrite").reject("excludes prefix_rewrite")),
+            ("", None, Some(m)) => Some(path_template::rewrite(m, path, &at.field("path_rewrite_policy"))?),
+            (_, Some(_), None) => return Err(at.field("regex_rewrite").reject("excludes prefix_rewrite")),
+            (_, _, Some(_)) => return Err(at.field("path_rewrite_policy").reject("excludes the other rewrites")),
         },
         host_rewrite: host_rewrite(message, at)?,
         append_forwarded_host: message.append_x_forwarded_host,
@@ -103,6 +113,8 @@ pub(crate) fn forward(message: &RouteAction, path: &PathMatch, at: &At<'_>) -> R
         upgrades: at.each("upgrade_configs", &message.upgrade_configs, upgrade)?,
         hash_policy: hash_policies(&message.hash_policy, at)?,
         high_priority: priority == RoutingPriority::High,
+        internal_redirect: internal_redirect(message, at)?.map(share),
+        mirrors: mirrors(&message.request_mirror_policies, &inherited.mirrors, at)?,
     })
 }
 
@@ -139,24 +151,33 @@ fn weighted(message: &WeightedCluster, at: &At<'_>) -> Result<Vec<WeightedTarget
     let targets = at.each("clusters", &message.clusters, |m, at| {
         fields!(at, m => ClusterWeight {
             read: [
-                name, weight, request_headers_to_add, request_headers_to_remove, response_headers_to_add,
+                name, cluster_header, weight, request_headers_to_add, request_headers_to_remove, response_headers_to_add,
                 response_headers_to_remove, typed_per_filter_config, host_rewrite_specifier,
             ],
             unsupported: [metadata_match],
-            refuse: [cluster_header],
         });
-        per_route::check(&m.typed_per_filter_config, at)?;
+        let overrides = per_route::overrides(&m.typed_per_filter_config, None, at)?;
         let host_rewrite = match &m.host_rewrite_specifier {
             Some(cluster_weight::HostRewriteSpecifier::HostRewriteLiteral(host)) => {
                 Some(a_host(host, &at.field("host_rewrite_literal"))?)
             }
             None => None,
         };
+        let cluster_header = match (m.name.as_str(), m.cluster_header.as_str()) {
+            (_, "") => None,
+            ("", name) => Some(header_name(name, &at.field("cluster_header"))?),
+            _ => return Err(at.field("cluster_header").reject("excludes name")),
+        };
+        if cluster_header.is_none() {
+            not_empty(&m.name, &at.field("name"))?;
+        }
         Ok(WeightedTarget {
-            cluster: not_empty(&m.name, &at.field("name"))?.into(),
+            cluster: m.name.as_str().into(),
+            cluster_header,
             weight: u32_or(&m.weight, 0),
             headers: header_ops(&lists!(m), at)?,
             host_rewrite,
+            overrides,
         })
     })?;
     let sum: u64 = targets.iter().map(|t| u64::from(t.weight)).sum();
@@ -248,7 +269,7 @@ pub(crate) fn redirect(message: &RedirectAction, at: &At<'_>) -> Result<Redirect
 }
 
 pub(crate) fn direct(message: &DirectResponseAction, max: usize, at: &At<'_>) -> Result<DirectResponse, Reject> {
-    fields!(at, message => DirectResponseAction { read: [status, body], refuse: [body_format] });
+    fields!(at, message => DirectResponseAction { read: [status, body, body_format] });
     let status = u16::try_from(message.status).ok().filter(|s| (200..600).contains(s));
     let status = status.and_then(|s| StatusCode::from_u16(s).ok());
     let status =
@@ -260,7 +281,25 @@ pub(crate) fn direct(message: &DirectResponseAction, max: usize, at: &At<'_>) ->
     if body.len() > max {
         return Err(at.field("body").reject(format!("{} bytes are more than {max}", body.len())));
     }
-    Ok(DirectResponse { status, body: bytes::Bytes::copy_from_slice(body) })
+    let format = match &message.body_format {
+        Some(m) => Some(body_format(m, body, &at.field("body_format"))?),
+        None => None,
+    };
+    Ok(DirectResponse { status, body: bytes::Bytes::copy_from_slice(body), format })
+}
+
+fn body_format(message: &SubstitutionFormatString, body: &[u8], at: &At<'_>) -> Result<BodyFormat, Reject> {
+    let content_type = match message.content_type.as_str() {
+        "" => None,
+        text => {
+            Some(HeaderValue::from_str(text).map_err(|_| at.field("content_type").reject("is not a header value"))?)
+        }
+    };
+    let rest = SubstitutionFormatString { content_type: String::new(), ..message.clone() };
+    let mut format = format_string::format(&rest, at)?;
+    let body = std::str::from_utf8(body).map_err(|_| at.reject("needs a body that is UTF-8"))?;
+    format.substitute(&Operator::LocalReplyBody, body);
+    Ok(BodyFormat { format, content_type })
 }
 
 fn a_host(text: &str, at: &At<'_>) -> Result<Box<str>, Reject> {

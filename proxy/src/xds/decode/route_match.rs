@@ -5,7 +5,7 @@ use outrigger_wire::pb::envoy::config::route::v3::{RouteMatch as Pb, route_match
 use super::{
     at::At,
     fields::fields,
-    matcher,
+    matcher, path_template,
     report::Reject,
     scalar::{bool_or, not_empty, runtime_fraction},
 };
@@ -37,9 +37,7 @@ pub(crate) fn route_match(message: &Pb, at: &At<'_>) -> Result<RouteMatch, Rejec
             PathMatch::Regex(matcher::regex(m, &at.field("safe_regex"))?)
         }
         PathSpecifier::ConnectMatcher(_) => PathMatch::Connect,
-        PathSpecifier::PathMatchPolicy(_) => {
-            return Err(at.field("path_match_policy").reject("is not supported by this release"));
-        }
+        PathSpecifier::PathMatchPolicy(m) => path_template::matching(m, &at.field("path_match_policy"))?,
     };
     Ok(RouteMatch {
         path,

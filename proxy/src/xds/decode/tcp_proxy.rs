@@ -79,7 +79,14 @@ pub(crate) fn tcp_proxy(message: &Pb, at: &At<'_>) -> Result<TcpProxy, Reject> {
 }
 
 fn target(cluster: &str, weight: u32) -> WeightedTarget {
-    WeightedTarget { cluster: cluster.into(), weight, headers: HeaderOps::default(), host_rewrite: None }
+    WeightedTarget {
+        cluster: cluster.into(),
+        cluster_header: None,
+        weight,
+        headers: HeaderOps::default(),
+        host_rewrite: None,
+        overrides: None,
+    }
 }
 
 fn hash(message: &PbHash, at: &At<'_>) -> Result<Option<HashPolicy>, Reject> {

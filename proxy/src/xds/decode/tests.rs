@@ -1,6 +1,8 @@
 //! Resources as YAML, as a control plane would send them, through the public entry point.
 
+mod actions;
 mod clusters;
+mod filters;
 mod hostile;
 mod istio;
 mod listeners;

@@ -3,15 +3,18 @@
 use std::{collections::HashMap, sync::Arc};
 
 use outrigger_wire::pb::envoy::config::route::v3::{
-    CorsPolicy, Route as PbRoute, VirtualHost as Pb, route::Action as PbAction, virtual_host::TlsRequirementType,
+    Route as PbRoute, VirtualHost as Pb, route::Action as PbAction, virtual_host::TlsRequirementType,
 };
 use prost::Message;
 
 use super::{
     at::At,
+    cors,
     fields::fields,
     header_ops::{header_ops, lists},
-    metadata, per_route,
+    metadata,
+    mirror::mirrors,
+    per_route,
     report::Reject,
     retry::{body_buffer, hedge, retry},
     route_action,
@@ -19,20 +22,25 @@ use super::{
     scalar::{enumeration, not_empty},
 };
 use crate::ir::{
-    route::{Action, Route, VirtualHost},
+    route::{Action, Mirror, Route, VirtualHost},
     share::share,
 };
 
 /// What the routes need to know of the configuration they are in.
-#[derive(Clone, Copy)]
-pub(crate) struct Limits {
+#[derive(Clone)]
+pub(crate) struct Inherited {
     pub direct_response_body: usize,
+    pub mirrors: Arc<[Mirror]>,
 }
 
-pub(crate) fn virtual_hosts(messages: &[&[u8]], limits: Limits, at: &At<'_>) -> Result<Vec<Arc<VirtualHost>>, Reject> {
+pub(crate) fn virtual_hosts(
+    messages: &[&[u8]],
+    inherited: &Inherited,
+    at: &At<'_>,
+) -> Result<Vec<Arc<VirtualHost>>, Reject> {
     let hosts = at.each("virtual_hosts", messages, |message, at| {
         let message = Pb::decode(*message).map_err(|e| at.reject(format!("malformed: {e}")))?;
-        virtual_host(&message, limits, at).map(Arc::new)
+        virtual_host(&message, inherited, at).map(Arc::new)
     })?;
     let mut domains: HashMap<&str, usize> = HashMap::with_capacity(hosts.iter().map(|h| h.domains.len()).sum());
     for (i, host) in hosts.iter().enumerate() {
@@ -47,21 +55,21 @@ pub(crate) fn virtual_hosts(messages: &[&[u8]], limits: Limits, at: &At<'_>) -> 
     Ok(hosts)
 }
 
-fn virtual_host(message: &Pb, limits: Limits, at: &At<'_>) -> Result<VirtualHost, Reject> {
+fn virtual_host(message: &Pb, inherited: &Inherited, at: &At<'_>) -> Result<VirtualHost, Reject> {
     fields!(at, message => Pb {
         read: [
             name, domains, routes, require_tls, request_headers_to_add, request_headers_to_remove,
             response_headers_to_add, response_headers_to_remove, cors, typed_per_filter_config,
             include_request_attempt_count, include_attempt_count_in_response, retry_policy, hedge_policy,
             include_is_timeout_retry_header, per_request_buffer_limit_bytes, request_body_buffer_limit,
+            request_mirror_policies,
         ],
         // Rate limits are the rate limit filter's, and that one is refused.
         harmless: [virtual_clusters, rate_limits, metadata],
         unsupported: [retry_policy_typed_config],
-        refuse: [matcher, request_mirror_policies, route_specifiers],
+        refuse: [matcher, route_specifiers],
     });
-    no_cors(&message.cors, at)?;
-    per_route::check(&message.typed_per_filter_config, at)?;
+    let overrides = per_route::overrides(&message.typed_per_filter_config, cors::old(&message.cors, at)?, at)?;
     if message.domains.is_empty() {
         return Err(at.field("domains").reject("must not be empty"));
     }
@@ -72,10 +80,12 @@ fn virtual_host(message: &Pb, limits: Limits, at: &At<'_>) -> Result<VirtualHost
             return Err(at.field("require_tls").reject("EXTERNAL_ONLY is not supported by this release: use ALL"));
         }
     };
+    let mirrors = mirrors(&message.request_mirror_policies, &inherited.mirrors, at)?;
+    let inherited = &Inherited { mirrors, ..*inherited };
     Ok(VirtualHost {
         name: not_empty(&message.name, &at.field("name"))?.into(),
         domains: at.each("domains", &message.domains, |d, at| domain(d, at))?,
-        routes: at.each("routes", &message.routes, |m, at| route(m, limits, at).map(Arc::new))?,
+        routes: at.each("routes", &message.routes, |m, at| route(m, inherited, at).map(Arc::new))?,
         headers: share(header_ops(&lists!(message), at)?),
         retry: retry(&message.retry_policy, at)?,
         hedge: hedge(&message.hedge_policy, at).unwrap_or(false),
@@ -85,6 +95,7 @@ fn virtual_host(message: &Pb, limits: Limits, at: &At<'_>) -> Result<VirtualHost
         attempt_count_in_request: message.include_request_attempt_count,
         attempt_count_in_response: message.include_attempt_count_in_response,
         require_tls,
+        overrides,
     })
 }
 
@@ -99,15 +110,7 @@ fn domain(domain: &str, at: &At<'_>) -> Result<Box<str>, Reject> {
     Ok(not_empty(domain, at)?.to_ascii_lowercase().into())
 }
 
-/// The deprecated inline policy: empty it is a no-op.
-pub(crate) fn no_cors(message: &Option<CorsPolicy>, at: &At<'_>) -> Result<(), Reject> {
-    match message {
-        Some(m) if *m != CorsPolicy::default() => Err(at.field("cors").reject("is not supported by this release")),
-        _ => Ok(()),
-    }
-}
-
-fn route(message: &PbRoute, limits: Limits, at: &At<'_>) -> Result<Route, Reject> {
+fn route(message: &PbRoute, inherited: &Inherited, at: &At<'_>) -> Result<Route, Reject> {
     fields!(at, message => PbRoute {
         read: [
             name, r#match, metadata, typed_per_filter_config, request_headers_to_add, request_headers_to_remove,
@@ -117,11 +120,15 @@ fn route(message: &PbRoute, limits: Limits, at: &At<'_>) -> Result<Route, Reject
         harmless: [decorator, tracing, stat_prefix],
         refuse: [route_specifiers],
     });
-    per_route::check(&message.typed_per_filter_config, at)?;
+    let old_cors = match &message.action {
+        Some(PbAction::Route(m)) => cors::old(&m.cors, &at.field("route"))?,
+        _ => None,
+    };
+    let overrides = per_route::overrides(&message.typed_per_filter_config, old_cors, at)?;
     let matches = route_match(at.required("match", &message.r#match)?, &at.field("match"))?;
     let action = match at.required("action", &message.action)? {
         PbAction::Route(m) => {
-            let mut forward = route_action::forward(m, &matches.path, &at.field("route"))?;
+            let mut forward = route_action::forward(m, &matches.path, inherited, &at.field("route"))?;
             forward.body_buffer =
                 body_buffer(&message.request_body_buffer_limit, &message.per_request_buffer_limit_bytes, at)?;
             Action::Forward(share(forward))
@@ -129,7 +136,7 @@ fn route(message: &PbRoute, limits: Limits, at: &At<'_>) -> Result<Route, Reject
         PbAction::Redirect(m) => Action::Redirect(Arc::new(route_action::redirect(m, &at.field("redirect"))?)),
         PbAction::DirectResponse(m) => {
             let at = at.field("direct_response");
-            Action::Direct(Arc::new(route_action::direct(m, limits.direct_response_body, &at)?))
+            Action::Direct(Arc::new(route_action::direct(m, inherited.direct_response_body, &at)?))
         }
         PbAction::NonForwardingAction(_) => Action::NonForwarding,
         PbAction::FilterAction(_) => return Err(at.field("filter_action").reject("is not supported by this release")),
@@ -140,5 +147,6 @@ fn route(message: &PbRoute, limits: Limits, at: &At<'_>) -> Result<Route, Reject
         action,
         headers: share(header_ops(&lists!(message), at)?),
         metadata: metadata::metadata(&message.metadata, at),
+        overrides,
     })
 }

@@ -80,10 +80,14 @@ impl Collected {
             let Action::Forward(forward) = &route.action else { continue };
             match &forward.target {
                 Target::Cluster(name) => drop(self.clusters.insert(name.clone())),
-                Target::Weighted(targets) => self.clusters.extend(targets.iter().map(|t| t.cluster.clone())),
+                Target::Weighted(targets) => {
+                    let named = targets.iter().filter(|t| t.cluster_header.is_none());
+                    self.clusters.extend(named.map(|t| t.cluster.clone()));
+                }
                 // Known only per request.
                 Target::Header(_) => {}
             }
+            self.clusters.extend(forward.mirrors.iter().filter_map(|m| m.target.cluster()).cloned());
         }
     }
 

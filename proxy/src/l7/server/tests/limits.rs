@@ -224,7 +224,8 @@ fn redirects_direct_responses_and_misses() {
         assert!(head.starts_with("HTTP/1.1 308"), "{head}");
         assert_eq!(header(&head, "location"), Some("https://new.example/v2/a?b=1"));
 
-        let direct = DirectResponse { status: http::StatusCode::IM_A_TEAPOT, body: "short and stout".into() };
+        let direct =
+            DirectResponse { status: http::StatusCode::IM_A_TEAPOT, body: "short and stout".into(), format: None };
         let (proxy, _upstream) = pair(|s| s.action = Some(Action::Direct(direct.into()))).await;
         let mut client = proxy.connect().await;
         client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;

@@ -1,9 +1,12 @@
 //! The HTTP path from socket to socket: a proxy in this process between scripted peers.
 
+mod actions;
 mod failure;
+mod filters;
 mod http1;
 mod http2;
 mod limits;
+mod mirror;
 mod peer;
 mod rest;
 mod retries;

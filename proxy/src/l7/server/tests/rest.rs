@@ -81,7 +81,7 @@ fn requests_with_bodies_come_to_rest_too() {
 #[test]
 fn pipelines_come_to_rest_too() {
     run(async {
-        let direct = DirectResponse { status: http::StatusCode::OK, body: "ok".into() };
+        let direct = DirectResponse { status: http::StatusCode::OK, body: "ok".into(), format: None };
         let (proxy, _upstream) = pair(|s| s.action = Some(Action::Direct(direct.into()))).await;
         let mut client = proxy.connect().await;
         for round in 1..=2 {

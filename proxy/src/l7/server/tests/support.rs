@@ -21,6 +21,7 @@ use crate::{
     ir::{
         cluster::{BreakerThresholds, Cluster, Discovery, LbPolicy, UpstreamHttp, UpstreamProtocol},
         endpoint::{Address, Assignment, Endpoint, Health, Locality},
+        filters::Overrides,
         format::{AccessLog, LogFormat, Operator, Segment, Sink, Template},
         http::*,
         listener::Direction,
@@ -28,10 +29,11 @@ use crate::{
         snapshot::Snapshot,
     },
     l7::{Engine, engine::Gauge, server},
-    live::{Builder, Live, LiveHcm, Publisher, Reader},
+    live::{Builder, Live, LiveFilters, LiveHcm, Publisher, Reader},
     policy::router::RouteTable,
     telemetry::{
         access_log::{Logger, Loggers, Sinks},
+        filters::FilterStats,
         metrics::{ClusterStats, HttpStats, Sharded},
         record::ConnInfo,
     },
@@ -66,7 +68,11 @@ pub(crate) fn hcm() -> ConnectionManager {
         stat_prefix: "test".into(),
         codec: Codec::Auto,
         routes: RouteSource::Inline(Arc::default()),
-        filters: vec![HttpFilter { name: "router".into(), kind: FilterKind::Router(Router::default()) }],
+        filters: vec![HttpFilter {
+            name: "router".into(),
+            kind: FilterKind::Router(Router::default()),
+            disabled: false,
+        }],
         http1: Http1Options::default(),
         http2: Http2Options::default(),
         idle_timeout: Some(Duration::from_secs(3600)),
@@ -121,6 +127,8 @@ pub(crate) fn forward() -> Forward {
         upgrades: Vec::new(),
         hash_policy: Vec::new(),
         high_priority: false,
+        mirrors: Arc::default(),
+        internal_redirect: None,
     }
 }
 
@@ -143,7 +151,10 @@ pub(super) struct Setup {
     pub action: Option<Action>,
     pub vhost: VirtualHost,
     pub headers: HeaderOps,
+    pub overrides: Option<Arc<Overrides>>,
     pub cluster: Cluster,
+    /// Further clusters like that one.
+    pub others: Vec<(&'static str, SocketAddr)>,
 }
 
 impl Setup {
@@ -173,8 +184,10 @@ impl Setup {
                 attempt_count_in_request: false,
                 attempt_count_in_response: false,
                 require_tls: false,
+                overrides: None,
             },
             headers: HeaderOps::default(),
+            overrides: None,
             cluster: Cluster {
                 name: "up".into(),
                 stat_name: "up".into(),
@@ -194,6 +207,7 @@ impl Setup {
                 metadata: None,
                 locality_weighted: false,
             },
+            others: Vec::new(),
         }
     }
 
@@ -204,7 +218,7 @@ impl Setup {
 
     /// Starts the proxy; it ends with the test's task set.
     pub(super) async fn start(self) -> Proxy {
-        let Self { mut hcm, forward, action, mut vhost, headers, cluster } = self;
+        let Self { mut hcm, forward, action, mut vhost, headers, overrides, cluster, others } = self;
         let route = Route {
             name: "the-route".into(),
             matches: Arc::new(RouteMatch {
@@ -218,6 +232,7 @@ impl Setup {
             action: action.unwrap_or_else(|| Action::Forward(Arc::new(forward.clone()))),
             headers: headers.into(),
             metadata: None,
+            overrides,
         };
         let connect = Route {
             matches: Arc::new(RouteMatch { path: PathMatch::Connect, ..(*route.matches).clone() }),
@@ -233,9 +248,14 @@ impl Setup {
         let logger = Logger::new(&AccessLog { sink: Sink::File(path), format: log_format(), filter: None }, &sinks);
         let secrets = Arc::<Secrets>::default();
         let builder = Builder { secrets: secrets.clone(), registry: Arc::default(), sinks, upstream: Deps { secrets } };
+        let others = others.into_iter().map(|(name, address)| {
+            let discovery = Self::new(&[address]).cluster.discovery;
+            (name.into(), Arc::new(Cluster { name: name.into(), stat_name: name.into(), discovery, ..cluster.clone() }))
+        });
+        let others: Vec<_> = others.collect();
         let snapshot = Snapshot {
             version: 1,
-            clusters: [("up".into(), Arc::new(cluster))].into_iter().collect(),
+            clusters: [("up".into(), Arc::new(cluster))].into_iter().chain(others).collect(),
             ..Snapshot::default()
         };
         let (live, problems) = builder.build(&Arc::new(snapshot), &Default::default(), &Live::default());
@@ -244,7 +264,9 @@ impl Setup {
         let publisher = Arc::new(Publisher::default());
         publisher.publish(Arc::new(live));
         let stats = Arc::<Sharded<HttpStats>>::default();
+        let filter_stats = Arc::<Sharded<FilterStats>>::default();
         let live_hcm = Arc::new(LiveHcm {
+            filters: LiveFilters::new(&hcm, filter_stats.clone(), &Arc::default(), Instant::now()),
             config: Arc::new(hcm),
             inline_routes: Some(table),
             stats: stats.clone(),
@@ -265,7 +287,7 @@ impl Setup {
                 tokio::task::spawn_local(serving);
             }
         });
-        Proxy { address, stats, cluster_stats, drain: process, codecs, log }
+        Proxy { address, stats, filter_stats, cluster_stats, drain: process, codecs, log }
     }
 }
 
@@ -310,6 +332,7 @@ fn log_format() -> LogFormat {
 pub(super) struct Proxy {
     pub address: SocketAddr,
     pub stats: Arc<Sharded<HttpStats>>,
+    pub filter_stats: Arc<Sharded<FilterStats>>,
     pub cluster_stats: Arc<Sharded<ClusterStats>>,
     pub drain: Rc<drain::Source>,
     /// Codecs of HTTP/1 connections.

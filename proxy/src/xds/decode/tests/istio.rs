@@ -66,9 +66,10 @@ fn virtual_outbound() {
     let Terminal::Http(m) = &http.chains[0].terminal else { panic!() };
     assert!(matches!(&m.routes, RouteSource::Rds { name, source: crate::ir::ConfigSource::Ads } if &**name == "80"));
     assert_eq!(m.stream_idle_timeout, None, "0 disables");
-    assert!(
-        matches!(m.filters.as_slice(), [a, b] if matches!(a.kind, FilterKind::Alpn(_)) && matches!(b.kind, FilterKind::Router(_)))
-    );
+    assert!(matches!(
+        m.filters.iter().map(|f| &f.kind).collect::<Vec<_>>()[..],
+        [FilterKind::Alpn(_), FilterKind::Fault(_), FilterKind::Cors, FilterKind::Router(_)]
+    ));
     assert_eq!(m.upgrades, [(Box::from("websocket"), true)]);
     let default = http.default_chain.as_ref().unwrap();
     assert!(matches!(default.terminal, Terminal::Tcp(_)));

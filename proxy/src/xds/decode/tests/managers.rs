@@ -173,8 +173,6 @@ fn the_alpn_filter_as_message_and_as_typed_struct() {
 #[test]
 fn filters_that_always_come_are_harmless_when_empty() {
     for (kind, fields) in [
-        ("envoy.extensions.filters.http.fault.v3.HTTPFault", ""),
-        ("envoy.extensions.filters.http.cors.v3.Cors", ""),
         ("envoy.extensions.filters.http.grpc_stats.v3.FilterConfig", "emit_filter_state: true"),
         ("stats.PluginConfig", "metrics: []"),
         ("io.istio.http.peer_metadata.Config", "downstream_discovery: [{istio_headers: {}}]"),
@@ -196,8 +194,6 @@ fn security_filters_are_never_skipped() {
         "ratelimit.v3.RateLimit",
         "lua.v3.Lua",
         "wasm.v3.Wasm",
-        "header_mutation.v3.HeaderMutation",
-        "buffer.v3.Buffer",
         "health_check.v3.HealthCheck",
         "unheard.v3.Of",
     ] {
@@ -213,11 +209,8 @@ fn security_filters_are_never_skipped() {
 
 #[test]
 fn refusals() {
-    let fault = "envoy.extensions.filters.http.fault.v3.HTTPFault";
-    let fault = filter(fault, "abort: {http_status: 500, percentage: {numerator: 1}}");
     let discovery = "{name: x, config_discovery: {config_source: {ads: {}}}},";
     refused(&[
-        (hcm(&fault, ""), &at("http_filters[0].typed_config"), "HTTPFault is not supported by this release"),
         (hcm(discovery, ""), &at("http_filters[0].config_discovery"), "not supported"),
         (hcm(&format!("{ROUTER},"), ""), &at("http_filters[1]"), "must be the last"),
         (hcm("", "codec_type: HTTP3,"), &at("codec_type"), "HTTP/3"),

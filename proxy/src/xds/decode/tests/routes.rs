@@ -4,7 +4,7 @@ use http::StatusCode;
 
 use super::*;
 use crate::ir::{
-    matcher::HeaderRule,
+    matcher::{HeaderRule, QueryRule},
     route::{Action, AppendAction, BodyBuffer, Forward, HashPolicy, HostRewrite, PathMatch, PathRewrite, Target},
 };
 
@@ -83,7 +83,8 @@ fn matches_arrive() {
     assert_eq!(m.headers[1].rule, HeaderRule::Present(false));
     assert_eq!(m.headers[2].rule, HeaderRule::Range { start: 1, end: 2 });
     assert!(m.headers[3].treat_missing_as_empty);
-    assert!(m.query[0].value.as_ref().unwrap().matches("as") && m.query[1].value.is_none());
+    assert!(m.query[0].matches(Some("as")) && !m.query[0].matches(Some("other")));
+    assert_eq!(m.query[1].rule, QueryRule::Present(true));
 }
 
 #[test]
@@ -166,11 +167,6 @@ fn refusals() {
             "virtual_hosts[0].require_tls",
             "EXTERNAL_ONLY",
         ),
-        (
-            hosts("{name: v, domains: ['*'], request_mirror_policies: [{cluster: m}]}"),
-            "virtual_hosts[0].request_mirror_policies",
-            "not supported",
-        ),
         (top("internal_only_headers: [a]"), "internal_only_headers", "not supported"),
         (top("vhds: {}"), "vhds", "not supported"),
         (matching(""), &at_route("match.path_specifier"), "is required"),
@@ -203,13 +199,18 @@ fn refusals() {
         (r("weighted_clusters: {clusters: []}"), &p("weighted_clusters.clusters"), "sum"),
         (r("weighted_clusters: {clusters: [{name: a, weight: 0}]}"), &p("weighted_clusters.clusters"), "sum"),
         (
-            r("weighted_clusters: {clusters: [{cluster_header: h, weight: 1}]}"),
+            r("weighted_clusters: {clusters: [{name: a, cluster_header: h, weight: 1}]}"),
             &p("weighted_clusters.clusters[0].cluster_header"),
-            "not supported",
+            "excludes",
         ),
         (r("cluster_header: 'a b'"), &p("cluster_header"), "not a header name"),
         (r("cluster: c, timeout: -1s"), &p("timeout"), "negative"),
-        (r("cluster: c, request_mirror_policies: [{cluster: m}]"), &p("request_mirror_policies"), "not supported"),
+        (r("cluster: c, request_mirror_policies: [{}]"), &p("request_mirror_policies[0].cluster"), "required"),
+        (
+            r("cluster: c, request_mirror_policies: [{cluster: m, cluster_header: h}]"),
+            &p("request_mirror_policies[0].cluster_header"),
+            "excludes",
+        ),
         (r("cluster: c, prefix_rewrite: /a, regex_rewrite: {pattern: {regex: a}}"), &p("regex_rewrite"), "excludes"),
         (
             r("cluster: c, regex_rewrite: {pattern: {regex: a}, substitution: '\\1'}"),
@@ -223,7 +224,6 @@ fn refusals() {
         ),
         (r("cluster: c, prefix_rewrite: \"/a\\r\\nb: c\""), &p("prefix_rewrite"), "control"),
         (r("cluster: c, host_rewrite_literal: \"a\\r\\nb\""), &p("host_rewrite_literal"), "not a header value"),
-        (r("cluster: c, cors: {allow_methods: GET}"), &p("cors"), "not supported"),
         (
             r("cluster: c, upgrade_configs: [{upgrade_type: CONNECT, connect_config: {}}]"),
             &p("upgrade_configs[0].connect_config"),
@@ -282,15 +282,6 @@ fn refusals() {
             &at_route("request_headers_to_add[0].append"),
             "exclude",
         ),
-        (
-            config(
-                "envoy.extensions.filters.http.fault.v3.HTTPFault",
-                "abort: {http_status: 503, percentage: {numerator: 100}}",
-            ),
-            &per_route,
-            "HTTPFault",
-        ),
-        (config("envoy.extensions.filters.http.cors.v3.CorsPolicy", "allow_methods: GET"), &per_route, "CorsPolicy"),
         (config("envoy.extensions.filters.http.rbac.v3.RBACPerRoute", ""), &per_route, "RBACPerRoute"),
         (
             config("envoy.config.route.v3.FilterConfig", &format!("config: {{\"@type\": {T}/a.Lua}}")),
@@ -343,19 +334,12 @@ fn notes() {
         (
             r("cluster: c, internal_redirect_action: HANDLE_INTERNAL_REDIRECT"),
             &p("internal_redirect_action"),
-            NoteKind::Unsupported,
+            NoteKind::Deprecated,
         ),
         (
             matching("prefix: /, headers: [{name: a, exact_match: b}]"),
             &at_route("match.headers[0].exact_match"),
             NoteKind::Deprecated,
-        ),
-        (
-            route_of(&format!(
-                "route: {{cluster: c}}, typed_per_filter_config: {{x: {{\"@type\": {T}/envoy.extensions.filters.http.fault.v3.HTTPFault}}}}"
-            )),
-            &at_route("typed_per_filter_config[\"x\"]"),
-            NoteKind::Harmless,
         ),
     ]);
 }

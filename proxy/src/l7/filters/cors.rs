@@ -1,0 +1,59 @@
+//! CORS: counts, answers preflights and marks responses, as [`policy::cors`](crate::policy::cors) decides.
+
+use bytes::Bytes;
+use http::StatusCode;
+
+use super::{After, Call, Levels, Stop, settings};
+use crate::{
+    ir::{filters::Setting, http::HttpFilter, route::Action},
+    l7::{pipeline::Inbound, respond},
+    policy::cors::{self, Draws, Policies, Verdict},
+};
+
+impl Call<'_> {
+    pub(super) fn cors(
+        &self,
+        filter: &HttpFilter,
+        levels: &Levels<'_>,
+        request: &Inbound,
+        after: &mut After,
+    ) -> Result<(), Stop> {
+        // Routes that do not forward have no policy.
+        if !self.selected.is_some_and(|s| matches!(s.route.action, Action::Forward(_))) {
+            return Ok(());
+        }
+        let mut policies: Policies<'_> = settings(filter, levels)
+            .filter_map(|setting| match setting {
+                Setting::Cors(policy) => Some(&**policy),
+                _ => None,
+            })
+            .collect();
+        if policies.is_empty() {
+            policies.extend(levels.iter().flatten().filter_map(|level| level.cors.as_deref()));
+        }
+        let draws = Draws { enabled: fastrand::u32(..), shadow: fastrand::u32(..) };
+        let verdict = cors::decide(&policies, &request.parts.method, &request.parts.headers, draws);
+        let stats = self.conn.hcm.filters.stats.local();
+        let valid = match &verdict {
+            Verdict::Pass => return Ok(()),
+            Verdict::Counted { valid } | Verdict::Preflight { valid, .. } => *valid,
+            Verdict::Simple { grant } => grant.is_some(),
+        };
+        if valid { &stats.origin_valid } else { &stats.origin_invalid }.inc();
+        match verdict {
+            Verdict::Pass | Verdict::Counted { .. } => Ok(()),
+            Verdict::Simple { grant } => {
+                if let Some(grant) = grant {
+                    after.grant(grant);
+                }
+                Ok(())
+            }
+            Verdict::Preflight { answer, .. } => {
+                self.flow.record.details("cors_response");
+                let mut response = respond::text_response(StatusCode::OK, Bytes::new());
+                response.headers_mut().extend(answer);
+                Err(Stop::Answer(Box::new(response)))
+            }
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! The HTTP filters of a connection manager, run in configured order before the route's action, and in reverse order
+//! over the response.
+//!
+//! A closed enum: what a filter decides is in `policy`, here it is carried out. A chain in which nothing acts costs two
+//! looks per request. Invariant: the response of a request sees every filter that saw the request.
+
+mod admission;
+mod buffer;
+mod cors;
+mod fault;
+mod mutation;
+mod response;
+mod throttle;
+
+use std::{rc::Rc, sync::Arc};
+
+use http::Response;
+
+pub(super) use self::response::After;
+pub use self::{buffer::Gathered, throttle::Throttled};
+use super::{body::Body, flow::Flow, pipeline::Inbound, respond::Reply, server::Connection};
+use crate::{
+    ir::{
+        filters::{Overrides, Setting},
+        http::{FilterKind, HttpFilter},
+        route::{Action, Target, WeightedTarget},
+    },
+    policy::router::{RouteTable, Selected, pick_weighted},
+};
+
+/// What the levels of a route override, the most specific one first.
+pub(super) type Levels<'a> = [Option<&'a Overrides>; 4];
+
+/// The levels of a route: weighted cluster, route, virtual host, route configuration.
+pub(super) fn levels<'a>(
+    table: Option<&'a RouteTable>,
+    selected: Option<Selected<'a>>,
+    weighted: Option<&'a WeightedTarget>,
+) -> Levels<'a> {
+    fn of(overrides: &Option<Arc<Overrides>>) -> Option<&Overrides> {
+        overrides.as_deref()
+    }
+    [
+        weighted.and_then(|w| of(&w.overrides)),
+        selected.and_then(|s| of(&s.route.overrides)),
+        selected.and_then(|s| of(&s.virtual_host.overrides)),
+        table.and_then(|t| of(&t.config.overrides)),
+    ]
+}
+
+/// What the levels say about a filter, the most specific one first.
+fn settings<'a>(filter: &HttpFilter, levels: &Levels<'a>) -> impl DoubleEndedIterator<Item = &'a Setting> {
+    levels.iter().flatten().filter_map(|level| level.get(&filter.name))
+}
+
+/// Whether a filter runs: as the most specific level that mentions it says, else as the chain does.
+pub(super) fn is_on(filter: &HttpFilter, levels: &Levels<'_>) -> bool {
+    match settings(filter, levels).next() {
+        Some(setting) => !matches!(setting, Setting::Disabled),
+        None => !filter.disabled,
+    }
+}
+
+/// A request among the filters.
+pub(super) struct Call<'a> {
+    pub conn: &'a Rc<Connection>,
+    pub flow: &'a Rc<Flow>,
+    pub table: Option<&'a RouteTable>,
+    pub selected: Option<Selected<'a>>,
+    pub random: u64,
+}
+
+/// A filter answers the request itself.
+pub(super) enum Stop {
+    Reply(Box<Reply>),
+    Answer(Box<Response<Body>>),
+}
+
+impl<'a> Call<'a> {
+    /// What the levels override, if any filter has something to do with this request.
+    pub(super) fn concerned(&self) -> Option<Levels<'a>> {
+        let filters = &self.conn.hcm.filters;
+        if !filters.any {
+            return None;
+        }
+        let levels = levels(self.table, self.selected, self.weighted());
+        (filters.always || levels.iter().any(Option::is_some)).then_some(levels)
+    }
+
+    /// The weighted cluster that the request will take.
+    fn weighted(&self) -> Option<&'a WeightedTarget> {
+        match &self.selected?.route.action {
+            Action::Forward(forward) => match &forward.target {
+                Target::Weighted(targets) => pick_weighted(targets, self.random),
+                Target::Cluster(_) | Target::Header(_) => None,
+            },
+            Action::Redirect(_) | Action::Direct(_) | Action::NonForwarding => None,
+        }
+    }
+
+    /// Runs the filters over a request. `after` gets what they want to do with the response, whoever makes it.
+    pub(super) async fn run(&self, levels: &Levels<'a>, request: &mut Inbound, after: &mut After) -> Result<(), Stop> {
+        let mut stopped = None;
+        for (place, filter) in self.conn.hcm.config.filters.iter().enumerate() {
+            if !is_on(filter, levels) {
+                continue;
+            }
+            if stopped.is_some() {
+                // Filters behind the one that answered still see the response.
+                if let FilterKind::HeaderMutation { mutations, most_specific_wins } = &filter.kind {
+                    let all = mutation::all(mutations, settings(filter, levels), *most_specific_wins);
+                    after.mutate(&all, request);
+                }
+                continue;
+            }
+            let result = match &filter.kind {
+                FilterKind::Fault(base) => {
+                    let setting = settings(filter, levels).find_map(|s| match s {
+                        Setting::Fault(fault) => Some(fault),
+                        _ => None,
+                    });
+                    self.fault(setting.unwrap_or(base), request, after).await
+                }
+                FilterKind::Cors => self.cors(filter, levels, request, after),
+                FilterKind::HeaderMutation { mutations, most_specific_wins } => {
+                    let all = mutation::all(mutations, settings(filter, levels), *most_specific_wins);
+                    mutation::request(&all, self.flow, request);
+                    after.mutate(&all, request);
+                    Ok(())
+                }
+                FilterKind::Buffer(base) => {
+                    let setting = settings(filter, levels).find_map(|s| match s {
+                        Setting::Buffer(limit) => Some(*limit),
+                        _ => None,
+                    });
+                    match setting.unwrap_or(Some(*base)) {
+                        Some(limit) => self.buffer(limit, request).await,
+                        None => Ok(()),
+                    }
+                }
+                FilterKind::AdaptiveConcurrency(_) => self.admit(place),
+                FilterKind::Alpn(_) | FilterKind::Router(_) => Ok(()),
+            };
+            stopped = result.err();
+        }
+        stopped.map_or(Ok(()), Err)
+    }
+}

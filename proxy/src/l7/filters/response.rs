@@ -1,0 +1,83 @@
+//! What filters do with the response, decided while they saw the request.
+
+use http::{HeaderMap, Method, Response};
+
+use super::{
+    mutation::{self, All},
+    throttle::Throttled,
+};
+use crate::l7::{
+    body::Body,
+    flow::Flow,
+    headers::{Pseudo, RequestView},
+    pipeline::Inbound,
+};
+
+/// The steps over a response, in the order of the filters; they are taken in reverse.
+#[derive(Default)]
+pub(in crate::l7) struct After(Vec<Step>);
+
+enum Step {
+    /// Headers that replace what the response has of them.
+    Grant(HeaderMap),
+    Mutate(All, Option<Box<Head>>),
+    /// KiB per second.
+    Throttle(u64),
+}
+
+/// A request head that response mutations refer to.
+struct Head {
+    method: Method,
+    path: String,
+    scheme: &'static str,
+    headers: HeaderMap,
+}
+
+impl After {
+    pub(super) fn grant(&mut self, headers: HeaderMap) {
+        self.0.push(Step::Grant(headers));
+    }
+
+    pub(super) fn throttle(&mut self, kbps: u64) {
+        self.0.push(Step::Throttle(kbps));
+    }
+
+    pub(super) fn mutate(&mut self, all: &All, request: &Inbound) {
+        if !mutation::has_response(all) {
+            return;
+        }
+        let head = mutation::mentions_request(all).then(|| {
+            Box::new(Head {
+                method: request.parts.method.clone(),
+                path: request.path().to_owned(),
+                scheme: request.sane.origin.scheme,
+                headers: request.parts.headers.clone(),
+            })
+        });
+        self.0.push(Step::Mutate(all.clone(), head));
+    }
+
+    /// Takes the steps.
+    pub(in crate::l7) fn apply(self, flow: &Flow, mut response: Response<Body>) -> Response<Body> {
+        for step in self.0.into_iter().rev() {
+            match step {
+                Step::Grant(granted) => {
+                    let headers = response.headers_mut();
+                    for (name, value) in &granted {
+                        headers.insert(name, value.clone());
+                    }
+                }
+                Step::Mutate(all, head) => {
+                    let view = head.as_deref().map(|h| RequestView {
+                        pseudo: Pseudo { method: &h.method, path: &h.path, scheme: h.scheme },
+                        headers: &h.headers,
+                    });
+                    let status = response.status();
+                    mutation::response(&all, flow, view.as_ref(), status, response.headers_mut());
+                }
+                Step::Throttle(kbps) => response = response.map(|body| Throttled::limit(body, kbps)),
+            }
+        }
+        response
+    }
+}

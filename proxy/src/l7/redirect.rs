@@ -1,0 +1,162 @@
+//! Internal redirects: an upstream's `location` is followed here instead of by the client.
+//!
+//! Decides whether, and makes the request that goes there. Whatever speaks against it, the client gets the redirect.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header, request::Parts};
+
+use super::{
+    pipeline::{Inbound, path},
+    sanitize::Tunnel,
+};
+use crate::{
+    ir::route::{InternalRedirect, RedirectPredicate, Route},
+    policy::router::{RequestFacts, RouteTable},
+    telemetry::filters::FilterStats,
+};
+
+#[cfg(test)]
+#[path = "redirect_tests.rs"]
+mod tests;
+
+const ORIGINAL_URL: HeaderName = HeaderName::from_static("x-envoy-original-url");
+
+/// The redirects that a request has followed.
+#[derive(Default)]
+pub(super) struct Hops {
+    count: u32,
+    /// From which route to which.
+    taken: Vec<(Arc<Route>, Arc<Route>)>,
+}
+
+/// Why a redirect goes to the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// The request has a body, which is gone.
+    Body,
+    Location,
+    UnsafeScheme,
+    TooMany,
+    NoRoute,
+    Predicate,
+}
+
+impl Refused {
+    pub(super) fn count(self, stats: &FilterStats) {
+        match self {
+            Self::Body => return,
+            Self::Location => &stats.redirect_bad_location,
+            Self::UnsafeScheme => &stats.redirect_unsafe_scheme,
+            Self::TooMany => &stats.redirect_too_many,
+            Self::NoRoute => &stats.redirect_no_route,
+            Self::Predicate => &stats.redirect_predicate,
+        }
+        .inc();
+    }
+}
+
+/// The upstream's answer, and the route whose cluster gave it.
+pub(super) struct Answer<'a> {
+    pub status: StatusCode,
+    pub headers: &'a HeaderMap,
+    pub route: &'a Arc<Route>,
+}
+
+/// Turns the request into the one that the answer redirects to.
+pub(super) fn follow(
+    policy: &InternalRedirect,
+    answer: &Answer<'_>,
+    table: &RouteTable,
+    (request, has_body): (&mut Inbound, bool),
+    hops: &mut Hops,
+) -> Result<(), Refused> {
+    if has_body || request.sane.tunnel != Tunnel::None {
+        return Err(Refused::Body);
+    }
+    let scheme = request.sane.origin.scheme;
+    let target = Target::of(answer.headers)?;
+    if target.scheme != scheme && !policy.cross_scheme {
+        return Err(Refused::UnsafeScheme);
+    }
+    if hops.count >= policy.max {
+        return Err(Refused::TooMany);
+    }
+    let parts = redirected(policy, answer, &target, (request, scheme));
+    let facts = RequestFacts {
+        authority: &target.authority,
+        path: path(&parts),
+        method: &parts.method,
+        scheme: target.scheme,
+        headers: &parts.headers,
+        random: 0,
+    };
+    let route = table.select(&facts).map_err(|_| Refused::NoRoute)?.route.clone();
+    let step = (answer.route.clone(), route);
+    let allowed = policy.predicates.iter().all(|predicate| match predicate {
+        RedirectPredicate::PreviousRoutes => {
+            !hops.taken.iter().any(|(from, to)| Arc::ptr_eq(from, &step.0) && Arc::ptr_eq(to, &step.1))
+        }
+        RedirectPredicate::AllowListedRoutes(names) => names.contains(&step.1.name),
+        RedirectPredicate::SafeCrossScheme => scheme == "https" || target.scheme == "http",
+    });
+    if !allowed {
+        return Err(Refused::Predicate);
+    }
+    hops.count += 1;
+    hops.taken.push(step);
+    request.parts = parts;
+    request.sane.origin.scheme = target.scheme;
+    Ok(())
+}
+
+/// Where a `location` leads.
+struct Target {
+    scheme: &'static str,
+    authority: String,
+    path: Uri,
+}
+
+impl Target {
+    /// Only a whole URL says where to go.
+    fn of(headers: &HeaderMap) -> Result<Self, Refused> {
+        let location = headers.get(header::LOCATION).and_then(|v| v.to_str().ok()).ok_or(Refused::Location)?;
+        let uri: Uri = location.parse().map_err(|_| Refused::Location)?;
+        let scheme = match uri.scheme_str() {
+            Some("http") => "http",
+            Some("https") => "https",
+            _ => return Err(Refused::Location),
+        };
+        let authority = uri.authority().filter(|a| !a.as_str().contains('@')).ok_or(Refused::Location)?.to_string();
+        let path = uri.path_and_query().cloned().map_or_else(|| Uri::from_static("/"), Uri::from);
+        Ok(Self { scheme, authority, path })
+    }
+}
+
+fn redirected(
+    policy: &InternalRedirect,
+    answer: &Answer<'_>,
+    target: &Target,
+    (request, scheme): (&Inbound, &str),
+) -> Parts {
+    let mut parts = request.parts.clone();
+    let origin = format!("{scheme}://{}{}", request.authority(), request.path());
+    parts.uri = target.path.clone();
+    if answer.status == StatusCode::SEE_OTHER && parts.method != Method::HEAD {
+        parts.method = Method::GET;
+        parts.headers.remove(header::CONTENT_LENGTH);
+    }
+    for name in &policy.copied_headers {
+        parts.headers.remove(name);
+        for value in answer.headers.get_all(name) {
+            parts.headers.append(name, value.clone());
+        }
+    }
+    if let Ok(host) = HeaderValue::from_str(&target.authority) {
+        parts.headers.insert(header::HOST, host);
+    }
+    if let Ok(origin) = HeaderValue::from_str(&origin) {
+        parts.headers.insert(ORIGINAL_URL, origin);
+    }
+    parts
+}

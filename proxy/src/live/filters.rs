@@ -1,0 +1,94 @@
+//! What the HTTP filters of one connection manager share over all workers.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Instant,
+};
+
+use super::Admission;
+use crate::{
+    ir::{
+        filters::Fault,
+        http::{ConnectionManager, FilterKind},
+    },
+    telemetry::{
+        filters::{FilterStats, GradientStats},
+        metrics::Sharded,
+    },
+};
+
+/// See the module's head. Lives as long as the filter chain's configuration stays the same.
+#[derive(Default)]
+pub struct LiveFilters {
+    /// There are filters that a route may have something to say about.
+    pub any: bool,
+    /// There are filters that act whatever the routes say.
+    pub always: bool,
+    pub stats: Arc<Sharded<FilterStats>>,
+    faults: Arc<AtomicU64>,
+    /// By the place of their filter in the chain.
+    admissions: Vec<(usize, Arc<Admission>)>,
+}
+
+impl LiveFilters {
+    pub fn new(
+        config: &ConnectionManager,
+        stats: Arc<Sharded<FilterStats>>,
+        gradient: &Arc<Sharded<GradientStats>>,
+        now: Instant,
+    ) -> Self {
+        let (mut any, mut always) = (false, false);
+        let admissions = config.filters.iter().enumerate().filter_map(|(place, filter)| match &filter.kind {
+            FilterKind::AdaptiveConcurrency(c) => {
+                Some((place, Arc::new(Admission::new(c.clone(), gradient.clone(), now))))
+            }
+            _ => None,
+        });
+        let admissions = admissions.collect();
+        for filter in &config.filters {
+            let acts = match &filter.kind {
+                FilterKind::Alpn(_) | FilterKind::Router(_) => continue,
+                FilterKind::Fault(fault) => **fault != Fault::default(),
+                FilterKind::Cors => false,
+                FilterKind::HeaderMutation { mutations, .. } => !mutations.is_empty(),
+                FilterKind::Buffer(_) | FilterKind::AdaptiveConcurrency(_) => true,
+            };
+            any = true;
+            always |= acts && !filter.disabled;
+        }
+        Self { any, always, stats, faults: Arc::default(), admissions }
+    }
+
+    /// The adaptive concurrency limit of the filter at this place of the chain.
+    pub fn admission(&self, place: usize) -> Option<&Arc<Admission>> {
+        self.admissions.iter().find(|(at, _)| *at == place).map(|(_, admission)| admission)
+    }
+
+    /// Whether one more request may have faults injected.
+    pub fn fault_fits(&self, max: u32) -> bool {
+        self.faults.load(Relaxed) < u64::from(max)
+    }
+
+    /// Counts a request with faults until the guard is dropped.
+    pub fn hold_fault(&self) -> ActiveFault {
+        self.faults.fetch_add(1, Relaxed);
+        self.stats.local().active_faults.inc();
+        ActiveFault { stats: self.stats.clone(), faults: self.faults.clone() }
+    }
+}
+
+/// See [`LiveFilters::hold_fault`].
+pub struct ActiveFault {
+    stats: Arc<Sharded<FilterStats>>,
+    faults: Arc<AtomicU64>,
+}
+
+impl Drop for ActiveFault {
+    fn drop(&mut self) {
+        self.faults.fetch_sub(1, Relaxed);
+        self.stats.local().active_faults.dec();
+    }
+}
