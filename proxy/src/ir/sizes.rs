@@ -9,9 +9,9 @@ fn what_every_service_has_is_small() {
         ("assignment", size_of::<endpoint::Assignment>(), 32),
         ("locality", size_of::<endpoint::Locality>(), 88),
         ("endpoint", size_of::<endpoint::Endpoint>(), 64),
-        ("virtual host", size_of::<route::VirtualHost>(), 96),
+        ("virtual host", size_of::<route::VirtualHost>(), 104),
         ("route", size_of::<route::Route>(), 72),
-        ("forward", size_of::<route::Forward>(), 320),
+        ("forward", size_of::<route::Forward>(), 328),
         ("source", size_of::<ConfigSource>(), 48),
     ];
     for (what, size, bound) in sizes {

@@ -287,7 +287,6 @@ fn direct_response(direct: &DirectResponse, flow: &Flow, request: &Inbound) -> R
             (text.into(), content_type)
         }
     };
-    flow.record.sent(body.len());
     let mut response = if request.sane.grpc {
         respond::grpc_reply(direct.status, &String::from_utf8_lossy(&body))
     } else {
