@@ -52,7 +52,7 @@ pub(crate) fn cases() -> Vec<Case> {
     subset_selectors: [{keys: [version]}, {keys: [version, stage]}, {keys: [stage]}]",
         )
         .client_only()
-        .explained("5 <", "falls back to any of the hosts"),
+        .by_chance("5 < body", "it falls back to any of the hosts"),
         subset(
             "subset-default",
             "

@@ -4,7 +4,7 @@ use http::StatusCode;
 
 use super::*;
 use crate::ir::{
-    matcher::HeaderRule,
+    matcher::{HeaderRule, QueryRule},
     route::{Action, AppendAction, Forward, HashPolicy, HostRewrite, PathMatch, PathRewrite, RetryOn, Target},
 };
 
@@ -95,7 +95,8 @@ fn matches_arrive() {
     assert_eq!(m.headers[1].rule, HeaderRule::Present(false));
     assert_eq!(m.headers[2].rule, HeaderRule::Range { start: 1, end: 2 });
     assert!(m.headers[3].treat_missing_as_empty);
-    assert!(m.query[0].value.as_ref().unwrap().matches("as") && m.query[1].value.is_none());
+    assert!(m.query[0].matches(Some("as")) && !m.query[0].matches(Some("a")));
+    assert_eq!(m.query[1].rule, QueryRule::Present(true));
 }
 
 #[test]
