@@ -45,6 +45,9 @@ pub(super) fn classify(kind: &SendErrorKind, reason: &str) -> (Failure, Reply) {
             Failure::Reset { reused: *reused },
             reply("connection termination", Flags::UPSTREAM_CONNECTION_TERMINATION),
         ),
+        SendErrorKind::StreamReset => {
+            (Failure::Reset { reused: false }, reply("remote reset", Flags::UPSTREAM_REMOTE_RESET))
+        }
         SendErrorKind::Protocol => {
             let reply = Reply::new(StatusCode::BAD_GATEWAY, details("protocol error", None))
                 .body(format!("{BEFORE_HEADERS}reset reason: protocol error"))

@@ -96,6 +96,11 @@ impl Shared {
         self.flushed.load(Relaxed) && !self.busy.load(Relaxed) && self.head_since.load(Relaxed) == 0
     }
 
+    /// Whether nothing of an answer is under way: what is written now stands by itself.
+    pub fn is_quiet(&self) -> bool {
+        self.flushed.load(Relaxed) && !self.busy.load(Relaxed)
+    }
+
     /// From now on (or not), the end of the codec leaves the connection open.
     pub fn rest(&self, rest: bool) {
         self.rest.store(rest, Relaxed);

@@ -59,6 +59,8 @@ fn of_http2(error: &h2::Error, reset: SendErrorKind) -> SendErrorKind {
     // h2 fails only the streams above GOAWAY's last id with the peer's GOAWAY; those below end with the connection.
     if error.is_remote() && (refused || error.is_go_away()) {
         SendErrorKind::Refused
+    } else if error.is_remote() && error.is_reset() {
+        SendErrorKind::StreamReset
     } else if error.is_library() {
         SendErrorKind::Protocol
     } else if error.is_reset() && !error.is_remote() {

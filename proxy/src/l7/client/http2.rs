@@ -14,7 +14,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use h2::client::{Builder, Connection, ResponseFuture, SendRequest};
+use h2::{
+    Reason,
+    client::{Builder, Connection, ResponseFuture, SendRequest},
+};
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 
 use super::{
@@ -329,7 +332,7 @@ impl<B: Payload> Exchange<B> {
         if connect {
             tunnel = Some(stream);
         } else if !whole {
-            pump = Some(Pump::new(body, stream));
+            pump = Some(Pump::new(body, stream, Reason::CANCEL));
         }
         Ok(Self { response, pump, tunnel, opener })
     }

@@ -129,6 +129,8 @@ pub enum SendErrorKind {
         /// The connection had carried requests before: an idle one that the peer closed looks like this.
         reused: bool,
     },
+    /// The peer reset the stream; whether it processed the request is unknown, but the connection is well.
+    StreamReset,
     /// A circuit breaker on requests or pending requests was open.
     PoolOverflow,
     /// The peer violated the protocol or our limits on headers.

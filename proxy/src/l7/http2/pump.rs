@@ -17,11 +17,13 @@ pub struct Pump<B> {
     stream: SendStream<Bytes>,
     /// Taken from the body, waiting for room; and whether it is the last.
     held: Option<(Bytes, bool)>,
+    /// What the peer is told of a body that broke off.
+    broken: Reason,
 }
 
 impl<B: Body<Data = Bytes> + Unpin> Pump<B> {
-    pub fn new(body: B, stream: SendStream<Bytes>) -> Self {
-        Self { body, stream, held: None }
+    pub fn new(body: B, stream: SendStream<Bytes>, broken: Reason) -> Self {
+        Self { body, stream, held: None, broken }
     }
 
     /// The errors are not told: whoever waits on the stream hears of them there.
@@ -74,7 +76,7 @@ impl<B: Body<Data = Bytes> + Unpin> Pump<B> {
                 },
                 Some(Err(_)) => {
                     // A body that broke off must not look complete.
-                    self.stream.send_reset(Reason::CANCEL);
+                    self.stream.send_reset(self.broken);
                     return Poll::Ready(Ok(()));
                 }
             }

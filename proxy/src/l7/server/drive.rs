@@ -20,6 +20,8 @@ use crate::telemetry::{exchange::RequestRecord, flags::Flags};
 pub(super) enum End {
     /// The connection is over.
     Over,
+    /// A head did not come to its end in time.
+    Late,
     /// The codec was between two requests and let go of the connection, which lives on.
     Resting,
 }
@@ -51,7 +53,7 @@ pub(super) async fn drive<F: Future<Output = hyper::Result<()>>>(
                 Due::Ending | Due::Old | Due::Shutdown => {}
                 Due::Head => {
                     stats.downstream_rq_header_timeout.inc();
-                    return Poll::Ready(End::Over);
+                    return Poll::Ready(if conn.wire.is_quiet() { End::Late } else { End::Over });
                 }
                 Due::Stalled(flow) => {
                     // The client reads nothing, so hyper does not poll the body whose timer would end this.

@@ -10,13 +10,14 @@ use std::{
     pin::Pin,
     rc::Rc,
     task::{Poll, ready},
+    time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
-use http::Request;
+use http::{HeaderMap, Request, StatusCode, Version};
 use hyper::{body::Incoming as Http1Incoming, server::conn::http1, service::service_fn, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
-use tokio::io::AsyncWrite;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 use super::{
     Connection,
@@ -24,8 +25,10 @@ use super::{
     drive::{End, drive},
 };
 use crate::{
+    ir::http::ServerHeader,
     l7::{incoming::Incoming, pipeline::handle, upgrade::Promise, wire::Wire},
     net::io::{Io, Probe},
+    telemetry::exchange::RequestRecord,
 };
 
 /// Serves a connection until it ends. `prefix` was read from it already.
@@ -69,8 +72,46 @@ async fn codec(io: Io, prefix: Bytes, conn: &Rc<Connection>, clocks: &mut Clocks
     }
     conn.wire.rest(false);
     let parts = running.into_parts()?;
+    if end == End::Late {
+        late(conn, parts.io.into_inner().into_inner()).await;
+        return None;
+    }
     // Copied, also where it is nothing: it would keep the whole read buffer alive.
     Some((parts.io.into_inner().into_inner(), Bytes::copy_from_slice(&parts.read_buf)))
+}
+
+/// Answers a head that did not come to its end, which the codec has no words for, and closes.
+async fn late(conn: &Rc<Connection>, mut io: Io) {
+    const TEXT: &str = "request header timeout";
+    /// A client that reads nothing either.
+    const PATIENCE: Duration = Duration::from_secs(1);
+    let record = RequestRecord::open(conn.scope.clone(), Version::HTTP_11);
+    record.details("request_header_timeout");
+    let status = StatusCode::REQUEST_TIMEOUT;
+    let mut answer = format!(
+        "HTTP/1.1 {status}\r\ncontent-length: {}\r\ncontent-type: text/plain\r\ndate: {}\r\n",
+        TEXT.len(),
+        httpdate::fmt_http_date(SystemTime::now())
+    )
+    .into_bytes();
+    let config = &conn.hcm.config;
+    if config.server_header != ServerHeader::PassThrough {
+        answer.extend_from_slice(b"server: ");
+        answer.extend_from_slice(config.server_name.as_bytes());
+        answer.extend_from_slice(b"\r\n");
+    }
+    answer.extend_from_slice(b"connection: close\r\n\r\n");
+    answer.extend_from_slice(TEXT.as_bytes());
+    let said = tokio::time::timeout(PATIENCE, async {
+        io.write_all(&answer).await?;
+        io.shutdown().await
+    });
+    if !matches!(said.await, Ok(Ok(()))) {
+        tracing::debug!("a late client did not hear of it");
+    }
+    record.response_head(status.as_u16(), &HeaderMap::new());
+    record.sent(TEXT.len());
+    record.response_complete();
 }
 
 fn builder(conn: &Connection) -> http1::Builder {

@@ -182,7 +182,7 @@ async fn stream(conn: Rc<Connection>, request: Request<h2::RecvStream>, mut resp
             // Nobody may wait for it any more; the stream is then reset.
             Some((keep, received)) => drop(keep.send(Box::new(Tunnel::new(ours, received)))),
             None if whole => {}
-            None => Pump::new(body, ours).await,
+            None => Pump::new(body, ours, Reason::INTERNAL_ERROR).await,
         },
     }
 }

@@ -122,7 +122,7 @@ fn headers_query_grpc_and_fraction_all_have_to_hold() {
     let mut rule = route("r", PathMatch::Prefix("/".into()));
     Arc::make_mut(&mut rule.matches).headers = vec![HeaderMatcher {
         name: "x-user".into(),
-        rule: HeaderRule::Value(StringMatcher::exact("jason,mary")),
+        rule: HeaderRule::Value(StringMatcher::exact("mary")),
         invert: false,
         treat_missing_as_empty: false,
     }];
@@ -145,6 +145,51 @@ fn headers_query_grpc_and_fraction_all_have_to_hold() {
     rule.matches = route("", PathMatch::Prefix("/".into())).matches;
     Arc::make_mut(&mut rule.matches).fraction = Some(Fraction { numerator: 0, denominator: 100 });
     assert!(pick(&table(&[("v", &["*"], vec![rule])]), "h", "/", &headers).is_err());
+}
+
+#[test]
+fn a_second_value_hides_no_other_from_a_rule() {
+    let picks = |rule: HeaderRule, invert: bool, values: &[&'static str]| {
+        let mut r = route("r", PathMatch::Prefix("/".into()));
+        Arc::make_mut(&mut r.matches).headers =
+            vec![HeaderMatcher { name: "x-h".into(), rule, invert, treat_missing_as_empty: false }];
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append("x-h", HeaderValue::from_static(value));
+        }
+        pick(&table(&[("v", &["*"], vec![r])]), "h", "/", &headers).is_ok()
+    };
+    let exact = |text: &str| HeaderRule::Value(StringMatcher::exact(text));
+    let range = HeaderRule::Range { start: 5, end: 9 };
+    for (rule, invert, values, wanted) in [
+        (exact("a"), false, &["a", "b"][..], true),
+        (exact("b"), false, &["a", "b"], true),
+        (exact("c"), false, &["a", "b"], false),
+        (exact("a,b"), false, &["a", "b"], false),
+        (exact("a,b"), false, &["a,b"], true),
+        (exact("a"), true, &["a", "b"], false),
+        (exact("b"), true, &["a", "b"], false),
+        (exact("c"), true, &["a", "b"], true),
+        (exact("a"), true, &[], false),
+        (range.clone(), false, &["1", "7"], true),
+        (range, true, &["1", "7"], false),
+        (HeaderRule::Present(true), false, &["a", "b"], true),
+        (HeaderRule::Present(false), false, &["a", "b"], false),
+        (HeaderRule::Present(true), true, &[], true),
+    ] {
+        assert_eq!(picks(rule.clone(), invert, values), wanted, "{rule:?} {invert} {values:?}");
+    }
+}
+
+#[test]
+fn a_query_parameter_may_have_to_be_absent() {
+    let mut r = route("r", PathMatch::Prefix("/".into()));
+    Arc::make_mut(&mut r.matches).query = vec![QueryMatcher { name: "q".into(), rule: QueryRule::Present(false) }];
+    let table = table(&[("v", &["*"], vec![r])]);
+    let none = HeaderMap::new();
+    for (path, wanted) in [("/", true), ("/?p=1", true), ("/?q", false), ("/?p&q=1", false)] {
+        assert_eq!(pick(&table, "h", path, &none).is_ok(), wanted, "{path}");
+    }
 }
 
 #[test]

@@ -36,6 +36,7 @@ pub(crate) fn cases() -> Vec<Case> {
                 - {endpoint: {address: $socket_h3}, load_balancing_weight: 7}
             ",
         )
+        .pending("load balancing")
         .spread(500, get("/")),
         assigned(
             "least-request-weights",
@@ -167,6 +168,7 @@ pub(crate) fn cases() -> Vec<Case> {
               - {locality: {zone: c}, lb_endpoints: [{endpoint: {address: $socket_h3}}]}
             ",
         )
+        .pending("load balancing")
         .spread(500, get("/")),
         assigned(
             "locality-weights-and-health",
@@ -213,7 +215,7 @@ pub(crate) fn cases() -> Vec<Case> {
                 ",
             )
             .requests([get("/")]),
-        case("logical-dns")
+        case("logical-dns").explained("upstream=", "the host is logged by the name it was configured with")
             .echoes(&["h1"])
             .cluster(
                 "a",

@@ -2,7 +2,8 @@
 
 use crate::harness::{Case, Req, case, get, grpc_call, ok, plan, status};
 
-const SLOW: u64 = 1500;
+/// Longer than all requests of a case take to be sent.
+const SLOW: u64 = 3500;
 
 fn several(n: usize) -> impl Iterator<Item = Req> {
     (1..=n).map(|i| get(&format!("/{i}")))
@@ -10,29 +11,29 @@ fn several(n: usize) -> impl Iterator<Item = Req> {
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
-        case("breaker-max-requests")
+        case("breaker-max-requests").pending("retries and timeouts")
             .http2("a", plan([ok().after(SLOW)]))
             .cluster("a", &["a"], "circuit_breakers: {thresholds: [{max_requests: 2}]}")
             .overlapping(several(4)),
-        case("breaker-max-requests-grpc")
+        case("breaker-max-requests-grpc").pending("retries and timeouts")
             .http2("a", plan([ok().after(SLOW)]))
             .cluster("a", &["a"], "circuit_breakers: {thresholds: [{max_requests: 1}]}")
             .overlapping([get("/1"), grpc_call("/s/m")]),
-        case("breaker-max-pending-requests")
+        case("breaker-max-pending-requests").pending("retries and timeouts")
             .http1("a", plan([ok().after(SLOW)]))
             .cluster("a", &["a"], "circuit_breakers: {thresholds: [{max_connections: 1, max_pending_requests: 1}]}")
             .overlapping(several(3)),
         case("breaker-max-connections-of-http1")
-            .http1("a", plan([ok().after(300)]))
+            .http1("a", plan([ok().after(1500)]))
             .cluster("a", &["a"], "circuit_breakers: {thresholds: [{max_connections: 1}]}")
             .overlapping(several(3))
             .count_connections(),
-        case("breaker-closes-again")
+        case("breaker-closes-again").pending("retries and timeouts")
             .http2("a", plan([ok().after(SLOW)]))
             .cluster("a", &["a"], "circuit_breakers: {thresholds: [{max_requests: 1}]}")
             .overlapping(several(2))
             .requests([get("/again")]),
-        case("breaker-max-retries")
+        case("breaker-max-retries").pending("retries and timeouts")
             .http2("a", plan([status(503).after(400)]))
             .cluster("a", &["a"], "circuit_breakers: {thresholds: [{max_retries: 0}]}")
             .virtual_host("include_attempt_count_in_response: true")
@@ -48,7 +49,7 @@ pub(crate) fn cases() -> Vec<Case> {
             .virtual_host("include_attempt_count_in_response: true")
             .routes("- match: {prefix: /}\n  route: {cluster: $a, retry_policy: {retry_on: 5xx, num_retries: 2}}")
             .requests([get("/")]),
-        case("breaker-of-high-priority")
+        case("breaker-of-high-priority").pending("retries and timeouts")
             .http2("a", plan([ok().after(SLOW)]))
             .cluster(
                 "a",
@@ -64,7 +65,7 @@ pub(crate) fn cases() -> Vec<Case> {
                 ",
             )
             .overlapping([get("/1"), get("/2"), get("/high1"), get("/high2"), get("/high3")]),
-        case("breaker-answer-headers")
+        case("breaker-answer-headers").pending("retries and timeouts")
             .http2("a", plan([ok().after(SLOW)]))
             .cluster("a", &["a"], "circuit_breakers: {thresholds: [{max_requests: 1}]}")
             .router("suppress_envoy_headers: true")

@@ -184,7 +184,7 @@ fn policies() -> Vec<Case> {
         .alike()
         .client_only()
         .requests([get("/session"), get("/timed")])
-        .explained("set-cookie | body", "the value is made of the connection, and leads to a host"),
+        .by_chance("set-cookie | body", "the value is made of the connection, and leads to a host"),
         hashed(
             "hash-several-policies",
             RING,

@@ -141,12 +141,13 @@ pub(crate) fn outliers() -> Vec<Case> {
                 "a",
                 &["b1"],
                 "
-                outlier_detection: {consecutive_5xx: 2, interval: 0.3s, base_ejection_time: 0.6s, max_ejection_percent: 100, max_ejection_time_jitter: 0s}
+                outlier_detection: {consecutive_5xx: 2, interval: 0.3s, base_ejection_time: 2s, max_ejection_percent: 100, max_ejection_time_jitter: 0s}
                 common_lb_config: {healthy_panic_threshold: {value: 0}}
                 ",
             )
             .client_only()
-            .requests([get("/"), get("/"), get("/")])
+            .requests([get("/"), get("/")])
+            .until(get("/"), 503)
             .step(Step::Follow("b1", plan([ok()])))
             .until(get("/"), 200),
     ]

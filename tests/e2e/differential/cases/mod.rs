@@ -1,5 +1,6 @@
 //! The corpus by subject.
 
+mod bad_requests;
 mod balancing;
 mod breakers;
 mod domains;
@@ -11,6 +12,7 @@ mod normalise;
 mod protocol;
 mod redirects;
 mod retries;
+mod retry_limits;
 mod rewrites;
 mod routing;
 mod subsets;
@@ -28,6 +30,7 @@ pub(crate) fn groups() -> Vec<Group> {
         group("headers", headers::cases()),
         group("retries", retries::cases()),
         group("protocol", protocol::cases()),
+        group("bad_requests", bad_requests::cases()),
         group("normalise", normalise::cases()),
         group("breakers", breakers::cases()),
         group("tcp", tcp::cases()),

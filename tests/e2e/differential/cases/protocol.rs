@@ -1,15 +1,17 @@
 //! HTTP itself: versions, framing, trailers, interim answers, upgrades, and requests that are wrong.
 
 use crate::harness::{
-    AnswerEnd, Case, case, close, get, grpc_message, ok, plan, post, raw, raw_bytes, request, reset_with, status,
-    switch,
+    AnswerEnd, Case, Serve, case, close, get, grpc_message, ok, plan, post, raw, raw_bytes, request, reset_with,
+    status, switch,
 };
+
+/// HTTP/2: empty settings, then the end of the connection before its first stream.
+const GO_AWAY: &[u8] = b"\0\0\0\x04\0\0\0\0\0\0\0\x08\x07\0\0\0\0\0\0\0\0\0\0\0\0\0";
 
 pub(crate) fn cases() -> Vec<Case> {
     let mut all = framing();
     all.extend(versions());
     all.extend(upgrades());
-    all.extend(wrong_requests());
     all.extend(wrong_answers());
     all
 }
@@ -50,6 +52,7 @@ fn framing() -> Vec<Case> {
             .http1("a", plan([raw("HTTP/1.1 200 OK\r\nx-u: 1\r\n\r\nuntil the end")]))
             .requests([get("/"), get("/").h2()]),
         case("trailers")
+            .explained("trailer x-", "HTTP/1 trailers cross if the sender announces them in its Trailer header")
             .http1("a", plan([ok().body("b").trailer("x-t", "1").trailer("x-u", "2")]))
             .manager("http_protocol_options: {enable_trailers: true}")
             .cluster(
@@ -67,6 +70,23 @@ fn framing() -> Vec<Case> {
                 get("/").header("te", "trailers"),
                 post("/", "body").trailer("x-up", "1"),
                 post("/", "body").trailer("x-up", "1").h2(),
+            ]),
+        case("trailers-announced")
+            .http1("a", plan([ok().header("trailer", "x-t").body("b").trailer("x-t", "1")]))
+            .manager("http_protocol_options: {enable_trailers: true}")
+            .cluster(
+                "a",
+                &["a"],
+                "
+                typed_extension_protocol_options:
+                  envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+                    '@type': type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+                    explicit_http_config: {http_protocol_options: {enable_trailers: true}}
+                ",
+            )
+            .requests([
+                get("/").header("te", "trailers"),
+                post("/", "body").header("trailer", "x-up").trailer("x-up", "1"),
             ]),
         case("trailers-over-http2")
             .http2("a", plan([ok().body("b").trailer("x-t", "1")]))
@@ -95,6 +115,7 @@ fn framing() -> Vec<Case> {
 fn versions() -> Vec<Case> {
     vec![
         case("http10")
+            .explained("connection: close | then closed", "an HTTP/1.0 connection ends without saying so")
             .echoes(&["a"])
             .manager("http_protocol_options: {accept_http_10: true, default_host_for_http_10: default.test}")
             .requests([
@@ -104,20 +125,26 @@ fn versions() -> Vec<Case> {
                 post("/", "body").http10(),
             ]),
         case("http10-chunked-answer")
+            .explained("connection: close", "an HTTP/1.0 connection ends without saying so")
             .http1("a", plan([ok().chunked().body("x")]))
             .manager("http_protocol_options: {accept_http_10: true}")
             .requests([get("/").http10()]),
         case("http2-to-http1")
+            .explained("x-hop", "what Connection names is for one hop (RFC 9110 section 7.6.1)")
             .http1("a", plan([ok().header("connection", "x-hop").header("x-hop", "1")]))
             .requests([get("/p?q").h2(), post("/", "body").h2().header("x-a", "1")]),
-        case("http1-to-http2").http2("a", plan([ok().header("x-b", "2")])).requests([
-            get("/p?q"),
-            post("/", "body"),
-            post("/", "body").chunked(),
-            request("HEAD", "/"),
-            get("/").host(""),
-        ]),
+        case("http1-to-http2")
+            .explained("4 < transfer-encoding", "an answer to HEAD has no body to frame")
+            .http2("a", plan([ok().header("x-b", "2")]))
+            .requests([
+                get("/p?q"),
+                post("/", "body"),
+                post("/", "body").chunked(),
+                request("HEAD", "/"),
+                get("/").host(""),
+            ]),
         case("grpc-over-http1")
+            .explained("trailer: grpc-status", "HTTP/1 trailers are announced")
             .http2("a", plan([grpc_message(3)]))
             .manager("http_protocol_options: {enable_trailers: true}")
             .requests([post("/s/m", "\0\0\0\0\0").header("content-type", "application/grpc").header("te", "trailers")]),
@@ -160,15 +187,28 @@ fn upgrades() -> Vec<Case> {
     };
     vec![
         case("websocket")
+            .pending("retries and timeouts")
+            .explained("flags= | details=", "a tunnel that ends in order is no failure")
+            .explained("connection: upgrade | connection: Upgrade", "the token is the same in any case")
             .http1("a", plan([switch("websocket")]))
             .manager("upgrade_configs: [{upgrade_type: websocket}]")
             .requests([websocket("/")]),
-        case("websocket-not-allowed").http1("a", plan([switch("websocket")])).requests([websocket("/")]),
+        case("websocket-not-allowed")
+            .explained("connection: close | then closed", "the connection can go on after a refused upgrade")
+            .http1("a", plan([switch("websocket")]))
+            .requests([websocket("/")]),
         case("websocket-refused-by-the-upstream")
+            .pending("retries and timeouts")
+            .explained("connection: close | then closed", "the connection can go on after a refused upgrade")
+            .explained("connection: upgrade | connection: Upgrade", "the token is the same in any case")
             .http1("a", plan([status(403)]))
             .manager("upgrade_configs: [{upgrade_type: websocket}]")
             .requests([websocket("/")]),
         case("websocket-by-route")
+            .explained("connection: close | then closed", "the connection can go on after a refused upgrade")
+            .pending("retries and timeouts")
+            .explained("flags= | details=", "a tunnel that ends in order is no failure")
+            .explained("connection: upgrade | connection: Upgrade", "the token is the same in any case")
             .http1("a", plan([switch("websocket")]))
             .manager("upgrade_configs: [{upgrade_type: websocket}]")
             .routes(
@@ -181,6 +221,10 @@ fn upgrades() -> Vec<Case> {
             )
             .requests([websocket("/off"), websocket("/on")]),
         case("upgrade-of-another-kind")
+            .explained("connection: close | then closed", "the connection can go on after a refused upgrade")
+            .pending("retries and timeouts")
+            .explained("flags= | details=", "a tunnel that ends in order is no failure")
+            .explained("connection: upgrade | connection: Upgrade", "the token is the same in any case")
             .http1("a", plan([switch("custom")]))
             .manager("upgrade_configs: [{upgrade_type: custom}]")
             .requests([
@@ -188,67 +232,46 @@ fn upgrades() -> Vec<Case> {
                 websocket("/"),
             ]),
         case("connect-not-allowed")
+            .explained("connection: close | then closed", "the connection can go on after a refused upgrade")
             .echoes(&["a"])
             .requests([request("CONNECT", "x.test:443"), request("CONNECT", "/").h2()]),
     ]
-}
-
-fn wrong_requests() -> Vec<Case> {
-    let all = [
-        ("bad-request-line", "GET\r\n\r\n"),
-        ("bad-version", "GET / HTTP/3.7\r\nHost: x\r\n\r\n"),
-        ("bad-http10", "GET / HTTP/1.0\r\nHost: x\r\n\r\n"),
-        ("bad-no-host", "GET / HTTP/1.1\r\n\r\n"),
-        ("bad-two-hosts", "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n"),
-        ("bad-header-name", "GET / HTTP/1.1\r\nHost: x\r\nx y: 1\r\n\r\n"),
-        ("bad-header-value", "GET / HTTP/1.1\r\nHost: x\r\nx: a\x01b\r\n\r\n"),
-        ("bad-length", "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1x\r\n\r\nab"),
-        ("bad-two-lengths", "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab"),
-        (
-            "bad-length-and-chunked",
-            "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-        ),
-        ("bad-encoding", "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n"),
-        ("bad-chunk", "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n\r\n"),
-        ("bad-space-before-colon", "GET / HTTP/1.1\r\nHost: x\r\nx : 1\r\n\r\n"),
-        ("bad-absolute-form", "GET http://abs.test:81/p?q HTTP/1.1\r\nHost: other\r\nConnection: close\r\n\r\n"),
-        ("bad-asterisk", "OPTIONS * HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"),
-        ("bad-relative-target", "GET path HTTP/1.1\r\nHost: x\r\n\r\n"),
-        ("bad-method", "G@T / HTTP/1.1\r\nHost: x\r\n\r\n"),
-        ("bad-unknown-method", "FROB / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"),
-        ("bad-host", "GET / HTTP/1.1\r\nHost: a b\r\n\r\n"),
-        ("bad-not-http", "hello world, this is no HTTP\r\n\r\n"),
-        ("bad-leading-blank-lines", "\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"),
-        ("bad-folded-header", "GET / HTTP/1.1\r\nHost: x\r\nx: a\r\n b\r\nConnection: close\r\n\r\n"),
-        ("bad-empty-header-name", "GET / HTTP/1.1\r\nHost: x\r\n: 1\r\n\r\n"),
-    ];
-    let mut cases: Vec<Case> =
-        all.into_iter().map(|(name, bytes)| case(name).echoes(&["a"]).requests([raw_bytes(bytes)])).collect();
-    cases.push(
-        case("too-many-header-bytes")
-            .echoes(&["a"])
-            .manager("max_request_headers_kb: 8")
-            .requests([get("/").header("x-big", &"v".repeat(9000)), get("/").header("x-big", &"v".repeat(7000))]),
-    );
-    cases.push(
-        case("too-many-headers")
-            .echoes(&["a"])
-            .manager("common_http_protocol_options: {max_headers_count: 20}")
-            .requests([(0..30).fold(get("/"), |r, n| r.header(&format!("x-{n}"), "v"))]),
-    );
-    cases
 }
 
 fn wrong_answers() -> Vec<Case> {
     vec![
         case("upstream-closes").http1("a", plan([close()])).requests([get("/"), get("/").h2(), post("/", "body")]),
         case("upstream-cuts-the-body")
+            .explained(
+                "flags= | details=",
+                "a body that the connection cut short: the parser under Envoy calls it a protocol error",
+            )
+            .explained(
+                "< cut | < reset by peer",
+                "what broke off ends in a reset, which no HTTP/1 client takes for a complete body",
+            )
             .http1("a", plan([ok().body("part").then(AnswerEnd::Cut)]))
             .requests([get("/"), get("/").h2()]),
         case("upstream-cuts-chunks")
+            .explained(
+                "flags= | details=",
+                "a body that the connection cut short: the parser under Envoy calls it a protocol error",
+            )
+            .explained(
+                "< cut | < reset by peer",
+                "what broke off ends in a reset, which no HTTP/1 client takes for a complete body",
+            )
             .http1("a", plan([ok().chunked().body("part").then(AnswerEnd::Cut)]))
             .requests([get("/"), get("/").h2()]),
         case("upstream-resets-the-body")
+            .explained(
+                "flags= | details=",
+                "a body that the connection cut short: the parser under Envoy calls it a protocol error",
+            )
+            .explained(
+                "< cut | < reset by peer",
+                "what broke off ends in a reset, which no HTTP/1 client takes for a complete body",
+            )
             .http1("a", plan([ok().body("part").then(AnswerEnd::Reset)]))
             .requests([get("/"), get("/").h2()]),
         case("upstream-talks-nonsense").http1("a", plan([raw("nonsense\r\n\r\n")])).requests([get("/"), get("/").h2()]),
@@ -256,20 +279,29 @@ fn wrong_answers() -> Vec<Case> {
             .http1("a", plan([raw("HTTP/1.1 200 OK\r\nbad header: 1\r\ncontent-length: 0\r\n\r\n")]))
             .requests([get("/")]),
         case("upstream-resets-streams")
-            .http2(
-                "a",
-                plan([])
-                    .on("/2", [reset_with(2)])
-                    .on("/8", [reset_with(8)])
-                    .on("/7", [reset_with(7)])
-                    .on("/11", [reset_with(11)]),
-            )
-            .requests(["/2", "/8", "/7", "/11"].map(get))
+            .http2("a", plan([]).on("/2", [reset_with(2)]).on("/8", [reset_with(8)]).on("/11", [reset_with(11)]))
+            .requests(["/2", "/8", "/11"].map(get))
             .requests([get("/2").h2(), get("/8").h2()]),
+        case("upstream-refuses-streams").http2("a", plan([reset_with(7)])).requests([get("/")]).explained(
+            "a[ | attempts=",
+            "what the upstream says it did not process is sent again, retry policy or not",
+        ),
+        case("upstream-goes-away")
+            .host("a", Serve::Bytes(GO_AWAY.to_vec()))
+            .requests([get("/"), post("/", "body"), get("/").h2()])
+            .explained(
+                "a[ | attempts=",
+                "what the upstream says it did not process is sent again, retry policy or not",
+            ),
         case("upstream-resets-a-stream-in-the-body")
+            .explained(
+                "< cut | < reset by peer",
+                "what broke off ends in a reset, which no HTTP/1 client takes for a complete body",
+            )
             .http2("a", plan([ok().body("part").then(AnswerEnd::Reset)]))
             .requests([get("/"), get("/").h2()]),
         case("upstream-answers-early")
+            .pending("retries and timeouts")
             .http1("a", plan([status(413).early()]))
             .requests([post("/", "complete body"), post("/", "part").unfinished()]),
     ]

@@ -4,7 +4,7 @@ use crate::harness::{Case, case, get, grpc_call, post, request};
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
-        case("redirect-codes")
+        case("redirect-codes").explained("8 < transfer-encoding", "an answer to HEAD has no body to frame")
             .routes(
                 "
                 - match: {path: /301}
@@ -96,6 +96,30 @@ pub(crate) fn cases() -> Vec<Case> {
             .requests(["/body", "/bytes", "/empty", "/204", "/304", "/503"].map(get))
             .requests([request("HEAD", "/body"), get("/body").h2(), request("HEAD", "/body").h2(), post("/body", "x")])
             .requests([grpc_call("/503"), grpc_call("/body"), grpc_call("/empty")]),
+        case("grpc-statuses")
+            .routes(
+                "
+                - match: {path: /400}
+                  direct_response: {status: 400}
+                - match: {path: /401}
+                  direct_response: {status: 401}
+                - match: {path: /403}
+                  direct_response: {status: 403, body: {inline_string: 'no % entry'}}
+                - match: {path: /404}
+                  direct_response: {status: 404}
+                - match: {path: /418}
+                  direct_response: {status: 418}
+                - match: {path: /429}
+                  direct_response: {status: 429}
+                - match: {path: /500}
+                  direct_response: {status: 500}
+                - match: {path: /502}
+                  direct_response: {status: 502}
+                - match: {path: /504}
+                  direct_response: {status: 504}
+                ",
+            )
+            .requests(["/400", "/401", "/403", "/404", "/418", "/429", "/500", "/502", "/504", "/no-route"].map(grpc_call)),
         case("direct-response-headers")
             .routes(
                 "

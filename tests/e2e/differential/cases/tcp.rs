@@ -34,13 +34,28 @@ fn plain() -> Vec<Case> {
             .filter_chains(PLAIN)
             .talk(Talk { hear: "welcome", ..talk("hello") })
             .talk(Talk { say: "", hear: "welcome", finish: true, tls: None }),
-        case("tcp-refused").host("a", Serve::Nothing).filter_chains(PLAIN).talk(talk("hello")),
+        case("tcp-refused")
+            .explained(
+                "flags= | details= | upstream=",
+                "Envoy calls every failed connect exhausted retries, and logs no details for TCP",
+            )
+            .host("a", Serve::Nothing)
+            .filter_chains(PLAIN)
+            .talk(talk("hello")),
         case("tcp-connect-timeout")
+            .explained(
+                "flags= | details= | upstream= | failure=",
+                "Envoy calls every failed connect exhausted retries, and logs no details for TCP",
+            )
             .host("a", Serve::BlackHole)
             .cluster("a", &["a"], "connect_timeout: 0.5s")
             .filter_chains(PLAIN)
             .talk(talk("hello")),
         case("tcp-connect-attempts")
+            .explained(
+                "flags= | details= | upstream=",
+                "Envoy calls every failed connect exhausted retries, and logs no details for TCP",
+            )
             .host("a", Serve::Nothing)
             .filter_chains(
                 "
@@ -71,6 +86,7 @@ fn plain() -> Vec<Case> {
             .client_only()
             .talks(150, talk("x")),
         case("tcp-idle-timeout")
+            .explained("flags= | details=", "the log names the timeout")
             .host("a", Serve::Tcp(""))
             .filter_chains(
                 "
@@ -86,6 +102,7 @@ fn plain() -> Vec<Case> {
             )
             .talk(Talk { finish: false, ..talk("hello") }),
         case("tcp-max-duration")
+            .explained("details=", "Envoy logs no details for TCP")
             .host("a", Serve::Tcp(""))
             .filter_chains(
                 "
@@ -101,6 +118,7 @@ fn plain() -> Vec<Case> {
             )
             .talk(Talk { finish: false, ..talk("hello") }),
         case("tcp-no-cluster")
+            .explained("details= | cluster=", "the log names the cluster that is missing")
             .filter_chains(
                 "
                 - filters:
@@ -113,8 +131,13 @@ fn plain() -> Vec<Case> {
                 ",
             )
             .talk(talk("hello")),
-        case("tcp-no-hosts").cluster("a", &[], "").filter_chains(PLAIN).talk(talk("hello")),
+        case("tcp-no-hosts")
+            .explained("details=", "Envoy logs no details for TCP")
+            .cluster("a", &[], "")
+            .filter_chains(PLAIN)
+            .talk(talk("hello")),
         case("tcp-max-connections")
+            .explained("details= | attempts= | failure=", "the log names the limit")
             .host("a", Serve::Tcp(""))
             .cluster("a", &["a"], "circuit_breakers: {thresholds: [{max_connections: 0}]}")
             .filter_chains(PLAIN)
@@ -286,6 +309,6 @@ fn chains() -> Vec<Case> {
                       cluster: $far
                 ",
             )
-            .talk(talk("hello")),
+            .talk(talk("")),
     ]
 }

@@ -196,3 +196,25 @@ fn fill(text: &str, case: &Case, ports: &Ports, dir: &Path) -> String {
     }
     out + rest
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::harness::case::case;
+
+    #[test]
+    fn names_are_filled_in_whole() {
+        let case = case("c").echoes(&["a", "ab"]);
+        let ports = Ports { listener: 1, hosts: HashMap::from([("a", 2), ("ab", 3)]) };
+        let text = fill("$a $ab $abc $port_ab $socket_a '^/x$' $port", &case, &ports, Path::new("/d"));
+        let socket = "{socket_address: {address: 127.0.0.1, port_value: 2}}";
+        assert_eq!(text, format!("c-a c-ab $abc 3 {socket} '^/x$' 1"));
+    }
+
+    #[test]
+    fn fragments_move_as_a_whole() {
+        assert_eq!(indent(2, "\n        a:\n          b: 1\n        c: 2\n    "), "  a:\n    b: 1\n  c: 2\n");
+        assert_eq!(indent(4, "a: 1"), "    a: 1\n");
+        assert_eq!(indent(4, ""), "");
+    }
+}

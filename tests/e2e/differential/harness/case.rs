@@ -24,6 +24,8 @@ pub(crate) struct Difference {
     /// Only lines that contain one of these, separated by ` | `, may differ.
     pub(crate) lines: &'static str,
     pub(crate) reason: &'static str,
+    /// Whether they must differ: else the explanation is stale.
+    pub(crate) always: bool,
 }
 
 impl Difference {
@@ -222,7 +224,13 @@ impl Case {
 
     /// Only lines that contain one of `lines`, separated by ` | `, may differ, for this reason; and they must.
     pub(crate) fn explained(mut self, lines: &'static str, reason: &'static str) -> Self {
-        self.differences.push(Difference { lines, reason });
+        self.differences.push(Difference { lines, reason, always: true });
+        self
+    }
+
+    /// As [`Case::explained`], for lines that chance makes, which may be the same.
+    pub(crate) fn by_chance(mut self, lines: &'static str, reason: &'static str) -> Self {
+        self.differences.push(Difference { lines, reason, always: false });
         self
     }
 }

@@ -151,7 +151,8 @@ async fn rest(wire: &mut Wire, request: &Req, head: &Head, status: u16, lines: &
     let announced = head.get("connection").is_some_and(|v| v.eq_ignore_ascii_case("close"));
     let goes_on = body.end == End::Complete && framing != Framing::UntilClose;
     lines.push(format!("< {}", body.end));
-    if !request.afterwards && !(announced && goes_on) {
+    let watched = request.afterwards || (announced && goes_on);
+    if !watched {
         return goes_on;
     }
     if request.raw.is_some() {

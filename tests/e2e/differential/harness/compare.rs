@@ -4,8 +4,20 @@ use std::collections::BTreeMap;
 
 use super::{case::Case, observe::Observation};
 
-/// What is wrong with a case: nothing, or text for people.
+/// What is wrong with a case: nothing, or text for people. An explanation that explains nothing is wrong too.
 pub(crate) fn compare(case: &Case, envoy: &Observation, ours: &Observation) -> Result<(), String> {
+    let mut wrong = differing(case, envoy, ours);
+    for difference in case.differences.iter().filter(|d| d.always) {
+        let only = |all: &[String]| all.iter().filter(|l| difference.covers(l)).cloned().collect::<Vec<_>>();
+        if only(&envoy.lines) == only(&ours.lines) {
+            wrong.push(format!("the lines with {:?} no longer differ: remove the explanation", difference.lines));
+        }
+    }
+    if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
+}
+
+/// What differs and is not explained.
+pub(crate) fn differing(case: &Case, envoy: &Observation, ours: &Observation) -> Vec<String> {
     let mut wrong = Vec::new();
     let kept = |all: &[String]| -> Vec<String> {
         let explained = |line: &String| case.differences.iter().any(|d| d.covers(line));
@@ -14,19 +26,13 @@ pub(crate) fn compare(case: &Case, envoy: &Observation, ours: &Observation) -> R
     for line in lines_apart(&kept(&envoy.lines), &kept(&ours.lines)) {
         wrong.push(line);
     }
-    for difference in &case.differences {
-        let only = |all: &[String]| all.iter().filter(|l| difference.covers(l)).cloned().collect::<Vec<_>>();
-        if only(&envoy.lines) == only(&ours.lines) {
-            wrong.push(format!("the lines with {:?} no longer differ: remove the explanation", difference.lines));
-        }
-    }
     if envoy.shares.len() != ours.shares.len() {
         wrong.push("one of them has more steps".to_owned());
     }
     for (theirs, ours) in envoy.shares.iter().zip(&ours.shares) {
         wrong.extend(shares_apart(theirs, ours));
     }
-    if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
+    wrong
 }
 
 /// The lines only one of them has: `-` Envoy's, `+` ours, in order (longest common subsequence).

@@ -104,11 +104,6 @@ impl Host {
         state.plan = plan;
     }
 
-    /// What was seen so far is of no interest.
-    pub(crate) fn forget(&self) {
-        self.lock().seen.clear();
-    }
-
     /// Accepts until the runtime ends.
     pub(crate) fn start(self: &Arc<Self>, listener: TcpListener) {
         let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");

@@ -203,7 +203,7 @@ pub(crate) enum Serve {
     Http2(Plan),
     /// Says the first text when connected, then echoes what it hears in capitals, and ends when the peer ends.
     Tcp(&'static str),
-    /// Once something arrived: these bytes, then the end.
+    /// HTTP/2: once a request arrived, these bytes, then the end.
     Bytes(Vec<u8>),
     /// Nothing: connections are refused.
     Nothing,

@@ -192,6 +192,4 @@ pub(crate) enum Step {
     Talk(Talk),
     Talks(usize, Talk),
     Pause(Duration),
-    /// What the hosts saw so far is of no interest.
-    Forget,
 }

@@ -11,7 +11,7 @@ use outrigger_tests::{Kind, Process, eventually};
 use super::{
     bootstrap::{bootstrap, fragments},
     case::{Case, Group},
-    compare::compare,
+    compare::{compare, differing},
     observe::Observation,
     stage::Stage,
 };
@@ -48,7 +48,13 @@ pub(crate) fn run(group: Group) {
             }
             return;
         }
-        "self" => judge(&stage, dir.path(), &envoy, &side(&runtime, &stage, Kind::Envoy, dir.path()), &mut failures),
+        "self" => {
+            let again = side(&runtime, &stage, Kind::Envoy, dir.path());
+            for (case, (one, two)) in stage.cases().zip(envoy.iter().zip(&again)) {
+                let apart = differing(case, one, two).join("\n");
+                failures.extend((!apart.is_empty()).then(|| format!("=== {} differs from itself\n{apart}", case.name)));
+            }
+        }
         _ => judge(&stage, dir.path(), &envoy, &side(&runtime, &stage, Kind::Outrigger, dir.path()), &mut failures),
     }
     assert!(failures.is_empty(), "{}: {} cases differ\n{}", group.name, failures.len(), failures.join("\n"));

@@ -110,7 +110,10 @@ async fn stream_of(
     }
     let gone = match &reply.act {
         // A proxy that goes away while a short answer is on its way may come in time or not.
-        Act::Answer(a) => answer(&host, a, respond).await.err().filter(|_| a.end != AnswerEnd::Complete),
+        Act::Answer(a) => answer(&host, a, head.method == http::Method::HEAD, respond)
+            .await
+            .err()
+            .filter(|_| a.end != AnswerEnd::Complete),
         Act::Reset(code) => {
             respond.send_reset(Reason::from(*code));
             None
@@ -129,7 +132,7 @@ async fn stream_of(
     }
 }
 
-async fn answer(host: &Host, answer: &Answer, mut respond: SendResponse<Bytes>) -> Result<(), String> {
+async fn answer(host: &Host, answer: &Answer, only_head: bool, mut respond: SendResponse<Bytes>) -> Result<(), String> {
     let gone = |_| "the proxy reset the stream".to_owned();
     let mut head = Response::builder().status(answer.status);
     if let Some(headers) = head.headers_mut() {
@@ -138,7 +141,7 @@ async fn answer(host: &Host, answer: &Answer, mut respond: SendResponse<Bytes>) 
     let head = head.body(()).expect("scripts hold statuses");
     let default = [(Duration::ZERO, host.name.as_bytes().to_vec())];
     let parts = if answer.parts.is_empty() && !answer.bodiless { &default[..] } else { &answer.parts[..] };
-    let only_head = parts.is_empty() && answer.trailers.is_empty() && answer.end == AnswerEnd::Complete;
+    let only_head = only_head || parts.is_empty() && answer.trailers.is_empty() && answer.end == AnswerEnd::Complete;
     let mut stream = respond.send_response(head, only_head).map_err(gone)?;
     if only_head {
         return Ok(());

@@ -39,14 +39,13 @@ pub(crate) async fn talk(host: Arc<Host>, stream: TcpStream, greeting: &str) {
     host.ended(index, body);
 }
 
-/// Waits for the first bytes, says its own, and stays until the peer leaves.
+/// Waits for an HTTP/2 request, says the bytes, and stays until the peer leaves.
 pub(crate) async fn bytes(host: Arc<Host>, stream: TcpStream, bytes: &[u8]) {
     let mut wire = Wire::new(stream);
-    let mut heard = 0;
-    // An HTTP/2 client's preface and its first HEADERS come in one or more reads.
-    while heard < 60 {
+    let mut heard = Vec::new();
+    while !has_headers(&heard) {
         match wire.fill().await {
-            Ok(n) if n > 0 => heard += n,
+            Ok(n) if n > 0 => heard.extend(wire.take_buffered()),
             _ => return,
         }
     }
@@ -58,4 +57,19 @@ pub(crate) async fn bytes(host: Arc<Host>, stream: TcpStream, bytes: &[u8]) {
     body.data.clear();
     body.end = End::Complete;
     host.ended(index, body);
+}
+
+/// Whether a HEADERS frame is among what a client said.
+fn has_headers(heard: &[u8]) -> bool {
+    const PREFACE: usize = 24;
+    const HEADERS: u8 = 1;
+    let mut rest = heard.get(PREFACE..).unwrap_or_default();
+    while let [a, b, c, kind, ..] = *rest {
+        if kind == HEADERS {
+            return true;
+        }
+        let length = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+        rest = rest.get(9 + length..).unwrap_or_default();
+    }
+    false
 }

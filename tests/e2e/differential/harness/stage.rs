@@ -21,6 +21,9 @@ use super::{
     request::{Req, Step, get},
 };
 
+/// A request that did not arrive by then waits in the proxy.
+const OBVIOUSLY_WAITING: Duration = Duration::from_millis(800);
+
 struct Part {
     case: Case,
     ports: Ports,
@@ -216,11 +219,6 @@ impl Part {
                 sleep(*time).await;
                 Vec::new()
             }
-            Step::Forget => {
-                self.settle(Duration::from_secs(4)).await;
-                self.hosts.iter().for_each(|h| h.forget());
-                Vec::new()
-            }
         }
     }
 
@@ -236,7 +234,7 @@ impl Part {
             let before = self.arrived();
             let request = request.clone();
             let task = tokio::spawn(async move { client::send(port, &[request]).await });
-            let deadline = Instant::now() + Duration::from_secs(2);
+            let deadline = Instant::now() + OBVIOUSLY_WAITING;
             while self.arrived() == before && !task.is_finished() && Instant::now() < deadline {
                 sleep(Duration::from_millis(5)).await;
             }

@@ -16,7 +16,7 @@ pub(crate) fn table(groups: &[Group]) -> String {
     text.push_str("| group | case | lines | why |\n|---|---|---|---|\n");
     for group in groups {
         for case in &group.cases {
-            for d in &case.differences {
+            for d in case.differences.iter().filter(|d| d.always) {
                 let _ = writeln!(
                     text,
                     "| {} | {} | `{}` | {} |",

@@ -99,7 +99,9 @@ fn an_unfinished_head_is_timed() {
         let (proxy, _upstream) = pair(|s| s.hcm.request_headers_timeout = Some(Duration::from_millis(30))).await;
         let mut client = proxy.connect().await;
         client.send("GET / HTTP/1.1\r\nHost").await;
-        assert_eq!(client.rest().await.unwrap_or_default(), "");
+        let answer = client.rest().await.unwrap_or_default();
+        assert!(answer.starts_with("HTTP/1.1 408 Request Timeout\r\n"), "{answer}");
+        assert!(answer.ends_with("connection: close\r\n\r\nrequest header timeout"), "{answer}");
         assert_eq!(proxy.stats.local().downstream_rq_header_timeout.get(), 1);
     });
 }
