@@ -4,6 +4,7 @@
 //! client's response of what came back.
 
 mod answer;
+mod hash;
 mod tries;
 
 use std::{borrow::Cow, rc::Rc, sync::Arc};
@@ -84,6 +85,7 @@ struct Plan<'a> {
     /// Our own `x-envoy-*` headers go up and down.
     envoy_headers: bool,
     scheme: &'static str,
+    key: hash::Key,
 }
 
 impl<'a> Forwarding<'a> {
@@ -208,6 +210,7 @@ impl<'a> Forwarding<'a> {
             gated: gated && config.proxy_100_continue,
             envoy_headers,
             scheme: request.sane.origin.scheme,
+            key: self.key(cluster, request),
         }
     }
 

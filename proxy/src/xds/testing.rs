@@ -206,6 +206,7 @@ fn cluster(name: &str, eds: bool, version: i64, words: &Words) -> Arc<Cluster> {
         },
         connect_timeout: Duration::from_secs(version.unsigned_abs()),
         lb: LbPolicy::RoundRobin,
+        lb_options: Arc::default(),
         panic_threshold: 50,
         locality_weighted: false,
         http: UpstreamHttp::default().into(),
@@ -222,7 +223,13 @@ fn cluster(name: &str, eds: bool, version: i64, words: &Words) -> Arc<Cluster> {
 }
 
 fn target(cluster: &str) -> WeightedTarget {
-    WeightedTarget { cluster: cluster.into(), weight: 1, headers: HeaderOps::default(), host_rewrite: None }
+    WeightedTarget {
+        cluster: cluster.into(),
+        weight: 1,
+        headers: HeaderOps::default(),
+        host_rewrite: None,
+        criteria: None,
+    }
 }
 
 fn ir_routes<'a>(clusters: impl Iterator<Item = &'a str>) -> RouteConfiguration {
@@ -240,6 +247,7 @@ fn ir_routes<'a>(clusters: impl Iterator<Item = &'a str>) -> RouteConfiguration 
         retry: None,
         upgrades: Vec::new(),
         hash_policy: Vec::new(),
+        criteria: None,
         high_priority: false,
     };
     let matches = RouteMatch {

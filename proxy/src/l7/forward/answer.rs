@@ -92,6 +92,9 @@ impl Forwarding<'_> {
             let request = view.as_ref().map(|v| v as &dyn Headers);
             record.facts(request, |facts| headers::apply_response(ops, headers, status, facts));
         }
+        for cookie in &plan.key.cookies {
+            headers.append(header::SET_COOKIE, cookie.clone());
+        }
         if let Some(kind) = upgraded {
             headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
             headers.insert(header::UPGRADE, kind);

@@ -114,6 +114,11 @@ impl Forwarding<'_> {
                 let sending = pin!(self.conn.engine.pool.send(&attempt, request));
                 within(&plan.timeouts, self.flow, started, sending).await
             };
+            if matches!(result, Ok(Ok(_)) | Err(Expired::PerTry | Expired::PerTryIdle | Expired::Response))
+                && plan.cluster.observes_latency()
+            {
+                plan.cluster.answered(&endpoint, started.elapsed());
+            }
             let result = match result {
                 Ok(Ok(sent)) => Tried::Response(Box::new(sent)),
                 Ok(Err(error)) => self.failed(*error, &mut supply),
@@ -200,7 +205,8 @@ impl Forwarding<'_> {
             random: fastrand::u64(..),
             exclude,
             attempts: plan.rules.as_ref().map_or(1, |r| r.host_selection_attempts.max(1)),
-            hash: None,
+            hash: plan.key.hash,
+            criteria: self.criteria(plan),
         };
         plan.cluster.pick(&context).map_err(|_| {
             Reply::new(StatusCode::SERVICE_UNAVAILABLE, "no_healthy_upstream")

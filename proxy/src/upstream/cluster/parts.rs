@@ -64,7 +64,7 @@ impl Parts {
                 view = View::default();
             }
         }
-        let balancer = view.balancer(&cluster.config, cluster.assignment.as_deref());
+        let balancer = view.balancer(&cluster.config, cluster.assignment.as_deref(), &cluster.callers);
         Self { members: view.members, localities: view.localities, balancer, transports, broken, runtime }
     }
 

@@ -1,5 +1,7 @@
 //! What a route does: forward, redirect, or answer directly.
 
+use std::sync::Arc;
+
 use http::StatusCode;
 use outrigger_wire::pb::envoy::config::{
     core::v3::RoutingPriority,
@@ -20,15 +22,16 @@ use super::{
     hash_policy::hash_policies,
     hcm_options::header_value,
     header_ops::{header_ops, lists},
-    matcher, per_route,
+    lb_subset, matcher, per_route,
     report::{NoteKind, Reject},
     retry::retry,
     scalar::{bool_or, enumeration, header_name, not_empty, port, u32_or, zero_is_off},
     secret::inline_text,
     virtual_host::no_cors,
 };
-use crate::ir::route::{
-    DirectResponse, Forward, HostRewrite, PathMatch, PathRewrite, Redirect, Target, WeightedTarget,
+use crate::ir::{
+    balancing::Criteria,
+    route::{DirectResponse, Forward, HostRewrite, PathMatch, PathRewrite, Redirect, Target, WeightedTarget},
 };
 
 /// Envoy's default route timeout.
@@ -39,12 +42,12 @@ pub(crate) fn forward(message: &RouteAction, path: &PathMatch, at: &At<'_>) -> R
         read: [
             cluster_not_found_response_code, prefix_rewrite, regex_rewrite, append_x_forwarded_host, timeout,
             idle_timeout, retry_policy, priority, hash_policy, cors, max_grpc_timeout, upgrade_configs,
-            internal_redirect_action, max_stream_duration, cluster_specifier, host_rewrite_specifier,
+            internal_redirect_action, max_stream_duration, cluster_specifier, host_rewrite_specifier, metadata_match,
         ],
         // Rate limits are the rate limit filter's, and that one is refused.
         harmless: [rate_limits, include_vh_rate_limits, early_data_policy],
         unsupported: [
-            metadata_match, flush_timeout, retry_policy_typed_config, grpc_timeout_offset, internal_redirect_policy,
+            flush_timeout, retry_policy_typed_config, grpc_timeout_offset, internal_redirect_policy,
             max_internal_redirects, hedge_policy,
         ],
         refuse: [path_rewrite_policy, path_rewrite, request_mirror_policies],
@@ -66,8 +69,9 @@ pub(crate) fn forward(message: &RouteAction, path: &PathMatch, at: &At<'_>) -> R
         grpc_timeout_max = at.duration("max_grpc_timeout", &message.max_grpc_timeout)?.map(|d| zero_is_off(Some(d)));
     }
     let priority: RoutingPriority = enumeration(message.priority, &at.field("priority"))?;
+    let criteria = lb_subset::criteria(&message.metadata_match, None);
     Ok(Forward {
-        target: target(message, at)?,
+        target: target(message, criteria.as_ref(), at)?,
         cluster_not_found: match not_found {
             ClusterNotFoundResponseCode::ServiceUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             ClusterNotFoundResponseCode::NotFound => StatusCode::NOT_FOUND,
@@ -91,6 +95,7 @@ pub(crate) fn forward(message: &RouteAction, path: &PathMatch, at: &At<'_>) -> R
         retry: retry(&message.retry_policy, at)?,
         upgrades: at.each("upgrade_configs", &message.upgrade_configs, upgrade)?,
         hash_policy: hash_policies(&message.hash_policy, at)?,
+        criteria,
         high_priority: priority == RoutingPriority::High,
     })
 }
@@ -107,18 +112,24 @@ fn durations(message: &MaxStreamDuration, at: &At<'_>) -> Result<(MaybeOff, Mayb
     Ok((stream, at.duration("grpc_timeout_header_max", &message.grpc_timeout_header_max)?.map(off)))
 }
 
-fn target(message: &RouteAction, at: &At<'_>) -> Result<Target, Reject> {
+fn target(message: &RouteAction, criteria: Option<&Arc<Criteria>>, at: &At<'_>) -> Result<Target, Reject> {
     match at.required("cluster_specifier", &message.cluster_specifier)? {
         ClusterSpecifier::Cluster(name) => Ok(Target::Cluster(not_empty(name, &at.field("cluster"))?.into())),
         ClusterSpecifier::ClusterHeader(name) => Ok(Target::Header(header_name(name, &at.field("cluster_header"))?)),
-        ClusterSpecifier::WeightedClusters(m) => weighted(m, &at.field("weighted_clusters")).map(Target::Weighted),
+        ClusterSpecifier::WeightedClusters(m) => {
+            weighted(m, criteria, &at.field("weighted_clusters")).map(Target::Weighted)
+        }
         ClusterSpecifier::ClusterSpecifierPlugin(_) | ClusterSpecifier::InlineClusterSpecifierPlugin(_) => {
             Err(at.field("cluster_specifier_plugin").reject("is not supported by this release"))
         }
     }
 }
 
-fn weighted(message: &WeightedCluster, at: &At<'_>) -> Result<Vec<WeightedTarget>, Reject> {
+fn weighted(
+    message: &WeightedCluster,
+    criteria: Option<&Arc<Criteria>>,
+    at: &At<'_>,
+) -> Result<Vec<WeightedTarget>, Reject> {
     fields!(at, message => WeightedCluster {
         read: [clusters, total_weight],
         harmless: [runtime_key_prefix],
@@ -128,9 +139,8 @@ fn weighted(message: &WeightedCluster, at: &At<'_>) -> Result<Vec<WeightedTarget
         fields!(at, m => ClusterWeight {
             read: [
                 name, weight, request_headers_to_add, request_headers_to_remove, response_headers_to_add,
-                response_headers_to_remove, typed_per_filter_config, host_rewrite_specifier,
+                response_headers_to_remove, typed_per_filter_config, host_rewrite_specifier, metadata_match,
             ],
-            unsupported: [metadata_match],
             refuse: [cluster_header],
         });
         per_route::check(&m.typed_per_filter_config, at)?;
@@ -145,6 +155,7 @@ fn weighted(message: &WeightedCluster, at: &At<'_>) -> Result<Vec<WeightedTarget
             weight: u32_or(&m.weight, 0),
             headers: header_ops(&lists!(m), at)?,
             host_rewrite,
+            criteria: lb_subset::criteria(&m.metadata_match, criteria),
         })
     })?;
     let sum: u64 = targets.iter().map(|t| u64::from(t.weight)).sum();

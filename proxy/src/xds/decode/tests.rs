@@ -1,5 +1,6 @@
 //! Resources as YAML, as a control plane would send them, through the public entry point.
 
+mod balancing;
 mod clusters;
 mod hostile;
 mod istio;

@@ -117,6 +117,7 @@ pub(crate) fn forward() -> Forward {
         retry: None,
         upgrades: Vec::new(),
         hash_policy: Vec::new(),
+        criteria: None,
         high_priority: false,
     }
 }
@@ -178,6 +179,7 @@ impl Setup {
                 discovery: Discovery::Static(Arc::new(assignment)),
                 connect_timeout: Duration::from_secs(5),
                 lb: LbPolicy::RoundRobin,
+                lb_options: Arc::default(),
                 panic_threshold: 50,
                 http: UpstreamHttp::default().into(),
                 tls: None,
@@ -229,7 +231,12 @@ impl Setup {
         let path: Arc<str> = log.path().to_str().unwrap().into();
         let logger = Logger::new(&AccessLog { sink: Sink::File(path), format: log_format(), filter: None }, &sinks);
         let secrets = Arc::<Secrets>::default();
-        let builder = Builder { secrets: secrets.clone(), registry: Arc::default(), sinks, upstream: Deps { secrets } };
+        let builder = Builder {
+            secrets: secrets.clone(),
+            registry: Arc::default(),
+            sinks,
+            upstream: Deps { secrets, ..Deps::default() },
+        };
         let snapshot = Snapshot {
             version: 1,
             clusters: [("up".into(), Arc::new(cluster))].into_iter().collect(),
