@@ -1,5 +1,6 @@
 //! The HTTP path from socket to socket: a proxy in this process between scripted peers.
 
+mod balancing;
 mod failure;
 mod http1;
 mod http2;
