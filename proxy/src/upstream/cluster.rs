@@ -287,4 +287,6 @@ mod parts;
 mod view;
 
 #[cfg(test)]
+mod balancing_tests;
+#[cfg(test)]
 mod tests;

@@ -52,8 +52,10 @@ impl Subsets {
                 }
             }
         }
+        let all = config.scale_locality_weight.then(|| sizes(hosts, 0..hosts.len(), groups.len()));
         let spread = |list: Vec<u32>| {
-            let scaled = config.scale_locality_weight.then(|| scale(hosts, groups, &list));
+            let part = || sizes(hosts, list.iter().map(|m| *m as usize), groups.len());
+            let scaled = all.as_ref().map(|all| scale(groups, &part(), all));
             Spread::new(hosts, scaled.as_deref().unwrap_or(groups), list.into_iter(), slow, options)
         };
         let found = members
@@ -141,18 +143,27 @@ fn matches(host: &Host<'_>, wanted: &[(Box<str>, Value)], list_as_any: bool) -> 
     })
 }
 
+/// Hosts per locality.
+fn sizes(hosts: &[Host<'_>], members: impl Iterator<Item = usize>, groups: usize) -> Vec<u64> {
+    let mut sizes = vec![0; groups];
+    for member in members {
+        if let Some(size) = sizes.get_mut(hosts[member].locality as usize) {
+            *size += 1;
+        }
+    }
+    sizes
+}
+
 /// Locality weights by how much of each locality is in the subset.
-fn scale<'a>(hosts: &[Host<'_>], groups: &[Group<'a>], members: &[u32]) -> Vec<Group<'a>> {
-    let mut counts = vec![(0u64, 0u64); groups.len()];
-    hosts.iter().filter_map(|h| Some(h.locality as usize).filter(|l| *l < groups.len())).for_each(|l| counts[l].1 += 1);
-    let chosen = members.iter().map(|m| hosts[*m as usize].locality as usize).filter(|l| *l < groups.len());
-    chosen.for_each(|l| counts[l].0 += 1);
-    let scaled = |(group, (part, all)): (&Group<'a>, &(u64, u64))| {
-        let weight = |w: u32| match (w, *part) {
-            (0, _) | (_, 0) => 0,
-            (w, part) => (f64::from(w) * part as f64 / (*all).max(1) as f64).round().max(1.0) as u32,
-        };
-        Group { weight: group.weight.map(weight), ..*group }
+fn scale<'a>(groups: &[Group<'a>], part: &[u64], all: &[u64]) -> Vec<Group<'a>> {
+    let weight = |weight: u32, part: u64, all: u64| match part {
+        0 => 0,
+        _ if weight == 0 => 0,
+        part => (f64::from(weight) * part as f64 / all.max(1) as f64).round().max(1.0) as u32,
     };
-    groups.iter().zip(&counts).map(scaled).collect()
+    let counts = part.iter().zip(all);
+    let scaled = groups.iter().zip(counts);
+    scaled
+        .map(|(group, (part, all))| Group { weight: group.weight.map(|w| weight(w, *part, *all)), ..*group })
+        .collect()
 }
