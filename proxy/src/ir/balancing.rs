@@ -154,13 +154,15 @@ pub struct ZoneAware {
     pub enabled_percent: u32,
     pub min_cluster_size: u64,
     pub fail_on_panic: bool,
-    /// Stay in the zone however many callers it has.
-    pub force_local: bool,
+    /// Stay in the zone however many callers it has, as long as so many hosts there are healthy; 0: never.
+    pub force_local: u32,
+    /// `HEALTHY_HOSTS_WEIGHT`: zones compare by the weights of their hosts instead of by their number.
+    pub by_weight: bool,
 }
 
 impl Default for ZoneAware {
     fn default() -> Self {
-        Self { enabled_percent: 100, min_cluster_size: 6, fail_on_panic: false, force_local: false }
+        Self { enabled_percent: 100, min_cluster_size: 6, fail_on_panic: false, force_local: 0, by_weight: false }
     }
 }
 
@@ -222,6 +224,9 @@ pub struct Criteria {
 /// Whose list of alternatives [`Subsets::fallback_list`] allows.
 const FALLBACK_LIST: &str = "fallback_list";
 
+/// Most alternatives of one criteria.
+pub const MAX_ALTERNATIVES: usize = 100;
+
 impl Criteria {
     /// Criteria of `pairs`; of several with one key the last counts.
     pub fn new(pairs: impl IntoIterator<Item = (Box<str>, Value)>) -> Self {
@@ -231,6 +236,7 @@ impl Criteria {
         let mut alternatives: Vec<Self> = list
             .iter()
             .filter_map(Value::as_object)
+            .take(MAX_ALTERNATIVES)
             .map(|o| Self::exact(others().chain(o.iter().map(|(k, v)| (k.as_str().into(), v.clone())))))
             .collect();
         if list.is_empty() {

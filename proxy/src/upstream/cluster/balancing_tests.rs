@@ -101,7 +101,7 @@ fn latencies_belong_to_endpoints_and_survive_a_view() {
 
 #[test]
 fn a_host_that_comes_later_starts_slowly() {
-    let window = Duration::from_millis(1);
+    let window = Duration::from_millis(20);
     let slow_start = SlowStart { window, aggression: ir::balancing::Number::ONE, min_permille: 100 };
     let lb_options = Arc::new(LbOptions { slow_start: Some(slow_start), ..LbOptions::default() });
     let config = ir::cluster::Cluster { lb: LbPolicy::Random, lb_options, ..eds("c") };

@@ -128,11 +128,12 @@ impl View {
         u32::try_from(self.localities.len() - 1).expect("localities fit in memory")
     }
 
+    /// The balancer of this view; without `callers` one that serves for display.
     pub(super) fn balancer(
         &self,
         config: &ir::cluster::Cluster,
         assignment: Option<&Assignment>,
-        callers: &Arc<Callers>,
+        callers: Option<&Arc<Callers>>,
     ) -> Balancer {
         let keys = match config.lb {
             LbPolicy::RingHash(ring) => ring.keys,
@@ -151,7 +152,12 @@ impl View {
                 since: m.endpoint.since(),
             })
             .collect();
-        let callers = Some(callers).filter(|c| c.is_known() && config.lb_options.zone_aware.is_some());
+        // What is only looked at needs no tables that take their time.
+        let (policy, more) = match callers {
+            Some(_) => (config.lb, config.lb_options.clone()),
+            None => (LbPolicy::RoundRobin, Arc::default()),
+        };
+        let callers = callers.filter(|c| c.is_known() && config.lb_options.zone_aware.is_some());
         let place =
             |l: &LocalityName| Place { region: l.region.clone(), zone: l.zone.clone(), sub_zone: l.sub_zone.clone() };
         let places: Vec<Place> = callers.into_iter().flat_map(|_| &self.localities).map(|l| place(l)).collect();
@@ -168,8 +174,8 @@ impl View {
             })
             .collect();
         let options = lb::Options {
-            policy: config.lb,
-            more: &config.lb_options,
+            policy,
+            more: &more,
             panic_threshold: config.panic_threshold,
             overprovisioning: assignment.map_or(0, |a| a.overprovisioning),
             now: uptime(),

@@ -9,9 +9,10 @@ pub(super) fn load(active: u32, total: u64, weight: f64, factor: u32) -> f64 {
     f64::from(active) / (slots * weight).ceil().max(1.0)
 }
 
-/// `host`, or the first of the key's order that is not overloaded, or the one that is least.
+/// `host`, or the first of the key's order that is not overloaded, or the one that is least. `hosts` are in ascending
+/// order, as they are in an assignment.
 pub(super) fn choose(hash: u64, host: u32, (hosts, weights): (&[u32], &[f64]), load: &dyn Fn(u32, f64) -> f64) -> u32 {
-    let own = hosts.iter().position(|h| *h == host).map_or(0.0, |at| weights[at]);
+    let own = hosts.binary_search(&host).map_or(0.0, |at| weights[at]);
     let mut best = (host, load(host, own));
     if best.1 <= 1.0 {
         return host;

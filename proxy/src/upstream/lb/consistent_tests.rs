@@ -226,10 +226,15 @@ fn extreme_weights_and_many_hosts_build_in_bounded_time() {
     let keys: Vec<String> = (0..10_000).map(|i| format!("10.{}.{}.1:80", i / 250, i % 250)).collect();
     let mut hosts = keyed(&keys);
     hosts[0].weight = u32::MAX / 2;
+    let last = hosts.len() - 1;
+    hosts[last].locality = 1;
+    let groups = [group(0, Some(u32::MAX / 2)), group(0, Some(1))];
     for policy in
         [Policy::Maglev(Maglev::default()), Policy::RingHash(RingHash { max_size: 1 << 14, ..RingHash::default() })]
     {
-        let balancer = Balancer::new(&hosts, ONE, &options(policy));
-        assert!(at(&balancer, 77).is_some());
+        for groups in [ONE, &groups] {
+            let balancer = Balancer::new(&hosts, groups, &options(policy));
+            assert!(at(&balancer, 77).is_some());
+        }
     }
 }

@@ -24,7 +24,12 @@ impl Entry {
     /// The first round after `round` that gives this host a slot: the host of the largest weight gets one in each.
     fn due(&self, round: u64) -> u64 {
         let late = |round: u64| round as f64 * self.weight < self.target;
-        let mut due = (self.target / self.weight).ceil().max(1.0) as u64;
+        let quotient = (self.target / self.weight).ceil();
+        if quotient > f64::from(u32::MAX) {
+            // The table has fewer slots than that, and is full after as many rounds.
+            return u64::MAX;
+        }
+        let mut due = quotient.max(1.0) as u64;
         // The quotient is rounded; the comparison is what counts.
         while due > 1 && !late(due - 1) {
             due -= 1;

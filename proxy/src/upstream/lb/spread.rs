@@ -7,7 +7,7 @@ use super::{
     load::{Availability, Loads},
     slow::Slow,
     tier::{Plan, Tier},
-    zone::{Chosen, Place, Zone, Zones},
+    zone::{Chosen, Place, Size, Zone, Zones},
 };
 use crate::ir::endpoint::Health;
 
@@ -162,7 +162,8 @@ fn zones(plan: &Plan<'_>, members: &[u32], (healthy, degraded): (&[u32], &[u32])
             let of = |list: &[u32]| -> Vec<u32> { list.iter().copied().filter(|m| place(*m) == Some(here)).collect() };
             let (all, healthy, degraded) = (of(members), of(healthy), of(degraded));
             let tier = |usable: &[u32]| Tier::new(plan, &all, usable, 0);
-            Zone { place: here.clone(), healthy: healthy.len() as u64, tiers: [tier(&healthy), tier(&degraded)] }
+            let size = Size::of(healthy.iter().map(|m| plan.hosts[*m as usize].weight));
+            Zone { place: here.clone(), healthy: size, tiers: [tier(&healthy), tier(&degraded)] }
         })
         .collect()
 }

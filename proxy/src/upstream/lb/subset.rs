@@ -3,7 +3,10 @@
 //! Compiled once per view: a pick costs one look-up by the hash that the criteria bring along. A host is in one subset
 //! of each selector whose keys it has, or with `list_as_any` in one for each element of its lists.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::AtomicU64},
+};
 
 use serde_json::Value;
 
@@ -12,6 +15,8 @@ use crate::ir::balancing::{Criteria, LbOptions, SelectorFallback, SubsetFallback
 
 /// Most subsets of one selector that one host is in.
 const MAX_LABELS: usize = 1024;
+/// Most places in subsets over all hosts and selectors; beyond it hosts are in no further subset.
+const MAX_PLACES: usize = 1 << 22;
 
 type Pairs = Vec<(Box<str>, Value)>;
 
@@ -20,8 +25,21 @@ pub(super) struct Subsets {
     /// Those of a cluster that has subsets.
     options: Arc<LbOptions>,
     /// By the hash of their criteria; equal hashes are told apart by comparison.
-    found: HashMap<u64, Vec<(Criteria, Spread)>, foldhash::fast::FixedState>,
-    default: Option<Spread>,
+    found: HashMap<u64, Vec<(Criteria, Subset)>, foldhash::fast::FixedState>,
+    default: Option<Subset>,
+}
+
+/// Hosts with a turn of their own: requests that go to subsets by turns would else take every other host of each.
+#[derive(Debug)]
+struct Subset {
+    spread: Spread,
+    cursor: AtomicU64,
+}
+
+impl Subset {
+    fn pick(&self, draw: &Draw<'_>) -> Option<usize> {
+        self.spread.pick(&Draw { cursor: &self.cursor, ..*draw })
+    }
 }
 
 /// The labels of a host that subsets go by.
@@ -38,9 +56,14 @@ impl Subsets {
         options: &Options<'_>,
     ) -> Self {
         let mut members: HashMap<u64, Vec<(Criteria, Vec<u32>)>, foldhash::fast::FixedState> = HashMap::default();
+        let mut places = 0;
         for selector in &config.selectors {
             for (index, host) in (0u32..).zip(hosts) {
                 for pairs in labels(host, selector, config.list_as_any) {
+                    places += 1;
+                    if places > MAX_PLACES {
+                        break;
+                    }
                     let criteria = Criteria::exact(pairs);
                     let same = members.entry(criteria.hash()).or_default();
                     match same.iter_mut().find(|(known, _)| *known == criteria) {
@@ -53,20 +76,23 @@ impl Subsets {
             }
         }
         let all = config.scale_locality_weight.then(|| sizes(hosts, 0..hosts.len(), groups.len()));
-        let spread = |list: Vec<u32>| {
+        let subset = |list: Vec<u32>, start: u64| {
             let part = || sizes(hosts, list.iter().map(|m| *m as usize), groups.len());
             let scaled = all.as_ref().map(|all| scale(groups, &part(), all));
-            Spread::new(hosts, scaled.as_deref().unwrap_or(groups), list.into_iter(), slow, options)
+            let spread = Spread::new(hosts, scaled.as_deref().unwrap_or(groups), list.into_iter(), slow, options);
+            // Each view starts somewhere else.
+            Subset { spread, cursor: AtomicU64::new(start ^ options.now.as_nanos() as u64) }
         };
-        let found = members
-            .into_iter()
-            .map(|(hash, list)| (hash, list.into_iter().map(|(criteria, hosts)| (criteria, spread(hosts))).collect()))
-            .collect();
+        let each = |(hash, list): (u64, Vec<(Criteria, Vec<u32>)>)| {
+            (hash, list.into_iter().map(|(criteria, hosts)| (criteria, subset(hosts, hash))).collect::<Vec<_>>())
+        };
+        let found = members.into_iter().map(each).collect();
         let asked = |selector: &SubsetSelector| selector.fallback == SelectorFallback::Of(SubsetFallback::Default);
         let default = config.fallback == SubsetFallback::Default || config.selectors.iter().any(asked);
         let default = default.then(|| {
             let all = (0u32..).zip(hosts);
-            spread(all.filter(|(_, h)| matches(h, &config.default, config.list_as_any)).map(|(i, _)| i).collect())
+            let all = all.filter(|(_, h)| matches(h, &config.default, config.list_as_any)).map(|(i, _)| i);
+            subset(all.collect(), 0)
         });
         Self { options: options.more.clone(), found, default }
     }

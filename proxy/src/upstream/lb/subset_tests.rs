@@ -199,6 +199,23 @@ fn locality_weights_count_only_where_asked_for() {
 }
 
 #[test]
+fn subsets_take_turns_apart_from_each_other() {
+    let labels: Vec<_> = ["a", "a", "b", "b"].map(|v| metadata(json!({"v": v}))).to_vec();
+    let hosts: Vec<_> = labels.iter().map(|l| Host { metadata: Some(l), ..host(1, Health::Healthy, 0) }).collect();
+    let config = Config { selectors: vec![selector(&["v"], SelectorFallback::Inherit)], ..Config::default() };
+    let more = Arc::new(LbOptions { subsets: Some(config), ..LbOptions::default() });
+    let balancer = Balancer::new(&hosts, ONE, &Options { more: &more, ..calm(Policy::RoundRobin) });
+    let (a, b) = (asked(json!({"v": "a"})), asked(json!({"v": "b"})));
+    let mut counts = [0; 4];
+    for _ in 0..10 {
+        for criteria in [&a, &b] {
+            counts[balancer.pick(&Draw { criteria: Some(criteria), ..draw(1) }).unwrap()] += 1;
+        }
+    }
+    assert_eq!(counts, [5; 4]);
+}
+
+#[test]
 fn no_pick_leaves_the_labels_that_were_asked_for() {
     let mut seeds = SplitMix(99);
     for _ in 0..300 {

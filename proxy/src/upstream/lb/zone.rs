@@ -39,12 +39,29 @@ pub struct Callers {
 
 #[derive(Debug, Default)]
 struct Counts {
-    healthy: HashMap<Place, u64>,
+    /// By place, number and weight of healthy hosts.
+    healthy: HashMap<Place, Size>,
     hosts: u64,
     available: u64,
     places: usize,
     /// Hosts of any health in our own place.
     here: u64,
+}
+
+/// How large the healthy part of a zone is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Size {
+    pub(super) hosts: u64,
+    pub(super) weight: u64,
+}
+
+impl Size {
+    pub(super) fn of(weights: impl Iterator<Item = u32>) -> Self {
+        weights.fold(Self::default(), |size, weight| Self {
+            hosts: size.hosts + 1,
+            weight: size.weight.saturating_add(u64::from(weight)),
+        })
+    }
 }
 
 impl Callers {
@@ -77,7 +94,10 @@ impl Callers {
             let (healthy, degraded) = (count(Health::Healthy), count(Health::Degraded));
             counts.hosts += locality.endpoints.len() as u64;
             counts.available += healthy + degraded;
-            *counts.healthy.entry(place.clone()).or_default() += healthy;
+            let endpoints = locality.endpoints.iter().filter(|e| e.health == Health::Healthy);
+            let (here, more) =
+                (counts.healthy.entry(place.clone()).or_default(), Size::of(endpoints.map(|e| e.weight)));
+            *here = Size { hosts: here.hosts + more.hosts, weight: here.weight.saturating_add(more.weight) };
             *places.entry(place).or_default() += locality.endpoints.len() as u64;
         }
         counts.places = places.len();
@@ -91,7 +111,7 @@ impl Callers {
 #[derive(Debug)]
 pub(super) struct Zone {
     pub(super) place: Place,
-    pub(super) healthy: u64,
+    pub(super) healthy: Size,
     pub(super) tiers: [Option<Tier>; 2],
 }
 
@@ -156,12 +176,13 @@ impl Zones {
     }
 
     fn work_out(&self, callers: &Counts) -> Route {
-        let all: u64 = self.zones.iter().map(|z| z.healthy).sum();
-        let force = self.config.force_local;
+        let size = |size: Size| if self.config.by_weight { size.weight } else { size.hosts };
+        let all: u64 = self.zones.iter().map(|z| size(z.healthy)).sum();
+        let force = self.config.force_local > 0;
         if self.zones.len() < 2
             || (callers.places < 2 && !force)
             || callers.here == 0
-            || all < self.config.min_cluster_size
+            || self.zones.iter().map(|z| z.healthy.hosts).sum::<u64>() < self.config.min_cluster_size
         {
             return Route::Anywhere;
         }
@@ -170,19 +191,22 @@ impl Zones {
         {
             return if self.config.fail_on_panic { Route::Fail } else { Route::Anywhere };
         }
-        let total: u64 = callers.healthy.values().sum();
-        let share = |part: u64, of: u64| (10_000 * part).checked_div(of).unwrap_or(0);
+        let total: u64 = callers.healthy.values().map(|s| size(*s)).sum();
+        let share = |part: u64, of: u64| 10_000u64.saturating_mul(part).checked_div(of).unwrap_or(0);
         // Ours, theirs: the callers' share of a zone and the cluster's.
         let shares: Vec<(u64, u64)> = self
             .zones
             .iter()
-            .map(|zone| match zone.healthy {
+            .map(|zone| match size(zone.healthy) {
                 0 => (0, 0),
-                hosts => (share(callers.healthy.get(&zone.place).copied().unwrap_or(0), total), share(hosts, all)),
+                own => (share(callers.healthy.get(&zone.place).map_or(0, |s| size(*s)), total), share(own, all)),
             })
             .collect();
         let (ours, theirs) = shares[0];
-        if self.has_own && (theirs > 0 && theirs >= ours || force && self.zones[0].healthy > 0) {
+        if self.has_own
+            && (theirs > 0 && theirs >= ours
+                || force && self.zones[0].healthy.hosts >= u64::from(self.config.force_local))
+        {
             return Route::Stay;
         }
         let stay = if self.has_own { (theirs * 10_000).checked_div(ours).unwrap_or(0) } else { 0 };

@@ -111,11 +111,29 @@ fn reasons_to_let_zones_be() {
     assert_eq!(route(small, &known, &[("a", 3), ("b", 2)]), Route::Stay);
     assert_eq!(route(ZoneAware::default(), &known, &[("a", 12)]), Route::Anywhere, "one zone");
     assert_eq!(route(ZoneAware::default(), &callers("a", &[("a", 5)]), &even), Route::Anywhere, "callers in one zone");
-    let force = ZoneAware { force_local: true, ..ZoneAware::default() };
-    assert_eq!(route(force, &callers("a", &[("a", 5)]), &even), Route::Stay);
+    let force = |least| ZoneAware { force_local: least, ..ZoneAware::default() };
+    assert_eq!(route(force(1), &callers("a", &[("a", 5)]), &even), Route::Stay);
+    assert_eq!(route(force(5), &callers("a", &[("a", 9), ("b", 1)]), &even), Route::Stay);
+    assert_ne!(route(force(6), &callers("a", &[("a", 9), ("b", 1)]), &even), Route::Stay, "too few of its own");
     assert_eq!(route(ZoneAware::default(), &callers("z", &even), &even), Route::Anywhere, "not one of the callers");
     let unknown = Arc::new(Callers::new(Some("local".into()), place("a")));
     assert_eq!(route(ZoneAware::default(), &unknown, &even), Route::Anywhere, "nothing heard yet");
+}
+
+#[test]
+fn zones_may_compare_by_weight() {
+    let known = callers("a", &[("a", 5), ("b", 5)]);
+    let places = [place("a"), place("b")];
+    let groups = [0, 1].map(|i: usize| Group { place: Some(&places[i]), ..group(0, None) });
+    let hosts: Vec<_> = (0..6).map(|i| host([1, 3][i / 3], Health::Healthy, (i / 3) as u32)).collect();
+    let route = |by_weight| {
+        let zone_aware = Some(ZoneAware { by_weight, ..ZoneAware::default() });
+        let more = Arc::new(LbOptions { zone_aware, ..LbOptions::default() });
+        let options = Options { more: &more, callers: Some(&known), ..options(Policy::RoundRobin) };
+        Balancer::new(&hosts, &groups, &options).all.zones().map(Zones::route)
+    };
+    assert_eq!(route(false), Some(Route::Stay));
+    assert_eq!(route(true), Some(Route::Part { stay: 5000, capacity: [0, 2500].into() }));
 }
 
 #[test]

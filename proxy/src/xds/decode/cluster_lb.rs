@@ -156,7 +156,7 @@ fn common(message: &Option<CommonLbConfig>, at: &At<'_>) -> Result<Common, Rejec
         Some(LocalityConfigSpecifier::ZoneAwareLbConfig(m)) => {
             let at = at.field("zone_aware_lb_config");
             fields!(&at, m => ZoneAwareLbConfig { read: [routing_enabled, min_cluster_size, fail_traffic_on_panic] });
-            let zones = zone_aware((&m.routing_enabled, &m.min_cluster_size), (m.fail_traffic_on_panic, false), &at)?;
+            let zones = zone_aware((&m.routing_enabled, &m.min_cluster_size), m.fail_traffic_on_panic, &at)?;
             common.localities = Localities::Zones(zones);
         }
         None => {}

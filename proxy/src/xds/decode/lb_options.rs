@@ -19,7 +19,7 @@ use super::{
     at::At,
     fields::fields,
     report::Reject,
-    scalar::{enumeration, percent, runtime_key, u32_in},
+    scalar::{enumeration, percent, runtime_key, u32_in, u32_or},
 };
 use crate::ir::balancing::{HashKeys, LeastRequest, Maglev, Number, RingHash, SlowStart, ZoneAware};
 
@@ -52,23 +52,20 @@ pub(crate) fn localities(message: &Option<LocalityLbConfig>, at: &At<'_>) -> Res
                 ],
             });
             let basis: LocalityBasis = enumeration(m.locality_basis, &at.field("locality_basis"))?;
-            if basis != LocalityBasis::HealthyHostsNum {
-                at.field("locality_basis").unsupported("zones are compared by their number of healthy hosts");
-            }
+            let mut force_local = u32::from(m.force_locality_direct_routing);
             if let Some(force) = &m.force_local_zone {
-                let at = at.field("force_local_zone");
-                fields!(&at, force => ForceLocalZone { read: [], unsupported: [min_size] });
+                fields!(&at, force => ForceLocalZone { read: [min_size] });
+                force_local = u32_or(&force.min_size, 1).max(1);
             }
-            let force = m.force_locality_direct_routing || m.force_local_zone.is_some();
-            let flags = (m.fail_traffic_on_panic, force);
-            Localities::Zones(zone_aware((&m.routing_enabled, &m.min_cluster_size), flags, &at)?)
+            let zones = zone_aware((&m.routing_enabled, &m.min_cluster_size), m.fail_traffic_on_panic, &at)?;
+            Localities::Zones(ZoneAware { force_local, by_weight: basis == LocalityBasis::HealthyHostsWeight, ..zones })
         }
     })
 }
 
 pub(crate) fn zone_aware(
     (enabled, min_size): (&Option<Percent>, &Option<UInt64Value>),
-    (fail_on_panic, force_local): (bool, bool),
+    fail_on_panic: bool,
     at: &At<'_>,
 ) -> Result<ZoneAware, Reject> {
     let default = ZoneAware::default();
@@ -79,7 +76,7 @@ pub(crate) fn zone_aware(
         },
         min_cluster_size: min_size.as_ref().map_or(default.min_cluster_size, |v| v.value),
         fail_on_panic,
-        force_local,
+        ..default
     })
 }
 

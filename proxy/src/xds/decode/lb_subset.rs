@@ -21,7 +21,7 @@ use outrigger_wire::pb::{
 
 use super::{at::At, fields::fields, metadata, report::Reject, scalar::enumeration};
 use crate::ir::{
-    balancing::{Criteria, SelectorFallback, SubsetFallback, SubsetSelector, Subsets},
+    balancing::{Criteria, MAX_ALTERNATIVES, SelectorFallback, SubsetFallback, SubsetSelector, Subsets},
     share::share,
 };
 
@@ -136,8 +136,15 @@ fn pairs(message: &Struct) -> Vec<(Box<str>, serde_json::Value)> {
 }
 
 /// `metadata_match`: what it says of `envoy.lb`, in front of what `under` says.
-pub(crate) fn criteria(message: &Option<Metadata>, under: Option<&Arc<Criteria>>) -> Option<Arc<Criteria>> {
+pub(crate) fn criteria(
+    message: &Option<Metadata>,
+    under: Option<&Arc<Criteria>>,
+    at: &At<'_>,
+) -> Option<Arc<Criteria>> {
     let own = message.as_ref().and_then(|m| m.filter_metadata.get(LB)).map(|m| Criteria::new(pairs(m)));
+    if own.as_ref().is_some_and(|own| own.alternatives().len() == MAX_ALTERNATIVES) {
+        at.field("metadata_match").unsupported(format!("of a fallback_list the first {MAX_ALTERNATIVES} count"));
+    }
     match (own, under) {
         (None, under) => under.cloned(),
         (Some(own), None) => Some(share(own)),

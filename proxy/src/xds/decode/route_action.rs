@@ -69,7 +69,7 @@ pub(crate) fn forward(message: &RouteAction, path: &PathMatch, at: &At<'_>) -> R
         grpc_timeout_max = at.duration("max_grpc_timeout", &message.max_grpc_timeout)?.map(|d| zero_is_off(Some(d)));
     }
     let priority: RoutingPriority = enumeration(message.priority, &at.field("priority"))?;
-    let criteria = lb_subset::criteria(&message.metadata_match, None);
+    let criteria = lb_subset::criteria(&message.metadata_match, None, at);
     Ok(Forward {
         target: target(message, criteria.as_ref(), at)?,
         cluster_not_found: match not_found {
@@ -155,7 +155,7 @@ fn weighted(
             weight: u32_or(&m.weight, 0),
             headers: header_ops(&lists!(m), at)?,
             host_rewrite,
-            criteria: lb_subset::criteria(&m.metadata_match, criteria),
+            criteria: lb_subset::criteria(&m.metadata_match, criteria, at),
         })
     })?;
     let sum: u64 = targets.iter().map(|t| u64::from(t.weight)).sum();

@@ -47,7 +47,7 @@ pub(crate) fn tcp_proxy(message: &Pb, at: &At<'_>) -> Result<TcpProxy, Reject> {
             unsupported: [access_log_flush_interval, flush_access_log_on_connected, flush_access_log_on_start],
         });
     }
-    let criteria = lb_subset::criteria(&message.metadata_match, None);
+    let criteria = lb_subset::criteria(&message.metadata_match, None, at);
     let targets = match at.required("cluster_specifier", &message.cluster_specifier)? {
         ClusterSpecifier::Cluster(name) => vec![target(not_empty(name, &at.field("cluster"))?, 1, &criteria)],
         ClusterSpecifier::WeightedClusters(weighted) => {
@@ -60,7 +60,7 @@ pub(crate) fn tcp_proxy(message: &Pb, at: &At<'_>) -> Result<TcpProxy, Reject> {
                 if m.weight == 0 {
                     return Err(at.field("weight").reject("must be at least 1"));
                 }
-                let criteria = lb_subset::criteria(&m.metadata_match, criteria.as_ref());
+                let criteria = lb_subset::criteria(&m.metadata_match, criteria.as_ref(), at);
                 Ok(target(not_empty(&m.name, &at.field("name"))?, m.weight, &criteria))
             })?;
             if targets.iter().map(|t| u64::from(t.weight)).sum::<u64>() > u64::from(u32::MAX) {

@@ -130,13 +130,13 @@ fn zones() {
         lb(&cluster_of(&fields)).1.zone_aware
     };
     assert_eq!(lb(&cluster_of("")).1.zone_aware, Some(ZoneAware::default()), "on as soon as there is a local cluster");
-    let config = ZoneAware { enabled_percent: 40, min_cluster_size: 3, fail_on_panic: true, force_local: false };
+    let config = ZoneAware { enabled_percent: 40, min_cluster_size: 3, fail_on_panic: true, ..ZoneAware::default() };
     assert_eq!(zone("routing_enabled: {value: 40}, min_cluster_size: 3, fail_traffic_on_panic: true"), Some(config));
     let (_, options, weighted) = lb(&cluster_of("common_lb_config: {locality_weighted_lb_config: {}}"));
     assert_eq!((options.zone_aware, weighted), (None, true));
-    let fields = "locality_lb_config: {zone_aware_lb_config: {force_local_zone: {}}}";
+    let fields = "locality_lb_config: {zone_aware_lb_config: {force_local_zone: {min_size: 3}, locality_basis: HEALTHY_HOSTS_WEIGHT}}";
     let (_, options, _) = lb(&list(&policy("round_robin.v3.RoundRobin", fields)));
-    assert_eq!(options.zone_aware, Some(ZoneAware { force_local: true, ..ZoneAware::default() }));
+    assert_eq!(options.zone_aware, Some(ZoneAware { force_local: 3, by_weight: true, ..ZoneAware::default() }));
 }
 
 #[test]
