@@ -3,6 +3,8 @@
 //! The calling thread becomes the control thread: xDS, identity, DNS, admin, signals and drain run on its own runtime,
 //! and nothing it does delays a request. Workers are started here and told what to listen on.
 
+#[cfg(test)]
+mod balancing_tests;
 mod control;
 mod ending;
 mod logging;
