@@ -3,6 +3,8 @@
 //! The calling thread becomes the control thread: xDS, identity, DNS, admin, signals and drain run on its own runtime,
 //! and nothing it does delays a request. Workers are started here and told what to listen on.
 
+#[cfg(test)]
+mod balancing_tests;
 mod control;
 mod ending;
 mod logging;
@@ -20,14 +22,19 @@ pub use self::memory::Allocator;
 
 use std::{net::SocketAddr, process::ExitCode, sync::Arc};
 
+use outrigger_wire::pb::envoy::config::core::v3::Node;
+
 use crate::{
     bootstrap::{self, Bootstrap},
-    ir::snapshot::Snapshot,
+    ir::{Name, snapshot::Snapshot},
     live::{self, Builder, Publisher},
     settings::{Mode, Settings, XDS_CLUSTER},
     telemetry::{access_log::Sinks, metrics, registry::Registry},
     tls::{Secrets, files::FileWatcher},
-    upstream::Deps,
+    upstream::{
+        Deps,
+        lb::{Callers, Place},
+    },
     worker::{self, Shared},
     xds::{self, decode::Notes},
 };
@@ -124,6 +131,13 @@ fn check(bootstrap: &Bootstrap) -> Vec<live::Problem> {
     live::check(&statics, &secrets)
 }
 
+/// Who calls together with this proxy, as zone-aware routing counts them.
+fn callers(node: &Node, local_cluster: Option<Name>) -> Callers {
+    let place = node.locality.clone().unwrap_or_default();
+    let place = Place { region: place.region.into(), zone: place.zone.into(), sub_zone: place.sub_zone.into() };
+    Callers::new(local_cluster, place)
+}
+
 async fn run(settings: Settings, bootstrap: Bootstrap, log: logging::Handle) -> anyhow::Result<()> {
     raise_open_files();
     let workers = settings.workers();
@@ -164,7 +178,9 @@ async fn run(settings: Settings, bootstrap: Bootstrap, log: logging::Handle) -> 
 
     tokio::spawn(FileWatcher::new(secrets.clone()).run());
     tracing::info!(workers, node = %bootstrap.node.id, version = env!("CARGO_PKG_VERSION"), "starting");
-    let builder = Builder { secrets: secrets.clone(), registry, sinks: sinks.clone(), upstream: Deps { secrets } };
+    let upstream =
+        Deps { secrets: secrets.clone(), callers: Arc::new(callers(&bootstrap.node, bootstrap.local_cluster)) };
+    let builder = Builder { secrets, registry, sinks: sinks.clone(), upstream };
     let times = ending::Times { total: settings.drain_time(), accepting: settings.min_drain_time() };
     let control = control::Control::new(builder, subscription, sockets, admin.state(), shared, times);
     let workers = control.run(asked).await;

@@ -117,6 +117,12 @@ fn decode(encoded: &[u8], at: &At<'_>) -> Result<Bootstrap, Reject> {
         max_downstream_connections: overload.or(runtime.max_downstream_connections),
         listener_limits: runtime.listener_limits,
         upstream_bind,
+        local_cluster: message
+            .cluster_manager
+            .as_ref()
+            .map(|m| m.local_cluster_name.as_str())
+            .filter(|name| !name.is_empty())
+            .map(Name::from),
         listeners,
         clusters,
         secrets,
@@ -143,9 +149,9 @@ fn manager(message: &Option<ClusterManager>, at: &At<'_>) -> Result<Option<Bind>
     let Some(message) = message else { return Ok(None) };
     let at = at.field("cluster_manager");
     fields!(&at, message => ClusterManager {
-        read: [upstream_bind_config],
+        read: [upstream_bind_config, local_cluster_name],
         harmless: [enable_deferred_cluster_creation],
-        unsupported: [local_cluster_name, outlier_detection, load_stats_config],
+        unsupported: [outlier_detection, load_stats_config],
     });
     match &message.upstream_bind_config {
         Some(m) => address::bind(m, &at.field("upstream_bind_config")),

@@ -46,6 +46,8 @@ pub struct Bootstrap {
     pub listener_limits: BTreeMap<Name, u64>,
     /// `cluster_manager.upstream_bind_config`: for clusters without one of their own (already applied to static ones).
     pub upstream_bind: Option<Bind>,
+    /// `cluster_manager.local_cluster_name`: the cluster this proxy is a part of, for zone-aware routing.
+    pub local_cluster: Option<Name>,
     /// The encoded message as loaded (defaults not filled in), for `/config_dump`.
     pub packed: Packed,
 }

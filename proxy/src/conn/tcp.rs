@@ -25,6 +25,7 @@ use crate::{
     upstream::{
         Cluster, Endpoint, PickContext,
         connect::{ConnectErrorKind, ConnectOptions, Connected, connect},
+        lb::hash::of_ip,
     },
     worker::Worker,
 };
@@ -71,6 +72,9 @@ pub(super) async fn open(worker: &Worker, live: &Live, proxy: &LiveTcp, to: &Des
             ..failure(Flags::NO_CLUSTER, "cluster_not_found", None)
         });
     };
+    // The source address is all that a connection can be hashed by.
+    let hash =
+        proxy.config.hash_policy.first().filter(|_| cluster.config.lb.is_hashed()).map(|_| of_ip(to.remote.ip()));
     let mut tried: Vec<Arc<Endpoint>> = Vec::new();
     let mut last = failure(Flags::NO_HEALTHY_UPSTREAM, "no_healthy_upstream", Some(cluster));
     for attempt in 1..=proxy.config.max_connect_attempts {
@@ -79,7 +83,8 @@ pub(super) async fn open(worker: &Worker, live: &Live, proxy: &LiveTcp, to: &Des
             random: worker.random(),
             exclude: &tried,
             attempts: 3,
-            hash: None,
+            hash,
+            criteria: target.criteria.as_deref(),
         };
         let Ok(endpoint) = cluster.pick(&pick) else { break };
         let options = ConnectOptions { downstream: Some(to.remote), ..ConnectOptions::default() };

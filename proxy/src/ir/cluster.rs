@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+pub use super::balancing::{LbOptions, LbPolicy};
 use super::{
     ConfigSource, Metadata, Name,
     endpoint::Assignment,
@@ -23,6 +24,7 @@ pub struct Cluster {
     pub discovery: Discovery,
     pub connect_timeout: Duration,
     pub lb: LbPolicy,
+    pub lb_options: Arc<LbOptions>,
     /// Percentage of healthy hosts below which health is ignored; 0 switches panic off. Default 50.
     pub panic_threshold: u8,
     /// `locality_weighted_lb_config`: spread over the localities of a priority by their weights; otherwise ignore those.
@@ -77,14 +79,6 @@ pub enum LookupFamily {
     V6Only,
     V4Preferred,
     All,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LbPolicy {
-    RoundRobin,
-    LeastRequest { choices: u32 },
-    Random,
-    ClusterProvided,
 }
 
 /// One entry of `transport_socket_matches`: claims endpoints whose `envoy.transport_socket_match` metadata has all pairs.

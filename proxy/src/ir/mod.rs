@@ -3,6 +3,7 @@
 //! Imports nothing of ours. Defaults are already applied and "0 means off" is already `None`, so no reader needs to
 //! know the wire format. Equality is what makes an equal update a no-op, so every field that matters takes part in it.
 
+pub mod balancing;
 pub mod cluster;
 pub mod endpoint;
 pub mod filters;

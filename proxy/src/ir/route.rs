@@ -7,6 +7,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 pub use super::retry::{ResetHeader, RetryOn, RetryPolicy};
 use super::{
     Fraction, Metadata, Name,
+    balancing::SharedCriteria,
     filters::{Mutation, Overrides},
     format::{LogFormat, Template},
     matcher::{HeaderMatcher, QueryMatcher, Regex},
@@ -126,6 +127,8 @@ pub struct Forward {
     /// Upgrade types switched on or off for this route, lower case.
     pub upgrades: Vec<(Box<str>, bool)>,
     pub hash_policy: Vec<HashPolicy>,
+    /// `metadata_match`: which subset of the cluster's hosts.
+    pub criteria: SharedCriteria,
     /// `priority: HIGH`: which circuit breaker thresholds apply.
     pub high_priority: bool,
     /// Its own, else the virtual host's, else the route configuration's.
@@ -216,6 +219,8 @@ pub struct WeightedTarget {
     pub headers: HeaderOps,
     pub host_rewrite: Option<Box<str>>,
     pub overrides: Option<Arc<Overrides>>,
+    /// The route's criteria with the target's own in front.
+    pub criteria: SharedCriteria,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -307,8 +312,46 @@ pub enum AppendAction {
 /// `RouteAction.HashPolicy` and the TCP proxy's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HashPolicy {
-    Header { name: HeaderName, terminal: bool },
-    Cookie { name: Box<str>, ttl: Option<Duration>, path: Box<str>, terminal: bool },
-    SourceIp { terminal: bool },
-    Query { name: Box<str>, terminal: bool },
+    /// All values of the header, each first rewritten if there is a rewrite.
+    Header {
+        name: HashHeader,
+        rewrite: Option<Rewrite>,
+        terminal: bool,
+    },
+    Cookie(HashCookie),
+    SourceIp {
+        terminal: bool,
+    },
+    Query {
+        name: Box<str>,
+        terminal: bool,
+    },
+}
+
+/// A header or, in the spelling of HTTP/2, a part of the request line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HashHeader {
+    Regular(HeaderName),
+    Authority,
+    Method,
+    Path,
+    Scheme,
+}
+
+/// A substitution (`$1` groups) in all places that match.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rewrite {
+    pub pattern: Regex,
+    pub substitution: Box<str>,
+}
+
+/// A cookie to hash; with a `ttl` it is made for a client that has none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HashCookie {
+    pub name: Box<str>,
+    /// In whole seconds; zero makes a session cookie.
+    pub ttl: Option<u64>,
+    /// Every attribute of the cookie after name and value, as it goes into `set-cookie`.
+    pub attributes: Box<str>,
+    pub terminal: bool,
 }

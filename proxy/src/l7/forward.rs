@@ -4,6 +4,7 @@
 //! client's response of what came back.
 
 mod answer;
+mod hash;
 mod hedge;
 mod supply;
 mod tries;
@@ -103,6 +104,7 @@ struct Plan<'a> {
     has_body: bool,
     gated: bool,
     scheme: &'static str,
+    key: hash::Key,
 }
 
 /// What the end of a request needs of its beginning.
@@ -313,6 +315,7 @@ impl<'a> Forwarding<'a> {
             has_body,
             gated: gated && config.proxy_100_continue,
             scheme: request.sane.origin.scheme,
+            key: self.key(cluster, request),
         }
     }
 

@@ -172,6 +172,7 @@ impl Sending {
             exclude: &[],
             attempts: 1,
             hash: None,
+            criteria: None,
         };
         let Ok(endpoint) = cluster.pick(&context) else {
             return outcome::count(&cluster, http::StatusCode::SERVICE_UNAVAILABLE);

@@ -183,7 +183,7 @@ impl Builder {
 
 /// Builds what can fail of a snapshot without anything that outlives the call, for a check before the start.
 pub fn check(snapshot: &Snapshot, secrets: &Arc<Secrets>) -> Vec<Problem> {
-    let deps = Deps { secrets: secrets.clone() };
+    let deps = Deps { secrets: secrets.clone(), ..Deps::default() };
     let listeners = snapshot.listeners.sorted().into_iter().map(|(name, config)| {
         let chains = config.chains.iter().chain(&config.default_chain);
         let index = ChainIndex::new(&config.chains).map(drop);

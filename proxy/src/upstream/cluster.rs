@@ -11,14 +11,16 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use self::parts::Life;
 pub use self::parts::Parts;
-use super::{breaker::Breaker, credit::Credit, endpoint::Endpoint, lb, original_dst};
+use super::{breaker::Breaker, credit::Credit, endpoint::Endpoint, lb, original_dst, uptime};
 use crate::{
     ir::{
         self, Name,
+        balancing::{Criteria, LbPolicy},
         cluster::Discovery,
         endpoint::{Address, Assignment, Health},
     },
@@ -30,8 +32,11 @@ use crate::{
 };
 
 /// What building a cluster needs from outside.
+#[derive(Default)]
 pub struct Deps {
     pub secrets: Arc<Secrets>,
+    /// The local cluster, for zone-aware routing.
+    pub callers: Arc<lb::Callers>,
 }
 
 /// One view of a cluster.
@@ -40,6 +45,7 @@ pub struct Cluster {
     pub stats: Arc<Sharded<ClusterStats>>,
     assignment: Option<Arc<Assignment>>,
     secrets: Arc<Secrets>,
+    callers: Arc<lb::Callers>,
     prepared: Box<[Prepared]>,
     /// Counts the views of the cluster.
     turn: u64,
@@ -93,6 +99,8 @@ pub struct PickContext<'a> {
     pub attempts: u32,
     /// For hash policies; as in Envoy the other policies do not look at it.
     pub hash: Option<u64>,
+    /// The labels the route asks of hosts, for clusters with subsets.
+    pub criteria: Option<&'a Criteria>,
 }
 
 /// Why there is no endpoint.
@@ -126,11 +134,15 @@ impl Cluster {
             _ => prepare(&config, &deps.secrets)?,
         };
         check(&config, assignment.as_deref())?;
+        if let Some(assignment) = assignment.as_deref().filter(|_| deps.callers.is(&config.name)) {
+            deps.callers.update(assignment);
+        }
         let cluster = Arc::new(Self {
             stats: previous.map_or_else(Arc::default, |p| p.stats.clone()),
             config,
             assignment,
             secrets: deps.secrets.clone(),
+            callers: deps.callers.clone(),
             prepared,
             turn: previous.map_or(0, |p| p.turn + 1),
             life: previous.map_or_else(Life::new, |p| p.life.clone()),
@@ -187,6 +199,18 @@ impl Cluster {
         self.life.retire();
     }
 
+    /// Whether the choice takes latencies into account: who sends requests tells them to [`Self::answered`].
+    pub fn observes_latency(&self) -> bool {
+        matches!(self.config.lb, LbPolicy::PeakEwma(_))
+    }
+
+    /// An endpoint took so long to answer, or to be given up.
+    pub fn answered(&self, endpoint: &Endpoint, took: Duration) {
+        if let LbPolicy::PeakEwma(config) = self.config.lb {
+            endpoint.latency.observe(took, uptime(), config.decay);
+        }
+    }
+
     /// The endpoint for one request or connection.
     pub fn pick(&self, context: &PickContext<'_>) -> Result<Arc<Endpoint>, PickError> {
         let parts = self.parts();
@@ -208,9 +232,14 @@ impl Cluster {
         }
         let draw = lb::Draw {
             random: context.random,
+            hash: context.hash,
+            criteria: context.criteria,
             cursor: &parts.runtime.cursor.local().0,
             attempts: context.attempts,
             active: &|i| members[i].endpoint.rq_active.load(Relaxed),
+            total: &|| [&parts.runtime.default, &parts.runtime.high].map(|b| u64::from(b.used()[2])).iter().sum(),
+            latency: &|i, decay| members[i].endpoint.latency.estimate(uptime(), decay),
+            now: &uptime,
             excluded: &|i| context.exclude.iter().any(|e| Arc::ptr_eq(e, &members[i].endpoint)),
             excludes: !context.exclude.is_empty(),
         };
@@ -262,5 +291,7 @@ impl AsRef<Name> for Cluster {
 mod parts;
 mod view;
 
+#[cfg(test)]
+mod balancing_tests;
 #[cfg(test)]
 mod tests;

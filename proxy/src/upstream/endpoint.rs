@@ -12,6 +12,7 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use arc_swap::ArcSwapOption;
@@ -19,7 +20,9 @@ use arc_swap::ArcSwapOption;
 use super::{
     Cluster,
     breaker::{Breaker, Permit},
+    lb::Latency,
     transport::Transport,
+    uptime,
 };
 use crate::{
     ir::{Metadata, endpoint::Address},
@@ -45,6 +48,10 @@ pub struct Endpoint {
     pub rq_active: AtomicU32,
     /// Connections open, over all workers.
     pub cx_active: AtomicU32,
+    /// How long it takes to answer; written only where the balancer reads it.
+    pub(super) latency: Latency,
+    /// Since when it takes traffic, in milliseconds of the uptime.
+    since: AtomicU64,
     stats: OnceLock<Box<EndpointStats>>,
     /// What the name of a logical DNS endpoint stands for now.
     resolved: ArcSwapOption<Vec<SocketAddr>>,
@@ -78,6 +85,8 @@ impl Endpoint {
             configured_alpn: transport.is_some_and(|t| !t.config.common.alpn.is_empty()),
             rq_active: AtomicU32::new(0),
             cx_active: AtomicU32::new(0),
+            latency: Latency::default(),
+            since: AtomicU64::new(uptime().as_millis() as u64),
             stats: OnceLock::new(),
             resolved: ArcSwapOption::empty(),
             removed: AtomicBool::new(false),
@@ -107,6 +116,16 @@ impl Endpoint {
     /// Whether the transport socket says which application protocols to offer.
     pub fn has_alpn(&self) -> bool {
         self.configured_alpn
+    }
+
+    /// Since when it takes traffic, in the time of [`uptime`]: slow start counts from here.
+    pub fn since(&self) -> Duration {
+        Duration::from_millis(self.since.load(Relaxed))
+    }
+
+    /// It takes traffic again from now on, as if it were new (an active health check passed after failures).
+    pub fn begins(&self, now: Duration) {
+        self.since.store(now.as_millis() as u64, Relaxed);
     }
 
     /// The counters, allocated now if nobody did before.

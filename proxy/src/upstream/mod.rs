@@ -16,8 +16,10 @@ mod original_dst;
 #[cfg(test)]
 pub(crate) mod testing;
 mod transport;
+mod uptime;
 
 pub use cluster::{Cluster, Deps, Member, PickContext, PickError};
 pub use connect::{ConnectError, ConnectErrorKind, ConnectOptions, Connected, connect};
 pub use endpoint::{ConnectionPermit, Endpoint, RequestPermit, Scope};
 pub use original_dst::sweep as sweep_original_dst;
+pub use uptime::uptime;

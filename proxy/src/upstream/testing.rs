@@ -15,6 +15,7 @@ pub(crate) fn config(name: &str, discovery: Discovery) -> Cluster {
         discovery,
         connect_timeout: Duration::from_secs(5),
         lb: LbPolicy::RoundRobin,
+        lb_options: Arc::default(),
         panic_threshold: 50,
         http: UpstreamHttp::default().into(),
         tls: None,

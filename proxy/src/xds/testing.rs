@@ -206,6 +206,7 @@ fn cluster(name: &str, eds: bool, version: i64, words: &Words) -> Arc<Cluster> {
         },
         connect_timeout: Duration::from_secs(version.unsigned_abs()),
         lb: LbPolicy::RoundRobin,
+        lb_options: Arc::default(),
         panic_threshold: 50,
         locality_weighted: false,
         http: UpstreamHttp::default().into(),
@@ -229,6 +230,7 @@ fn target(cluster: &str) -> WeightedTarget {
         headers: HeaderOps::default(),
         host_rewrite: None,
         overrides: None,
+        criteria: None,
     }
 }
 
@@ -250,6 +252,7 @@ fn ir_routes<'a>(clusters: impl Iterator<Item = &'a str>) -> RouteConfiguration 
         body_buffer: None,
         upgrades: Vec::new(),
         hash_policy: Vec::new(),
+        criteria: None,
         high_priority: false,
         mirrors: Arc::default(),
         internal_redirect: None,

@@ -100,6 +100,9 @@ impl Forwarding<'_> {
                 headers::apply_response(ops, headers, status, &facts);
             });
         }
+        for cookie in &plan.key.cookies {
+            headers.append(header::SET_COOKIE, cookie.clone());
+        }
         if let Some(kind) = upgraded {
             headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
             headers.insert(header::UPGRADE, kind);

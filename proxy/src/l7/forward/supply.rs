@@ -67,7 +67,8 @@ impl Forwarding<'_> {
             random: fastrand::u64(..),
             exclude: if avoid { tried } else { &[] },
             attempts: rules.map_or(1, |r| r.policy.host_selection_attempts),
-            hash: None,
+            hash: plan.key.hash,
+            criteria: self.criteria(plan),
         };
         let picked = match rules {
             Some(rules) if rules.policy.omit_canary || !rules.policy.omit_metadata.is_empty() => {

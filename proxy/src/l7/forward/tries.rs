@@ -118,10 +118,12 @@ impl Forwarding<'_> {
         let mut timed_out = false;
         loop {
             let Launch { attempt, request } = self.launch(plan, &mut supply, &mut count, (&tried, timed_out))?;
+            let started = plan.cluster.observes_latency().then(Instant::now);
             let result = {
                 let sending = pin!(self.conn.engine.pool.send(&attempt, request));
                 within(&plan.timeouts, self.flow, attempt.clock.as_deref(), sending).await
             };
+            self.observe(plan, &attempt.endpoint, started, &result);
             timed_out = matches!(result, Err(Expired::PerTry | Expired::PerTryIdle));
             let result = self.settle(plan, result, &mut supply, &count)?;
             drop(permit.take());
@@ -142,6 +144,21 @@ impl Forwarding<'_> {
                 }
             }
             tried.push(attempt.endpoint);
+        }
+    }
+
+    /// Tells the balancer how long a host took for a try, where it wants to know.
+    pub(super) fn observe(
+        &self,
+        plan: &Plan<'_>,
+        endpoint: &Endpoint,
+        since: Option<Instant>,
+        result: &Result<Answer, Expired>,
+    ) {
+        if let Some(since) = since
+            && matches!(result, Ok(Ok(_)) | Err(Expired::PerTry | Expired::PerTryIdle | Expired::Response))
+        {
+            plan.cluster.answered(endpoint, since.elapsed());
         }
     }
 

@@ -201,6 +201,7 @@ fn weights_are_honoured_exactly_over_all_draws() {
         headers: HeaderOps::default(),
         host_rewrite: None,
         overrides: None,
+        criteria: None,
     };
     let targets = [target("a", 90), target("zero", 0), target("b", 10)];
     let hits = |name: &str| (0..100).filter(|d| &*pick_weighted(&targets, *d).unwrap().cluster == name).count();

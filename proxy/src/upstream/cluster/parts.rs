@@ -19,7 +19,13 @@ use super::{
 use crate::{
     ir::{self, cluster::Discovery},
     telemetry::metrics::Sharded,
-    upstream::{breaker::Breaker, credit::Credit, endpoint::Endpoint, lb::Balancer, transport::Transports},
+    upstream::{
+        breaker::Breaker,
+        credit::Credit,
+        endpoint::Endpoint,
+        lb::{Balancer, Callers},
+        transport::Transports,
+    },
 };
 
 /// The parts of one view.
@@ -50,7 +56,14 @@ impl Parts {
 
     /// Makes the parts of `cluster` with the endpoints of `pool` where they are equal. What can be wrong was looked for
     /// when the cluster was built; if something is all the same, there are no endpoints rather than wrong ones.
-    fn new(cluster: &Cluster, transports: Result<Transports, String>, pool: &mut Reuse, runtime: Arc<Runtime>) -> Self {
+    /// Without `callers` nobody will pick.
+    fn new(
+        cluster: &Cluster,
+        transports: Result<Transports, String>,
+        pool: &mut Reuse,
+        runtime: Arc<Runtime>,
+        callers: Option<&Arc<Callers>>,
+    ) -> Self {
         let broken = transports.is_err();
         let transports = transports.unwrap_or_default();
         let mut view = View::default();
@@ -64,13 +77,14 @@ impl Parts {
                 view = View::default();
             }
         }
-        let balancer = view.balancer(&cluster.config, cluster.assignment.as_deref());
+        let balancer = view.balancer(&cluster.config, cluster.assignment.as_deref(), callers);
         Self { members: view.members, localities: view.localities, balancer, transports, broken, runtime }
     }
 
     /// Parts to look at, which take no part in anything.
     pub(super) fn detached(cluster: &Cluster) -> Self {
-        Self::new(cluster, Ok(Transports::default()), &mut Reuse::new(&[]), Arc::new(Runtime::new(&cluster.config)))
+        let runtime = Arc::new(Runtime::new(&cluster.config));
+        Self::new(cluster, Ok(Transports::default()), &mut Reuse::new(&[]), runtime, None)
     }
 }
 
@@ -144,7 +158,7 @@ impl Life {
             None => Arc::new(Runtime::new(&cluster.config)),
         };
         let mut pool = Reuse::new(latest.map_or(&[][..], |l| &l.members));
-        let parts = Arc::new(Parts::new(cluster, transports, &mut pool, runtime));
+        let parts = Arc::new(Parts::new(cluster, transports, &mut pool, runtime, Some(&cluster.callers)));
         if newest {
             pool.retire_unused();
             mark(&parts.members, state.retired);

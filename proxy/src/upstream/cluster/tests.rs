@@ -10,7 +10,7 @@ use crate::{
 };
 
 fn deps() -> Deps {
-    Deps { secrets: Arc::default() }
+    Deps::default()
 }
 
 fn eds() -> Discovery {

@@ -6,13 +6,14 @@ use super::{LocalityName, Member};
 use crate::{
     ir::{
         self,
-        cluster::LbPolicy,
+        balancing::{HashKeys, LbPolicy},
         endpoint::{Address, Assignment, Locality},
     },
     upstream::{
         endpoint::Endpoint,
-        lb::{self, Balancer},
+        lb::{self, Balancer, Callers, Place},
         transport::Transports,
+        uptime,
     },
 };
 
@@ -127,28 +128,59 @@ impl View {
         u32::try_from(self.localities.len() - 1).expect("localities fit in memory")
     }
 
-    pub(super) fn balancer(&self, config: &ir::cluster::Cluster, assignment: Option<&Assignment>) -> Balancer {
-        let hosts: Vec<lb::Host> = self
+    /// The balancer of this view; without `callers` one that serves for display.
+    pub(super) fn balancer(
+        &self,
+        config: &ir::cluster::Cluster,
+        assignment: Option<&Assignment>,
+        callers: Option<&Arc<Callers>>,
+    ) -> Balancer {
+        let keys = match config.lb {
+            LbPolicy::RingHash(ring) => ring.keys,
+            LbPolicy::Maglev(table) => table.keys,
+            _ => HashKeys::default(),
+        };
+        let hosts: Vec<lb::Host<'_>> = self
             .members
             .iter()
-            .map(|m| lb::Host { weight: m.weight, health: m.health, locality: m.locality })
+            .map(|m| lb::Host {
+                weight: m.weight,
+                health: m.health,
+                locality: m.locality,
+                key: lb::key(m.endpoint.metadata.as_deref(), &m.endpoint.hostname, &m.endpoint.label, keys),
+                metadata: m.endpoint.metadata.as_deref(),
+                since: m.endpoint.since(),
+            })
             .collect();
-        let localities: Vec<lb::Group> = self
+        // What is only looked at needs no tables that take their time.
+        let (policy, more) = match callers {
+            Some(_) => (config.lb, config.lb_options.clone()),
+            None => (LbPolicy::RoundRobin, Arc::default()),
+        };
+        let callers = callers.filter(|c| c.is_known() && config.lb_options.zone_aware.is_some());
+        let place =
+            |l: &LocalityName| Place { region: l.region.clone(), zone: l.zone.clone(), sub_zone: l.sub_zone.clone() };
+        let places: Vec<Place> = callers.into_iter().flat_map(|_| &self.localities).map(|l| place(l)).collect();
+        let localities: Vec<lb::Group<'_>> = self
             .localities
             .iter()
             .zip(&self.weights)
-            .map(|(l, weight)| lb::Group { priority: l.priority, weight: weight.filter(|_| config.locality_weighted) })
+            .enumerate()
+            .map(|(i, (l, weight))| lb::Group {
+                priority: l.priority,
+                // Among weighted localities one without a weight takes nothing.
+                weight: config.locality_weighted.then(|| weight.unwrap_or(0)),
+                place: places.get(i),
+            })
             .collect();
-        let policy = match config.lb {
-            LbPolicy::RoundRobin | LbPolicy::ClusterProvided => lb::Policy::RoundRobin,
-            LbPolicy::LeastRequest { choices } => lb::Policy::LeastRequest { choices },
-            LbPolicy::Random => lb::Policy::Random,
+        let options = lb::Options {
+            policy,
+            more: &more,
+            panic_threshold: config.panic_threshold,
+            overprovisioning: assignment.map_or(0, |a| a.overprovisioning),
+            now: uptime(),
+            callers,
         };
-        let overprovisioning = assignment.map_or(0, |a| a.overprovisioning);
-        Balancer::new(
-            &hosts,
-            &localities,
-            &lb::Options { policy, panic_threshold: config.panic_threshold, overprovisioning },
-        )
+        Balancer::new(&hosts, &localities, &options)
     }
 }

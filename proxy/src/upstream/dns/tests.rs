@@ -64,7 +64,7 @@ fn options(refresh: Duration) -> DnsOptions {
 
 fn cluster(discovery: Discovery) -> Arc<Cluster> {
     let config = Arc::new(testing::config("dns", discovery));
-    Cluster::build(config, None, &Deps { secrets: Arc::default() }, None).unwrap()
+    Cluster::build(config, None, &Deps::default(), None).unwrap()
 }
 
 type Published = mpsc::UnboundedReceiver<(Name, Arc<Assignment>)>;
@@ -98,8 +98,7 @@ async fn strict_has_all_addresses_and_keeps_the_template() {
     assert_eq!((locality.endpoints[0].weight, &*locality.endpoints[0].hostname), (7, "a.example"));
     assert_eq!(resolver.asked.load(SeqCst), 1, "literals need no lookup");
 
-    let built =
-        Cluster::build(cluster.config.clone(), Some(assignment), &Deps { secrets: Arc::default() }, Some(&cluster));
+    let built = Cluster::build(cluster.config.clone(), Some(assignment), &Deps::default(), Some(&cluster));
     assert_eq!(built.unwrap().members().len(), 5);
 }
 
@@ -139,7 +138,7 @@ async fn logical_is_one_endpoint_with_the_answer_in_order() {
     let discovery = Discovery::LogicalDns(template(vec![host("a.example", 80, 1)]), options(Duration::from_millis(5)));
     let cluster = cluster(discovery);
     let (_watcher, mut published) = watch(&resolver, &cluster);
-    let deps = Deps { secrets: Arc::default() };
+    let deps = Deps::default();
     let first =
         Cluster::build(cluster.config.clone(), Some(next(&mut published).await), &deps, Some(&cluster)).unwrap();
     let [member] = first.members() else { panic!("{:?}", first.members()) };

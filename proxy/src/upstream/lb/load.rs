@@ -8,6 +8,14 @@ pub(super) struct Availability {
     pub(super) hosts: usize,
     pub(super) healthy: usize,
     pub(super) degraded: usize,
+    /// Of [`Self::hosts`], those that nothing is sent to even in panic.
+    pub(super) draining: usize,
+}
+
+impl Availability {
+    fn in_panic(&self) -> usize {
+        self.hosts - self.draining
+    }
 }
 
 /// Shares in percent per priority; they add up to 100 whenever any host takes traffic.
@@ -61,16 +69,16 @@ impl Loads {
 
     /// All priorities panic: traffic goes by the number of hosts.
     fn spread_by_size(&mut self, priorities: &[Availability]) {
-        let total: usize = priorities.iter().map(|a| a.hosts).sum();
+        let total: usize = priorities.iter().map(Availability::in_panic).sum();
         if total == 0 {
             return;
         }
         self.degraded.fill(0);
         for (load, a) in self.healthy.iter_mut().zip(priorities) {
-            *load = (100 * a.hosts / total) as u32;
+            *load = (100 * a.in_panic() / total) as u32;
         }
         let rest = 100 - self.healthy.iter().sum::<u32>();
-        if let Some(first) = priorities.iter().position(|a| a.hosts > 0) {
+        if let Some(first) = priorities.iter().position(|a| a.in_panic() > 0) {
             self.healthy[first] += rest;
         }
     }

@@ -3,7 +3,6 @@
 //! Exact integers as long as they fit (so schedules are exact), else rounded to 32 bits.
 
 use super::{Group, Host};
-use crate::ir::endpoint::Health;
 
 /// Hosts with their shares, in relation to each other.
 #[derive(Debug, Default)]
@@ -25,35 +24,35 @@ struct Locality {
 }
 
 impl Shares {
-    /// The shares of those `members` whose health is `wanted`. `overprovisioning` reduces a weighted locality that
-    /// has lost hosts (0: it does not count).
+    /// The shares of `usable` among `members`. `overprovisioning` reduces a weighted locality that has lost hosts
+    /// (0: it does not count).
     pub(super) fn new(
-        hosts: &[Host],
-        groups: &[Group],
+        hosts: &[Host<'_>],
+        groups: &[Group<'_>],
         members: &[u32],
-        wanted: &dyn Fn(Health) -> bool,
+        usable: &[u32],
         overprovisioning: u32,
     ) -> Self {
-        let usable: Vec<u32> = members.iter().copied().filter(|m| wanted(hosts[*m as usize].health)).collect();
-        let plain = |usable: Vec<u32>| {
+        let plain = || {
             let weights = usable.iter().map(|m| u64::from(hosts[*m as usize].weight.max(1))).collect();
-            Self { hosts: usable, weights }.reduced()
+            Self { hosts: usable.to_vec(), weights }.reduced()
         };
         let mut localities = vec![Locality::default(); groups.len()];
         for member in members {
             let host = &hosts[*member as usize];
-            let Some(locality) = localities.get_mut(host.locality as usize) else { return plain(usable) };
+            let Some(locality) = localities.get_mut(host.locality as usize) else { return plain() };
             locality.hosts += 1;
-            if wanted(host.health) {
-                locality.usable += 1;
-                locality.usable_weight += u64::from(host.weight.max(1));
-            }
+        }
+        for host in usable.iter().map(|m| &hosts[*m as usize]) {
+            let Some(locality) = localities.get_mut(host.locality as usize) else { return plain() };
+            locality.usable += 1;
+            locality.usable_weight += u64::from(host.weight.max(1));
         }
         // Locality weights count when the control plane gave one to each locality that has hosts here.
-        let weighed = |(l, g): (&Locality, &Group)| l.hosts == 0 || g.weight.is_some();
-        let any = |(l, g): (&Locality, &Group)| l.usable > 0 && g.weight.is_some_and(|w| w > 0);
+        let weighed = |(l, g): (&Locality, &Group<'_>)| l.hosts == 0 || g.weight.is_some();
+        let any = |(l, g): (&Locality, &Group<'_>)| l.usable > 0 && g.weight.is_some_and(|w| w > 0);
         if !localities.iter().zip(groups).all(weighed) || !localities.iter().zip(groups).any(any) {
-            return plain(usable);
+            return plain();
         }
         for (locality, group) in localities.iter_mut().zip(groups).filter(|(l, _)| l.usable > 0) {
             let weight = u128::from(group.weight.unwrap_or(0));
@@ -65,8 +64,8 @@ impl Shares {
             (locality.numerator, locality.denominator) = (numerator / divisor, denominator / divisor);
         }
         // A locality of weight 0 takes nothing.
-        let usable: Vec<u32> =
-            usable.into_iter().filter(|m| localities[hosts[*m as usize].locality as usize].numerator > 0).collect();
+        let weighed = |m: &u32| localities[hosts[*m as usize].locality as usize].numerator > 0;
+        let usable: Vec<u32> = usable.iter().copied().filter(weighed).collect();
         let of =
             |m: &u32| (localities[hosts[*m as usize].locality as usize], u128::from(hosts[*m as usize].weight.max(1)));
         let weights = exact(&localities, usable.iter().map(of)).unwrap_or_else(|| rounded(usable.iter().map(of)));

@@ -2,7 +2,7 @@
 
 use std::{cmp::Reverse, collections::BinaryHeap};
 
-use super::{Draw, SplitMix, below, share::Shares};
+use super::share::Shares;
 
 /// The longest schedule that is written out: 4 turns per host and some.
 fn longest(hosts: usize) -> u64 {
@@ -123,7 +123,7 @@ impl Alias {
         &self.hosts
     }
 
-    fn position(&self, random: u64) -> usize {
+    pub(super) fn position(&self, random: u64) -> usize {
         let n = self.hosts.len();
         let wide = u128::from(random) * n as u128;
         let column = (wide >> 64) as usize;
@@ -138,35 +138,13 @@ impl Alias {
         self.hosts[self.position(random)]
     }
 
-    /// Power of `choices`: candidates are drawn by weight, the one with the fewest requests per weight wins.
-    ///
-    /// Drawing by weight keeps an idle cluster proportional; comparing active requests against weight (the ratio that
-    /// Envoy's `weight / (active + 1)` also balances) corrects it under load. An equal candidate never displaces an
-    /// earlier one, for that would favour heavy hosts twice.
-    pub(super) fn fewest(&self, choices: u32, random: &mut SplitMix, draw: &Draw<'_>) -> u32 {
-        let weight = |position: usize| self.weights.get(position).copied().unwrap_or(1);
-        let mut best: Option<(usize, u32)> = None;
-        for i in 0..choices {
-            let position = match best {
-                // Two different hosts whenever there are two.
-                Some((first, _)) if i == 1 && self.columns.is_empty() && self.hosts.len() > 1 => {
-                    (first + 1 + below(random.next(), self.hosts.len() - 1)) % self.hosts.len()
-                }
-                _ => self.position(random.next()),
-            };
-            let host = self.hosts[position] as usize;
-            if draw.excludes && best.is_some() && (draw.excluded)(host) {
-                continue;
-            }
-            let active = (draw.active)(host);
-            let better = best.is_none_or(|(other, least)| {
-                (draw.excludes && (draw.excluded)(self.hosts[other] as usize))
-                    || u128::from(active) * u128::from(weight(other)) < u128::from(least) * u128::from(weight(position))
-            });
-            if better {
-                best = Some((position, active));
-            }
-        }
-        self.hosts[best.map_or(0, |(position, _)| position)]
+    /// The reduced weight at a position.
+    pub(super) fn weight(&self, position: usize) -> u64 {
+        self.weights.get(position).copied().unwrap_or(1)
+    }
+
+    /// Whether all hosts have the same weight.
+    pub(super) fn is_even(&self) -> bool {
+        self.columns.is_empty()
     }
 }

@@ -1,43 +1,12 @@
-use super::*;
-
-fn options(policy: Policy) -> Options {
-    Options { policy, panic_threshold: 50, overprovisioning: 140 }
-}
-
-fn host(weight: u32, health: Health, locality: u32) -> Host {
-    Host { weight, health, locality }
-}
-
-const ONE: &[Group] = &[Group { priority: 0, weight: None }];
-
-/// `n` picks; counts per host.
-fn counts(balancer: &Balancer, hosts: usize, n: u64, active: &dyn Fn(usize) -> u32) -> Vec<u64> {
-    let cursor = AtomicU64::new(0);
-    let mut seeds = SplitMix(7);
-    let mut counts = vec![0; hosts];
-    for _ in 0..n {
-        let draw =
-            Draw { random: seeds.next(), cursor: &cursor, attempts: 3, active, excluded: &|_| false, excludes: false };
-        counts[balancer.pick(&draw).unwrap()] += 1;
-    }
-    counts
-}
+use super::{
+    load::{Availability, Loads},
+    testing::*,
+    *,
+};
 
 fn weighted(weights: &[u32], policy: Policy) -> Balancer {
     let hosts: Vec<_> = weights.iter().map(|w| host(*w, Health::Healthy, 0)).collect();
     Balancer::new(&hosts, ONE, &options(policy))
-}
-
-/// Each count within `tolerance` (relative) of its expected share.
-fn assert_shares(counts: &[u64], shares: &[f64], tolerance: f64) {
-    let (n, total) = (counts.iter().sum::<u64>() as f64, shares.iter().sum::<f64>());
-    for (i, (count, share)) in counts.iter().zip(shares).enumerate() {
-        let expected = n * share / total;
-        assert!(
-            (*count as f64 - expected).abs() <= expected * tolerance + 1.0,
-            "host {i}: {count} of {expected}: {counts:?}"
-        );
-    }
 }
 
 #[test]
@@ -54,8 +23,7 @@ fn round_robin_is_smooth() {
     let cursor = AtomicU64::new(0);
     let turns: Vec<usize> = (0..7)
         .map(|_| {
-            let draw =
-                Draw { random: 0, cursor: &cursor, attempts: 0, active: &|_| 0, excluded: &|_| false, excludes: false };
+            let draw = Draw { cursor: &cursor, attempts: 0, ..draw(0) };
             balancer.pick(&draw).unwrap()
         })
         .collect();
@@ -84,7 +52,7 @@ fn random_follows_weights() {
 
 #[test]
 fn least_request_prefers_the_idle() {
-    let policy = Policy::LeastRequest { choices: 2 };
+    let policy = LEAST;
     let balancer = weighted(&[1; 4], policy);
     let busy = counts(&balancer, 4, 20_000, &|i| if i == 2 { 10 } else { 0 });
     assert_eq!(busy[2], 0, "of two different hosts the busy one never wins: {busy:?}");
@@ -101,19 +69,12 @@ fn least_request_prefers_the_idle() {
 fn least_request_balances_a_closed_loop() {
     use std::cell::RefCell;
     let weights = [1u32, 2, 4, 8];
-    let balancer = weighted(&weights, Policy::LeastRequest { choices: 2 });
+    let balancer = weighted(&weights, LEAST);
     let active = RefCell::new(vec![0u32; 4]);
     let cursor = AtomicU64::new(0);
     let mut seeds = SplitMix(3);
     for _ in 0..1500 {
-        let draw = Draw {
-            random: seeds.next(),
-            cursor: &cursor,
-            attempts: 0,
-            active: &|i| active.borrow()[i],
-            excluded: &|_| false,
-            excludes: false,
-        };
+        let draw = Draw { cursor: &cursor, attempts: 0, active: &|i| active.borrow()[i], ..draw(seeds.next()) };
         let host = balancer.pick(&draw).unwrap();
         active.borrow_mut()[host] += 1;
     }
@@ -143,7 +104,7 @@ fn priority_loads_are_envoys() {
     ];
     for (healthy, expected) in cases {
         let availability: Vec<_> =
-            healthy.iter().map(|h| Availability { hosts: 100, healthy: *h, degraded: 0 }).collect();
+            healthy.iter().map(|h| Availability { hosts: 100, healthy: *h, degraded: 0, draining: 0 }).collect();
         let loads = Loads::new(&availability, 140, 0);
         assert_eq!(loads.healthy, *expected, "{healthy:?}");
         assert!(loads.degraded.iter().all(|d| *d == 0));
@@ -155,7 +116,7 @@ fn degraded_hosts_take_the_overflow() {
     for (healthy, degraded, expected) in
         [(100, 0, (100, 0)), (71, 29, (99, 1)), (25, 65, (35, 65)), (5, 0, (100, 0)), (0, 100, (0, 100))]
     {
-        let loads = Loads::new(&[Availability { hosts: 100, healthy, degraded }], 140, 0);
+        let loads = Loads::new(&[Availability { hosts: 100, healthy, degraded, draining: 0 }], 140, 0);
         assert_eq!((loads.healthy[0], loads.degraded[0]), expected, "{healthy}/{degraded}");
     }
 }
@@ -171,13 +132,15 @@ fn panic_is_envoys() {
     ];
     for (healthy, expected) in cases {
         let availability: Vec<_> =
-            healthy.iter().map(|h| Availability { hosts: 100, healthy: *h, degraded: 0 }).collect();
+            healthy.iter().map(|h| Availability { hosts: 100, healthy: *h, degraded: 0, draining: 0 }).collect();
         let loads = Loads::new(&availability, 140, 50);
         let panic: Vec<bool> = (0..healthy.len()).map(|i| loads.in_panic(i)).collect();
         assert_eq!(panic, *expected, "{healthy:?}");
     }
-    let sizes =
-        [Availability { hosts: 30, healthy: 0, degraded: 0 }, Availability { hosts: 10, healthy: 0, degraded: 0 }];
+    let sizes = [
+        Availability { hosts: 30, healthy: 0, degraded: 0, draining: 0 },
+        Availability { hosts: 10, healthy: 0, degraded: 0, draining: 0 },
+    ];
     assert_eq!(Loads::new(&sizes, 140, 50).healthy, [75, 25], "in total panic traffic goes by size");
 }
 
@@ -195,9 +158,9 @@ fn health_decides_who_gets_traffic() {
     let sick = [host(1, Health::Unhealthy, 0), host(1, Health::Unhealthy, 0), host(1, Health::Draining, 0)];
     let panicking = Balancer::new(&sick, ONE, &options(Policy::RoundRobin));
     assert_eq!(counts(&panicking, 3, 100, &|_| 0), [50, 50, 0], "panic spares draining hosts");
-    let calm = Balancer::new(&sick, ONE, &Options { panic_threshold: 0, ..options(Policy::RoundRobin) });
+    let calm = Balancer::new(&sick, ONE, &calm(Policy::RoundRobin));
     let cursor = AtomicU64::new(0);
-    let draw = Draw { random: 1, cursor: &cursor, attempts: 3, active: &|_| 0, excluded: &|_| false, excludes: false };
+    let draw = Draw { cursor: &cursor, ..draw(1) };
     assert_eq!(calm.pick(&draw), None, "without panic nobody is left");
     let draining = Balancer::new(&[host(1, Health::Draining, 0)], ONE, &options(Policy::Random));
     assert_eq!(draining.pick(&draw), None);
@@ -205,7 +168,7 @@ fn health_decides_who_gets_traffic() {
 
 #[test]
 fn failover_by_priority() {
-    let groups = [Group { priority: 0, weight: None }, Group { priority: 3, weight: None }];
+    let groups = [group(0, None), group(3, None)];
     let mut hosts: Vec<_> =
         (0..4).map(|i| host(1, if i < 2 { Health::Healthy } else { Health::Unhealthy }, 0)).collect();
     hosts.extend((0..2).map(|_| host(1, Health::Healthy, 1)));
@@ -217,7 +180,7 @@ fn failover_by_priority() {
 
 #[test]
 fn localities_share_by_their_weight() {
-    let groups = [Group { priority: 0, weight: Some(1) }, Group { priority: 0, weight: Some(3) }];
+    let groups = [group(0, Some(1)), group(0, Some(3))];
     let mut hosts: Vec<_> = (0..4).map(|_| host(1, Health::Healthy, 0)).collect();
     hosts.push(host(1, Health::Healthy, 1));
     let balancer = Balancer::new(&hosts, &groups, &options(Policy::RoundRobin));
@@ -226,31 +189,24 @@ fn localities_share_by_their_weight() {
     // The second locality has lost most of its hosts: 1/4 * 140 % = 35 % of its weight is left.
     let mut hosts = vec![host(1, Health::Healthy, 0)];
     hosts.extend((0..4).map(|i| host(1, if i == 0 { Health::Healthy } else { Health::Unhealthy }, 1)));
-    let groups = [Group { priority: 0, weight: Some(1) }, Group { priority: 0, weight: Some(1) }];
-    let calm = Options { panic_threshold: 0, ..options(Policy::RoundRobin) };
+    let groups = [group(0, Some(1)), group(0, Some(1))];
+    let calm = calm(Policy::RoundRobin);
     let counts_of = counts(&Balancer::new(&hosts, &groups, &calm), 5, 13_500, &|_| 0);
     assert_shares(&counts_of, &[100.0, 35.0, 0.0, 0.0, 0.0], 0.001);
 
-    let unweighted = [Group { priority: 0, weight: Some(5) }, Group { priority: 0, weight: None }];
+    let unweighted = [group(0, Some(5)), group(0, None)];
     let counts_of = counts(&Balancer::new(&hosts, &unweighted, &calm), 5, 100, &|_| 0);
     assert_eq!(counts_of, [50, 50, 0, 0, 0], "weights count only when all localities have one");
 }
 
 #[test]
 fn excluded_hosts_are_avoided_when_possible() {
-    for policy in [Policy::RoundRobin, Policy::Random, Policy::LeastRequest { choices: 2 }] {
+    for policy in [Policy::RoundRobin, Policy::Random, LEAST] {
         let balancer = weighted(&[1000, 1, 1], policy);
         let cursor = AtomicU64::new(0);
         let mut seeds = SplitMix(11);
         for _ in 0..200 {
-            let mut draw = Draw {
-                random: seeds.next(),
-                cursor: &cursor,
-                attempts: 3,
-                active: &|_| 0,
-                excluded: &|i| i == 0,
-                excludes: true,
-            };
+            let mut draw = Draw { cursor: &cursor, excluded: &|i| i == 0, excludes: true, ..draw(seeds.next()) };
             assert_ne!(balancer.pick(&draw), Some(0), "{policy:?}");
             draw.excluded = &|_| true;
             assert!(balancer.pick(&draw).is_some(), "falls back rather than fails");
@@ -260,20 +216,13 @@ fn excluded_hosts_are_avoided_when_possible() {
 
 #[test]
 fn exclusion_reaches_into_other_priorities() {
-    let groups = [Group { priority: 0, weight: None }, Group { priority: 1, weight: None }];
+    let groups = [group(0, None), group(1, None)];
     let hosts = [host(1, Health::Healthy, 0), host(1, Health::Unhealthy, 0), host(1, Health::Healthy, 1)];
     let balancer = Balancer::new(&hosts, &groups, &options(Policy::Random));
     let cursor = AtomicU64::new(0);
     let mut seeds = SplitMix(5);
     for _ in 0..100 {
-        let draw = Draw {
-            random: seeds.next(),
-            cursor: &cursor,
-            attempts: 3,
-            active: &|_| 0,
-            excluded: &|i| i == 0,
-            excludes: true,
-        };
+        let draw = Draw { cursor: &cursor, excluded: &|i| i == 0, excludes: true, ..draw(seeds.next()) };
         assert_eq!(balancer.pick(&draw), Some(2));
     }
 }

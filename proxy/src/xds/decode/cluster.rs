@@ -59,10 +59,6 @@ pub(crate) fn cluster(message: &Pb, at: &At<'_>) -> Result<Cluster, Reject> {
     if message.outlier_detection.is_some() {
         at.field("outlier_detection").unsupported("outlier detection is not supported by this release");
     }
-    if message.lb_subset_config.as_ref().is_some_and(|s| !s.subset_selectors.is_empty()) {
-        let at = at.field("lb_subset_config");
-        return Err(at.reject("subset load balancing is not supported by this release"));
-    }
     network_filters(&message.filters, at)?;
     if let Some(config) = &message.upstream_config {
         let at = at.field("upstream_config");
@@ -109,6 +105,7 @@ pub(crate) fn cluster(message: &Pb, at: &At<'_>) -> Result<Cluster, Reject> {
         discovery,
         connect_timeout: timeout.unwrap_or(CONNECT_TIMEOUT),
         lb: balancing.policy,
+        lb_options: share(balancing.options),
         panic_threshold: balancing.panic_threshold,
         locality_weighted: balancing.locality_weighted,
         http: share(cluster_http::upstream(message, at)?),

@@ -1,160 +1,170 @@
 //! Load balancing of a cluster: the policy, and what is common to all.
 
-use outrigger_wire::pb::envoy::{
-    config::cluster::v3::{
-        Cluster as Pb, LoadBalancingPolicy,
-        cluster::{
-            CommonLbConfig, LbConfig, LbPolicy as PbPolicy, LeastRequestLbConfig, RoundRobinLbConfig,
-            common_lb_config::LocalityConfigSpecifier,
-        },
-    },
-    extensions::load_balancing_policies::{
-        cluster_provided::v3::ClusterProvided,
-        common::v3::{LocalityLbConfig, locality_lb_config},
-        least_request::v3::{LeastRequest, least_request::SelectionMethod},
-        maglev::v3::Maglev,
-        random::v3::Random,
-        ring_hash::v3::RingHash,
-        round_robin::v3::RoundRobin,
-        wrr_locality::v3::WrrLocality,
+use outrigger_wire::pb::envoy::config::cluster::v3::{
+    Cluster as Pb,
+    cluster::{
+        CommonLbConfig, LbConfig, LbPolicy as PbPolicy, LeastRequestLbConfig, MaglevLbConfig, RingHashLbConfig,
+        RoundRobinLbConfig,
+        common_lb_config::{ConsistentHashingLbConfig, LocalityConfigSpecifier, ZoneAwareLbConfig},
+        ring_hash_lb_config::HashFunction,
     },
 };
 
 use super::{
     at::At,
-    extension,
     fields::fields,
+    lb_options::{self, Localities, least_request, table_size, zone_aware},
+    lb_policy, lb_subset,
     report::Reject,
-    scalar::{enumeration, percent, u32_in},
+    scalar::{enumeration, percent},
 };
-use crate::ir::cluster::LbPolicy;
-
-const NEXT_RELEASE: &str = "consistent hashing is not supported by this release";
+use crate::ir::{
+    balancing::{HashKeys, LbOptions, LeastRequest, Maglev, PeakEwma, RingHash},
+    cluster::LbPolicy,
+};
 
 /// The policy and whether localities are chosen by weight.
 pub(crate) struct Balancing {
     pub policy: LbPolicy,
+    pub options: LbOptions,
     pub locality_weighted: bool,
     pub panic_threshold: u8,
 }
 
+/// Metadata of a cluster that makes least request take latencies into account: `latency_aware: true`.
+const NAMESPACE: &str = "outrigger.load_balancing";
+
 pub(crate) fn balancing(message: &Pb, at: &At<'_>) -> Result<Balancing, Reject> {
-    let (panic_threshold, mut locality_weighted) = common(&message.common_lb_config, at)?;
+    let common = common(&message.common_lb_config, at)?;
     let policy: PbPolicy = enumeration(message.lb_policy, &at.field("lb_policy"))?;
+    let subsets = lb_subset::legacy(&message.lb_subset_config, at)?;
     if let Some(m) = &message.load_balancing_policy {
         // It overrides `lb_policy`, as in Envoy.
-        let (policy, weighted) = extensions(m, &at.field("load_balancing_policy"), 0)?;
-        return Ok(Balancing { policy, locality_weighted: weighted || locality_weighted, panic_threshold });
+        if subsets.is_some() {
+            return Err(at.field("lb_subset_config").reject("excludes load_balancing_policy"));
+        }
+        let mut found = lb_policy::extensions(m, &at.field("load_balancing_policy"), 0)?;
+        found.localities = found.localities.or(common.localities);
+        return Ok(finish(message, found, common.panic_threshold));
     }
+    let mut options = LbOptions { subsets, ..LbOptions::default() };
     let policy = match policy {
-        PbPolicy::RoundRobin => LbPolicy::RoundRobin,
+        PbPolicy::RoundRobin => {
+            if let Some(LbConfig::RoundRobinLbConfig(m)) = &message.lb_config {
+                let at = at.field("round_robin_lb_config");
+                fields!(&at, m => RoundRobinLbConfig { read: [slow_start_config] });
+                options.slow_start = lb_options::legacy_slow_start(&m.slow_start_config, &at)?;
+            }
+            LbPolicy::RoundRobin
+        }
         PbPolicy::Random => LbPolicy::Random,
         PbPolicy::ClusterProvided => LbPolicy::ClusterProvided,
-        PbPolicy::LeastRequest => LbPolicy::LeastRequest { choices: choices(message, at)? },
-        PbPolicy::RingHash => return Err(at.field("lb_policy").reject(format!("RING_HASH: {NEXT_RELEASE}"))),
-        PbPolicy::Maglev => return Err(at.field("lb_policy").reject(format!("MAGLEV: {NEXT_RELEASE}"))),
+        PbPolicy::LeastRequest => match &message.lb_config {
+            Some(LbConfig::LeastRequestLbConfig(m)) => {
+                let at = at.field("least_request_lb_config");
+                fields!(&at, m => LeastRequestLbConfig {
+                    read: [choice_count, active_request_bias, slow_start_config],
+                });
+                options.slow_start = lb_options::legacy_slow_start(&m.slow_start_config, &at)?;
+                LbPolicy::LeastRequest(least_request(&m.choice_count, &m.active_request_bias, false, &at)?)
+            }
+            _ => LbPolicy::LeastRequest(LeastRequest::default()),
+        },
+        PbPolicy::RingHash => LbPolicy::RingHash(ring_hash(message, common.keys, at)?),
+        PbPolicy::Maglev => {
+            let mut maglev = Maglev { keys: common.keys, ..Maglev::default() };
+            if let Some(LbConfig::MaglevLbConfig(m)) = &message.lb_config {
+                let at = at.field("maglev_lb_config");
+                fields!(&at, m => MaglevLbConfig { read: [table_size] });
+                maglev.table_size = table_size(&m.table_size, &at)?;
+            }
+            LbPolicy::Maglev(maglev)
+        }
         PbPolicy::LoadBalancingPolicyConfig => {
             return Err(at.field("load_balancing_policy").reject("is required by LOAD_BALANCING_POLICY_CONFIG"));
         }
     };
-    if let Some(LbConfig::RoundRobinLbConfig(m)) = &message.lb_config {
-        let at = at.field("round_robin_lb_config");
-        fields!(&at, m => RoundRobinLbConfig { read: [], unsupported: [slow_start_config] });
+    let unread = match (&message.lb_config, policy) {
+        (Some(LbConfig::RoundRobinLbConfig(_)), LbPolicy::RoundRobin)
+        | (Some(LbConfig::LeastRequestLbConfig(_)), LbPolicy::LeastRequest(_))
+        | (Some(LbConfig::RingHashLbConfig(_)), LbPolicy::RingHash(_))
+        | (Some(LbConfig::MaglevLbConfig(_)), LbPolicy::Maglev(_))
+        | (Some(LbConfig::OriginalDstLbConfig(_)) | None, _) => false,
+        (Some(_), _) => true,
+    };
+    if unread {
+        at.field("lb_config").harmless("belongs to another lb_policy than the cluster's");
     }
-    locality_weighted &= policy != LbPolicy::ClusterProvided;
-    Ok(Balancing { policy, locality_weighted, panic_threshold })
+    let found = lb_policy::Found { policy, options, localities: common.localities };
+    Ok(finish(message, found, common.panic_threshold))
 }
 
-fn choices(message: &Pb, at: &At<'_>) -> Result<u32, Reject> {
-    let Some(LbConfig::LeastRequestLbConfig(m)) = &message.lb_config else { return Ok(2) };
-    let at = at.field("least_request_lb_config");
-    fields!(&at, m => LeastRequestLbConfig {
-        read: [choice_count],
-        unsupported: [active_request_bias, slow_start_config],
-    });
-    u32_in(&m.choice_count, 2, 2..=u32::MAX, &at.field("choice_count"))
-}
-
-/// The first policy that is known wins, as in Envoy; `depth` bounds policies in policies.
-fn extensions(message: &LoadBalancingPolicy, at: &At<'_>, depth: u32) -> Result<(LbPolicy, bool), Reject> {
-    let mut seen = Vec::new();
-    for (i, policy) in message.policies.iter().enumerate() {
-        let at = at.index("policies", i);
-        let at = at.field("typed_extension_config");
-        let config = policy.typed_extension_config.as_ref();
-        let any = config.and_then(|c| c.typed_config.as_ref()).ok_or_else(|| at.reject("is required"))?;
-        let extension = extension::open(any, &at)?;
-        if extension.is::<RoundRobin>() {
-            let m: RoundRobin = extension.message(&at)?;
-            fields!(&at, &m => RoundRobin { read: [locality_lb_config], unsupported: [slow_start_config] });
-            return Ok((LbPolicy::RoundRobin, locality(&m.locality_lb_config, &at)));
-        }
-        if extension.is::<Random>() {
-            let m: Random = extension.message(&at)?;
-            return Ok((LbPolicy::Random, locality(&m.locality_lb_config, &at)));
-        }
-        if extension.is::<LeastRequest>() {
-            let m: LeastRequest = extension.message(&at)?;
-            fields!(&at, &m => LeastRequest {
-                read: [choice_count, locality_lb_config, selection_method],
-                unsupported: [active_request_bias, slow_start_config, enable_full_scan],
-            });
-            let method: SelectionMethod = enumeration(m.selection_method, &at.field("selection_method"))?;
-            if method == SelectionMethod::FullScan {
-                at.field("selection_method").unsupported("FULL_SCAN is not supported: N_CHOICES is used");
-            }
-            let choices = u32_in(&m.choice_count, 2, 2..=u32::MAX, &at.field("choice_count"))?;
-            return Ok((LbPolicy::LeastRequest { choices }, locality(&m.locality_lb_config, &at)));
-        }
-        if extension.is::<ClusterProvided>() {
-            return Ok((LbPolicy::ClusterProvided, false));
-        }
-        if extension.is::<WrrLocality>() && depth == 0 {
-            let m: WrrLocality = extension.message(&at)?;
-            let inner = at.required("endpoint_picking_policy", &m.endpoint_picking_policy)?;
-            let (policy, _) = extensions(inner, &at.field("endpoint_picking_policy"), depth + 1)?;
-            return Ok((policy, true));
-        }
-        if extension.is::<RingHash>() || extension.is::<Maglev>() {
-            return Err(at.reject(format!("{}: {NEXT_RELEASE}", extension.kind)));
-        }
-        seen.push(extension.kind.into_owned());
+/// Puts together what depends on each other.
+fn finish(message: &Pb, found: lb_policy::Found, panic_threshold: u8) -> Balancing {
+    let lb_policy::Found { mut policy, mut options, localities } = found;
+    let asked = message.metadata.as_ref().and_then(|m| m.filter_metadata.get(NAMESPACE));
+    let latency_aware =
+        asked.map(super::metadata::object).is_some_and(|m| m.get("latency_aware") == Some(&true.into()));
+    if let LbPolicy::LeastRequest(config) = policy
+        && latency_aware
+    {
+        policy = LbPolicy::PeakEwma(PeakEwma { choices: config.choices, ..PeakEwma::default() });
     }
-    Err(at.field("policies").reject(format!("none of the policies is supported by this release: {}", seen.join(", "))))
+    let zones = match localities {
+        Localities::Unsaid => Some(Default::default()),
+        Localities::Zones(zones) => Some(zones),
+        Localities::Weighted => None,
+    };
+    // Consistent hashing and clusters that choose for themselves know no zones.
+    options.zone_aware = zones.filter(|_| !policy.is_hashed() && policy != LbPolicy::ClusterProvided);
+    let locality_weighted = matches!(localities, Localities::Weighted) && policy != LbPolicy::ClusterProvided;
+    Balancing { policy, options, locality_weighted, panic_threshold }
 }
 
-fn locality(message: &Option<LocalityLbConfig>, at: &At<'_>) -> bool {
-    match message.as_ref().and_then(|m| m.locality_config_specifier.as_ref()) {
-        Some(locality_lb_config::LocalityConfigSpecifier::LocalityWeightedLbConfig(_)) => true,
-        Some(locality_lb_config::LocalityConfigSpecifier::ZoneAwareLbConfig(_)) => {
-            at.field("locality_lb_config").unsupported("zone-aware routing is not supported by this release");
-            false
-        }
-        None => false,
-    }
+fn ring_hash(message: &Pb, keys: HashKeys, at: &At<'_>) -> Result<RingHash, Reject> {
+    let default = RingHash { keys, ..RingHash::default() };
+    let Some(LbConfig::RingHashLbConfig(m)) = &message.lb_config else { return Ok(default) };
+    let at = at.field("ring_hash_lb_config");
+    fields!(&at, m => RingHashLbConfig { read: [minimum_ring_size, hash_function, maximum_ring_size] });
+    let (min_size, max_size) = lb_options::ring_sizes((&m.minimum_ring_size, &m.maximum_ring_size), &at)?;
+    let function: HashFunction = enumeration(m.hash_function, &at.field("hash_function"))?;
+    Ok(RingHash { min_size, max_size, murmur: function == HashFunction::MurmurHash2, ..default })
 }
 
-/// The panic threshold in percent, and whether localities are weighted.
-fn common(message: &Option<CommonLbConfig>, at: &At<'_>) -> Result<(u8, bool), Reject> {
-    let Some(m) = message else { return Ok((50, false)) };
+struct Common {
+    panic_threshold: u8,
+    localities: Localities,
+    keys: HashKeys,
+}
+
+/// What is common to all policies.
+fn common(message: &Option<CommonLbConfig>, at: &At<'_>) -> Result<Common, Reject> {
+    let mut common = Common { panic_threshold: 50, localities: Localities::Unsaid, keys: HashKeys::default() };
+    let Some(m) = message else { return Ok(common) };
     let at = at.field("common_lb_config");
     fields!(&at, m => CommonLbConfig {
-        read: [healthy_panic_threshold, locality_config_specifier],
-        harmless: [update_merge_window, consistent_hashing_lb_config, override_host_status],
+        read: [healthy_panic_threshold, locality_config_specifier, consistent_hashing_lb_config],
+        harmless: [update_merge_window, override_host_status],
         unsupported: [ignore_new_hosts_until_first_hc, close_connections_on_host_set_change],
     });
-    let threshold = match &m.healthy_panic_threshold {
+    if let Some(p) = &m.healthy_panic_threshold {
         // The threshold is compared with whole percents in Envoy, too.
-        Some(p) => percent(p, &at.field("healthy_panic_threshold"))? as u8,
-        None => 50,
-    };
-    let weighted = match &m.locality_config_specifier {
-        Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(_)) => true,
-        Some(LocalityConfigSpecifier::ZoneAwareLbConfig(_)) => {
-            at.field("zone_aware_lb_config").unsupported("zone-aware routing is not supported by this release");
-            false
+        common.panic_threshold = percent(p, &at.field("healthy_panic_threshold"))? as u8;
+    }
+    match &m.locality_config_specifier {
+        Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(_)) => common.localities = Localities::Weighted,
+        Some(LocalityConfigSpecifier::ZoneAwareLbConfig(m)) => {
+            let at = at.field("zone_aware_lb_config");
+            fields!(&at, m => ZoneAwareLbConfig { read: [routing_enabled, min_cluster_size, fail_traffic_on_panic] });
+            let zones = zone_aware((&m.routing_enabled, &m.min_cluster_size), m.fail_traffic_on_panic, &at)?;
+            common.localities = Localities::Zones(zones);
         }
-        None => false,
-    };
-    Ok((threshold, weighted))
+        None => {}
+    }
+    if let Some(m) = &m.consistent_hashing_lb_config {
+        let at = at.field("consistent_hashing_lb_config");
+        fields!(&at, m => ConsistentHashingLbConfig { read: [use_hostname_for_hashing, hash_balance_factor] });
+        common.keys = lb_options::hash_keys(m.use_hostname_for_hashing, &m.hash_balance_factor, &at)?;
+    }
+    Ok(common)
 }

@@ -1,5 +1,7 @@
 //! What a route does: forward, redirect, or answer directly.
 
+use std::sync::Arc;
+
 use http::{HeaderValue, StatusCode};
 use outrigger_wire::pb::envoy::config::{
     core::v3::{RoutingPriority, SubstitutionFormatString},
@@ -21,7 +23,7 @@ use super::{
     hcm_options::header_value,
     header_ops::{header_ops, lists},
     internal_redirect::internal_redirect,
-    matcher,
+    lb_subset, matcher,
     mirror::mirrors,
     path_template, per_route,
     report::{NoteKind, Reject},
@@ -31,6 +33,7 @@ use super::{
     virtual_host::Inherited,
 };
 use crate::ir::{
+    balancing::Criteria,
     format::Operator,
     route::{
         BodyFormat, DirectResponse, Forward, HostRewrite, PathMatch, PathRewrite, Redirect, StreamDuration, Target,
@@ -52,14 +55,14 @@ pub(crate) fn forward(
         read: [
             cluster_not_found_response_code, prefix_rewrite, regex_rewrite, append_x_forwarded_host, timeout,
             idle_timeout, retry_policy, priority, hash_policy, cors, max_grpc_timeout, upgrade_configs,
-            internal_redirect_action, max_stream_duration, cluster_specifier, host_rewrite_specifier,
+            internal_redirect_action, max_stream_duration, cluster_specifier, host_rewrite_specifier, metadata_match,
             grpc_timeout_offset, hedge_policy, request_mirror_policies, path_rewrite_policy, internal_redirect_policy,
             max_internal_redirects,
         ],
         // Rate limits are the rate limit filter's, and that one is refused.
         harmless: [rate_limits, include_vh_rate_limits, early_data_policy],
         unsupported: [
-            metadata_match, flush_timeout, retry_policy_typed_config,
+            flush_timeout, retry_policy_typed_config,
         ],
         refuse: [path_rewrite],
     });
@@ -81,8 +84,9 @@ pub(crate) fn forward(
         }
     }
     let priority: RoutingPriority = enumeration(message.priority, &at.field("priority"))?;
+    let criteria = lb_subset::criteria(&message.metadata_match, None, at);
     Ok(Forward {
-        target: target(message, at)?,
+        target: target(message, criteria.as_ref(), at)?,
         cluster_not_found: match not_found {
             ClusterNotFoundResponseCode::ServiceUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             ClusterNotFoundResponseCode::NotFound => StatusCode::NOT_FOUND,
@@ -112,6 +116,7 @@ pub(crate) fn forward(
         body_buffer: None,
         upgrades: at.each("upgrade_configs", &message.upgrade_configs, upgrade)?,
         hash_policy: hash_policies(&message.hash_policy, at)?,
+        criteria,
         high_priority: priority == RoutingPriority::High,
         internal_redirect: internal_redirect(message, at)?.map(share),
         mirrors: mirrors(&message.request_mirror_policies, &inherited.mirrors, at)?,
@@ -131,18 +136,24 @@ fn stream_duration(message: &MaxStreamDuration, at: &At<'_>) -> Result<StreamDur
     })
 }
 
-fn target(message: &RouteAction, at: &At<'_>) -> Result<Target, Reject> {
+fn target(message: &RouteAction, criteria: Option<&Arc<Criteria>>, at: &At<'_>) -> Result<Target, Reject> {
     match at.required("cluster_specifier", &message.cluster_specifier)? {
         ClusterSpecifier::Cluster(name) => Ok(Target::Cluster(not_empty(name, &at.field("cluster"))?.into())),
         ClusterSpecifier::ClusterHeader(name) => Ok(Target::Header(header_name(name, &at.field("cluster_header"))?)),
-        ClusterSpecifier::WeightedClusters(m) => weighted(m, &at.field("weighted_clusters")).map(Target::Weighted),
+        ClusterSpecifier::WeightedClusters(m) => {
+            weighted(m, criteria, &at.field("weighted_clusters")).map(Target::Weighted)
+        }
         ClusterSpecifier::ClusterSpecifierPlugin(_) | ClusterSpecifier::InlineClusterSpecifierPlugin(_) => {
             Err(at.field("cluster_specifier_plugin").reject("is not supported by this release"))
         }
     }
 }
 
-fn weighted(message: &WeightedCluster, at: &At<'_>) -> Result<Vec<WeightedTarget>, Reject> {
+fn weighted(
+    message: &WeightedCluster,
+    criteria: Option<&Arc<Criteria>>,
+    at: &At<'_>,
+) -> Result<Vec<WeightedTarget>, Reject> {
     fields!(at, message => WeightedCluster {
         read: [clusters, total_weight],
         harmless: [runtime_key_prefix],
@@ -152,9 +163,8 @@ fn weighted(message: &WeightedCluster, at: &At<'_>) -> Result<Vec<WeightedTarget
         fields!(at, m => ClusterWeight {
             read: [
                 name, cluster_header, weight, request_headers_to_add, request_headers_to_remove, response_headers_to_add,
-                response_headers_to_remove, typed_per_filter_config, host_rewrite_specifier,
+                response_headers_to_remove, typed_per_filter_config, host_rewrite_specifier, metadata_match,
             ],
-            unsupported: [metadata_match],
         });
         let overrides = per_route::overrides(&m.typed_per_filter_config, None, at)?;
         let host_rewrite = match &m.host_rewrite_specifier {
@@ -178,6 +188,7 @@ fn weighted(message: &WeightedCluster, at: &At<'_>) -> Result<Vec<WeightedTarget
             headers: header_ops(&lists!(m), at)?,
             host_rewrite,
             overrides,
+            criteria: lb_subset::criteria(&m.metadata_match, criteria, at),
         })
     })?;
     let sum: u64 = targets.iter().map(|t| u64::from(t.weight)).sum();

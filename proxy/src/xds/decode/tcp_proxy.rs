@@ -14,10 +14,12 @@ use super::{
     access_log::access_logs,
     at::At,
     fields::fields,
+    lb_subset,
     report::Reject,
     scalar::{not_empty, positive, u32_in, zero_is_off},
 };
 use crate::ir::{
+    balancing::SharedCriteria,
     listener::TcpProxy,
     route::{HashPolicy, HeaderOps, WeightedTarget},
 };
@@ -28,11 +30,11 @@ pub(crate) fn tcp_proxy(message: &Pb, at: &At<'_>) -> Result<TcpProxy, Reject> {
     fields!(at, message => Pb {
         read: [
             stat_prefix, idle_timeout, access_log, max_connect_attempts, hash_policy, max_downstream_connection_duration,
-            access_log_options, cluster_specifier,
+            access_log_options, cluster_specifier, metadata_match,
         ],
         harmless: [access_log_flush_interval, check_drain_close],
         unsupported: [
-            metadata_match, downstream_idle_timeout, upstream_idle_timeout, backoff_options,
+            downstream_idle_timeout, upstream_idle_timeout, backoff_options,
             max_downstream_connection_duration_jitter_percentage, flush_access_log_on_connected, proxy_protocol_tlvs,
             proxy_protocol_tlv_merge_policy, upstream_connect_mode, max_early_data_bytes,
         ],
@@ -45,19 +47,21 @@ pub(crate) fn tcp_proxy(message: &Pb, at: &At<'_>) -> Result<TcpProxy, Reject> {
             unsupported: [access_log_flush_interval, flush_access_log_on_connected, flush_access_log_on_start],
         });
     }
+    let criteria = lb_subset::criteria(&message.metadata_match, None, at);
     let targets = match at.required("cluster_specifier", &message.cluster_specifier)? {
-        ClusterSpecifier::Cluster(name) => vec![target(not_empty(name, &at.field("cluster"))?, 1)],
+        ClusterSpecifier::Cluster(name) => vec![target(not_empty(name, &at.field("cluster"))?, 1, &criteria)],
         ClusterSpecifier::WeightedClusters(weighted) => {
             let at = at.field("weighted_clusters");
             if weighted.clusters.is_empty() {
                 return Err(at.field("clusters").reject("must not be empty"));
             }
             let targets = at.each("clusters", &weighted.clusters, |m, at| {
-                fields!(at, m => ClusterWeight { read: [name, weight], unsupported: [metadata_match] });
+                fields!(at, m => ClusterWeight { read: [name, weight, metadata_match] });
                 if m.weight == 0 {
                     return Err(at.field("weight").reject("must be at least 1"));
                 }
-                Ok(target(not_empty(&m.name, &at.field("name"))?, m.weight))
+                let criteria = lb_subset::criteria(&m.metadata_match, criteria.as_ref(), at);
+                Ok(target(not_empty(&m.name, &at.field("name"))?, m.weight, &criteria))
             })?;
             if targets.iter().map(|t| u64::from(t.weight)).sum::<u64>() > u64::from(u32::MAX) {
                 return Err(at.field("clusters").reject("the sum of the weights is too large"));
@@ -78,7 +82,7 @@ pub(crate) fn tcp_proxy(message: &Pb, at: &At<'_>) -> Result<TcpProxy, Reject> {
     })
 }
 
-fn target(cluster: &str, weight: u32) -> WeightedTarget {
+fn target(cluster: &str, weight: u32, criteria: &SharedCriteria) -> WeightedTarget {
     WeightedTarget {
         cluster: cluster.into(),
         cluster_header: None,
@@ -86,6 +90,7 @@ fn target(cluster: &str, weight: u32) -> WeightedTarget {
         headers: HeaderOps::default(),
         host_rewrite: None,
         overrides: None,
+        criteria: criteria.clone(),
     }
 }
 

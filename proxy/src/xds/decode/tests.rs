@@ -1,6 +1,7 @@
 //! Resources as YAML, as a control plane would send them, through the public entry point.
 
 mod actions;
+mod balancing;
 mod clusters;
 mod filters;
 mod hostile;

@@ -125,7 +125,7 @@ fn a_sweep_lets_go_of_what_is_old_or_removed() {
             let empty = Some(Arc::default());
             let eds = Discovery::Eds { service_name: "s".into(), source: crate::ir::ConfigSource::Ads };
             let config = Arc::new(Config { discovery: eds, ..(*attempt.cluster.config).clone() });
-            Cluster::build(config, empty, &Deps { secrets: Arc::default() }, Some(&attempt.cluster)).unwrap();
+            Cluster::build(config, empty, &Deps::default(), Some(&attempt.cluster)).unwrap();
             pool.sweep(Instant::now());
             settled(&attempt, 0).await;
             pool.sweep(Instant::now());

@@ -75,7 +75,7 @@ pub(super) fn address(address: SocketAddr) -> Address {
 pub(super) fn attempt(at: Address, protocol: Protocol, adjust: impl FnOnce(&mut Config)) -> Attempt {
     let mut config = testing::config("test", Discovery::Static(testing::assignment(vec![testing::endpoint(at)])));
     adjust(&mut config);
-    let cluster = Cluster::build(Arc::new(config), None, &Deps { secrets: Arc::default() }, None).unwrap();
+    let cluster = Cluster::build(Arc::new(config), None, &Deps::default(), None).unwrap();
     attempt_of(cluster, protocol)
 }
 

@@ -126,6 +126,7 @@ pub(crate) fn forward() -> Forward {
         body_buffer: None,
         upgrades: Vec::new(),
         hash_policy: Vec::new(),
+        criteria: None,
         high_priority: false,
         mirrors: Arc::default(),
         internal_redirect: None,
@@ -194,6 +195,7 @@ impl Setup {
                 discovery: Discovery::Static(Arc::new(assignment)),
                 connect_timeout: Duration::from_secs(5),
                 lb: LbPolicy::RoundRobin,
+                lb_options: Arc::default(),
                 panic_threshold: 50,
                 http: UpstreamHttp::default().into(),
                 tls: None,
@@ -247,7 +249,12 @@ impl Setup {
         let path: Arc<str> = log.path().to_str().unwrap().into();
         let logger = Logger::new(&AccessLog { sink: Sink::File(path), format: log_format(), filter: None }, &sinks);
         let secrets = Arc::<Secrets>::default();
-        let builder = Builder { secrets: secrets.clone(), registry: Arc::default(), sinks, upstream: Deps { secrets } };
+        let builder = Builder {
+            secrets: secrets.clone(),
+            registry: Arc::default(),
+            sinks,
+            upstream: Deps { secrets, ..Deps::default() },
+        };
         let others = others.into_iter().map(|(name, address)| {
             let discovery = Self::new(&[address]).cluster.discovery;
             (name.into(), Arc::new(Cluster { name: name.into(), stat_name: name.into(), discovery, ..cluster.clone() }))

@@ -3,6 +3,7 @@ use std::time::Duration;
 use super::*;
 use crate::ir::{
     ConfigSource,
+    balancing::LeastRequest,
     cluster::{Discovery, LbPolicy, LookupFamily, UpstreamProtocol},
     endpoint::{Address, Health},
 };
@@ -69,10 +70,13 @@ fn balancing() {
         (c.lb, c.locality_weighted, c.panic_threshold)
     };
     let common = "common_lb_config: {healthy_panic_threshold: {value: 0}, locality_weighted_lb_config: {}}";
-    assert_eq!(lb(&format!("lb_policy: LEAST_REQUEST, {common}")), (LbPolicy::LeastRequest { choices: 2 }, true, 0));
+    assert_eq!(
+        lb(&format!("lb_policy: LEAST_REQUEST, {common}")),
+        (LbPolicy::LeastRequest(LeastRequest::default()), true, 0)
+    );
     assert_eq!(
         lb("lb_policy: LEAST_REQUEST, least_request_lb_config: {choice_count: 5}").0,
-        LbPolicy::LeastRequest { choices: 5 }
+        LbPolicy::LeastRequest(LeastRequest { choices: 5, ..LeastRequest::default() })
     );
     assert_eq!(lb("lb_policy: RANDOM").0, LbPolicy::Random);
     let kind = "envoy.extensions.load_balancing_policies";
@@ -85,13 +89,6 @@ fn balancing() {
     let wrr = policy("wrr_locality.v3.WrrLocality", &format!("endpoint_picking_policy: {{policies: [{random}]}}"));
     assert_eq!(lb(&list(&wrr)), (LbPolicy::Random, true, 50));
     refused(&[
-        (cluster_of("lb_policy: RING_HASH"), "lb_policy", "consistent hashing is not supported by this release"),
-        (cluster_of("lb_policy: MAGLEV"), "lb_policy", "consistent hashing"),
-        (
-            cluster_of(&list(&policy("ring_hash.v3.RingHash", ""))),
-            "load_balancing_policy.policies[0].typed_extension_config",
-            "consistent hashing",
-        ),
         (cluster_of(&list(&policy("not.Known", ""))), "load_balancing_policy.policies", "not.Known"),
         (cluster_of("lb_policy: LOAD_BALANCING_POLICY_CONFIG"), "load_balancing_policy", "required"),
         (cluster_of("lb_policy: CLUSTER_PROVIDED"), "lb_policy", "ORIGINAL_DST"),
@@ -231,7 +228,6 @@ fn refusals() {
             "original_dst_lb_config.use_http_header",
             "not supported",
         ),
-        (c("lb_subset_config: {subset_selectors: [{keys: [a]}]}"), "lb_subset_config", "subset"),
         (c("transport_socket_matches: [{name: a}]"), "transport_socket_matches[0].transport_socket", "is required"),
         (
             c(&format!(
@@ -266,16 +262,6 @@ fn notes() {
     noted(&[
         (cluster_of("outlier_detection: {}"), "outlier_detection", NoteKind::Unsupported),
         (cluster_of("health_checks: [{timeout: 1s}]"), "health_checks", NoteKind::Unsupported),
-        (
-            cluster_of("round_robin_lb_config: {slow_start_config: {}}"),
-            "round_robin_lb_config.slow_start_config",
-            NoteKind::Unsupported,
-        ),
-        (
-            cluster_of("common_lb_config: {zone_aware_lb_config: {}}"),
-            "common_lb_config.zone_aware_lb_config",
-            NoteKind::Unsupported,
-        ),
         (cluster_of("cleanup_interval: 9s"), "cleanup_interval", NoteKind::Harmless),
         (
             cluster_of("circuit_breakers: {thresholds: [{track_remaining: true}]}"),

@@ -253,11 +253,6 @@ fn notes() {
         (l("socket_options: [{level: 1}],"), "socket_options", NoteKind::Unsupported),
         (l("deprecated_v1: {bind_to_port: false},"), "deprecated_v1", NoteKind::Deprecated),
         (
-            listener_of(&tcp("cluster: c, metadata_match: {}"), ""),
-            "filter_chains[0].filters[0].typed_config.metadata_match",
-            NoteKind::Unsupported,
-        ),
-        (
             listener_of(&format!("{}, {}", filter("stats.PluginConfig", "a: b"), tcp("cluster: c")), ""),
             "filter_chains[0].filters[0].typed_config",
             NoteKind::Harmless,

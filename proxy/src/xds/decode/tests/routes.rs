@@ -5,7 +5,9 @@ use http::StatusCode;
 use super::*;
 use crate::ir::{
     matcher::{HeaderRule, QueryRule},
-    route::{Action, AppendAction, BodyBuffer, Forward, HashPolicy, HostRewrite, PathMatch, PathRewrite, Target},
+    route::{
+        Action, AppendAction, BodyBuffer, Forward, HashCookie, HashPolicy, HostRewrite, PathMatch, PathRewrite, Target,
+    },
 };
 
 pub(super) fn forward(fields: &str) -> Arc<Forward> {
@@ -47,7 +49,7 @@ fn forward_fields_arrive() {
     assert!(f.append_forwarded_host && f.high_priority);
     assert_eq!((f.cluster_not_found, &f.upgrades[0]), (StatusCode::NOT_FOUND, &(Box::from("websocket"), false)));
     assert!(matches!(&f.hash_policy[0], HashPolicy::Header { terminal: true, .. }));
-    assert!(matches!(&f.hash_policy[1], HashPolicy::Cookie { ttl: Some(_), .. }));
+    assert!(matches!(&f.hash_policy[1], HashPolicy::Cookie(HashCookie { ttl: Some(5), .. })));
     assert_eq!(f.hash_policy.len(), 4);
     let f =
         forward("cluster_header: X-Cluster, regex_rewrite: {pattern: {regex: '^/a/(.*)$'}, substitution: '/$/\\1'}");
@@ -297,7 +299,11 @@ fn notes() {
     let p = |rest: &str| at_route(&format!("route.{rest}"));
     noted(&[
         (route_of("route: {cluster: c}, decorator: {operation: o}"), &at_route("decorator"), NoteKind::Harmless),
-        (r("cluster: c, metadata_match: {filter_metadata: {a: {}}}"), &p("metadata_match"), NoteKind::Unsupported),
+        (
+            r("cluster: c, hash_policy: [{filter_state: {key: k}}]"),
+            &p("hash_policy[0].filter_state"),
+            NoteKind::Unsupported,
+        ),
         (
             route_of("route: {cluster: c}, request_headers_to_remove: [Content-Length]"),
             &at_route("request_headers_to_remove[0]"),
