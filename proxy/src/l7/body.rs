@@ -14,14 +14,7 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
-use super::{
-    client::StreamGuard,
-    expect::Gate,
-    flow::{DeadlineKind, Flow},
-    incoming::Incoming,
-    replay::Replay,
-    timer::Timer,
-};
+use super::{client::StreamGuard, expect::Gate, flow::Flow, incoming::Incoming, replay::Replay, timer::Timer};
 use crate::telemetry::flags::Flags;
 
 /// Why a body ended early.
@@ -48,6 +41,16 @@ pub enum Body {
     Upload(Upload),
     /// A response on its way down.
     Download(Box<Download>),
+}
+
+impl Body {
+    /// The exchange whose response this is, where it comes from an upstream.
+    pub fn flow(&self) -> Option<&Rc<Flow>> {
+        match self {
+            Self::Download(download) => Some(&download.flow),
+            Self::Empty | Self::Full(_) | Self::Announced(_) | Self::Upload(_) => None,
+        }
+    }
 }
 
 impl HttpBody for Body {
@@ -238,47 +241,10 @@ impl Download {
             if self.flow.awaits_request() {
                 self.flow.wait_for_request(cx.waker());
             }
-            let deadline = self.flow.deadline();
-            let try_idle = self.flow.try_idle_at();
-            let idle = try_idle.into_iter().chain(self.flow.idle_at());
-            let Some(next) = deadline.map(|d| d.at).into_iter().chain(idle).min() else { return Poll::Pending };
+            let Some(next) = self.flow.limit_at() else { return Poll::Pending };
             let now = Instant::now();
             if now >= next {
-                let record = &self.flow.record;
-                let upstream = self.guard.as_ref().map(|guard| guard.stats());
-                match deadline.filter(|d| now >= d.at).map(|d| d.kind) {
-                    Some(DeadlineKind::Response) => {
-                        record.flag(Flags::UPSTREAM_REQUEST_TIMEOUT);
-                        record.details("response_timeout");
-                        if let Some(stats) = upstream {
-                            stats.upstream_rq_timeout.inc();
-                        }
-                    }
-                    Some(DeadlineKind::Upstream) => {
-                        record.flag(Flags::UPSTREAM_MAX_STREAM_DURATION);
-                        record.details("upstream_max_stream_duration_reached");
-                        if let Some(stats) = upstream {
-                            stats.upstream_rq_max_duration_reached.inc();
-                        }
-                    }
-                    Some(DeadlineKind::Stream) => {
-                        record.flag(Flags::DURATION_TIMEOUT);
-                        record.details("max_duration_timeout");
-                        record.scope().stats.local().downstream_rq_max_duration_reached.inc();
-                    }
-                    None if try_idle.is_some_and(|at| now >= at) => {
-                        record.flag(Flags::UPSTREAM_REQUEST_TIMEOUT);
-                        record.details("upstream_per_try_idle_timeout");
-                        if let Some(stats) = upstream {
-                            stats.upstream_rq_per_try_idle_timeout.inc();
-                        }
-                    }
-                    None => {
-                        record.flag(Flags::STREAM_IDLE_TIMEOUT);
-                        record.details("stream_idle_timeout");
-                        record.scope().stats.local().downstream_rq_idle_timeout.inc();
-                    }
-                }
+                self.flow.expire(now, self.guard.as_ref().map(StreamGuard::stats));
                 self.give_up();
                 return Poll::Ready(());
             }

@@ -117,9 +117,15 @@ impl Forwarding<'_> {
                 }
                 Event::Due(index) => {
                     let due = race.due.swap_remove(index);
-                    let launch = self.launch(plan, &mut supply, &mut count, (&tried, due.timed_out))?;
-                    tried.push(launch.attempt.endpoint.clone());
-                    race.running.push(self.start(launch, due.permit));
+                    match self.launch(plan, &mut supply, &mut count, (&tried, due.timed_out)) {
+                        Ok(launch) => {
+                            tried.push(launch.attempt.endpoint.clone());
+                            race.running.push(self.start(launch, due.permit));
+                        }
+                        Err(reply) if race.is_over() => return Err(reply),
+                        // There is no host for it: those that run may still answer.
+                        Err(_) => {}
+                    }
                     continue;
                 }
                 Event::Expired(index, Expired::PerTry | Expired::PerTryIdle) => {

@@ -40,12 +40,12 @@ pub(crate) fn forward(message: &RouteAction, path: &PathMatch, at: &At<'_>) -> R
             cluster_not_found_response_code, prefix_rewrite, regex_rewrite, append_x_forwarded_host, timeout,
             idle_timeout, retry_policy, priority, hash_policy, cors, max_grpc_timeout, upgrade_configs,
             internal_redirect_action, max_stream_duration, cluster_specifier, host_rewrite_specifier,
-            grpc_timeout_offset, hedge_policy,
+            grpc_timeout_offset, hedge_policy, flush_timeout,
         ],
         // Rate limits are the rate limit filter's, and that one is refused.
         harmless: [rate_limits, include_vh_rate_limits, early_data_policy],
         unsupported: [
-            metadata_match, flush_timeout, retry_policy_typed_config, internal_redirect_policy, max_internal_redirects,
+            metadata_match, retry_policy_typed_config, internal_redirect_policy, max_internal_redirects,
         ],
         refuse: [path_rewrite_policy, path_rewrite, request_mirror_policies],
     });
@@ -93,6 +93,7 @@ pub(crate) fn forward(message: &RouteAction, path: &PathMatch, at: &At<'_>) -> R
         append_forwarded_host: message.append_x_forwarded_host,
         timeout: zero_is_off(at.duration("timeout", &message.timeout)?.or(Some(TIMEOUT))),
         idle_timeout: at.duration("idle_timeout", &message.idle_timeout)?.map(|d| zero_is_off(Some(d))),
+        flush_timeout: at.duration("flush_timeout", &message.flush_timeout)?.map(|d| zero_is_off(Some(d))),
         stream,
         grpc_timeout_max: at.duration("max_grpc_timeout", &message.max_grpc_timeout)?.map(|d| zero_is_off(Some(d))),
         grpc_timeout_offset: at.duration("grpc_timeout_offset", &message.grpc_timeout_offset)?.unwrap_or_default(),

@@ -1,6 +1,7 @@
 //! The HTTP path from socket to socket: a proxy in this process between scripted peers.
 
 mod failure;
+mod hedging;
 mod http1;
 mod http2;
 mod limits;
