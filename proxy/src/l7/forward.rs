@@ -226,10 +226,6 @@ impl<'a> Forwarding<'a> {
             // A try that is not joined goes on until the whole is out of time.
             (timeouts.per_try, timeouts.per_try_idle) = (None, None);
         }
-        if request.sane.tunnel != Tunnel::None {
-            // These count from the end of the request, and a tunnel has none.
-            (timeouts.response, timeouts.per_try, timeouts.per_try_idle) = (None, None, None);
-        }
         let has_body = !request.body.is_end_stream();
         let gated = has_body && expect::is_expected(headers);
         if gated && !config.proxy_100_continue {

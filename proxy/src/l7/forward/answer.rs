@@ -51,7 +51,7 @@ impl Forwarding<'_> {
         self.note_connection(&facts);
         outcome::count(plan.cluster, response.status());
         let record = &self.flow.record;
-        if let Some(limit) = plan.timeouts.response {
+        if let Some(limit) = plan.timeouts.response.filter(|_| down.tunnel == Tunnel::None) {
             self.flow.limit_response(limit);
         }
         if let Some((connected, limit)) = connected.zip(plan.timeouts.upstream) {
