@@ -46,10 +46,7 @@ pub enum Body {
 impl Body {
     /// The exchange whose response this is, where it comes from an upstream.
     pub fn flow(&self) -> Option<&Rc<Flow>> {
-        match self {
-            Self::Download(download) => Some(&download.flow),
-            Self::Empty | Self::Full(_) | Self::Announced(_) | Self::Upload(_) => None,
-        }
+        if let Self::Download(download) = self { Some(&download.flow) } else { None }
     }
 }
 

@@ -321,3 +321,47 @@ fn a_body_goes_on_after_the_response_began() {
         assert_eq!(proxy.cluster_stats.local().retry_or_shadow_abandoned.get(), 0);
     });
 }
+
+/// Whatever such a header says: it is obeyed within limits, or it counts as absent.
+#[test]
+fn headers_that_make_no_sense_harm_nobody() {
+    run(async {
+        let (proxy, upstream) = pair(internal).await;
+        tokio::task::spawn_local(async move {
+            loop {
+                let mut server = upstream.accept().await;
+                tokio::task::spawn_local(async move {
+                    while !server.head_or_end().await.is_empty() {
+                        server.head().await;
+                        server.send(OK).await;
+                    }
+                });
+            }
+        });
+        let names = [
+            "x-envoy-retry-on",
+            "x-envoy-retry-grpc-on",
+            "x-envoy-max-retries",
+            "x-envoy-retriable-status-codes",
+            "x-envoy-retriable-header-names",
+            "x-envoy-upstream-rq-timeout-ms",
+            "x-envoy-upstream-rq-per-try-timeout-ms",
+            "x-envoy-upstream-stream-duration-ms",
+            "x-envoy-hedge-on-per-try-timeout",
+            "grpc-timeout",
+        ];
+        let long = "5xx,".repeat(2000);
+        let values =
+            ["18446744073709551615", "99999999999999999999999", "-1", "1e9", "", ",,,", "\u{663}", "99999999H", &long];
+        let mut client = proxy.connect().await;
+        for name in names {
+            for value in values {
+                client
+                    .send(&format!("GET / HTTP/1.1\r\nHost: x\r\nx-envoy-retry-on: 5xx\r\n{name}: {value}\r\n\r\n"))
+                    .await;
+                let (head, _) = client.message().await;
+                assert!(head.starts_with("HTTP/1.1 200"), "{name}: {value:.40}: {head}");
+            }
+        }
+    });
+}
