@@ -27,6 +27,8 @@ pub struct ConnectionManager {
     pub max_requests_per_connection: Option<u32>,
     /// No byte in either direction on a stream: default five minutes, `None` never.
     pub stream_idle_timeout: Option<Duration>,
+    /// `stream_flush_timeout`, where it differs.
+    pub stream_flush_timeout: Option<Option<Duration>>,
     /// The whole request must have arrived within this.
     pub request_timeout: Option<Duration>,
     pub request_headers_timeout: Option<Duration>,

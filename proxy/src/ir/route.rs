@@ -114,6 +114,8 @@ pub struct Forward {
     pub timeout: Option<Duration>,
     /// Overrides the connection manager's stream idle timeout: `Some(None)` switches it off.
     pub idle_timeout: Option<Option<Duration>>,
+    /// `flush_timeout`: of a complete response that the client does not take; in place of the idle timeout.
+    pub flush_timeout: Option<Option<Duration>>,
     /// `max_stream_duration`: with it `timeout` does not apply.
     pub stream: Option<Box<StreamDuration>>,
     /// `max_grpc_timeout`: honour `grpc-timeout` in place of `timeout`, bounded by the value (`Some(None)`: unbounded).

@@ -15,14 +15,8 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
 use super::{
-    client::StreamGuard,
-    expect::Gate,
-    filters::Throttled,
-    flow::{DeadlineKind, Flow},
-    incoming::Incoming,
-    mirror::Copy,
-    replay::Replay,
-    timer::Timer,
+    client::StreamGuard, expect::Gate, filters::Throttled, flow::Flow, incoming::Incoming, mirror::Copy,
+    replay::Replay, timer::Timer,
 };
 use crate::telemetry::flags::Flags;
 
@@ -54,6 +48,17 @@ pub enum Body {
     Throttled(Box<Throttled>),
     /// A copy of a request on its way to a mirror.
     Copy(Copy),
+}
+
+impl Body {
+    /// The exchange whose response this is, where it comes from an upstream.
+    pub fn flow(&self) -> Option<&Rc<Flow>> {
+        match self {
+            Self::Download(download) => Some(&download.flow),
+            Self::Throttled(throttled) => throttled.flow(),
+            _ => None,
+        }
+    }
 }
 
 impl HttpBody for Body {
@@ -250,47 +255,10 @@ impl Download {
             if self.flow.awaits_request() {
                 self.flow.wait_for_request(cx.waker());
             }
-            let deadline = self.flow.deadline();
-            let try_idle = self.flow.try_idle_at();
-            let idle = try_idle.into_iter().chain(self.flow.idle_at());
-            let Some(next) = deadline.map(|d| d.at).into_iter().chain(idle).min() else { return Poll::Pending };
+            let Some(next) = self.flow.limit_at() else { return Poll::Pending };
             let now = Instant::now();
             if now >= next {
-                let record = &self.flow.record;
-                let upstream = self.guard.as_ref().map(|guard| guard.stats());
-                match deadline.filter(|d| now >= d.at).map(|d| d.kind) {
-                    Some(DeadlineKind::Response) => {
-                        record.flag(Flags::UPSTREAM_REQUEST_TIMEOUT);
-                        record.details("response_timeout");
-                        if let Some(stats) = upstream {
-                            stats.upstream_rq_timeout.inc();
-                        }
-                    }
-                    Some(DeadlineKind::Upstream) => {
-                        record.flag(Flags::UPSTREAM_MAX_STREAM_DURATION);
-                        record.details("upstream_max_stream_duration_reached");
-                        if let Some(stats) = upstream {
-                            stats.upstream_rq_max_duration_reached.inc();
-                        }
-                    }
-                    Some(DeadlineKind::Stream) => {
-                        record.flag(Flags::DURATION_TIMEOUT);
-                        record.details("max_duration_timeout");
-                        record.scope().stats.local().downstream_rq_max_duration_reached.inc();
-                    }
-                    None if try_idle.is_some_and(|at| now >= at) => {
-                        record.flag(Flags::UPSTREAM_REQUEST_TIMEOUT);
-                        record.details("upstream_per_try_idle_timeout");
-                        if let Some(stats) = upstream {
-                            stats.upstream_rq_per_try_idle_timeout.inc();
-                        }
-                    }
-                    None => {
-                        record.flag(Flags::STREAM_IDLE_TIMEOUT);
-                        record.details("stream_idle_timeout");
-                        record.scope().stats.local().downstream_rq_idle_timeout.inc();
-                    }
-                }
+                self.flow.expire(now, self.guard.as_ref().map(StreamGuard::stats));
                 self.give_up();
                 return Poll::Ready(());
             }

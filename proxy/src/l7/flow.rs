@@ -10,7 +10,11 @@ use std::{
 };
 
 use super::server::Active;
-use crate::telemetry::exchange::{HttpScope, RequestRecord};
+use crate::telemetry::{
+    exchange::{HttpScope, RequestRecord},
+    flags::Flags,
+    metrics::ClusterStats,
+};
 
 /// See the module's head.
 pub struct Flow {
@@ -19,6 +23,8 @@ pub struct Flow {
     idle: Cell<Option<Duration>>,
     last_activity: Cell<Instant>,
     watched: Cell<bool>,
+    /// `flush_timeout`: how long a complete response may wait for the client, where that differs from `idle`.
+    flush: Cell<Option<Option<Duration>>>,
     /// `per_try_idle_timeout` of the try whose response this is.
     try_idle: Cell<Option<Duration>>,
     /// The route's timeout: how long after the request's end the response must be through.
@@ -67,6 +73,7 @@ impl Flow {
             idle: Cell::new(None),
             last_activity,
             watched: Cell::new(false),
+            flush: Cell::new(None),
             try_idle: Cell::new(None),
             response_limit: Cell::new(None),
             waiter: RefCell::default(),
@@ -81,8 +88,17 @@ impl Flow {
         self.idle.set(idle);
     }
 
+    /// `flush_timeout`: limits how long a complete response may wait for the client.
+    pub fn set_flush(&self, flush: Option<Duration>) {
+        self.flush.set(Some(flush));
+        if flush.is_some() {
+            self.watch();
+        }
+    }
+
+    /// How long a tunnel may be silent.
     pub fn idle(&self) -> Option<Duration> {
-        self.idle.get()
+        self.idle.get().into_iter().chain(self.try_idle.get()).min()
     }
 
     /// Limits the silence of the try whose response goes to the client, which begins now.
@@ -93,7 +109,8 @@ impl Flow {
 
     /// When that try counts as idle, if nothing moves until then.
     pub fn try_idle_at(&self) -> Option<Instant> {
-        self.try_idle.get().map(|idle| self.last_activity.get() + idle)
+        let limit = self.try_idle.get().filter(|_| !self.record.is_response_complete());
+        limit.map(|idle| self.last_activity.get() + idle)
     }
 
     pub fn limit_response(&self, limit: Duration) {
@@ -109,6 +126,10 @@ impl Flow {
 
     pub fn deadline(&self) -> Option<Deadline> {
         let (fixed, limit) = (self.deadline.get(), self.response_limit.get());
+        if self.record.is_response_complete() {
+            // All of it is here: no upstream is to blame any more.
+            return fixed.filter(|d| d.kind == DeadlineKind::Stream);
+        }
         let response = self.request_done().zip(limit).map(|(done, limit)| done + limit);
         match (fixed, response) {
             (Some(fixed), Some(at)) if fixed.at <= at => Some(fixed),
@@ -140,7 +161,46 @@ impl Flow {
 
     /// When the stream counts as idle, if nothing moves until then.
     pub fn idle_at(&self) -> Option<Instant> {
-        self.idle.get().map(|idle| self.last_activity.get() + idle)
+        let flush = self.flush.get().filter(|_| self.record.is_response_complete());
+        flush.unwrap_or(self.idle.get()).map(|idle| self.last_activity.get() + idle)
+    }
+
+    /// When the first limit on the response will be hit, if nothing moves until then.
+    pub fn limit_at(&self) -> Option<Instant> {
+        [self.deadline().map(|d| d.at), self.try_idle_at(), self.idle_at()].into_iter().flatten().min()
+    }
+
+    /// Notes and counts which limit on the response was hit.
+    pub fn expire(&self, now: Instant, upstream: Option<&ClusterStats>) {
+        let record = &self.record;
+        let deadline = self.deadline().filter(|d| now >= d.at).map(|d| d.kind);
+        let (flag, details) = match deadline {
+            Some(DeadlineKind::Response) => (Flags::UPSTREAM_REQUEST_TIMEOUT, "response_timeout"),
+            Some(DeadlineKind::Upstream) => {
+                (Flags::UPSTREAM_MAX_STREAM_DURATION, "upstream_max_stream_duration_reached")
+            }
+            Some(DeadlineKind::Stream) => {
+                record.scope().stats.local().downstream_rq_max_duration_reached.inc();
+                (Flags::DURATION_TIMEOUT, "max_duration_timeout")
+            }
+            None if self.try_idle_at().is_some_and(|at| now >= at) => {
+                (Flags::UPSTREAM_REQUEST_TIMEOUT, "upstream_per_try_idle_timeout")
+            }
+            None => {
+                record.scope().stats.local().downstream_rq_idle_timeout.inc();
+                (Flags::STREAM_IDLE_TIMEOUT, "stream_idle_timeout")
+            }
+        };
+        if let Some(stats) = upstream {
+            match details {
+                "response_timeout" => stats.upstream_rq_timeout.inc(),
+                "upstream_max_stream_duration_reached" => stats.upstream_rq_max_duration_reached.inc(),
+                "upstream_per_try_idle_timeout" => stats.upstream_rq_per_try_idle_timeout.inc(),
+                _ => {}
+            }
+        }
+        record.flag(flag);
+        record.details(details);
     }
 
     /// The request's last byte arrived: the timers that count from it start.

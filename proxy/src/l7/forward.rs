@@ -39,7 +39,7 @@ use crate::{
         route::{BodyBuffer, Forward, InternalRedirect, Target, WeightedTarget},
     },
     live::Live,
-    policy::router::{RouteTable, Selected, pick_weighted, strip_port, weighted_cluster},
+    policy::router::{RouteTable, Selected, header_matches, pick_weighted, strip_port, weighted_cluster},
     telemetry::flags::Flags,
     upstream::Cluster,
 };
@@ -60,6 +60,7 @@ const STEERING: &[&str] = &[
     "x-envoy-upstream-rq-timeout-ms",
     "x-envoy-upstream-rq-per-try-timeout-ms",
     "x-envoy-upstream-rq-timeout-alt-response",
+    "x-envoy-upstream-stream-duration-ms",
     "x-envoy-hedge-on-per-try-timeout",
 ];
 
@@ -150,6 +151,9 @@ impl<'a> Forwarding<'a> {
         note_head(self.flow, &request.parts, scheme);
         if let Some(idle) = self.route.idle_timeout {
             self.flow.set_idle(idle);
+        }
+        if let Some(flush) = self.route.flush_timeout {
+            self.flow.set_flush(flush);
         }
         if plan.timeouts.per_try_idle.is_some() {
             self.flow.watch();
@@ -252,14 +256,17 @@ impl<'a> Forwarding<'a> {
         let host = self.selected.virtual_host;
         let policy = cluster.config.http.retry.as_deref().or(self.route.retry.as_deref()).or(host.retry.as_deref());
         let grpc = request.sane.grpc;
-        let headers = &mut request.parts.headers;
         // Most requests have none of these headers: one look at the names saves a dozen searches.
-        let steering = headers::among(headers, STEERING);
+        let steering = headers::among(&request.parts.headers, STEERING);
         let steered = !steering.is_empty();
-        let rules = Rules::new(policy, headers, steered);
-        let sources = Sources { hcm: config, route: self.route, retry: policy, router, steered };
+        let rules = Rules::new(policy, &request.parts.headers, steered, |matchers| {
+            let facts = request.facts(self.random);
+            matchers.iter().any(|matcher| header_matches(matcher, &facts))
+        });
+        let headers = &mut request.parts.headers;
+        let upstream = cluster.config.http.max_stream_duration;
+        let sources = Sources { hcm: config, route: self.route, retry: policy, router, upstream, steered };
         let mut timeouts = Timeouts::new(sources, headers, grpc);
-        timeouts.upstream = cluster.config.http.max_stream_duration;
         let mut hedged = self.route.hedge.unwrap_or(host.hedge);
         let mut timeout_is_204 = false;
         let respected = router.is_some_and(|r| r.respect_expected_rq_timeout);

@@ -36,6 +36,7 @@ const PRIVILEGED: &[&str] = &[
     "x-envoy-upstream-rq-timeout-ms",
     "x-envoy-upstream-rq-per-try-timeout-ms",
     "x-envoy-upstream-rq-timeout-alt-response",
+    "x-envoy-upstream-stream-duration-ms",
     "x-envoy-upstream-alt-stat-name",
     "x-envoy-expected-rq-timeout-ms",
     "x-envoy-retry-on",

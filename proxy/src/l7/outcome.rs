@@ -29,7 +29,8 @@ pub(super) fn classify(kind: &SendErrorKind, reason: &str) -> (Failure, Reply) {
                 | ConnectErrorKind::Overflow => "remote connection failure",
             };
             // The reason goes to the log only: what our network looks like is not the client's business.
-            let reply = Reply::new(StatusCode::SERVICE_UNAVAILABLE, details(reset, Some(reason)))
+            let reason = (error.kind != ConnectErrorKind::Timeout).then_some(reason);
+            let reply = Reply::new(StatusCode::SERVICE_UNAVAILABLE, details(reset, reason))
                 .body(format!("{BEFORE_HEADERS}reset reason: {reset}"))
                 .flag(Flags::UPSTREAM_CONNECTION_FAILURE);
             (Failure::Connect, reply)
@@ -142,4 +143,37 @@ pub(super) fn alpn_override_allowed(cluster: &Cluster) -> bool {
     let metadata = cluster.config.metadata.as_deref();
     let value = metadata.and_then(|m| m.get("istio")).and_then(|m| m.get("alpn_override"));
     value.and_then(serde_json::Value::as_str) != Some("false")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::ConnectError;
+
+    #[test]
+    fn failed_connections_have_envoys_details() {
+        let details = |kind, reason: &str| {
+            let error = SendErrorKind::Connect(ConnectError { kind, reason: reason.to_owned() });
+            classify(&error, reason).1.details.into_owned()
+        };
+        assert_eq!(
+            details(ConnectErrorKind::Timeout, "connection timeout"),
+            "upstream_reset_before_response_started{connection_timeout}"
+        );
+        assert_eq!(
+            details(ConnectErrorKind::Refused, "delayed connect error: Connection refused"),
+            "upstream_reset_before_response_started{remote_connection_failure|\
+             delayed_connect_error:_Connection_refused}"
+        );
+    }
+
+    #[test]
+    fn only_what_was_tried_again_says_so() {
+        let mut reply = overflow();
+        retried(&mut reply);
+        assert_eq!(reply.body, format!("{BEFORE_HEADERS}retried and the latest reset reason: overflow"));
+        let mut reply = expired(Expired::Response, true);
+        retried(&mut reply);
+        assert_eq!(reply.body, "upstream request timeout");
+    }
 }

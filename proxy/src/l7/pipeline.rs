@@ -46,6 +46,18 @@ impl Inbound {
         path(&self.parts)
     }
 
+    /// What routes and policies match on.
+    pub(super) fn facts(&self, random: u64) -> RequestFacts<'_> {
+        RequestFacts {
+            authority: self.authority(),
+            path: self.path(),
+            method: &self.parts.method,
+            scheme: self.sane.origin.scheme,
+            headers: &self.parts.headers,
+            random,
+        }
+    }
+
     pub(super) fn authority(&self) -> &str {
         self.parts.headers.get(header::HOST).and_then(|v| v.to_str().ok()).unwrap_or_default()
     }
@@ -160,6 +172,9 @@ async fn act(
         flow.record.route_name(&selected.route.name);
     }
     flow.set_idle(conn.hcm.config.stream_idle_timeout);
+    if let Some(flush) = conn.hcm.config.stream_flush_timeout {
+        flow.set_flush(flush);
+    }
     let filtered = filters::Call { conn, flow, table, selected: selected.ok(), random };
     if let Some(levels) = filtered.concerned() {
         // Boxed: few requests wait here, all would keep the room for it.

@@ -86,9 +86,14 @@ pub struct Rules<'p> {
 }
 
 impl<'p> Rules<'p> {
-    /// Combines a policy with the request's headers; `steered` is whether any of those is there. `None` when nothing
-    /// will ever be retried.
-    pub fn new(policy: Option<&'p RetryPolicy>, headers: &HeaderMap, steered: bool) -> Option<Self> {
+    /// Combines a policy with the request's headers; `steered` is whether any of those is there, `matches` decides the
+    /// policy's conditions on requests. `None` when nothing will ever be retried.
+    pub fn new(
+        policy: Option<&'p RetryPolicy>,
+        headers: &HeaderMap,
+        steered: bool,
+        matches: impl FnOnce(&[HeaderMatcher]) -> bool,
+    ) -> Option<Self> {
         let text = |name: &str| headers.get(name).filter(|_| steered).and_then(|v| v.to_str().ok());
         let listed = |name: &str| text(name).unwrap_or_default().split(',').map(str::trim).take(MAX_LISTED);
         let mut on = policy.map(|p| p.on).unwrap_or_default();
@@ -103,7 +108,7 @@ impl<'p> Rules<'p> {
         }
         let policy = policy.unwrap_or(&UNCONFIGURED);
         let only = &policy.retriable_request_headers;
-        if !only.is_empty() && !any_matches(only, headers, None) {
+        if !only.is_empty() && !matches(only) {
             return None;
         }
         let max = text("x-envoy-max-retries").and_then(|v| v.trim().parse::<u64>().ok());
@@ -153,7 +158,7 @@ impl<'p> Rules<'p> {
             return true;
         }
         if on(RetryOn::RETRIABLE_HEADERS)
-            && (any_matches(&self.policy.retriable_headers, headers, Some(status))
+            && (any_matches(&self.policy.retriable_headers, status, headers)
                 || self.headers.iter().any(|name| headers.contains_key(name)))
         {
             return true;
@@ -190,10 +195,10 @@ fn is_or_has(value: &serde_json::Value, wanted: &serde_json::Value) -> bool {
     value == wanted || value.as_array().is_some_and(|list| list.contains(wanted))
 }
 
-fn any_matches(matchers: &[HeaderMatcher], headers: &HeaderMap, status: Option<StatusCode>) -> bool {
-    matchers.iter().any(|m| match (&*m.name, &status) {
-        (":status", Some(status)) => m.matches(Some(status.as_str())),
-        (name, _) => m.matches(header_value(headers, name).as_deref()),
+fn any_matches(matchers: &[HeaderMatcher], status: StatusCode, headers: &HeaderMap) -> bool {
+    matchers.iter().any(|m| match &*m.name {
+        ":status" => m.matches(Some(status.as_str())),
+        name => m.matches(header_value(headers, name).as_deref()),
     })
 }
 

@@ -55,7 +55,7 @@ impl Hop {
         rng: &mut Rng,
     ) -> Option<Duration> {
         frame.retry = None;
-        let rules = Rules::new(Some(&self.policy), &HeaderMap::new(), false);
+        let rules = Rules::new(Some(&self.policy), &HeaderMap::new(), false, |_| true);
         let verdict = decide(rules.as_ref(), request, outcome, (frame.replays, frame.retries));
         let mut wait = None;
         match verdict {

@@ -13,7 +13,7 @@ fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
 
 /// Rules of a policy alone.
 fn rules(policy: &RetryPolicy) -> Option<Rules<'_>> {
-    Rules::new(Some(policy), &HeaderMap::new(), false)
+    Rules::new(Some(policy), &HeaderMap::new(), false, |_| true)
 }
 
 fn request(method: &Method, replayable: bool, has_body: bool) -> super::Request<'_> {
@@ -109,17 +109,17 @@ fn headers_add_to_the_policy() {
         ("x-envoy-retriable-status-codes", "418, 429,x"),
         ("x-envoy-retriable-header-names", "x-a, X-B,no name"),
     ]);
-    assert_eq!(Rules::new(None, &HeaderMap::new(), true), None);
-    assert_eq!(Rules::new(None, &asked, false), None, "nothing that steers was seen");
-    let rules = Rules::new(None, &asked, true).unwrap();
+    assert_eq!(Rules::new(None, &HeaderMap::new(), true, |_| true), None);
+    assert_eq!(Rules::new(None, &asked, false, |_| true), None, "nothing that steers was seen");
+    let rules = Rules::new(None, &asked, true, |_| true).unwrap();
     assert_eq!(rules.on, RetryOn::SERVER_ERROR.union(RetryOn::GRPC_CANCELLED), "each list has its own names");
     assert_eq!((rules.max_retries, rules.status.as_slice()), (7, &[418, 429][..]));
     assert_eq!(rules.headers, ["x-a", "x-b"]);
     let configured = RetryPolicy { on: RetryOn::RESET, max_retries: 0, ..RetryPolicy::default() };
-    let rules = Rules::new(Some(&configured), &headers(&[("x-envoy-retry-on", "5xx")]), true).unwrap();
+    let rules = Rules::new(Some(&configured), &headers(&[("x-envoy-retry-on", "5xx")]), true, |_| true).unwrap();
     assert_eq!((rules.on, rules.max_retries), (RetryOn::RESET.union(RetryOn::SERVER_ERROR), 0));
     let huge = headers(&[("x-envoy-max-retries", "99999999999999999999"), ("x-envoy-retry-on", "5xx")]);
-    assert_eq!(Rules::new(None, &huge, true).unwrap().max_retries, 1, "what is no number does not count");
+    assert_eq!(Rules::new(None, &huge, true, |_| true).unwrap().max_retries, 1, "what is no number does not count");
 }
 
 #[test]
@@ -132,7 +132,7 @@ fn listed_codes_and_headers_need_their_condition() {
         ]);
         let given = headers(&[("x-again", "1")]);
         let outcome = Outcome::Response { status: StatusCode::from_u16(status).unwrap(), headers: &given };
-        Rules::new(None, &asked, true).is_some_and(|rules| rules.wants(&outcome))
+        Rules::new(None, &asked, true, |_| true).is_some_and(|rules| rules.wants(&outcome))
     };
     assert!(wants("retriable-headers", 200));
     assert!(wants("retriable-status-codes", 418));
@@ -140,17 +140,23 @@ fn listed_codes_and_headers_need_their_condition() {
 }
 
 #[test]
-fn request_headers_can_be_a_condition() {
+fn a_request_can_be_excluded_from_retries() {
     let only = HeaderMatcher {
-        name: "x-ok".into(),
+        name: ":method".into(),
         rule: crate::ir::matcher::HeaderRule::Present(true),
         invert: false,
         treat_missing_as_empty: false,
     };
-    let policy = RetryPolicy { retriable_request_headers: vec![only], ..policy("5xx") };
-    assert!(Rules::new(Some(&policy), &headers(&[("x-ok", "1")]), false).is_some());
-    let other = headers(&[("x-envoy-retry-on", "reset")]);
-    assert_eq!(Rules::new(Some(&policy), &other, true), None, "it holds for what the request asks for too");
+    let policy = RetryPolicy { retriable_request_headers: vec![only.clone()], ..policy("5xx") };
+    let asked = headers(&[("x-envoy-retry-on", "reset")]);
+    let rules = |matched| {
+        Rules::new(Some(&policy), &asked, true, |matchers| {
+            assert_eq!(matchers, std::slice::from_ref(&only));
+            matched
+        })
+    };
+    assert!(rules(true).is_some());
+    assert_eq!(rules(false), None, "it holds for what the request asks for too");
 }
 
 #[test]

@@ -22,6 +22,7 @@ mod tests;
 const EXPECTED: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
 const RQ_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-upstream-rq-timeout-ms");
 const PER_TRY_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-upstream-rq-per-try-timeout-ms");
+const STREAM_DURATION: HeaderName = HeaderName::from_static("x-envoy-upstream-stream-duration-ms");
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// Which limits a request runs under.
@@ -47,6 +48,8 @@ pub struct Sources<'a> {
     pub route: &'a Forward,
     pub retry: Option<&'a RetryPolicy>,
     pub router: Option<&'a Router>,
+    /// The cluster's `max_stream_duration`.
+    pub upstream: Option<Duration>,
     /// The request has headers that steer the proxy.
     pub steered: bool,
 }
@@ -54,7 +57,7 @@ pub struct Sources<'a> {
 impl Timeouts {
     /// Collects what configuration and headers say.
     pub fn new(sources: Sources<'_>, headers: &HeaderMap, grpc: bool) -> Self {
-        let Sources { hcm, route, retry, router, steered } = sources;
+        let Sources { hcm, route, retry, router, upstream, steered } = sources;
         let millis = |name: HeaderName| steered.then(|| headers::millis(headers, &name)).flatten();
         let off = |t: Duration| Some(t).filter(|t| !t.is_zero());
         let asked = || headers.get(&GRPC_TIMEOUT).and_then(|v| v.to_str().ok()).and_then(parse_grpc_timeout);
@@ -90,7 +93,8 @@ impl Timeouts {
             },
         };
         let per_try_idle = retry.and_then(|r| r.per_try_idle_timeout);
-        Self { response, per_try, per_try_idle, request: hcm.request_timeout, stream, upstream: None }
+        let upstream = millis(STREAM_DURATION).map_or(upstream, off);
+        Self { response, per_try, per_try_idle, request: hcm.request_timeout, stream, upstream }
     }
 
     /// Whether any limit is on a single try.

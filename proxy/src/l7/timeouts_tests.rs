@@ -29,7 +29,8 @@ fn timeouts(change: impl FnOnce(&mut Forward), given: &[(&'static str, &'static 
     let mut route = forward();
     change(&mut route);
     let (hcm, retry) = (hcm(), route.retry.clone());
-    let sources = Sources { hcm: &hcm, route: &route, retry: retry.as_deref(), router: None, steered: true };
+    let sources =
+        Sources { hcm: &hcm, route: &route, retry: retry.as_deref(), router: None, upstream: None, steered: true };
     Timeouts::new(sources, &headers(given), grpc)
 }
 
@@ -123,12 +124,29 @@ fn a_per_try_timeout_beyond_the_whole_is_none() {
 }
 
 #[test]
+fn the_cluster_or_the_request_limits_its_stream() {
+    let upstream = |configured, given: &[(&'static str, &'static str)]| {
+        let (hcm, route) = (hcm(), forward());
+        let sources =
+            Sources { hcm: &hcm, route: &route, retry: None, router: None, upstream: configured, steered: true };
+        Timeouts::new(sources, &headers(given), false).upstream
+    };
+    let header = |value| [("x-envoy-upstream-stream-duration-ms", value)];
+    assert_eq!(upstream(None, &[]), None);
+    assert_eq!(upstream(secs(1), &[]), secs(1));
+    assert_eq!(upstream(secs(1), &header("20")), millis(20));
+    assert_eq!(upstream(secs(1), &header("0")), None);
+    assert_eq!(upstream(secs(1), &header("x")), secs(1));
+}
+
+#[test]
 fn the_proxy_before_is_respected_where_configured() {
     let response = |respect| {
         let router = Router { respect_expected_rq_timeout: respect, ..Router::default() };
         let map = headers(&[("x-envoy-expected-rq-timeout-ms", "700"), ("x-envoy-upstream-rq-timeout-ms", "900")]);
         let (hcm, route) = (hcm(), forward());
-        let sources = Sources { hcm: &hcm, route: &route, retry: None, router: Some(&router), steered: true };
+        let sources =
+            Sources { hcm: &hcm, route: &route, retry: None, router: Some(&router), upstream: None, steered: true };
         Timeouts::new(sources, &map, false).response
     };
     assert_eq!(response(true), Some(Duration::from_millis(700)));

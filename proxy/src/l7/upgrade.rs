@@ -254,14 +254,7 @@ async fn raw((mut a, a_read): (Io, bytes::Bytes), (mut b, b_read): (Io, bytes::B
     let end = relay(a, b, &options, &progress.progress).await;
     match end.reason {
         RelayReason::Closed => {}
-        RelayReason::IdleTimeout => {
-            flow.record.flag(Flags::STREAM_IDLE_TIMEOUT);
-            flow.record.details("stream_idle_timeout");
-        }
-        RelayReason::MaxDuration => {
-            flow.record.flag(Flags::DURATION_TIMEOUT);
-            flow.record.details("max_duration_timeout");
-        }
+        RelayReason::IdleTimeout | RelayReason::MaxDuration => flow.expire(std::time::Instant::now(), None),
         RelayReason::Error { error, .. } => tracing::debug!(%error, "tunnel broke off"),
     }
 }
@@ -347,14 +340,8 @@ async fn generic(a: Box<dyn Side>, b: Box<dyn Side>, flow: &Flow) {
                 tracing::debug!(%error, "tunnel broke off");
             }
         }
-        () = idle(flow) => {
-            flow.record.flag(Flags::STREAM_IDLE_TIMEOUT);
-            flow.record.details("stream_idle_timeout");
-        }
-        () = expired(flow) => {
-            flow.record.flag(Flags::DURATION_TIMEOUT);
-            flow.record.details("max_duration_timeout");
-        }
+        () = idle(flow) => flow.expire(std::time::Instant::now(), None),
+        () = expired(flow) => flow.expire(std::time::Instant::now(), None),
     }
 }
 
@@ -379,7 +366,7 @@ async fn pump(
 }
 
 async fn idle(flow: &Flow) {
-    while let Some(at) = flow.idle_at() {
+    while let Some(at) = flow.idle_at().into_iter().chain(flow.try_idle_at()).min() {
         if std::time::Instant::now() >= at {
             return;
         }

@@ -156,6 +156,11 @@ impl RequestRecord {
         self.response_done.get()
     }
 
+    /// Whether all of a response was handed on; what became a tunnel has no end of its own.
+    pub fn is_response_complete(&self) -> bool {
+        self.response_done.get() && !self.upgraded.get()
+    }
+
     /// Whether the response has begun and not ended.
     pub fn is_responding(&self) -> bool {
         self.status.get() != 0 && !self.response_done.get()

@@ -3,7 +3,7 @@
 //! A share of what is in flight (the budget) bounds one proxy; it does not bound a chain of them, where each multiplies
 //! what the one before it let through. What tells a bad replica from a bad service is whether retries succeed: a retry
 //! takes a unit of credit, a good answer gives some back, and a retry that succeeds gives back the unit it took. A
-//! service that fails altogether gets, for each request, no more than a fiftieth of a retry from each of its callers.
+//! service that fails altogether gets, for each request, no more than a hundredth of a retry from each of its callers.
 //! Pure arithmetic, one per cluster and worker.
 
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
@@ -13,9 +13,9 @@ use crate::telemetry::metrics::{Block, Kind};
 /// Thousandths of a retry.
 const RETRY: i64 = 1000;
 /// What may be saved up, and what a cluster starts with.
-const MOST: i64 = 30 * RETRY;
+const MOST: i64 = 20 * RETRY;
 /// What every request brings, whatever comes of it: a service that recovers is noticed.
-const REQUEST: i64 = RETRY / 50;
+const REQUEST: i64 = RETRY / 100;
 
 /// See the module's head.
 #[derive(Debug)]
@@ -66,13 +66,13 @@ mod tests {
     #[test]
     fn retries_that_fail_use_it_up_and_those_that_succeed_do_not() {
         let credit = Credit::default();
-        assert_eq!((0..100).filter(|_| credit.take()).count(), 30);
-        for _ in 0..49 {
+        assert_eq!((0..100).filter(|_| credit.take()).count(), 20);
+        for _ in 0..99 {
             credit.ended(false, 200);
         }
         assert!(!credit.take());
         credit.ended(false, 200);
-        assert!(credit.take(), "one in fifty");
+        assert!(credit.take(), "one in a hundred");
         for _ in 0..5 {
             credit.ended(true, 200);
         }
@@ -83,6 +83,6 @@ mod tests {
             credit.give_back();
             credit.ended(true, 200);
         }
-        assert_eq!((0..100).filter(|_| credit.take()).count(), 30, "it does not pile up");
+        assert_eq!((0..100).filter(|_| credit.take()).count(), 20, "it does not pile up");
     }
 }

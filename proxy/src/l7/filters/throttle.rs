@@ -2,6 +2,7 @@
 
 use std::{
     pin::Pin,
+    rc::Rc,
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
@@ -11,6 +12,7 @@ use http_body::{Body as _, Frame, SizeHint};
 
 use crate::l7::{
     body::{Body, BodyError},
+    flow::Flow,
     timer::Timer,
 };
 
@@ -30,6 +32,11 @@ pub struct Throttled {
 }
 
 impl Throttled {
+    /// See [`Body::flow`].
+    pub(in crate::l7) fn flow(&self) -> Option<&Rc<Flow>> {
+        self.body.flow()
+    }
+
     /// Slows `body` down to `kbps` KiB per second.
     pub(super) fn limit(body: Body, kbps: u64) -> Body {
         // What we say ourselves is not worth it.

@@ -81,6 +81,7 @@ impl Forwarding<'_> {
         }
         // An answer to half a request says nothing of how long the service takes.
         if plan.audience.envoy_headers
+            && down.tunnel == Tunnel::None
             && let Some(since) = self.flow.request_done()
         {
             let millis = since.elapsed().as_millis();
@@ -135,7 +136,10 @@ impl Forwarding<'_> {
         let status = response.status();
         let headers = response.headers_mut();
         for ops in levels(self.table, self.selected, ending.weighted.map(|w| &w.headers)) {
-            self.flow.record.facts(Some(&view), |facts| headers::apply_response(ops, headers, status, facts));
+            self.flow.record.facts(Some(&view), |facts| {
+                let facts = format::Facts { status: status.as_u16(), ..*facts };
+                headers::apply_response(ops, headers, status, &facts);
+            });
         }
         if overloaded && ending.envoy_headers {
             headers.insert(OVERLOADED, HeaderValue::from_static("true"));

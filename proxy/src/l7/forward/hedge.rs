@@ -32,6 +32,9 @@ const MAX_RUNNING: usize = 8;
 /// A try under way.
 struct Running<'a> {
     sending: Pin<Box<dyn Future<Output = Answer> + 'a>>,
+    endpoint: Arc<Endpoint>,
+    /// When it began, where the balancer wants to know how long it took.
+    started: Option<Instant>,
     clock: Option<Rc<TryClock>>,
     /// It took too long once: another was asked for in its place.
     replaced: bool,
@@ -117,19 +120,28 @@ impl Forwarding<'_> {
                 }
                 Event::Due(index) => {
                     let due = race.due.swap_remove(index);
-                    let launch = self.launch(plan, &mut supply, &mut count, (&tried, due.timed_out))?;
-                    tried.push(launch.attempt.endpoint.clone());
-                    race.running.push(self.start(launch, due.permit));
+                    match self.launch(plan, &mut supply, &mut count, (&tried, due.timed_out)) {
+                        Ok(launch) => {
+                            tried.push(launch.attempt.endpoint.clone());
+                            race.running.push(self.start(plan, launch, due.permit));
+                        }
+                        Err(reply) if race.is_over() => return Err(reply),
+                        // There is no host for it: those that run may still answer.
+                        Err(_) => {}
+                    }
                     continue;
                 }
-                Event::Expired(index, Expired::PerTry | Expired::PerTryIdle) => {
-                    race.running[index].replaced = true;
+                Event::Expired(index, expired @ (Expired::PerTry | Expired::PerTryIdle)) => {
+                    let slow = &mut race.running[index];
+                    slow.replaced = true;
+                    self.observe(plan, &slow.endpoint, slow.started.take(), &Err(expired));
                     self.join(plan, &mut race, &supply, &mut count);
                     continue;
                 }
                 Event::Expired(index, expired) => (race.running.swap_remove(index), Err(expired)),
                 Event::Answered(index, answer) => (race.running.swap_remove(index), Ok(*answer)),
             };
+            self.observe(plan, &running.endpoint, running.started, &result);
             let result = self.settle(plan, result, &mut supply, &count)?;
             let Running { replaced, clock, sending, _permit: permit, .. } = running;
             drop((sending, permit));
@@ -159,12 +171,14 @@ impl Forwarding<'_> {
         }
     }
 
-    fn start<'a>(&'a self, launch: Launch, permit: Option<Permit>) -> Running<'a> {
+    fn start<'a>(&'a self, plan: &Plan<'_>, launch: Launch, permit: Option<Permit>) -> Running<'a> {
         let Launch { attempt, request } = launch;
+        let started = plan.cluster.observes_latency().then(Instant::now);
+        let endpoint = attempt.endpoint.clone();
         let clock = attempt.clock.clone();
         let pool = &self.conn.engine.pool;
         let sending = Box::pin(async move { pool.send(&attempt, request).await });
-        Running { sending, clock, replaced: false, timer: Timer::default(), _permit: permit }
+        Running { sending, endpoint, started, clock, replaced: false, timer: Timer::default(), _permit: permit }
     }
 
     /// A try takes too long: asks for another one beside it. Which responses call for a retry does not matter here.

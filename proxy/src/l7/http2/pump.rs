@@ -26,6 +26,11 @@ impl<B: Body<Data = Bytes> + Unpin> Pump<B> {
         Self { body, stream, held: None, broken }
     }
 
+    /// Whether it is the peer that holds it up.
+    pub fn waits_for_room(&self) -> bool {
+        self.held.is_some()
+    }
+
     /// The errors are not told: whoever waits on the stream hears of them there.
     fn step(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
         loop {

@@ -147,7 +147,7 @@ impl Ending {
             .then(|| conn.current.borrow().upgrade())
             .flatten()
             .filter(|flow| flow.record.is_responding())
-            .and_then(|flow| Some((flow.idle_at()?, Due::Stalled(flow))));
+            .and_then(|flow| Some((flow.limit_at()?, Due::Stalled(flow))));
         let rest =
             (is_http1 && is_idle && !self.begun && conn.may_rest()).then(|| (idle_since + REST_AFTER, Due::Rest));
         let shutdown = self.shutdown_at.filter(|_| !self.shut).map(|at| (at, Due::Shutdown));

@@ -5,6 +5,7 @@ use std::{
     pin::Pin,
     rc::Rc,
     task::Poll,
+    time::Instant,
 };
 
 use http::{HeaderMap, StatusCode, Version};
@@ -57,9 +58,7 @@ pub(super) async fn drive<F: Future<Output = hyper::Result<()>>>(
                 }
                 Due::Stalled(flow) => {
                     // The client reads nothing, so hyper does not poll the body whose timer would end this.
-                    flow.record.flag(Flags::STREAM_IDLE_TIMEOUT);
-                    flow.record.details("stream_idle_timeout");
-                    stats.downstream_rq_idle_timeout.inc();
+                    flow.expire(Instant::now(), None);
                     conn.wire.abort();
                     return Poll::Ready(End::Over);
                 }

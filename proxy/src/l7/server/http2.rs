@@ -13,7 +13,7 @@ use std::{
 
 use bytes::Bytes;
 use h2::{
-    Reason,
+    Reason, SendStream,
     server::{Builder, Handshake, SendResponse},
 };
 use http::{HeaderValue, Method, Request, Response, header};
@@ -28,10 +28,11 @@ use super::{
 use crate::{
     ir::http::Http2Options,
     l7::{
-        MAX_FRAME,
+        Body, MAX_FRAME,
         http2::{KeepAlive, Pump, Received, Tunnel, content_length, strip_connection_headers},
         incoming::Incoming,
         pipeline::handle,
+        timer::Timer,
         upgrade::Promise,
         wire::Wire,
     },
@@ -182,9 +183,31 @@ async fn stream(conn: Rc<Connection>, request: Request<h2::RecvStream>, mut resp
             // Nobody may wait for it any more; the stream is then reset.
             Some((keep, received)) => drop(keep.send(Box::new(Tunnel::new(ours, received)))),
             None if whole => {}
-            None => Pump::new(body, ours, Reason::INTERNAL_ERROR).await,
+            None => send(body, ours).await,
         },
     }
+}
+
+/// Sends a response's body. A peer that takes nothing of it runs into the response's limits: then the stream is reset.
+async fn send(body: Body, stream: SendStream<Bytes>) {
+    let flow = body.flow().cloned();
+    let mut pump = Pump::new(body, stream, Reason::INTERNAL_ERROR);
+    let mut timer = Timer::default();
+    poll_fn(|cx| {
+        if Pin::new(&mut pump).poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        // As long as the body itself is waited for, it minds its limits.
+        let Some(flow) = flow.as_ref().filter(|_| pump.waits_for_room()) else { return Poll::Pending };
+        let Some(at) = flow.limit_at() else { return Poll::Pending };
+        let now = Instant::now();
+        if now < at && timer.poll_until(at, cx).is_pending() {
+            return Poll::Pending;
+        }
+        flow.expire(at.max(now), None);
+        Poll::Ready(())
+    })
+    .await
 }
 
 /// The `date` of this second (RFC 9110 section 6.6.1), for responses that come without one.

@@ -36,7 +36,7 @@ pub(crate) fn manager(apart: &Apart<'_, Pb>, at: &At<'_>) -> Result<ConnectionMa
             preserve_external_request_id, always_set_request_id_in_response, forward_client_cert_details,
             set_current_client_cert_details, proxy_100_continue, upgrade_configs, normalize_path, merge_slashes,
             path_with_escaped_slashes_action, request_id_extension, strip_matching_host_port, append_x_forwarded_port,
-            route_specifier, strip_port_mode, internal_address_config,
+            route_specifier, strip_port_mode, internal_address_config, stream_flush_timeout,
         ],
         harmless: [
             tracing, access_log_flush_interval, delayed_close_timeout, append_local_overload,
@@ -44,8 +44,7 @@ pub(crate) fn manager(apart: &Apart<'_, Pb>, at: &At<'_>) -> Result<ConnectionMa
             stream_error_on_invalid_http_message, typed_header_validation_config,
         ],
         unsupported: [
-            add_user_agent, http3_protocol_options, scheme_header_transformation, stream_flush_timeout,
-            drain_timeout_jitter, flush_access_log_on_new_request, represent_ipv4_remote_address_as_ipv4_mapped_ipv6,
+            add_user_agent, http3_protocol_options, scheme_header_transformation, drain_timeout_jitter, flush_access_log_on_new_request, represent_ipv4_remote_address_as_ipv4_mapped_ipv6,
             local_reply_config, strip_trailing_host_dot, proxy_status_config, forward_proto_config,
         ],
         refuse: [
@@ -71,6 +70,7 @@ pub(crate) fn manager(apart: &Apart<'_, Pb>, at: &At<'_>) -> Result<ConnectionMa
     let common_at = at.field("common_http_protocol_options");
     let common = http_options::common(&message.common_http_protocol_options, &common_at)?;
     let stream_idle = at.duration("stream_idle_timeout", &message.stream_idle_timeout)?;
+    let stream_flush = at.duration("stream_flush_timeout", &message.stream_flush_timeout)?;
     let header_kb = u32_in(&message.max_request_headers_kb, 60, 1..=8192, &at.field("max_request_headers_kb"))?;
     let (client_cert, client_cert_details) = options::client_cert(message, at)?;
     Ok(ConnectionManager {
@@ -89,6 +89,7 @@ pub(crate) fn manager(apart: &Apart<'_, Pb>, at: &At<'_>) -> Result<ConnectionMa
         max_connection_duration: common.max_connection_duration,
         max_requests_per_connection: common.max_requests_per_connection,
         stream_idle_timeout: zero_is_off(Some(stream_idle.unwrap_or(STREAM_IDLE_TIMEOUT))),
+        stream_flush_timeout: stream_flush.map(|d| zero_is_off(Some(d))),
         request_timeout: zero_is_off(at.duration("request_timeout", &message.request_timeout)?),
         request_headers_timeout: zero_is_off(at.duration("request_headers_timeout", &message.request_headers_timeout)?),
         max_stream_duration: common.max_stream_duration,

@@ -57,12 +57,12 @@ pub(crate) fn forward(
             idle_timeout, retry_policy, priority, hash_policy, cors, max_grpc_timeout, upgrade_configs,
             internal_redirect_action, max_stream_duration, cluster_specifier, host_rewrite_specifier, metadata_match,
             grpc_timeout_offset, hedge_policy, request_mirror_policies, path_rewrite_policy, internal_redirect_policy,
-            max_internal_redirects,
+            max_internal_redirects, flush_timeout,
         ],
         // Rate limits are the rate limit filter's, and that one is refused.
         harmless: [rate_limits, include_vh_rate_limits, early_data_policy],
         unsupported: [
-            flush_timeout, retry_policy_typed_config,
+            retry_policy_typed_config,
         ],
         refuse: [path_rewrite],
     });
@@ -107,6 +107,7 @@ pub(crate) fn forward(
         append_forwarded_host: message.append_x_forwarded_host,
         timeout: zero_is_off(at.duration("timeout", &message.timeout)?.or(Some(TIMEOUT))),
         idle_timeout: at.duration("idle_timeout", &message.idle_timeout)?.map(|d| zero_is_off(Some(d))),
+        flush_timeout: at.duration("flush_timeout", &message.flush_timeout)?.map(|d| zero_is_off(Some(d))),
         stream,
         grpc_timeout_max: at.duration("max_grpc_timeout", &message.max_grpc_timeout)?.map(|d| zero_is_off(Some(d))),
         grpc_timeout_offset: at.duration("grpc_timeout_offset", &message.grpc_timeout_offset)?.unwrap_or_default(),

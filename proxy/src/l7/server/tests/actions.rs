@@ -49,6 +49,7 @@ fn a_weighted_cluster_may_be_named_by_a_header() {
                 headers: HeaderOps::default(),
                 host_rewrite: None,
                 overrides: None,
+                criteria: None,
             }]);
         })
         .await;

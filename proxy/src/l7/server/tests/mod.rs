@@ -4,6 +4,7 @@ mod actions;
 mod balancing;
 mod failure;
 mod filters;
+mod hedging;
 mod http1;
 mod http2;
 mod limits;

@@ -3,29 +3,29 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    peer::{Peer, Upstream, header},
+    peer::{Peer, header},
     support::{Proxy, Setup, pair, retry, run, until},
 };
 use crate::ir::{
-    matcher::Cidr,
+    matcher::{Cidr, HeaderMatcher, HeaderRule, StringMatcher},
     route::{BodyBuffer, Forward, ResetHeader, RetryPolicy},
 };
 
-const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
-const NO: &str = "HTTP/1.1 503 No\r\nContent-Length: 2\r\n\r\nno";
+pub(super) const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+pub(super) const NO: &str = "HTTP/1.1 503 No\r\nContent-Length: 2\r\n\r\nno";
 
 fn internal(setup: &mut Setup) {
     setup.hcm.use_remote_address = true;
     setup.hcm.internal_networks = vec![Cidr::new([127, 0, 0, 0].into(), 8).unwrap()];
 }
 
-fn policy(forward: &mut Forward, change: impl FnOnce(&mut RetryPolicy)) {
+pub(super) fn policy(forward: &mut Forward, change: impl FnOnce(&mut RetryPolicy)) {
     let mut policy = forward.retry.take().unwrap_or_else(|| retry("5xx", 1));
     change(Arc::make_mut(&mut policy));
     forward.retry = Some(policy);
 }
 
-async fn ask(proxy: &Proxy, headers: &str) -> Peer {
+pub(super) async fn ask(proxy: &Proxy, headers: &str) -> Peer {
     let mut client = proxy.connect().await;
     client.send(&format!("GET / HTTP/1.1\r\nHost: x\r\n{headers}\r\n")).await;
     client
@@ -66,6 +66,77 @@ fn internal_requests_steer_the_proxy_and_others_do_not() {
         assert_eq!(header(&server.head().await, "x-envoy-expected-rq-timeout-ms"), Some("15000"));
         server.send(NO).await;
         assert!(client.head().await.starts_with("HTTP/1.1 503"));
+    });
+}
+
+#[test]
+fn the_most_specific_policy_counts_alone() {
+    run(async {
+        for (host, route, cluster, tries) in
+            [(Some(2), None, None, 3), (Some(2), Some(1), None, 2), (Some(2), Some(1), Some(0), 1)]
+        {
+            let (proxy, upstream) = pair(|s| {
+                s.vhost.retry = host.map(|n| retry("5xx", n));
+                s.forward.retry = route.map(|n| retry("5xx", n));
+                Arc::make_mut(&mut s.cluster.http).retry = cluster.map(|n| retry("5xx", n));
+            })
+            .await;
+            let mut client = ask(&proxy, "").await;
+            for _ in 0..tries {
+                let mut server = upstream.accept().await;
+                server.head().await;
+                server.send(NO).await;
+            }
+            assert!(client.head().await.starts_with("HTTP/1.1 503"));
+            assert_eq!(proxy.cluster_stats.local().upstream_rq_total.get(), tries);
+        }
+    });
+}
+
+#[test]
+fn trailers_are_sent_again_too() {
+    run(async {
+        let (proxy, upstream) = pair(|s| s.forward.retry = Some(retry("5xx", 1))).await;
+        let mut client = proxy.connect().await;
+        let head = "POST / HTTP/1.1\r\nHost: x\r\nTrailer: x-sum\r\nTransfer-Encoding: chunked\r\n\r\n";
+        client.send(&format!("{head}3\r\nabc\r\n0\r\nx-sum: 1\r\n\r\n")).await;
+        for answer in [NO, OK] {
+            let mut server = upstream.accept().await;
+            server.head().await;
+            assert_eq!(server.until("x-sum: 1\r\n\r\n").await, "3\r\nabc\r\n0\r\nx-sum: 1\r\n\r\n");
+            server.send(answer).await;
+        }
+        assert!(client.head().await.starts_with("HTTP/1.1 200"));
+    });
+}
+
+#[test]
+fn a_policy_may_be_for_some_requests_only() {
+    run(async {
+        let (proxy, upstream) = pair(|s| {
+            policy(&mut s.forward, |p| {
+                p.retriable_request_headers = vec![HeaderMatcher {
+                    name: ":method".into(),
+                    rule: HeaderRule::Value(StringMatcher::exact("GET")),
+                    invert: false,
+                    treat_missing_as_empty: false,
+                }];
+            });
+        })
+        .await;
+        for (method, retried) in [("GET", true), ("POST", false)] {
+            let mut client = proxy.connect().await;
+            client.send(&format!("{method} / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")).await;
+            let mut server = upstream.accept().await;
+            server.head().await;
+            server.send("HTTP/1.1 503 No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").await;
+            if retried {
+                let mut server = upstream.accept().await;
+                server.head().await;
+                server.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").await;
+            }
+            assert!(client.head().await.starts_with(if retried { "HTTP/1.1 200" } else { "HTTP/1.1 503" }));
+        }
     });
 }
 
@@ -251,137 +322,46 @@ fn a_body_goes_on_after_the_response_began() {
     });
 }
 
-mod hedging {
-    use super::*;
-
-    fn hedge(setup: &mut Setup, retries: u32) {
-        setup.forward.hedge = Some(true);
-        setup.forward.retry = Some(retry("5xx", retries));
-        policy(&mut setup.forward, |p| p.per_try_timeout = Some(Duration::from_millis(30)));
-    }
-
-    #[test]
-    fn the_first_good_answer_wins_and_the_others_are_reset() {
-        run(async {
-            for first_wins in [true, false] {
-                let (proxy, upstream) = pair(|s| hedge(s, 1)).await;
-                let mut client = proxy.connect().await;
-                client.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody").await;
-                let mut first = upstream.accept().await;
-                let head = first.head().await;
-                assert_eq!(header(&head, "x-envoy-expected-rq-timeout-ms"), Some("15000"), "it may take all the time");
-                assert_eq!(first.exactly(4).await, "body");
-                let mut second = upstream.accept().await;
-                second.head().await;
-                assert_eq!(second.exactly(4).await, "body");
-                let (mut winner, mut loser) = if first_wins { (first, second) } else { (second, first) };
-                winner.send(OK).await;
-                let (head, body) = client.message().await;
-                assert!(head.starts_with("HTTP/1.1 200") && body == "ok", "{head}");
-                assert_eq!(loser.rest().await.unwrap_or_default(), "", "reset");
-                let stats = proxy.cluster_stats.local();
-                assert_eq!((stats.upstream_rq_retry.get(), stats.upstream_rq_per_try_timeout.get()), (1, 0));
-                assert_eq!(proxy.log(1).await, ["200 - via_upstream 2 4 2 /"]);
-                until(|| stats.upstream_rq_active.get() == 0).await;
-            }
-        });
-    }
-
-    #[test]
-    fn a_bad_answer_waits_for_a_better_one() {
-        run(async {
-            let (proxy, upstream) = pair(|s| hedge(s, 1)).await;
-            let mut client = ask(&proxy, "").await;
-            let mut first = upstream.accept().await;
-            first.head().await;
-            let mut second = upstream.accept().await;
-            second.head().await;
-            second.send(NO).await;
-            until(|| proxy.cluster_stats.local().upstream_rq_retry_limit_exceeded.get() > 0).await;
-            first.send(OK).await;
-            assert!(client.head().await.starts_with("HTTP/1.1 200"));
-        });
-    }
-
-    #[test]
-    fn the_last_bad_answer_is_the_answer() {
-        run(async {
-            let (proxy, upstream) = pair(|s| hedge(s, 1)).await;
-            let mut client = ask(&proxy, "").await;
-            let mut first = upstream.accept().await;
-            first.head().await;
-            let mut second = upstream.accept().await;
-            second.head().await;
-            first.send(NO).await;
-            second.send(&NO.replace("503", "502")).await;
-            let head = client.head().await;
-            assert!(head.starts_with("HTTP/1.1 50"), "{head}");
-            until(|| proxy.cluster_stats.local().upstream_rq_active.get() == 0).await;
-        });
-    }
-
-    #[test]
-    fn the_budget_and_the_route_timeout_hold() {
-        run(async {
-            let (proxy, upstream) = pair(|s| {
-                hedge(s, 5);
-                s.cluster.breaker.max_retries = 2;
-                s.forward.timeout = Some(Duration::from_millis(400));
-            })
-            .await;
-            let mut client = ask(&proxy, "").await;
-            let mut servers = Vec::new();
-            for _ in 0..3 {
+/// Whatever such a header says: it is obeyed within limits, or it counts as absent.
+#[test]
+fn headers_that_make_no_sense_harm_nobody() {
+    run(async {
+        let (proxy, upstream) = pair(internal).await;
+        tokio::task::spawn_local(async move {
+            loop {
                 let mut server = upstream.accept().await;
-                server.head().await;
-                servers.push(server);
-            }
-            let head = client.head().await;
-            assert!(head.starts_with("HTTP/1.1 504"), "{head}");
-            let stats = proxy.cluster_stats.local();
-            assert_eq!((stats.upstream_rq_retry.get(), stats.upstream_rq_total.get()), (2, 3));
-            assert!(stats.upstream_rq_retry_overflow.get() > 0);
-            assert_eq!(stats.upstream_rq_timeout.get(), 3, "one for each try");
-            assert!(proxy.log(1).await[0].contains("UT"));
-            for mut server in servers {
-                assert_eq!(server.rest().await.unwrap_or_default(), "");
+                tokio::task::spawn_local(async move {
+                    while !server.head_or_end().await.is_empty() {
+                        server.head().await;
+                        server.send(OK).await;
+                    }
+                });
             }
         });
-    }
-
-    #[test]
-    fn without_a_policy_nothing_is_hedged() {
-        run(async {
-            let (proxy, upstream) = pair(|s| {
-                s.forward.hedge = Some(true);
-                s.forward.retry = Some(retry("", 3));
-                policy(&mut s.forward, |p| p.per_try_timeout = Some(Duration::from_millis(10)));
-            })
-            .await;
-            let mut client = ask(&proxy, "").await;
-            let mut server = upstream.accept().await;
-            server.head().await;
-            assert!(tokio::time::timeout(Duration::from_millis(60), upstream.accept()).await.is_err());
-            server.send(OK).await;
-            assert!(client.head().await.starts_with("HTTP/1.1 200"));
-        });
-    }
-
-    #[test]
-    fn replicas_that_differ_are_asked() {
-        run(async {
-            let (first, one) = Upstream::bind().await;
-            let (second, two) = Upstream::bind().await;
-            let mut setup = Setup::new(&[one, two]);
-            hedge(&mut setup, 1);
-            let proxy = setup.start().await;
-            let mut client = ask(&proxy, "").await;
-            let mut a = first.accept().await;
-            let mut b = second.accept().await;
-            a.head().await;
-            b.head().await;
-            b.send(OK).await;
-            assert!(client.head().await.starts_with("HTTP/1.1 200"));
-        });
-    }
+        let names = [
+            "x-envoy-retry-on",
+            "x-envoy-retry-grpc-on",
+            "x-envoy-max-retries",
+            "x-envoy-retriable-status-codes",
+            "x-envoy-retriable-header-names",
+            "x-envoy-upstream-rq-timeout-ms",
+            "x-envoy-upstream-rq-per-try-timeout-ms",
+            "x-envoy-upstream-stream-duration-ms",
+            "x-envoy-hedge-on-per-try-timeout",
+            "grpc-timeout",
+        ];
+        let long = "5xx,".repeat(2000);
+        let values =
+            ["18446744073709551615", "99999999999999999999999", "-1", "1e9", "", ",,,", "\u{663}", "99999999H", &long];
+        let mut client = proxy.connect().await;
+        for name in names {
+            for value in values {
+                client
+                    .send(&format!("GET / HTTP/1.1\r\nHost: x\r\nx-envoy-retry-on: 5xx\r\n{name}: {value}\r\n\r\n"))
+                    .await;
+                let (head, _) = client.message().await;
+                assert!(head.starts_with("HTTP/1.1 200"), "{name}: {value:.40}: {head}");
+            }
+        }
+    });
 }

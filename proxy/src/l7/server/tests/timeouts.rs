@@ -2,14 +2,17 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
+use tokio::{io::AsyncWriteExt, net::TcpStream};
+
 use super::{
     peer::{Peer, header},
     support::{Proxy, Setup, pair, retry, run},
 };
-use crate::ir::route::StreamDuration;
+use crate::ir::{matcher::Cidr, route::StreamDuration};
 
 const GRPC: &str = "Content-Type: application/grpc\r\n";
-const SHORT: Option<Duration> = Some(Duration::from_millis(40));
+const SHORT: Option<Duration> = Some(Duration::from_millis(200));
 
 async fn ask(proxy: &Proxy, headers: &str) -> Peer {
     let mut client = proxy.connect().await;
@@ -166,7 +169,7 @@ fn the_route_timeout_waits_for_the_end_of_the_request() {
         server.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nb\r\n").await;
         let head = client.until("\r\nb\r\n").await;
         assert_eq!(header(&head, "x-envoy-upstream-service-time"), None, "half a request says nothing of that");
-        tokio::time::sleep(Duration::from_millis(120)).await;
+        tokio::time::sleep(Duration::from_millis(600)).await;
         server.send("1\r\nc\r\n").await;
         client.until("\r\nc\r\n").await;
         client.send("0\r\n\r\n").await;
@@ -183,7 +186,7 @@ fn a_try_counts_from_its_connection() {
         let (proxy, upstream) = pair(|s| {
             s.cluster.breaker.max_connections = 1;
             let mut policy = (*retry("retriable-4xx", 1)).clone();
-            policy.per_try_timeout = Some(Duration::from_millis(150));
+            policy.per_try_timeout = Some(Duration::from_secs(1));
             s.forward.retry = Some(policy.into());
         })
         .await;
@@ -195,7 +198,7 @@ fn a_try_counts_from_its_connection() {
         first.head().await;
         // The only connection is taken up by a body for longer than a try may last.
         let mut second = ask(&proxy, "").await;
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        tokio::time::sleep(Duration::from_millis(1300)).await;
         server.send("x").await;
         server.head().await;
         server.send(answer).await;
@@ -214,16 +217,93 @@ fn grpc_deadlines_become_limits_and_are_passed_on() {
             }));
         })
         .await;
-        let mut client = ask(&proxy, &format!("{GRPC}grpc-timeout: 70m\r\n")).await;
+        let mut client = ask(&proxy, &format!("{GRPC}grpc-timeout: 1020m\r\n")).await;
         let mut server = upstream.accept().await;
-        assert_eq!(header(&server.head().await, "grpc-timeout"), Some("50m"));
+        assert_eq!(header(&server.head().await, "grpc-timeout"), Some("1000m"));
         let head = client.head().await;
         assert_eq!(header(&head, "grpc-status"), Some("4"), "{head}");
         assert_eq!(header(&head, "grpc-message"), Some("downstream duration timeout"));
-        let mut client = ask(&proxy, "x-envoy-upstream-rq-timeout-alt-response: 1\r\n").await;
+        let mut client = ask(&proxy, "").await;
         let mut server = upstream.accept().await;
         assert_eq!(header(&server.head().await, "x-envoy-expected-rq-timeout-ms"), None, "no route timeout");
         server.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
         assert!(client.head().await.starts_with("HTTP/1.1 200"));
+    });
+}
+
+#[test]
+fn a_timeout_can_be_asked_for_as_a_204() {
+    run(async {
+        let (proxy, upstream) = pair(|s| {
+            s.hcm.use_remote_address = true;
+            s.hcm.internal_networks = vec![Cidr::new([127, 0, 0, 0].into(), 8).unwrap()];
+            s.forward.timeout = SHORT;
+        })
+        .await;
+        let mut client = ask(&proxy, "x-envoy-upstream-rq-timeout-alt-response: 1\r\n").await;
+        let mut server = upstream.accept().await;
+        assert!(!server.head().await.contains("alt-response"));
+        let (head, body) = client.message().await;
+        assert!(head.starts_with("HTTP/1.1 204") && body.is_empty(), "{head}{body}");
+        assert_eq!(proxy.log(1).await, ["204 UT response_timeout 1 0 0 /"]);
+    });
+}
+
+/// What does not go out is not asked for either: no body is polled then that could mind its limits.
+#[test]
+fn clients_that_read_nothing_run_into_every_limit() {
+    run(async {
+        for (change, logged) in [
+            ((|s| s.forward.timeout = SHORT) as fn(&mut Setup), "200 UT response_timeout"),
+            (|s| s.hcm.max_stream_duration = SHORT, "200 DT max_duration_timeout"),
+        ] {
+            let (proxy, upstream) = pair(change).await;
+            let _client = ask(&proxy, "").await;
+            let mut server = upstream.accept().await;
+            server.head().await;
+            server.send("HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n").await;
+            let chunk = vec![b'x'; 1 << 20];
+            while server.stream.write_all(&chunk).await.is_ok() {}
+            let log = proxy.log(1).await;
+            assert!(log[0].starts_with(logged), "{log:?}");
+        }
+    });
+}
+
+#[test]
+fn http2_clients_that_open_no_window_run_into_every_limit() {
+    run(async {
+        type Change = fn(&mut Setup);
+        let cases: [(Change, usize, &str); 5] = [
+            (|s| s.hcm.stream_idle_timeout = SHORT, 8, "200 SI stream_idle_timeout"),
+            (|s| s.hcm.max_stream_duration = SHORT, 8, "200 DT max_duration_timeout"),
+            (|s| s.forward.timeout = SHORT, 8, "200 UT response_timeout"),
+            // Of a response that is there as a whole no upstream is to blame any more.
+            (|s| s.forward.flush_timeout = Some(SHORT), 4, "200 SI stream_idle_timeout"),
+            (
+                |s| {
+                    s.forward.timeout = SHORT;
+                    s.hcm.stream_flush_timeout = Some(Some(Duration::from_millis(600)));
+                },
+                4,
+                "200 SI stream_idle_timeout",
+            ),
+        ];
+        for (change, length, logged) in cases {
+            let (proxy, upstream) = pair(change).await;
+            let stream = TcpStream::connect(proxy.address).await.unwrap();
+            let mut builder = h2::client::Builder::new();
+            let (mut client, connection) = builder.initial_window_size(0).handshake::<_, Bytes>(stream).await.unwrap();
+            tokio::task::spawn_local(connection);
+            let request = http::Request::get("http://x/").body(()).unwrap();
+            let (response, _stream) = client.send_request(request, true).unwrap();
+            let mut server = upstream.accept().await;
+            server.head().await;
+            server.send(&format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\nbody")).await;
+            let mut response = response.await.unwrap();
+            let log = proxy.log(1).await;
+            assert!(log[0].starts_with(logged), "{log:?}");
+            assert!(response.body_mut().data().await.is_none_or(|data| data.is_err()), "reset");
+        }
     });
 }

@@ -67,6 +67,7 @@ fn timeouts_hedging_and_buffers_arrive() {
     let f = forward("cluster: c, max_grpc_timeout: 0s, grpc_timeout_offset: 1s, hedge_policy: {}");
     assert_eq!((f.grpc_timeout_max, f.grpc_timeout_offset), (Some(None), Duration::from_secs(1)));
     assert_eq!((f.stream.as_deref(), f.hedge), (None, Some(false)));
+    assert_eq!(forward("cluster: c, flush_timeout: 0s").flush_timeout, Some(None));
     let buffer = |fields: &str| {
         let routes = the_routes(&route_of(&format!("route: {{cluster: c}}, {fields}")));
         let Action::Forward(f) = routes.virtual_hosts[0].routes[0].action.clone() else { panic!() };
@@ -88,4 +89,41 @@ fn zero_timeouts_are_off_and_explicit() {
     assert_eq!(f.idle_timeout, Some(Some(Duration::from_secs(2))));
     let stream = f.stream.as_deref().unwrap();
     assert_eq!((stream.max, stream.grpc_max), (None, Some(Some(Duration::from_secs(3)))));
+}
+
+#[test]
+fn hosts_can_be_omitted_by_metadata() {
+    use outrigger_wire::pb::{
+        envoy::{
+            config::{
+                core::v3::Metadata,
+                route::v3::{
+                    RetryPolicy,
+                    retry_policy::{RetryHostPredicate, retry_host_predicate::ConfigType},
+                },
+            },
+            extensions::retry::host::omit_host_metadata::v3::OmitHostMetadataConfig,
+        },
+        google::protobuf::{Any, Struct, Value, value::Kind},
+    };
+    use prost::{Message, Name};
+    let stage = Value { kind: Some(Kind::StringValue("old".into())) };
+    let labels = Struct { fields: [("stage".to_owned(), stage)].into_iter().collect() };
+    let predicate = OmitHostMetadataConfig {
+        metadata_match: Some(Metadata {
+            filter_metadata: [("envoy.lb".to_owned(), labels)].into_iter().collect(),
+            ..Metadata::default()
+        }),
+    };
+    let config = Any { type_url: OmitHostMetadataConfig::type_url(), value: predicate.encode_to_vec() };
+    let message = RetryPolicy {
+        retry_host_predicate: vec![RetryHostPredicate {
+            name: "p".into(),
+            config_type: Some(ConfigType::TypedConfig(config)),
+        }],
+        ..RetryPolicy::default()
+    };
+    let decode = |at: &at::At<'_>| retry::retry(&Some(message), at);
+    let policy = at::rooted("test", "r", &mut Notes::default(), decode).unwrap().unwrap();
+    assert_eq!(policy.omit_metadata[0]["envoy.lb"]["stage"], "old");
 }
