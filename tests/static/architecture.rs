@@ -184,7 +184,8 @@ fn the_control_plane_only_asks_for_decisions() {
         if file.components().any(|part| part.as_os_str() == "tests") {
             continue;
         }
-        let text = fs::read_to_string(&file).unwrap().replace("crate::", "own::").replace("outrigger_proxy::", "crate::");
+        let text =
+            fs::read_to_string(&file).unwrap().replace("crate::", "own::").replace("outrigger_proxy::", "crate::");
         for (line, there) in rooms_used(&text) {
             if room(&file, &src) != "explain" || !["ir", "policy", "xds"].contains(&there.as_str()) {
                 wrong.push(format!("{}:{line}: must not use `outrigger_proxy::{there}`", file.display()));
