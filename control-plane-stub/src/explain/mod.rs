@@ -5,6 +5,8 @@
 //! command lines.
 
 mod decide;
+#[cfg(test)]
+mod envoy_tests;
 mod reach;
 mod report;
 mod routes;

@@ -3,7 +3,7 @@ use std::path::Path;
 use super::*;
 use crate::{model::load, resources::ClientKind};
 
-fn world(name: &str) -> World {
+pub(super) fn world(name: &str) -> World {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(name);
     load(&dir).unwrap_or_else(|problems| panic!("{problems:#?}"))
 }
