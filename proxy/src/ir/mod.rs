@@ -11,6 +11,7 @@ pub mod http;
 pub mod listener;
 pub mod matcher;
 pub mod name_map;
+mod noted;
 pub mod path_template;
 pub mod route;
 pub mod secret;

@@ -18,7 +18,8 @@ use super::{
     flow::{Deadline, DeadlineKind, Flow},
     headers::{self, Pseudo},
     incoming::Incoming,
-    mirror, outcome,
+    mirror::{self, Recording},
+    outcome,
     pipeline::{Inbound, levels, note_head},
     redirect::{self, Answer, Hops},
     respond::Reply,
@@ -127,6 +128,9 @@ impl<'a> Forwarding<'a> {
         if !self.route.mirrors.is_empty() {
             mirror::start(self.conn, self.flow, self.live, (self.route, plan.timeouts.response), request);
         }
+        // Only what is recorded can go to another place.
+        let recording = (self.route.internal_redirect.is_some() && plan.has_body)
+            .then(|| Recording::of(&mut request.body, redirect::BODY_LIMIT));
         let body = std::mem::replace(&mut request.body, Incoming::None);
         let (sent, attempts) = match self.tries(&plan, &mut request.parts, body).await {
             Ok(done) => done,
@@ -138,7 +142,11 @@ impl<'a> Forwarding<'a> {
         if let Some(policy) = &self.route.internal_redirect
             && policy.codes.contains(&sent.response.status())
         {
-            if self.redirected((policy, cluster), &sent.response, (request, plan.has_body), hops) {
+            let body = recording.map(Recording::whole);
+            if self.redirected((policy, cluster), &sent.response, (request, matches!(body, Some(None))), hops) {
+                if let Some(body) = body.flatten().filter(|_| request.parts.method == plan.method) {
+                    request.body = Incoming::Gathered(Box::new(body));
+                }
                 outcome::count(cluster, sent.response.status());
                 if !sent.response.body().is_end_stream() {
                     sent.guard.abort();

@@ -2,6 +2,7 @@
 
 mod actions;
 mod failure;
+mod faults;
 mod filters;
 mod http1;
 mod http2;
