@@ -219,7 +219,8 @@ impl<'a> Forwarding<'a> {
                 | FilterKind::Cors
                 | FilterKind::HeaderMutation { .. }
                 | FilterKind::Buffer(_)
-                | FilterKind::AdaptiveConcurrency(_) => {}
+                | FilterKind::AdaptiveConcurrency(_)
+                | FilterKind::GrpcWeb => {}
             }
         }
         let envoy_headers = router.is_none_or(|r| !r.suppress_envoy_headers);

@@ -128,7 +128,8 @@ pub(in crate::l7) fn serve(
                 }
             }
         };
-        let response = after.apply(&flow, response);
+        // Boxed: few responses are changed, all would keep the room for it.
+        let response = if after.is_empty() { response } else { Box::pin(after.apply(&flow, response)).await };
         Ok(finish(&conn, &flow, &ending, response))
     }
 }
@@ -346,7 +347,7 @@ fn finish(conn: &Connection, flow: &Rc<Flow>, ending: &Ending, mut response: Res
     }
     flow.record.response_head(status.as_u16(), headers);
     match response.body() {
-        Body::Download(_) | Body::Upload(_) | Body::Throttled(_) | Body::Copy(_) => {}
+        Body::Download(_) | Body::Upload(_) | Body::Throttled(_) | Body::GrpcWeb(_) | Body::Copy(_) => {}
         Body::Empty => {
             flow.record.response_complete();
             // hyper drops the length of a bodiless 304 unless the body itself claims it.

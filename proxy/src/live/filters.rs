@@ -59,7 +59,7 @@ impl LiveFilters {
                     look_at_notes |= mutations.look_at_notes();
                     !mutations.is_empty()
                 }
-                FilterKind::Buffer(_) | FilterKind::AdaptiveConcurrency(_) => true,
+                FilterKind::Buffer(_) | FilterKind::AdaptiveConcurrency(_) | FilterKind::GrpcWeb => true,
             };
             any = true;
             always |= acts && !filter.disabled;

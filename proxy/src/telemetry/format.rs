@@ -121,10 +121,8 @@ pub fn value<'a>(op: &'a Operator, facts: &Facts<'a>) -> Value<'a> {
         Operator::Protocol => optional(facts.protocol),
         Operator::ResponseCode => Value::Number(facts.status.into()),
         Operator::ResponseCodeDetails => optional(facts.details),
-        Operator::ResponseFlags => match facts.flags {
-            flags if flags.is_empty() => Value::Absent,
-            flags => text(flags.to_string()),
-        },
+        // None of them is a dash, wherever it stands.
+        Operator::ResponseFlags => text(facts.flags.to_string()),
         Operator::StartTime(format) => {
             text(format_time::format(format.as_deref().unwrap_or(format_time::DEFAULT), facts.start))
         }

@@ -4,6 +4,7 @@ mod actions;
 mod failure;
 mod faults;
 mod filters;
+mod grpc_web;
 mod http1;
 mod http2;
 mod limits;
