@@ -339,10 +339,7 @@ fn finish(conn: &Connection, flow: &Rc<Flow>, ending: &Ending, mut response: Res
         headers.insert(REQUEST_ID, id.clone());
     }
     let http1 = ending.version != Version::HTTP_2;
-    // As Envoy: who was answered before the end of its request is not waited for.
-    let unread = matches!(response.body(), Body::Full(_)) && flow.record.request_done().is_none();
-    let headers = response.headers_mut();
-    if http1 && (ending.distrusted || unread || conn.last_request()) && status != StatusCode::SWITCHING_PROTOCOLS {
+    if http1 && (ending.distrusted || conn.last_request()) && status != StatusCode::SWITCHING_PROTOCOLS {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     flow.record.response_head(status.as_u16(), headers);

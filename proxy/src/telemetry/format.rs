@@ -121,8 +121,11 @@ pub fn value<'a>(op: &'a Operator, facts: &Facts<'a>) -> Value<'a> {
         Operator::Protocol => optional(facts.protocol),
         Operator::ResponseCode => Value::Number(facts.status.into()),
         Operator::ResponseCodeDetails => optional(facts.details),
-        // None of them is a dash, wherever it stands.
-        Operator::ResponseFlags => text(facts.flags.to_string()),
+        Operator::ResponseFlags => match facts.flags {
+            // In a header too: no flag is a fact, not an absent one.
+            flags if flags.is_empty() => text("-"),
+            flags => text(flags.to_string()),
+        },
         Operator::StartTime(format) => {
             text(format_time::format(format.as_deref().unwrap_or(format_time::DEFAULT), facts.start))
         }
