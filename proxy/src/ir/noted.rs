@@ -5,7 +5,7 @@
 use super::{
     filters::{Mutation, Mutations, Overrides, Setting},
     format::{Operator, Segment, Template},
-    route::{Action, Forward, HeaderAdd, HeaderOps, Route, RouteConfiguration, Target},
+    route::{Action, Forward, HeaderAdd, HeaderOps, HostRewrite, PathRewrite, Route, RouteConfiguration, Target},
 };
 
 impl Operator {
@@ -71,12 +71,15 @@ impl RouteConfiguration {
                 Target::Weighted(targets) => targets.iter().any(|t| ops(&t.headers) || overrides(&t.overrides)),
                 Target::Cluster(_) | Target::Header(_) => false,
             };
-            weighted || forward.mirrors.iter().any(|mirror| list(&mirror.mutations))
+            let path = matches!(&forward.path_rewrite, Some(PathRewrite::Format(t)) if template(t));
+            let host = matches!(&forward.host_rewrite, Some(HostRewrite::Format(t)) if template(t));
+            weighted || path || host || forward.mirrors.iter().any(|mirror| list(&mirror.mutations))
         };
         let route = |route: &Route| {
             let action = match &route.action {
                 Action::Forward(f) => forward(f),
-                Action::Direct(_) | Action::Redirect(_) | Action::NonForwarding => false,
+                Action::Redirect(r) => matches!(&r.rewrite, Some(PathRewrite::Format(t)) if template(t)),
+                Action::Direct(_) | Action::NonForwarding => false,
             };
             ops(&route.headers) || overrides(&route.overrides) || action
         };

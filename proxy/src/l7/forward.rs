@@ -20,7 +20,7 @@ use super::{
     incoming::Incoming,
     mirror::{self, Recording},
     outcome,
-    pipeline::{Inbound, levels, note_head},
+    pipeline::{Inbound, levels, note_head, render},
     redirect::{self, Answer, Hops},
     respond::Reply,
     retry::Rules,
@@ -34,7 +34,7 @@ use crate::{
     ir::{
         cluster::UpstreamProtocol,
         http::{FilterKind, HttpFilter},
-        route::{Forward, InternalRedirect, RetryPolicy, Target, WeightedTarget},
+        route::{Forward, HostRewrite, InternalRedirect, PathRewrite, RetryPolicy, Target, WeightedTarget},
     },
     live::Live,
     policy::router::{RouteTable, Selected, pick_weighted, strip_port, weighted_cluster},
@@ -283,7 +283,12 @@ impl<'a> Forwarding<'a> {
             Some(host) => Some(host.to_owned()),
             None => {
                 let rewrite = self.route.host_rewrite.as_ref();
-                rewrite.and_then(|r| rewrite::host(r, &request.parts.headers, request.path()))
+                rewrite.and_then(|r| match r {
+                    HostRewrite::Format(template) => {
+                        Some(render(template, "-", self.flow, request)).filter(|h| !h.is_empty())
+                    }
+                    r => rewrite::host(r, &request.parts.headers, request.path()),
+                })
             }
         };
         if let Some(host) = host.and_then(|h| HeaderValue::from_str(&h).ok()) {
@@ -293,7 +298,12 @@ impl<'a> Forwarding<'a> {
             .route
             .path_rewrite
             .as_ref()
-            .and_then(|r| rewrite::path(r, &self.selected.route.matches, request.path()))
+            .and_then(|r| match r {
+                PathRewrite::Format(template) => {
+                    rewrite::formatted(&render(template, "", self.flow, request), request.path())
+                }
+                r => rewrite::path(r, &self.selected.route.matches, request.path()),
+            })
             // A rewrite that leaves no leading slash would not be a path any more.
             .map(|p| if p.starts_with('/') { p } else { format!("/{p}") });
         if let Some(new) = rewritten.and_then(|p| p.parse::<Uri>().ok()) {

@@ -23,13 +23,13 @@ use super::{
 };
 use crate::{
     ir::{
-        format::LogFormat,
+        format::{LogFormat, Template},
         http::{RouteSource, ServerHeader},
-        route::{Action, DirectResponse, HeaderOps},
+        route::{Action, DirectResponse, HeaderOps, PathRewrite, Redirect},
     },
     live::Live,
     policy::router::{Miss, RequestFacts, RouteTable, Selected},
-    telemetry::{access_log, flags::Flags},
+    telemetry::{access_log, flags::Flags, format},
 };
 
 /// A sane request and what came with it.
@@ -195,7 +195,19 @@ async fn act(
             note_head(flow, &request.parts, scheme);
             conn.scope.stats.local().rq_redirect.inc();
             let line = Line { scheme, authority: request.authority(), path: request.path() };
-            let (status, location) = rewrite::redirect(redirect, &selected.route.matches, &line);
+            let rendered = match &redirect.rewrite {
+                Some(PathRewrite::Format(template)) => {
+                    Some(render(template, "", flow, request)).filter(|p| !p.is_empty())
+                }
+                _ => None,
+            };
+            let (status, location) = match rendered {
+                Some(path) => {
+                    let formatted = Redirect { path: Some(path.into()), rewrite: None, ..(**redirect).clone() };
+                    rewrite::redirect(&formatted, &selected.route.matches, &line)
+                }
+                None => rewrite::redirect(redirect, &selected.route.matches, &line),
+            };
             let reply = Reply::new(status, "direct_response").location(location);
             local(flow, table, selected, request, reply.into_response(flow, false))
         }
@@ -268,6 +280,16 @@ pub(super) fn levels<'a>(
         levels.reverse();
     }
     levels.into_iter().flatten().filter(|ops| !ops.is_empty())
+}
+
+/// The value of a template for a request, `absent` standing for what is not there.
+pub(super) fn render(template: &Template, absent: &str, flow: &Flow, request: &Inbound) -> String {
+    let scheme = request.sane.origin.scheme;
+    let pseudo = Pseudo { method: &request.parts.method, path: request.path(), scheme };
+    let view = RequestView { pseudo, headers: &request.parts.headers };
+    let mut text = String::new();
+    flow.record.facts(Some(&view), |facts| format::render(template, facts, absent, &mut text));
+    text
 }
 
 /// What a route answers by itself.

@@ -11,8 +11,8 @@ use super::{
 use crate::ir::{
     format::{JsonField, LogFormat, Operator, Template},
     route::{
-        Action, AppendAction, BodyFormat, DirectResponse, HeaderAdd, HeaderOps, InternalRedirect, Target,
-        WeightedTarget,
+        Action, AppendAction, BodyFormat, DirectResponse, HeaderAdd, HeaderOps, HostRewrite, InternalRedirect,
+        PathRewrite, Target, WeightedTarget,
     },
 };
 
@@ -209,5 +209,32 @@ fn a_large_body_stays_and_the_redirect_goes_to_the_client() {
         server.exactly(size).await;
         server.send(&redirect(302, "http://x/there")).await;
         assert!(client.head().await.starts_with("HTTP/1.1 302"));
+    });
+}
+
+#[test]
+fn paths_and_hosts_are_made_of_what_is_known_of_the_request() {
+    run(async {
+        let (proxy, upstream) = pair(|s| {
+            s.forward.path_rewrite = Some(PathRewrite::Format(Template::parse("%REQ(x-p)%").unwrap()));
+            s.forward.host_rewrite = Some(HostRewrite::Format(Template::parse("h-%REQ(x-h)%").unwrap()));
+        })
+        .await;
+        let mut client = proxy.connect().await;
+        let mut server = None;
+        for (headers, path, host) in
+            [("X-P: /v\r\nX-H: w\r\n", "/v?q", "h-w"), ("", "/p?q", "h--"), ("X-P: /v?own\r\n", "/v?own", "h--")]
+        {
+            client.send(&format!("GET /p?q HTTP/1.1\r\nHost: x\r\n{headers}\r\n")).await;
+            if server.is_none() {
+                server = Some(upstream.accept().await);
+            }
+            let server = server.as_mut().unwrap();
+            let asked = server.head().await;
+            assert!(asked.starts_with(&format!("GET {path} HTTP/1.1")), "{asked}");
+            assert_eq!(header(&asked, "host"), Some(host));
+            server.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+            client.head().await;
+        }
     });
 }
