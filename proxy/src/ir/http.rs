@@ -105,6 +105,7 @@ pub enum FilterKind {
     /// Gathers the whole request, up to so many bytes, before it goes on.
     Buffer(u32),
     AdaptiveConcurrency(Arc<Concurrency>),
+    GrpcWeb,
     Router(Router),
 }
 

@@ -12,6 +12,7 @@ pub mod http;
 pub mod listener;
 pub mod matcher;
 pub mod name_map;
+mod noted;
 pub mod path_template;
 pub mod retry;
 pub mod route;

@@ -233,6 +233,8 @@ pub enum PathRewrite {
     Regex { pattern: Regex, substitution: Box<str> },
     /// Of a path that matched a [`PathMatch::Template`].
     Template(TemplateRewrite),
+    /// The whole path, made of what is known of the request; nothing leaves the path as it is.
+    Format(Template),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -246,6 +248,8 @@ pub enum HostRewrite {
         pattern: Regex,
         substitution: Box<str>,
     },
+    /// As [`PathRewrite::Format`].
+    Format(Template),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -15,8 +15,14 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
 use super::{
-    client::StreamGuard, expect::Gate, filters::Throttled, flow::Flow, incoming::Incoming, mirror::Copy,
-    replay::Replay, timer::Timer,
+    client::StreamGuard,
+    expect::Gate,
+    filters::{GrpcWeb, Throttled},
+    flow::Flow,
+    incoming::Incoming,
+    mirror::Copy,
+    replay::Replay,
+    timer::Timer,
 };
 use crate::telemetry::flags::Flags;
 
@@ -46,6 +52,8 @@ pub enum Body {
     Download(Box<Download>),
     /// A response that is slowed down.
     Throttled(Box<Throttled>),
+    /// A gRPC response in the form of gRPC-Web.
+    GrpcWeb(Box<GrpcWeb>),
     /// A copy of a request on its way to a mirror.
     Copy(Copy),
 }
@@ -72,6 +80,7 @@ impl HttpBody for Body {
             Self::Upload(upload) => upload.poll_frame(cx),
             Self::Download(download) => download.poll_frame(cx),
             Self::Throttled(throttled) => throttled.poll_frame(cx),
+            Self::GrpcWeb(web) => web.poll_frame(cx),
             Self::Copy(copy) => copy.poll_frame(cx),
         }
     }
@@ -84,6 +93,7 @@ impl HttpBody for Body {
             Self::Upload(upload) => upload.is_end_stream(),
             Self::Download(download) => download.incoming.is_end_stream(),
             Self::Throttled(throttled) => throttled.is_end_stream(),
+            Self::GrpcWeb(web) => web.is_end_stream(),
             Self::Copy(copy) => copy.is_end_stream(),
         }
     }
@@ -96,6 +106,7 @@ impl HttpBody for Body {
             Self::Upload(upload) => upload.size_hint(),
             Self::Download(download) => download.incoming.size_hint(),
             Self::Throttled(throttled) => throttled.size_hint(),
+            Self::GrpcWeb(web) => web.size_hint(),
             Self::Copy(copy) => copy.size_hint(),
         }
     }

@@ -224,7 +224,7 @@ impl Flow {
     /// The request goes on as another one: what held on to the first is let go, its clocks are set back.
     pub fn start_over(&self) {
         self.release();
-        self.record.clear_outcome();
+        self.record.start_over();
         self.deadline.set(None);
         self.resume();
     }

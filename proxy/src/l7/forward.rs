@@ -21,8 +21,9 @@ use super::{
     flow::{Deadline, DeadlineKind, Flow},
     headers::{self, Pseudo},
     incoming::Incoming,
-    mirror, outcome,
-    pipeline::{Inbound, levels, note_head},
+    mirror::{self, Recording},
+    outcome,
+    pipeline::{Inbound, levels, note_head, render},
     redirect::{self, Answer, Hops},
     respond::Reply,
     retry::Rules,
@@ -36,7 +37,7 @@ use crate::{
     ir::{
         cluster::UpstreamProtocol,
         http::{FilterKind, HttpFilter},
-        route::{BodyBuffer, Forward, InternalRedirect, Target, WeightedTarget},
+        route::{BodyBuffer, Forward, HostRewrite, InternalRedirect, PathRewrite, Target, WeightedTarget},
     },
     live::Live,
     policy::router::{RouteTable, Selected, header_matches, pick_weighted, strip_port, weighted_cluster},
@@ -165,6 +166,9 @@ impl<'a> Forwarding<'a> {
         if !self.route.mirrors.is_empty() {
             mirror::start(self.conn, self.flow, self.live, (self.route, plan.timeouts.response), request);
         }
+        // Only what is recorded can go to another place.
+        let recording = (self.route.internal_redirect.is_some() && plan.has_body)
+            .then(|| Recording::of(&mut request.body, redirect::BODY_LIMIT));
         let body = std::mem::replace(&mut request.body, Incoming::None);
         let won = match self.tries(&plan, &mut request.parts, body).await {
             Ok(won) => won,
@@ -175,14 +179,20 @@ impl<'a> Forwarding<'a> {
         };
         if let Some(policy) = &self.route.internal_redirect
             && policy.codes.contains(&won.sent.response.status())
-            && self.redirected((policy, cluster), &won.sent.response, (request, plan.has_body), hops)
         {
-            let sent = won.sent;
-            outcome::count(cluster, sent.response.status());
-            if !sent.response.body().is_end_stream() {
-                sent.guard.abort();
+            let body = recording.map(Recording::whole);
+            let lost = matches!(body, Some(None));
+            if self.redirected((policy, cluster), &won.sent.response, (request, lost), hops) {
+                if let Some(body) = body.flatten().filter(|_| request.parts.method == plan.method) {
+                    request.body = Incoming::Gathered(Box::new(body));
+                }
+                let sent = won.sent;
+                outcome::count(cluster, sent.response.status());
+                if !sent.response.body().is_end_stream() {
+                    sent.guard.abort();
+                }
+                return Ok(Forwarded::Elsewhere);
             }
-            return Ok(Forwarded::Elsewhere);
         }
         let tunnel = std::mem::replace(&mut request.sane.tunnel, Tunnel::None);
         let down = upgrade::Downstream { tunnel, promise: request.upgrade.take(), grpc: request.sane.grpc };
@@ -249,7 +259,8 @@ impl<'a> Forwarding<'a> {
                 | FilterKind::Cors
                 | FilterKind::HeaderMutation { .. }
                 | FilterKind::Buffer(_)
-                | FilterKind::AdaptiveConcurrency(_) => {}
+                | FilterKind::AdaptiveConcurrency(_)
+                | FilterKind::GrpcWeb => {}
             }
         }
         let envoy_headers = router.is_none_or(|r| !r.suppress_envoy_headers);
@@ -353,8 +364,13 @@ impl<'a> Forwarding<'a> {
                 request.parts.headers.insert(header::HOST, host);
             }
         } else if let Some(rewrite) = &self.route.host_rewrite
-            && let Some(host) =
-                rewrite::host(rewrite, &request.parts.headers, request.path()).as_deref().and_then(value)
+            && let Some(host) = match rewrite {
+                HostRewrite::Format(template) => {
+                    Some(render(template, "-", self.flow, request)).filter(|h| !h.is_empty())
+                }
+                rewrite => rewrite::host(rewrite, &request.parts.headers, request.path()),
+            }
+            && let Some(host) = value(&host)
         {
             self.set_host(&mut request.parts, host);
         }
@@ -362,7 +378,12 @@ impl<'a> Forwarding<'a> {
             .route
             .path_rewrite
             .as_ref()
-            .and_then(|r| rewrite::path(r, &self.selected.route.matches, request.path()))
+            .and_then(|r| match r {
+                PathRewrite::Format(template) => {
+                    rewrite::formatted(&render(template, "", self.flow, request), request.path())
+                }
+                r => rewrite::path(r, &self.selected.route.matches, request.path()),
+            })
             // A rewrite that leaves no leading slash would not be a path any more.
             .map(|p| if p.starts_with('/') { p } else { format!("/{p}") });
         if let Some(new) = rewritten.and_then(|p| p.parse::<Uri>().ok()) {

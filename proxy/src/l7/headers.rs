@@ -167,7 +167,8 @@ pub fn apply_request(ops: &HeaderOps, headers: &mut HeaderMap, pseudo: Pseudo<'_
 /// Applies one level of response mutations: additions, then removals.
 pub fn apply_response(ops: &HeaderOps, headers: &mut HeaderMap, status: StatusCode, facts: &Facts<'_>) {
     for add in &ops.response_add {
-        let value = evaluate(add, &Facts { response: Some(&ResponseView(status, headers)), ..*facts });
+        let response = ResponseView(status, headers);
+        let value = evaluate(add, &Facts { status: status.as_u16(), response: Some(&response), ..*facts });
         insert(headers, add, value);
     }
     for name in &ops.response_remove {

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::{
-    filters::Gathered,
+    filters::{Decoded, Gathered},
     http2::{Received, Tunnel},
     mirror::Teed,
 };
@@ -29,6 +29,8 @@ pub enum Incoming {
     Tunnel(Box<Tunnel>),
     /// Read to its end already.
     Gathered(Box<Gathered>),
+    /// gRPC-Web in its text form.
+    Decoded(Box<Decoded>),
     /// Copied for mirrors as it passes.
     Teed(Box<Teed>),
 }
@@ -38,6 +40,8 @@ pub enum Incoming {
 pub enum IncomingError {
     Http1(hyper::Error),
     Http2(h2::Error),
+    /// The text form of gRPC-Web, not well formed.
+    Base64,
 }
 
 impl IncomingError {
@@ -52,6 +56,7 @@ impl fmt::Display for IncomingError {
         match self {
             Self::Http1(error) => error.fmt(f),
             Self::Http2(error) => error.fmt(f),
+            Self::Base64 => f.write_str("invalid base64 data"),
         }
     }
 }
@@ -61,6 +66,7 @@ impl Error for IncomingError {
         match self {
             Self::Http1(error) => error.source(),
             Self::Http2(error) => error.source(),
+            Self::Base64 => None,
         }
     }
 }
@@ -74,6 +80,7 @@ impl Body for Incoming {
             Self::Http1(body) => Pin::new(body).poll_frame(cx).map_err(IncomingError::Http1),
             Self::Http2(body) => Pin::new(body).poll_frame(cx).map_err(IncomingError::Http2),
             Self::Teed(teed) => teed.poll_frame(cx),
+            Self::Decoded(decoded) => decoded.poll_frame(cx),
             Self::Gathered(all) => Poll::Ready(all.next().map(Ok)),
             Self::None | Self::Tunnel(_) => Poll::Ready(None),
         }
@@ -85,6 +92,7 @@ impl Body for Incoming {
             Self::Http2(body) => body.is_end_stream(),
             Self::Gathered(all) => all.is_end(),
             Self::Teed(teed) => teed.is_end_stream(),
+            Self::Decoded(decoded) => decoded.is_end_stream(),
             Self::None | Self::Tunnel(_) => true,
         }
     }
@@ -94,6 +102,7 @@ impl Body for Incoming {
             Self::Http1(body) => body.size_hint(),
             Self::Http2(body) => body.size_hint(),
             Self::Teed(teed) => teed.size_hint(),
+            Self::Decoded(decoded) => decoded.size_hint(),
             Self::Gathered(all) => SizeHint::with_exact(all.length()),
             Self::None | Self::Tunnel(_) => SizeHint::with_exact(0),
         }

@@ -18,7 +18,7 @@ use http_body::Body as _;
 use smallvec::SmallVec;
 
 use self::body::Queue;
-pub use self::body::{Copy, Teed};
+pub use self::body::{Copy, Recording, Teed};
 use super::{
     body::Body,
     client::Attempt,

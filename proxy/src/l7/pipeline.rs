@@ -23,13 +23,13 @@ use super::{
 };
 use crate::{
     ir::{
-        format::LogFormat,
+        format::{LogFormat, Template},
         http::{RouteSource, ServerHeader},
-        route::{Action, DirectResponse, HeaderOps},
+        route::{Action, DirectResponse, HeaderOps, PathRewrite, Redirect},
     },
     live::Live,
     policy::router::{Miss, RequestFacts, RouteTable, Selected},
-    telemetry::{access_log, flags::Flags},
+    telemetry::{access_log, flags::Flags, format},
 };
 
 /// A sane request and what came with it.
@@ -142,7 +142,8 @@ pub(in crate::l7) fn serve(
                 }
             }
         };
-        let response = after.apply(&flow, response);
+        // Boxed: few responses are changed, all would keep the room for it.
+        let response = if after.is_empty() { response } else { Box::pin(after.apply(&flow, response)).await };
         Ok(finish(&conn, &flow, &ending, response))
     }
 }
@@ -168,6 +169,9 @@ async fn act(
             random,
         })
     });
+    if conn.hcm.filters.look_at_notes || table.is_some_and(|t| t.looks_at_notes) {
+        flow.record.watch(request.sane.origin.remote);
+    }
     if let Ok(selected) = &selected {
         flow.record.route_name(&selected.route.name);
     }
@@ -208,7 +212,19 @@ async fn act(
             note_head(flow, &request.parts, scheme);
             conn.scope.stats.local().rq_redirect.inc();
             let line = Line { scheme, authority: request.authority(), path: request.path() };
-            let (status, location) = rewrite::redirect(redirect, &selected.route.matches, &line);
+            let rendered = match &redirect.rewrite {
+                Some(PathRewrite::Format(template)) => {
+                    Some(render(template, "", flow, request)).filter(|p| !p.is_empty())
+                }
+                _ => None,
+            };
+            let (status, location) = match rendered {
+                Some(path) => {
+                    let formatted = Redirect { path: Some(path.into()), rewrite: None, ..(**redirect).clone() };
+                    rewrite::redirect(&formatted, &selected.route.matches, &line)
+                }
+                None => rewrite::redirect(redirect, &selected.route.matches, &line),
+            };
             let reply = Reply::new(status, "direct_response").location(location);
             local(flow, table, selected, request, reply.into_response(flow, request.sane.grpc))
         }
@@ -282,6 +298,16 @@ pub(super) fn levels<'a>(
         levels.reverse();
     }
     levels.into_iter().flatten().filter(|ops| !ops.is_empty())
+}
+
+/// The value of a template for a request, `absent` standing for what is not there.
+pub(super) fn render(template: &Template, absent: &str, flow: &Flow, request: &Inbound) -> String {
+    let scheme = request.sane.origin.scheme;
+    let pseudo = Pseudo { method: &request.parts.method, path: request.path(), scheme };
+    let view = RequestView { pseudo, headers: &request.parts.headers };
+    let mut text = String::new();
+    flow.record.facts(Some(&view), |facts| format::render(template, facts, absent, &mut text));
+    text
 }
 
 /// What a route answers by itself.
@@ -365,7 +391,7 @@ fn finish(conn: &Connection, flow: &Rc<Flow>, ending: &Ending, mut response: Res
     }
     flow.record.response_head(status.as_u16(), headers);
     match response.body() {
-        Body::Download(_) | Body::Upload(_) | Body::Throttled(_) | Body::Copy(_) => {}
+        Body::Download(_) | Body::Upload(_) | Body::Throttled(_) | Body::GrpcWeb(_) | Body::Copy(_) => {}
         Body::Empty => {
             flow.record.response_complete();
             // hyper drops the length of a bodiless 304 unless the body itself claims it.

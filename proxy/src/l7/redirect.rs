@@ -22,6 +22,9 @@ mod tests;
 
 const ORIGINAL_URL: HeaderName = HeaderName::from_static("x-envoy-original-url");
 
+/// How much of a request body is kept to go along.
+pub(super) const BODY_LIMIT: usize = 64 * 1024;
+
 /// The redirects that a request has followed.
 #[derive(Default)]
 pub(super) struct Hops {
@@ -33,7 +36,7 @@ pub(super) struct Hops {
 /// Why a redirect goes to the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refused {
-    /// The request has a body, which is gone.
+    /// The request has a body that cannot be sent again.
     Body,
     Location,
     UnsafeScheme,
@@ -63,15 +66,15 @@ pub(super) struct Answer<'a> {
     pub route: &'a Arc<Route>,
 }
 
-/// Turns the request into the one that the answer redirects to.
+/// Turns the request's head into the one that the answer redirects to.
 pub(super) fn follow(
     policy: &InternalRedirect,
     answer: &Answer<'_>,
     table: &RouteTable,
-    (request, has_body): (&mut Inbound, bool),
+    (request, body_is_lost): (&mut Inbound, bool),
     hops: &mut Hops,
 ) -> Result<(), Refused> {
-    if has_body || request.sane.tunnel != Tunnel::None {
+    if body_is_lost || request.sane.tunnel != Tunnel::None {
         return Err(Refused::Body);
     }
     let scheme = request.sane.origin.scheme;
@@ -145,6 +148,7 @@ fn redirected(
     if answer.status == StatusCode::SEE_OTHER && parts.method != Method::HEAD {
         parts.method = Method::GET;
         parts.headers.remove(header::CONTENT_LENGTH);
+        parts.headers.remove(header::TRANSFER_ENCODING);
     }
     for name in &policy.copied_headers {
         parts.headers.remove(name);

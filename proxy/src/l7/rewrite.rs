@@ -38,6 +38,8 @@ pub fn path(rewrite: &PathRewrite, matched: &RouteMatch, whole: &str) -> Option<
         PathRewrite::Regex { pattern, substitution } => {
             Some(format!("{}{query}", pattern.replace_all(path, substitution)))
         }
+        // Its value takes more than the path to know.
+        PathRewrite::Format(_) => None,
         PathRewrite::Template(rewrite) => match &matched.path {
             PathMatch::Template(template) => Some(format!("{}{query}", template.rewrite(path, rewrite)?)),
             PathMatch::Prefix(_)
@@ -47,6 +49,12 @@ pub fn path(rewrite: &PathRewrite, matched: &RouteMatch, whole: &str) -> Option<
             | PathMatch::Connect => None,
         },
     }
+}
+
+/// The path of a format's value, with the query of `whole` unless it brings its own; `None` when there is no value.
+pub fn formatted(value: &str, whole: &str) -> Option<String> {
+    let query = if value.contains('?') { "" } else { split(whole).1 };
+    (!value.is_empty()).then(|| format!("{value}{query}"))
 }
 
 /// How much of the path the route matched: what a prefix rewrite replaces.
@@ -62,7 +70,7 @@ fn matched_length(matched: &PathMatch, path: &str) -> Option<usize> {
 pub fn host(rewrite: &HostRewrite, headers: &HeaderMap, whole: &str) -> Option<String> {
     match rewrite {
         HostRewrite::Literal(host) => Some(host.to_string()),
-        HostRewrite::Auto => None,
+        HostRewrite::Auto | HostRewrite::Format(_) => None,
         HostRewrite::Header(name) => {
             headers.get(name).and_then(|v| v.to_str().ok()).filter(|v| !v.is_empty()).map(str::to_owned)
         }

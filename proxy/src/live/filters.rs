@@ -27,6 +27,8 @@ pub struct LiveFilters {
     pub any: bool,
     /// There are filters that act whatever the routes say.
     pub always: bool,
+    /// They write header values of what is else noted for access logs only.
+    pub look_at_notes: bool,
     pub stats: Arc<Sharded<FilterStats>>,
     faults: Arc<AtomicU64>,
     /// By the place of their filter in the chain.
@@ -40,7 +42,7 @@ impl LiveFilters {
         gradient: &Arc<Sharded<GradientStats>>,
         now: Instant,
     ) -> Self {
-        let (mut any, mut always) = (false, false);
+        let (mut any, mut always, mut look_at_notes) = (false, false, false);
         let admissions = config.filters.iter().enumerate().filter_map(|(place, filter)| match &filter.kind {
             FilterKind::AdaptiveConcurrency(c) => {
                 Some((place, Arc::new(Admission::new(c.clone(), gradient.clone(), now))))
@@ -53,13 +55,16 @@ impl LiveFilters {
                 FilterKind::Alpn(_) | FilterKind::Router(_) => continue,
                 FilterKind::Fault(fault) => **fault != Fault::default(),
                 FilterKind::Cors => false,
-                FilterKind::HeaderMutation { mutations, .. } => !mutations.is_empty(),
-                FilterKind::Buffer(_) | FilterKind::AdaptiveConcurrency(_) => true,
+                FilterKind::HeaderMutation { mutations, .. } => {
+                    look_at_notes |= mutations.look_at_notes();
+                    !mutations.is_empty()
+                }
+                FilterKind::Buffer(_) | FilterKind::AdaptiveConcurrency(_) | FilterKind::GrpcWeb => true,
             };
             any = true;
             always |= acts && !filter.disabled;
         }
-        Self { any, always, stats, faults: Arc::default(), admissions }
+        Self { any, always, look_at_notes, stats, faults: Arc::default(), admissions }
     }
 
     /// The adaptive concurrency limit of the filter at this place of the chain.

@@ -97,9 +97,17 @@ impl RequestRecord {
         &self.scope
     }
 
-    /// Whether a logger will want to know more than the counters do.
+    /// Whether somebody will want to know more than the counters do.
     pub fn logged(&self) -> bool {
-        !self.scope.logs.is_empty()
+        self.seen.borrow().is_some()
+    }
+
+    /// Notes from now on what a logger would want to know, even where there is none.
+    pub fn watch(&self, remote: SocketAddr) {
+        let mut seen = self.seen.borrow_mut();
+        if seen.is_none() {
+            *seen = Some(Box::new(Seen { remote: Some(remote), ..Seen::default() }));
+        }
     }
 
     pub fn version(&self) -> Version {
@@ -125,6 +133,12 @@ impl RequestRecord {
     pub fn clear_outcome(&self) {
         self.flags.set(Flags::default());
         self.details.borrow_mut().take();
+    }
+
+    /// The request is sent anew, its body with it.
+    pub fn start_over(&self) {
+        self.clear_outcome();
+        self.bytes_received.set(0);
     }
 
     pub fn received(&self, bytes: usize) {

@@ -21,6 +21,23 @@ pub struct Gathered {
 }
 
 impl Gathered {
+    /// A body of these frames.
+    pub(in crate::l7) fn new(frames: impl Iterator<Item = Frame<Bytes>>) -> Self {
+        let mut all = Self::default();
+        frames.for_each(|frame| all.push(frame));
+        all
+    }
+
+    fn push(&mut self, frame: Frame<Bytes>) {
+        match frame.into_data() {
+            Ok(data) => {
+                self.length += data.len() as u64;
+                self.chunks.push_back(data);
+            }
+            Err(frame) => self.trailers = frame.into_trailers().ok(),
+        }
+    }
+
     pub(in crate::l7) fn next(&mut self) -> Option<Frame<Bytes>> {
         match self.chunks.pop_front() {
             Some(chunk) => {
@@ -94,16 +111,12 @@ async fn gather(body: &mut Incoming, flow: &Flow, limit: u64) -> Result<Gathered
                 tracing::debug!(%error, "request body broke off");
                 return Err(Failure::BrokeOff);
             }
-            Some(Ok(frame)) => match frame.into_data() {
-                Ok(data) => {
-                    all.length += data.len() as u64;
-                    if all.length > limit {
-                        return Err(Failure::TooLarge);
-                    }
-                    all.chunks.push_back(data);
+            Some(Ok(frame)) => {
+                all.push(frame);
+                if all.length > limit {
+                    return Err(Failure::TooLarge);
                 }
-                Err(frame) => all.trailers = frame.into_trailers().ok(),
-            },
+            }
         }
     }
     flow.request_complete();

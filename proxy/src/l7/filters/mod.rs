@@ -8,6 +8,7 @@ mod admission;
 mod buffer;
 mod cors;
 mod fault;
+mod grpc_web;
 mod mutation;
 mod response;
 mod throttle;
@@ -17,7 +18,11 @@ use std::{rc::Rc, sync::Arc};
 use http::Response;
 
 pub(super) use self::response::After;
-pub use self::{buffer::Gathered, throttle::Throttled};
+pub use self::{
+    buffer::Gathered,
+    grpc_web::{Decoded, GrpcWeb},
+    throttle::Throttled,
+};
 use super::{body::Body, flow::Flow, pipeline::Inbound, respond::Reply, server::Connection};
 use crate::{
     ir::{
@@ -139,6 +144,10 @@ impl<'a> Call<'a> {
                     }
                 }
                 FilterKind::AdaptiveConcurrency(_) => self.admit(place),
+                FilterKind::GrpcWeb => {
+                    grpc_web::request(request, after);
+                    Ok(())
+                }
                 FilterKind::Alpn(_) | FilterKind::Router(_) => Ok(()),
             };
             stopped = result.err();

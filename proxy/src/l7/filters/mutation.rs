@@ -77,7 +77,7 @@ pub(super) fn response(
         flow.record.facts(request, |facts| {
             headers::mutate(mutation, headers, |add, headers| {
                 let response = headers::ResponseView(status, headers);
-                headers::evaluate(add, &Facts { response: Some(&response), ..*facts })
+                headers::evaluate(add, &Facts { status: status.as_u16(), response: Some(&response), ..*facts })
             });
         });
     }

@@ -3,6 +3,7 @@
 use http::{HeaderMap, Method, Response};
 
 use super::{
+    grpc_web,
     mutation::{self, All},
     throttle::Throttled,
 };
@@ -23,6 +24,8 @@ enum Step {
     Mutate(All, Option<Box<Head>>),
     /// KiB per second.
     Throttle(u64),
+    /// In the text form or not.
+    GrpcWeb(bool),
 }
 
 /// A request head that response mutations refer to.
@@ -36,6 +39,14 @@ struct Head {
 impl After {
     pub(super) fn grant(&mut self, headers: HeaderMap) {
         self.0.push(Step::Grant(headers));
+    }
+
+    pub(super) fn grpc_web(&mut self, text: bool) {
+        self.0.push(Step::GrpcWeb(text));
+    }
+
+    pub(in crate::l7) fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     pub(super) fn throttle(&mut self, kbps: u64) {
@@ -58,7 +69,7 @@ impl After {
     }
 
     /// Takes the steps.
-    pub(in crate::l7) fn apply(self, flow: &Flow, mut response: Response<Body>) -> Response<Body> {
+    pub(in crate::l7) async fn apply(self, flow: &Flow, mut response: Response<Body>) -> Response<Body> {
         for step in self.0.into_iter().rev() {
             match step {
                 Step::Grant(granted) => {
@@ -75,6 +86,7 @@ impl After {
                     let status = response.status();
                     mutation::response(&all, flow, view.as_ref(), status, response.headers_mut());
                 }
+                Step::GrpcWeb(text) => response = grpc_web::response(response, text).await,
                 Step::Throttle(kbps) => response = response.map(|body| Throttled::limit(body, kbps)),
             }
         }

@@ -14,6 +14,7 @@ use smallvec::SmallVec;
 
 use crate::l7::{
     body::BodyError,
+    filters::Gathered,
     incoming::{Incoming, IncomingError},
 };
 
@@ -74,6 +75,27 @@ impl std::fmt::Debug for Teed {
 impl Drop for Teed {
     fn drop(&mut self) {
         self.copies.iter().for_each(Queue::give_up);
+    }
+}
+
+/// What passed of a body, to send it once more.
+pub struct Recording(Queue);
+
+impl Recording {
+    /// Records `body` from now on, up to so many bytes.
+    pub(in crate::l7) fn of(body: &mut Incoming, limit: usize) -> Self {
+        let queue = Queue::new(limit);
+        let incoming = std::mem::replace(body, Incoming::None);
+        let copies = [queue.clone()].into_iter().collect();
+        *body = Incoming::Teed(Box::new(Teed { incoming, copies, cut: Box::new(|| ()) }));
+        Self(queue)
+    }
+
+    /// The whole body, if it came to its end within the limit.
+    pub(in crate::l7) fn whole(self) -> Option<Gathered> {
+        let mut state = self.0.0.borrow_mut();
+        let complete = state.end == End::Complete;
+        complete.then(|| Gathered::new(std::mem::take(&mut state.frames).into_iter()))
     }
 }
 

@@ -33,6 +33,8 @@ pub struct RequestFacts<'a> {
 #[derive(Debug)]
 pub struct RouteTable {
     pub config: Arc<RouteConfiguration>,
+    /// Header values look at what is else noted for access logs only.
+    pub looks_at_notes: bool,
     hosts: hosts::HostIndex,
 }
 
@@ -52,7 +54,7 @@ pub enum Miss {
 impl RouteTable {
     pub fn new(config: Arc<RouteConfiguration>) -> Self {
         let hosts = hosts::HostIndex::new(&config.virtual_hosts);
-        Self { config, hosts }
+        Self { looks_at_notes: config.looks_at_notes(), config, hosts }
     }
 
     /// The virtual host for an authority.

@@ -112,8 +112,7 @@ fn filter(extension: &Extension<'_>, at: &At<'_>) -> Result<Option<FilterKind>, 
         return Ok(None);
     }
     if extension.is::<GrpcWeb>() {
-        at.unsupported("gRPC-Web requests pass untranslated");
-        return Ok(None);
+        return Ok(Some(FilterKind::GrpcWeb));
     }
     extension.ignore("HTTP filter", at).map(|()| None)
 }

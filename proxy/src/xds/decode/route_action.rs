@@ -34,7 +34,7 @@ use super::{
 };
 use crate::ir::{
     balancing::Criteria,
-    format::Operator,
+    format::{Operator, Template},
     route::{
         BodyFormat, DirectResponse, Forward, HostRewrite, PathMatch, PathRewrite, Redirect, StreamDuration, Target,
         WeightedTarget,
@@ -57,14 +57,13 @@ pub(crate) fn forward(
             idle_timeout, retry_policy, priority, hash_policy, cors, max_grpc_timeout, upgrade_configs,
             internal_redirect_action, max_stream_duration, cluster_specifier, host_rewrite_specifier, metadata_match,
             grpc_timeout_offset, hedge_policy, request_mirror_policies, path_rewrite_policy, internal_redirect_policy,
-            max_internal_redirects, flush_timeout,
+            max_internal_redirects, flush_timeout, path_rewrite,
         ],
         // Rate limits are the rate limit filter's, and that one is refused.
         harmless: [rate_limits, include_vh_rate_limits, early_data_policy],
         unsupported: [
             retry_policy_typed_config,
         ],
-        refuse: [path_rewrite],
     });
     if *path == PathMatch::Connect && (!message.prefix_rewrite.is_empty() || message.regex_rewrite.is_some()) {
         at.unsupported("a CONNECT request has no path to rewrite");
@@ -92,17 +91,7 @@ pub(crate) fn forward(
             ClusterNotFoundResponseCode::NotFound => StatusCode::NOT_FOUND,
             ClusterNotFoundResponseCode::InternalServerError => StatusCode::INTERNAL_SERVER_ERROR,
         },
-        path_rewrite: match (message.prefix_rewrite.as_str(), &message.regex_rewrite, &message.path_rewrite_policy) {
-            ("", None, None) => None,
-            (prefix, None, None) => Some(PathRewrite::Prefix(a_path(prefix, &at.field("prefix_rewrite"))?)),
-            ("", Some(m), None) => {
-                let (pattern, substitution) = matcher::substitution(m, &at.field("regex_rewrite"))?;
-                Some(PathRewrite::Regex { pattern, substitution })
-            }
-            ("", None, Some(m)) => Some(path_template::rewrite(m, path, &at.field("path_rewrite_policy"))?),
-            (_, Some(_), None) => return Err(at.field("regex_rewrite").reject("excludes prefix_rewrite")),
-            (_, _, Some(_)) => return Err(at.field("path_rewrite_policy").reject("excludes the other rewrites")),
-        },
+        path_rewrite: path_rewrite(message, path, at)?,
         host_rewrite: host_rewrite(message, at)?,
         append_forwarded_host: message.append_x_forwarded_host,
         timeout: zero_is_off(at.duration("timeout", &message.timeout)?.or(Some(TIMEOUT))),
@@ -202,6 +191,38 @@ fn weighted(
     Ok(targets)
 }
 
+fn path_rewrite(message: &RouteAction, path: &PathMatch, at: &At<'_>) -> Result<Option<PathRewrite>, Reject> {
+    let mut all = Vec::new();
+    if !message.prefix_rewrite.is_empty() {
+        all.push((
+            "prefix_rewrite",
+            PathRewrite::Prefix(a_path(&message.prefix_rewrite, &at.field("prefix_rewrite"))?),
+        ));
+    }
+    if let Some(m) = &message.regex_rewrite {
+        let (pattern, substitution) = matcher::substitution(m, &at.field("regex_rewrite"))?;
+        all.push(("regex_rewrite", PathRewrite::Regex { pattern, substitution }));
+    }
+    if let Some(m) = &message.path_rewrite_policy {
+        let at = at.field("path_rewrite_policy");
+        all.push(("path_rewrite_policy", path_template::rewrite(m, path, &at)?));
+    }
+    if !message.path_rewrite.is_empty() {
+        all.push(("path_rewrite", PathRewrite::Format(a_format(&message.path_rewrite, &at.field("path_rewrite"))?)));
+    }
+    match (all.len(), all.pop()) {
+        (0 | 1, last) => Ok(last.map(|(_, rewrite)| rewrite)),
+        (_, Some((name, _))) => Err(at.field(name).reject("excludes the other rewrites")),
+        (_, None) => Ok(None),
+    }
+}
+
+/// A format whose text may stand in a request line or a header.
+fn a_format(text: &str, at: &At<'_>) -> Result<Template, Reject> {
+    header_value(not_empty(text, at)?, at)?;
+    format_string::template(text, at)
+}
+
 fn host_rewrite(message: &RouteAction, at: &At<'_>) -> Result<Option<HostRewrite>, Reject> {
     use HostRewriteSpecifier as S;
     Ok(match &message.host_rewrite_specifier {
@@ -217,7 +238,7 @@ fn host_rewrite(message: &RouteAction, at: &At<'_>) -> Result<Option<HostRewrite
             let (pattern, substitution) = matcher::substitution(m, &at.field("host_rewrite_path_regex"))?;
             Some(HostRewrite::PathRegex { pattern, substitution })
         }
-        Some(S::HostRewrite(_)) => return Err(at.field("host_rewrite").reject("is not supported by this release")),
+        Some(S::HostRewrite(text)) => Some(HostRewrite::Format(a_format(text, &at.field("host_rewrite"))?)),
     })
 }
 
@@ -254,8 +275,8 @@ pub(crate) fn redirect(message: &RedirectAction, at: &At<'_>) -> Result<Redirect
             let (pattern, substitution) = matcher::substitution(m, &at.field("regex_rewrite"))?;
             (None, Some(PathRewrite::Regex { pattern, substitution }))
         }
-        Some(PathRewriteSpecifier::PathRewrite(_)) => {
-            return Err(at.field("path_rewrite").reject("is not supported by this release"));
+        Some(PathRewriteSpecifier::PathRewrite(text)) => {
+            (None, Some(PathRewrite::Format(a_format(text, &at.field("path_rewrite"))?)))
         }
     };
     let host = match message.host_redirect.as_str() {

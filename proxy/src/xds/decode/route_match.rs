@@ -37,7 +37,12 @@ pub(crate) fn route_match(message: &Pb, at: &At<'_>) -> Result<RouteMatch, Rejec
             PathMatch::Regex(matcher::regex(m, &at.field("safe_regex"))?)
         }
         PathSpecifier::ConnectMatcher(_) => PathMatch::Connect,
-        PathSpecifier::PathMatchPolicy(m) => path_template::matching(m, &at.field("path_match_policy"))?,
+        PathSpecifier::PathMatchPolicy(m) => {
+            if !case_sensitive {
+                at.field("case_sensitive").harmless("has no effect on a path template");
+            }
+            path_template::matching(m, &at.field("path_match_policy"))?
+        }
     };
     Ok(RouteMatch {
         path,

@@ -54,3 +54,24 @@ fn an_original_that_breaks_off_or_a_reader_that_leaves_ends_the_other() {
     assert!(queue.push(&data("1")));
     assert!(queue.0.borrow().frames.is_empty());
 }
+
+#[test]
+fn a_recording_is_whole_or_nothing() {
+    let gathered = |frames: &[&'static str]| Gathered::new(frames.iter().map(|text| data(text)));
+    for (limit, whole) in [(8, true), (7, false)] {
+        let mut body = Incoming::Gathered(Box::new(gathered(&["1234", "5678"])));
+        let recording = Recording::of(&mut body, limit);
+        let Incoming::Teed(teed) = &mut body else { panic!("{body:?}") };
+        while let Poll::Ready(Some(frame)) = teed.poll_frame(&mut Context::from_waker(Waker::noop())) {
+            frame.unwrap();
+        }
+        let found = recording.whole();
+        assert_eq!(found.is_some(), whole, "{limit}");
+        if let Some(mut found) = found {
+            assert_eq!(found.length(), 8);
+            assert!(found.next().is_some() && found.next().is_some() && found.is_end());
+        }
+    }
+    let mut body = Incoming::Gathered(Box::new(gathered(&["1"])));
+    assert!(Recording::of(&mut body, 8).whole().is_none(), "not at its end yet");
+}

@@ -10,7 +10,10 @@ use super::{
 };
 use crate::ir::{
     format::{JsonField, LogFormat, Operator, Template},
-    route::{Action, BodyFormat, DirectResponse, HeaderOps, InternalRedirect, Target, WeightedTarget},
+    route::{
+        Action, AppendAction, BodyFormat, DirectResponse, HeaderAdd, HeaderOps, HostRewrite, InternalRedirect,
+        PathRewrite, Target, WeightedTarget,
+    },
 };
 
 #[test]
@@ -116,7 +119,6 @@ fn redirects_that_are_not_for_us_go_to_the_client() {
             ("GET / HTTP/1.1\r\nHost: x\r\n\r\n", 302, "/relative"),
             ("GET / HTTP/1.1\r\nHost: x\r\n\r\n", 302, "https://x/other-scheme"),
             ("GET / HTTP/1.1\r\nHost: x\r\n\r\n", 301, "http://x/not-this-code"),
-            ("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi", 302, "http://x/with-a-body"),
         ] {
             let (proxy, upstream) = pair(|s| s.forward.internal_redirect = Some(following(2).into())).await;
             let mut client = proxy.connect().await;
@@ -143,5 +145,97 @@ fn see_other_is_asked_for_with_get() {
         assert!(server.head().await.starts_with("GET /done HTTP/1.1"));
         server.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
         assert!(client.head().await.starts_with("HTTP/1.1 200"));
+    });
+}
+
+#[test]
+fn header_values_know_the_exchange_with_or_without_a_log() {
+    run(async {
+        for unlogged in [false, true] {
+            let add = |name: &'static str, value: &str| HeaderAdd {
+                name: http::HeaderName::from_static(name),
+                value: Template::parse(value).unwrap(),
+                action: AppendAction::OverwriteIfExistsOrAdd,
+                keep_empty_value: false,
+            };
+            let (proxy, upstream) = pair(|s| {
+                s.unlogged = unlogged;
+                s.headers.request_add = vec![add("x-route", "%ROUTE_NAME% %DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%")];
+                s.headers.response_add =
+                    vec![add("x-from", "%UPSTREAM_CLUSTER% %UPSTREAM_HOST% %RESPONSE_CODE% %RESPONSE_FLAGS%")];
+            })
+            .await;
+            let address = upstream.0.local_addr().unwrap();
+            let mut client = proxy.connect().await;
+            client.send("GET /p HTTP/1.1\r\nHost: x\r\n\r\n").await;
+            let mut server = upstream.accept().await;
+            let asked = server.head().await;
+            assert_eq!(header(&asked, "x-route"), Some("the-route 127.0.0.1"), "{asked}");
+            server.send("HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n").await;
+            let head = client.head().await;
+            assert_eq!(header(&head, "x-from"), Some(format!("up {address} 201 -").as_str()), "{head}");
+        }
+    });
+}
+
+#[test]
+fn a_small_body_goes_along() {
+    run(async {
+        let (proxy, upstream) = pair(|s| s.forward.internal_redirect = Some(following(1).into())).await;
+        for (framing, body) in [("Content-Length: 2", "hi"), ("Transfer-Encoding: chunked", "2\r\nhi\r\n0\r\n\r\n")] {
+            let mut client = proxy.connect().await;
+            client.send(&format!("POST / HTTP/1.1\r\nHost: x\r\n{framing}\r\n\r\n{body}")).await;
+            let mut server = upstream.accept().await;
+            server.head().await;
+            server.until(body).await;
+            server.send(&redirect(302, "http://x/there")).await;
+            let asked = server.head().await;
+            assert!(asked.starts_with("POST /there HTTP/1.1"), "{asked}");
+            server.until(body).await;
+            server.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").await;
+            assert!(client.head().await.starts_with("HTTP/1.1 200"));
+        }
+    });
+}
+
+#[test]
+fn a_large_body_stays_and_the_redirect_goes_to_the_client() {
+    run(async {
+        let (proxy, upstream) = pair(|s| s.forward.internal_redirect = Some(following(1).into())).await;
+        let mut client = proxy.connect().await;
+        let size = 100_000;
+        client.send(&format!("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {size}\r\n\r\n{}", "x".repeat(size))).await;
+        let mut server = upstream.accept().await;
+        server.head().await;
+        server.exactly(size).await;
+        server.send(&redirect(302, "http://x/there")).await;
+        assert!(client.head().await.starts_with("HTTP/1.1 302"));
+    });
+}
+
+#[test]
+fn paths_and_hosts_are_made_of_what_is_known_of_the_request() {
+    run(async {
+        let (proxy, upstream) = pair(|s| {
+            s.forward.path_rewrite = Some(PathRewrite::Format(Template::parse("%REQ(x-p)%").unwrap()));
+            s.forward.host_rewrite = Some(HostRewrite::Format(Template::parse("h-%REQ(x-h)%").unwrap()));
+        })
+        .await;
+        let mut client = proxy.connect().await;
+        let mut server = None;
+        for (headers, path, host) in
+            [("X-P: /v\r\nX-H: w\r\n", "/v?q", "h-w"), ("", "/p?q", "h--"), ("X-P: /v?own\r\n", "/v?own", "h--")]
+        {
+            client.send(&format!("GET /p?q HTTP/1.1\r\nHost: x\r\n{headers}\r\n")).await;
+            if server.is_none() {
+                server = Some(upstream.accept().await);
+            }
+            let server = server.as_mut().unwrap();
+            let asked = server.head().await;
+            assert!(asked.starts_with(&format!("GET {path} HTTP/1.1")), "{asked}");
+            assert_eq!(header(&asked, "host"), Some(host));
+            server.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+            client.head().await;
+        }
     });
 }

@@ -3,7 +3,9 @@
 mod actions;
 mod balancing;
 mod failure;
+mod faults;
 mod filters;
+mod grpc_web;
 mod hedging;
 mod http1;
 mod http2;

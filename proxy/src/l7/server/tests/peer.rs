@@ -66,6 +66,15 @@ impl Peer {
         String::from_utf8(std::mem::replace(&mut self.buffer, rest)).unwrap()
     }
 
+    /// As [`Self::exactly`], not text.
+    pub(super) async fn bytes(&mut self, length: usize) -> Vec<u8> {
+        while self.buffer.len() < length {
+            assert_ne!(self.stream.read_buf(&mut self.buffer).await.unwrap(), 0, "closed in the body");
+        }
+        let rest = self.buffer.split_off(length);
+        std::mem::replace(&mut self.buffer, rest)
+    }
+
     /// Everything until the peer closes; the error if it reset.
     pub(super) async fn rest(&mut self) -> std::io::Result<String> {
         let mut all = std::mem::take(&mut self.buffer);

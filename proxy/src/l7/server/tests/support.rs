@@ -155,6 +155,8 @@ pub(super) struct Setup {
     pub vhost: VirtualHost,
     pub headers: HeaderOps,
     pub overrides: Option<Arc<Overrides>>,
+    /// Without an access log.
+    pub unlogged: bool,
     pub cluster: Cluster,
     /// Further clusters like that one.
     pub others: Vec<(&'static str, SocketAddr)>,
@@ -191,6 +193,7 @@ impl Setup {
             },
             headers: HeaderOps::default(),
             overrides: None,
+            unlogged: false,
             cluster: Cluster {
                 name: "up".into(),
                 stat_name: "up".into(),
@@ -222,7 +225,7 @@ impl Setup {
 
     /// Starts the proxy; it ends with the test's task set.
     pub(super) async fn start(self) -> Proxy {
-        let Self { mut hcm, forward, action, mut vhost, headers, overrides, cluster, others } = self;
+        let Self { mut hcm, forward, action, mut vhost, headers, overrides, unlogged, cluster, others } = self;
         let route = Route {
             name: "the-route".into(),
             matches: Arc::new(RouteMatch {
@@ -279,7 +282,7 @@ impl Setup {
             config: Arc::new(hcm),
             inline_routes: Some(table),
             stats: stats.clone(),
-            logs: Arc::new(Loggers::new(vec![logger])),
+            logs: Arc::new(Loggers::new(if unlogged { Vec::new() } else { vec![logger] })),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

@@ -1,7 +1,7 @@
 //! What routes do besides forwarding: mirrors, path templates, formatted answers, internal redirects.
 
 use super::{routes::forward, *};
-use crate::ir::route::{Action, MirrorTarget, PathMatch, PathRewrite, RedirectPredicate, Target};
+use crate::ir::route::{Action, HostRewrite, MirrorTarget, PathMatch, PathRewrite, RedirectPredicate, Target};
 
 #[test]
 fn mirrors_arrive_and_are_inherited() {
@@ -109,5 +109,22 @@ fn internal_redirects_arrive() {
             &at("predicates[0].typed_config"),
             "not supported",
         ),
+    ]);
+}
+
+#[test]
+fn formatted_rewrites_arrive() {
+    let f = forward("cluster: c, path_rewrite: '/new%REQ(x-p)%', host_rewrite: 'h-%REQ(x-h)%'");
+    assert!(matches!(&f.path_rewrite, Some(PathRewrite::Format(t)) if t.segments.len() == 2));
+    assert!(matches!(&f.host_rewrite, Some(HostRewrite::Format(t)) if t.segments.len() == 2));
+    let routes = the_routes(&route_of("redirect: {path_rewrite: '/new/%REQ(x-p)%'}"));
+    let Action::Redirect(redirect) = &routes.virtual_hosts[0].routes[0].action else { panic!() };
+    assert!(matches!(&redirect.rewrite, Some(PathRewrite::Format(_))));
+    let r = |fields: &str| route_of(&format!("route: {{cluster: c, {fields}}}"));
+    refused(&[
+        (r("path_rewrite: '/%NOPE%'"), &at_route("route.path_rewrite"), "unknown operator"),
+        (r("path_rewrite: \"/a\\r\\nb\""), &at_route("route.path_rewrite"), "not a header value"),
+        (r("prefix_rewrite: /a, path_rewrite: /b"), &at_route("route.path_rewrite"), "excludes"),
+        (r("host_rewrite: ''"), &at_route("route.host_rewrite"), "empty"),
     ]);
 }

@@ -111,6 +111,7 @@ fn filters_keep_their_order_and_state() {
     let yaml = hcm(
         &[
             filter("cors", "envoy.extensions.filters.http.cors.v3.Cors", "", ""),
+            filter("web", "envoy.extensions.filters.http.grpc_web.v3.GrpcWeb", "", ""),
             filter("b", "envoy.extensions.filters.http.buffer.v3.Buffer", "max_request_bytes: 10", "disabled: true,"),
             filter(
                 "m",
@@ -127,8 +128,9 @@ fn filters_keep_their_order_and_state() {
     );
     let all = filters(&yaml);
     assert!(matches!(&all[0], (name, FilterKind::Cors, false) if name == "cors"));
-    assert!(matches!(&all[1], (name, FilterKind::Buffer(10), true) if name == "b"));
-    let (_, FilterKind::HeaderMutation { mutations, most_specific_wins: true }, false) = &all[2] else { panic!() };
+    assert!(matches!(&all[1], (_, FilterKind::GrpcWeb, false)));
+    assert!(matches!(&all[2], (name, FilterKind::Buffer(10), true) if name == "b"));
+    let (_, FilterKind::HeaderMutation { mutations, most_specific_wins: true }, false) = &all[3] else { panic!() };
     assert!(matches!(
         &mutations.request[..],
         [Mutation::Remove(a), Mutation::Add(b), Mutation::RemoveMatching(_)] if a == "x-a" && b.name == "x-b"
