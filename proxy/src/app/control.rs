@@ -19,7 +19,10 @@ use crate::{
     drain::Phase,
     ir::{Name, endpoint::Assignment, listener::Direction, secret::Secret, snapshot::Snapshot},
     live::{Builder, Live, Problem, Publisher, Resolved},
-    upstream::dns::{SystemResolver, Watcher},
+    upstream::{
+        dns::{SystemResolver, Watcher},
+        health::Keeper,
+    },
     worker::{Handle, Shared},
     xds,
 };
@@ -79,6 +82,10 @@ impl Control {
             let _ = answers.send((name, assignment));
         };
         let mut dns = Watcher::new(Arc::new(SystemResolver::new()), Arc::new(publish));
+        let (changes, mut health_changes) = mpsc::unbounded_channel();
+        let keeper = Keeper::start(move |names| {
+            let _ = changes.send(names);
+        });
         let mut snapshots = self.subscription.snapshots();
         snapshots.mark_changed();
         let mut subscribed = true;
@@ -99,7 +106,12 @@ impl Control {
                     let live = self.publisher.current();
                     if live.clusters_reconfigured(&previous) {
                         dns.set(live.clusters());
+                        keeper.set(live.clusters());
                     }
+                    false
+                }
+                Some(names) = health_changes.recv() => {
+                    self.health_changed(&names);
                     false
                 }
                 Some(answer) = resolutions.recv() => {
@@ -153,6 +165,14 @@ impl Control {
         // An answer may have been on its way when its cluster was removed.
         resolved.extend(answers.filter(|(name, _)| snapshot.clusters.contains_key(name)));
         self.build();
+    }
+
+    /// Publishes clusters anew of which some host was ejected, or returned, or the like.
+    fn health_changed(&mut self, names: &[Name]) {
+        let previous = self.publisher.current();
+        let live = Arc::new(self.builder.refresh(names, &previous));
+        self.publisher.publish(live.clone());
+        self.progress.retiring.replaced(previous, &live);
     }
 
     /// Compiles and publishes what the loop knows; gives back what was in force before.

@@ -5,6 +5,8 @@
 
 mod control;
 mod ending;
+#[cfg(test)]
+mod limits_tests;
 mod logging;
 mod memory;
 mod retiring;

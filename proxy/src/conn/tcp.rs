@@ -23,8 +23,9 @@ use crate::{
         record::{ConnInfo, ConnectionRecord},
     },
     upstream::{
-        Cluster, Endpoint, PickContext,
-        connect::{ConnectErrorKind, ConnectOptions, Connected, connect},
+        Cluster, Endpoint, PickContext, Picked,
+        connect::{ConnectError, ConnectErrorKind, ConnectOptions, Connected, connect},
+        outlier::{Outcome, Probe},
     },
     worker::Worker,
 };
@@ -81,9 +82,11 @@ pub(super) async fn open(worker: &Worker, live: &Live, proxy: &LiveTcp, to: &Des
             attempts: 3,
             hash: None,
         };
-        let Ok(endpoint) = cluster.pick(&pick) else { break };
+        let Ok(Picked { endpoint, probe }) = cluster.pick_for_try(&pick) else { break };
         let options = ConnectOptions { downstream: Some(to.remote), ..ConnectOptions::default() };
-        match connect(cluster, &endpoint, &options).await {
+        let connected = connect(cluster, &endpoint, &options).await;
+        report(cluster, &endpoint, probe, &connected);
+        match connected {
             Ok(connected) => {
                 return Ok(Upstream { cluster: cluster.clone(), endpoint, connected, attempts: attempt });
             }
@@ -107,6 +110,27 @@ pub(super) async fn open(worker: &Worker, live: &Live, proxy: &LiveTcp, to: &Des
         }
     }
     Err(last)
+}
+
+/// Tells outlier detection how a connect went.
+fn report(
+    cluster: &Cluster,
+    endpoint: &Arc<Endpoint>,
+    probe: Option<Probe>,
+    connected: &Result<Connected, ConnectError>,
+) {
+    let outcome = match connected {
+        Ok(_) => Outcome::Connected,
+        Err(error) => match error.kind {
+            ConnectErrorKind::Overflow => return,
+            ConnectErrorKind::Timeout => Outcome::TimedOut,
+            ConnectErrorKind::Refused
+            | ConnectErrorKind::Unreachable
+            | ConnectErrorKind::Tls
+            | ConnectErrorKind::Io => Outcome::Failed,
+        },
+    };
+    cluster.report(endpoint, probe, outcome);
 }
 
 /// A downstream connection and what serves it.

@@ -9,8 +9,10 @@ use std::{
 use super::{
     ConfigSource, Metadata, Name,
     endpoint::Assignment,
+    health_check::HealthCheck,
     http::{Http1Options, Http2Options},
     listener::Keepalive,
+    outlier::OutlierDetection,
     secret::UpstreamTls,
 };
 
@@ -39,6 +41,29 @@ pub struct Cluster {
     /// Close pooled connections to hosts that discovery removed once they are idle: Envoy always does.
     pub drain_on_host_removal: bool,
     pub metadata: Option<Arc<Metadata>>,
+    /// What takes hosts out at run time; most clusters have nothing of it.
+    pub health: Option<Arc<HealthPolicy>>,
+}
+
+impl Cluster {
+    /// Outlier detection, where it is configured.
+    pub fn outlier(&self) -> Option<&OutlierDetection> {
+        self.health.as_deref()?.outlier.as_ref()
+    }
+
+    /// Active health checks.
+    pub fn checks(&self) -> &[HealthCheck] {
+        self.health.as_deref().map_or(&[], |h| &h.checks)
+    }
+}
+
+/// What takes hosts out of load balancing at run time, and limits of single hosts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HealthPolicy {
+    pub outlier: Option<OutlierDetection>,
+    pub checks: Vec<HealthCheck>,
+    /// `per_host_thresholds.max_connections`.
+    pub max_connections_per_host: Option<u32>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -140,6 +165,10 @@ pub struct BreakerThresholds {
     pub max_pending_requests: u32,
     pub max_requests: u32,
     pub max_retries: u32,
+    /// HTTP connection pools over all workers, one per host and protocol each.
+    pub max_connection_pools: u32,
+    /// Whether statistics tell what is left.
+    pub track_remaining: bool,
     /// The retry budget in force in addition to `max_retries`: always on.
     pub retry_budget: RetryBudget,
 }
@@ -159,6 +188,8 @@ impl Default for BreakerThresholds {
             max_pending_requests: 1024,
             max_requests: 1024,
             max_retries: 3,
+            max_connection_pools: u32::MAX,
+            track_remaining: false,
             // A floor below which retries are no storm: with fewer, one host that goes down fails requests of a small
             // service although others could answer.
             retry_budget: RetryBudget { permille: 200, min_concurrency: 10 },

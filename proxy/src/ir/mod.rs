@@ -6,10 +6,12 @@
 pub mod cluster;
 pub mod endpoint;
 pub mod format;
+pub mod health_check;
 pub mod http;
 pub mod listener;
 pub mod matcher;
 pub mod name_map;
+pub mod outlier;
 pub mod route;
 pub mod secret;
 pub mod share;

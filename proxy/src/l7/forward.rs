@@ -4,6 +4,7 @@
 //! client's response of what came back.
 
 mod answer;
+mod feed;
 mod tries;
 
 use std::{borrow::Cow, rc::Rc, sync::Arc};

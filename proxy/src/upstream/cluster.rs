@@ -14,7 +14,10 @@ use std::{
 };
 
 use self::parts::Life;
-pub use self::parts::Parts;
+pub use self::{
+    parts::Parts,
+    watch::{Alarm, Alarms, Picked},
+};
 use super::{breaker::Breaker, endpoint::Endpoint, lb, original_dst};
 use crate::{
     ir::{
@@ -210,7 +213,12 @@ impl Cluster {
             excludes: !context.exclude.is_empty(),
         };
         match parts.balancer.pick(&draw) {
-            Some(index) => Ok(members[index].endpoint.clone()),
+            Some(index) => {
+                if parts.in_panic(&members[index]) {
+                    self.stats.local().lb_healthy_panic.inc();
+                }
+                Ok(members[index].endpoint.clone())
+            }
             None => {
                 self.stats.local().upstream_cx_none_healthy.inc();
                 Err(PickError::NoneHealthy)
@@ -255,7 +263,11 @@ impl AsRef<Name> for Cluster {
 }
 
 mod parts;
+mod stats;
 mod view;
+mod watch;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod watch_tests;

@@ -40,6 +40,9 @@ pub struct ConnectOptions {
     pub downstream: Option<SocketAddr>,
     /// Which circuit breaker counts it.
     pub high_priority: bool,
+    /// Open it even at the limit, as Envoy does where a pool has no connection at all: limits are shared, and nobody
+    /// else's connection will ever serve this pool's requests.
+    pub past_limit: bool,
 }
 
 /// An open connection.
@@ -110,11 +113,9 @@ pub async fn connect(
     endpoint: &Arc<Endpoint>,
     options: &ConnectOptions,
 ) -> Result<Connected, ConnectError> {
-    let Some(permit) = cluster.breaker(options.high_priority).try_connection() else {
-        cluster.stats.local().upstream_cx_overflow.inc();
+    let Some(permit) = ConnectionPermit::new(cluster, endpoint, options) else {
         return Err(ConnectError { kind: ConnectErrorKind::Overflow, reason: "overflow".to_owned() });
     };
-    let permit = ConnectionPermit::new(permit, endpoint.clone(), cluster.stats.clone());
     let deadline = Instant::now() + cluster.config.connect_timeout;
     match open(cluster, endpoint, options, deadline).await {
         Ok((io, tls)) => {

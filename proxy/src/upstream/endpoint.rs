@@ -10,19 +10,23 @@ use std::{
     rc::Rc,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
 };
 
 use arc_swap::ArcSwapOption;
 
 use super::{
-    Cluster,
+    Cluster, ConnectOptions,
     breaker::{Breaker, Permit},
+    outlier::Monitor,
     transport::Transport,
 };
 use crate::{
-    ir::{Metadata, endpoint::Address},
+    ir::{
+        Metadata,
+        endpoint::{Address, Health},
+    },
     telemetry::metrics::{ClusterStats, Sharded},
     tls::client::ClientContext,
 };
@@ -46,9 +50,26 @@ pub struct Endpoint {
     /// Connections open, over all workers.
     pub cx_active: AtomicU32,
     stats: OnceLock<Box<EndpointStats>>,
+    /// What outlier detection counts; allocated at the first result of a cluster that has it.
+    monitor: OnceLock<Box<Monitor>>,
+    /// [`HealthFlag`]s that are set.
+    flags: AtomicU8,
     /// What the name of a logical DNS endpoint stands for now.
     resolved: ArcSwapOption<Vec<SocketAddr>>,
     removed: AtomicBool,
+}
+
+/// What this proxy found out about a host by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum HealthFlag {
+    FailedOutlierCheck = 1,
+    FailedActiveCheck = 2,
+    DegradedActiveCheck = 4,
+    /// Not checked yet.
+    PendingActiveCheck = 8,
+    /// The last active check got no answer in time.
+    ActiveCheckTimeout = 16,
 }
 
 /// Counters of one endpoint; allocated at first use, for most endpoints of a large mesh get no traffic.
@@ -79,6 +100,8 @@ impl Endpoint {
             rq_active: AtomicU32::new(0),
             cx_active: AtomicU32::new(0),
             stats: OnceLock::new(),
+            monitor: OnceLock::new(),
+            flags: AtomicU8::new(0),
             resolved: ArcSwapOption::empty(),
             removed: AtomicBool::new(false),
         })
@@ -119,6 +142,39 @@ impl Endpoint {
         self.stats.get().map(|s| &**s)
     }
 
+    /// What outlier detection counts, allocated now if nobody did before.
+    pub fn monitor(&self) -> &Monitor {
+        self.monitor.get_or_init(Box::default)
+    }
+
+    /// What outlier detection counts, if there was anything to count.
+    pub fn monitor_if_used(&self) -> Option<&Monitor> {
+        self.monitor.get().map(|m| &**m)
+    }
+
+    pub fn has_flag(&self, flag: HealthFlag) -> bool {
+        self.flags.load(Relaxed) & flag as u8 != 0
+    }
+
+    /// Sets or clears a flag; true when that changes it.
+    pub(super) fn set_flag(&self, flag: HealthFlag, on: bool) -> bool {
+        let bit = flag as u8;
+        let before = if on { self.flags.fetch_or(bit, Relaxed) } else { self.flags.fetch_and(!bit, Relaxed) };
+        (before & bit != 0) != on
+    }
+
+    /// The health that load balancing goes by: what the control plane says, and what was seen here.
+    pub fn health(&self, configured: Health) -> Health {
+        let failed = self.has_flag(HealthFlag::FailedOutlierCheck) || self.has_flag(HealthFlag::FailedActiveCheck);
+        match configured {
+            Health::Draining => Health::Draining,
+            Health::Unhealthy => Health::Unhealthy,
+            _ if failed => Health::Unhealthy,
+            _ if self.has_flag(HealthFlag::DegradedActiveCheck) => Health::Degraded,
+            configured => configured,
+        }
+    }
+
     /// Whether the latest view of the cluster no longer has it: pools let go of idle connections to it.
     pub fn is_removed(&self) -> bool {
         self.removed.load(Relaxed)
@@ -153,13 +209,30 @@ pub struct ConnectionPermit {
 }
 
 impl ConnectionPermit {
-    pub(super) fn new(permit: Permit, endpoint: Arc<Endpoint>, stats: Arc<Sharded<ClusterStats>>) -> Self {
-        endpoint.cx_active.fetch_add(1, Relaxed);
+    /// Counts a connection in, unless the limits of the cluster or of its single hosts forbid it.
+    pub(super) fn new(cluster: &Cluster, endpoint: &Arc<Endpoint>, options: &ConnectOptions) -> Option<Self> {
+        let local = cluster.stats.local();
+        let breaker = cluster.breaker(options.high_priority);
+        let limit = cluster.config.health.as_ref().and_then(|h| h.max_connections_per_host);
+        let room = |now: u32| limit.is_none_or(|limit| now < limit).then(|| now + 1);
+        let within = endpoint.cx_active.fetch_update(Relaxed, Relaxed, room).is_ok();
+        let mut permit = if within { breaker.try_connection() } else { None };
+        if permit.is_none() {
+            local.upstream_cx_overflow.inc();
+            if options.past_limit {
+                permit = Some(breaker.connection_past_limit());
+            }
+        }
+        match (&permit, within) {
+            (None, true) => drop(endpoint.cx_active.fetch_sub(1, Relaxed)),
+            (Some(_), false) => drop(endpoint.cx_active.fetch_add(1, Relaxed)),
+            (Some(_), true) | (None, false) => {}
+        }
+        let permit = permit?;
         endpoint.stats().cx_total.fetch_add(1, Relaxed);
-        let local = stats.local();
         local.upstream_cx_total.inc();
         local.upstream_cx_active.inc();
-        Self { _permit: permit, endpoint, stats }
+        Some(Self { _permit: permit, endpoint: endpoint.clone(), stats: cluster.stats.clone() })
     }
 }
 
@@ -192,6 +265,21 @@ impl Scope {
         if high { &self.high } else { &self.default }
     }
 
+    /// Counts a request that waits for a connection in, unless the circuit breaker is open. Load balancing counts it
+    /// as in flight already.
+    pub fn try_pending(self: &Rc<Self>, high: bool) -> Option<PendingPermit> {
+        let local = self.stats.local();
+        let full = self.breaker(high).requests_full();
+        let permit = if full { None } else { if high { &self.high } else { &self.default }.try_pending() };
+        let Some(permit) = permit else {
+            local.upstream_rq_pending_overflow.inc();
+            return None;
+        };
+        local.upstream_rq_pending_total.inc();
+        self.endpoint.rq_active.fetch_add(1, Relaxed);
+        Some(PendingPermit { scope: self.clone(), _permit: permit })
+    }
+
     /// Counts a request in, unless the circuit breaker is open.
     pub fn try_request(self: &Rc<Self>, high: bool) -> Option<RequestPermit> {
         let local = self.stats.local();
@@ -219,5 +307,18 @@ impl Drop for RequestPermit {
         self.scope.breaker(self.high).give_request();
         self.scope.endpoint.rq_active.fetch_sub(1, Relaxed);
         self.scope.stats.local().upstream_rq_active.dec();
+    }
+}
+
+/// A request that waits for a connection, until drop.
+#[derive(Debug)]
+pub struct PendingPermit {
+    scope: Rc<Scope>,
+    _permit: Permit,
+}
+
+impl Drop for PendingPermit {
+    fn drop(&mut self) {
+        self.scope.endpoint.rq_active.fetch_sub(1, Relaxed);
     }
 }

@@ -10,13 +10,15 @@ pub mod cluster;
 pub mod connect;
 pub mod dns;
 pub mod endpoint;
+pub mod health;
 pub mod lb;
 mod original_dst;
+pub mod outlier;
 #[cfg(test)]
 pub(crate) mod testing;
 mod transport;
 
-pub use cluster::{Cluster, Deps, Member, PickContext, PickError};
+pub use cluster::{Cluster, Deps, Member, PickContext, PickError, Picked};
 pub use connect::{ConnectError, ConnectErrorKind, ConnectOptions, Connected, connect};
-pub use endpoint::{ConnectionPermit, Endpoint, RequestPermit, Scope};
+pub use endpoint::{ConnectionPermit, Endpoint, HealthFlag, RequestPermit, Scope};
 pub use original_dst::sweep as sweep_original_dst;

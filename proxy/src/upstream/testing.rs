@@ -27,6 +27,7 @@ pub(crate) fn config(name: &str, discovery: Discovery) -> Cluster {
         drain_on_host_removal: false,
         locality_weighted: true,
         metadata: None,
+        health: None,
     }
 }
 

@@ -5,7 +5,7 @@ use std::{pin::pin, rc::Rc, sync::Arc, time::Instant};
 use http::{HeaderValue, Method, Request, StatusCode, Uri, header, request::Parts};
 use http_body::Body as _;
 
-use super::{ATTEMPT_COUNT, Forwarding, Plan};
+use super::{ATTEMPT_COUNT, Forwarding, Plan, feed};
 use crate::{
     ir::route::HostRewrite,
     l7::{
@@ -22,7 +22,7 @@ use crate::{
         timeouts::{Expired, Timeouts, within},
     },
     telemetry::flags::Flags,
-    upstream::{Endpoint, PickContext, breaker::Permit},
+    upstream::{Endpoint, PickContext, Picked, breaker::Permit},
 };
 
 /// What tries are made of.
@@ -102,7 +102,7 @@ impl Forwarding<'_> {
         let mut permit: Option<Permit> = None;
         loop {
             let avoid = plan.rules.as_ref().is_some_and(|r| r.avoid_previous_hosts);
-            let endpoint = self.pick(plan, if avoid { &tried } else { &[] })?;
+            let Picked { endpoint, probe } = self.pick(plan, if avoid { &tried } else { &[] })?;
             count.tries += 1;
             self.flow.record.upstream(|u| u.attempts = count.tries);
             let started = Instant::now();
@@ -114,6 +114,7 @@ impl Forwarding<'_> {
                 let sending = pin!(self.conn.engine.pool.send(&attempt, request));
                 within(&plan.timeouts, self.flow, started, sending).await
             };
+            feed::report(plan.cluster, &endpoint, probe, &result);
             let result = match result {
                 Ok(Ok(sent)) => Tried::Response(Box::new(sent)),
                 Ok(Err(error)) => self.failed(*error, &mut supply),
@@ -194,7 +195,7 @@ impl Forwarding<'_> {
         within(&timeouts, self.flow, started, pin!(sleep)).await.map_err(outcome::expired)
     }
 
-    fn pick(&self, plan: &Plan<'_>, exclude: &[Arc<Endpoint>]) -> Result<Arc<Endpoint>, Reply> {
+    fn pick(&self, plan: &Plan<'_>, exclude: &[Arc<Endpoint>]) -> Result<Picked, Reply> {
         let context = PickContext {
             original_dst: self.conn.scope.conn.original_dst,
             random: fastrand::u64(..),
@@ -202,7 +203,7 @@ impl Forwarding<'_> {
             attempts: plan.rules.as_ref().map_or(1, |r| r.host_selection_attempts.max(1)),
             hash: None,
         };
-        plan.cluster.pick(&context).map_err(|_| {
+        plan.cluster.pick_for_try(&context).map_err(|_| {
             Reply::new(StatusCode::SERVICE_UNAVAILABLE, "no_healthy_upstream")
                 .body("no healthy upstream")
                 .flag(Flags::NO_HEALTHY_UPSTREAM)

@@ -12,9 +12,12 @@ use std::{
     },
 };
 
+use arc_swap::ArcSwapOption;
+
 use super::{
     Cluster, Cursor, LocalityName, Member,
     view::{Reuse, View},
+    watch::{HalfOpen, Watch},
 };
 use crate::{
     ir::{self, cluster::Discovery},
@@ -29,6 +32,8 @@ pub struct Parts {
     pub(super) balancer: Balancer,
     pub(in crate::upstream) transports: Transports,
     broken: bool,
+    /// Whether the priority of a locality ignores health; empty when none does.
+    panicking: Box<[bool]>,
     pub(super) runtime: Arc<Runtime>,
 }
 
@@ -65,7 +70,13 @@ impl Parts {
             }
         }
         let balancer = view.balancer(&cluster.config, cluster.assignment.as_deref());
-        Self { members: view.members, localities: view.localities, balancer, transports, broken, runtime }
+        let panicking = panicking(&view.localities, &balancer);
+        Self { members: view.members, localities: view.localities, balancer, transports, broken, panicking, runtime }
+    }
+
+    /// Whether a member was picked without regard to its health.
+    pub(super) fn in_panic(&self, member: &Member) -> bool {
+        !self.panicking.is_empty() && self.panicking.get(member.locality as usize).is_some_and(|p| *p)
     }
 
     /// Parts to look at, which take no part in anything.
@@ -74,12 +85,23 @@ impl Parts {
     }
 }
 
+/// By locality, whether its priority is in panic; empty when none is.
+fn panicking(localities: &[Arc<LocalityName>], balancer: &Balancer) -> Box<[bool]> {
+    let mut ranks: Vec<u32> = localities.iter().map(|l| l.priority).collect();
+    ranks.sort_unstable();
+    ranks.dedup();
+    let rank = |locality: &Arc<LocalityName>| ranks.binary_search(&locality.priority).unwrap_or(0);
+    let each: Vec<bool> = localities.iter().map(|l| balancer.in_panic(rank(l))).collect();
+    if each.contains(&true) { each.into() } else { Box::default() }
+}
+
 /// What changes at run time and survives a new view.
 #[derive(Debug)]
 pub(super) struct Runtime {
     pub(super) default: Arc<Breaker>,
     pub(super) high: Arc<Breaker>,
     pub(super) cursor: Sharded<Cursor>,
+    pub(super) half_open: HalfOpen,
 }
 
 impl Runtime {
@@ -88,6 +110,7 @@ impl Runtime {
             default: Breaker::new(&config.breaker),
             high: Breaker::new(&config.breaker_high),
             cursor: Sharded::default(),
+            half_open: HalfOpen::default(),
         }
     }
 }
@@ -95,6 +118,7 @@ impl Runtime {
 /// What all views of a cluster share; next to nothing until the first is used.
 pub(super) struct Life {
     pub(super) id: u64,
+    pub(super) watch: ArcSwapOption<Watch>,
     state: Mutex<State>,
 }
 
@@ -109,7 +133,7 @@ struct State {
 impl Life {
     pub(super) fn new() -> Arc<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        Arc::new(Self { id: NEXT.fetch_add(1, Relaxed), state: Mutex::default() })
+        Arc::new(Self { id: NEXT.fetch_add(1, Relaxed), watch: ArcSwapOption::empty(), state: Mutex::default() })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -119,6 +143,12 @@ impl Life {
     /// Whether some view was used.
     pub(super) fn is_used(&self) -> bool {
         self.state().latest.is_some()
+    }
+
+    /// The parts of the newest view that has any, and the number of that view.
+    pub(super) fn latest(&self) -> Option<(Arc<Parts>, u64)> {
+        let state = self.state();
+        Some((state.latest.clone()?, state.turn))
     }
 
     /// Makes the parts of one view, taking over what is equal from the newest that has any.

@@ -131,7 +131,7 @@ impl View {
         let hosts: Vec<lb::Host> = self
             .members
             .iter()
-            .map(|m| lb::Host { weight: m.weight, health: m.health, locality: m.locality })
+            .map(|m| lb::Host { weight: m.weight, health: m.endpoint.health(m.health), locality: m.locality })
             .collect();
         let localities: Vec<lb::Group> = self
             .localities

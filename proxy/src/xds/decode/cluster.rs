@@ -2,28 +2,22 @@
 
 use std::time::Duration;
 
-use outrigger_wire::pb::envoy::config::{
-    cluster::v3::{
-        CircuitBreakers, Cluster as Pb, Filter, UpstreamConnectionOptions, circuit_breakers::Thresholds,
-        circuit_breakers::thresholds::RetryBudget as PbBudget,
-    },
-    core::v3::RoutingPriority,
-};
+use outrigger_wire::pb::envoy::config::cluster::v3::{Cluster as Pb, Filter, UpstreamConnectionOptions};
 
 use super::{
     address,
     at::At,
-    cluster_dns, cluster_http, cluster_lb, cluster_tls, extension,
+    cluster_breakers, cluster_dns, cluster_http, cluster_lb, cluster_outlier, cluster_tls, extension,
     fields::fields,
     listener::BUFFER_LIMIT,
     metadata,
     report::Reject,
-    scalar::{enumeration, keepalive, not_empty, percent, positive, u32_or},
+    scalar::{keepalive, not_empty, positive, u32_or},
     tls,
 };
 use crate::ir::{
     Name,
-    cluster::{BreakerThresholds, Cluster, Discovery, LbPolicy, RetryBudget},
+    cluster::{Cluster, Discovery, HealthPolicy, LbPolicy},
     share::share,
 };
 
@@ -55,9 +49,6 @@ pub(crate) fn cluster(message: &Pb, at: &At<'_>) -> Result<Cluster, Reject> {
     let name: Name = not_empty(&message.name, &at.field("name"))?.into();
     if !message.health_checks.is_empty() {
         at.field("health_checks").unsupported("active health checks are not supported by this release");
-    }
-    if message.outlier_detection.is_some() {
-        at.field("outlier_detection").unsupported("outlier detection is not supported by this release");
     }
     if message.lb_subset_config.as_ref().is_some_and(|s| !s.subset_selectors.is_empty()) {
         let at = at.field("lb_subset_config");
@@ -97,7 +88,16 @@ pub(crate) fn cluster(message: &Pb, at: &At<'_>) -> Result<Cluster, Reject> {
         }
         None => None,
     };
-    let (breaker, breaker_high) = breakers(&message.circuit_breakers, at)?;
+    let cluster_breakers::Breakers { default: breaker, high: breaker_high, per_host } =
+        cluster_breakers::breakers(&message.circuit_breakers, at)?;
+    let outlier = match &message.outlier_detection {
+        Some(m) => Some(cluster_outlier::outlier(m, &at.field("outlier_detection"))?),
+        None => None,
+    };
+    if outlier.is_some() && provided {
+        at.field("outlier_detection").unsupported("hosts of ORIGINAL_DST clusters are not ejected");
+    }
+    let health = HealthPolicy { outlier, checks: Vec::new(), max_connections_per_host: per_host };
     let alternative = &*message.alt_stat_name;
     let stat_name = match if alternative.is_empty() { &name } else { alternative } {
         same if *same == *name && !same.contains(':') => name.clone(),
@@ -125,6 +125,7 @@ pub(crate) fn cluster(message: &Pb, at: &At<'_>) -> Result<Cluster, Reject> {
         buffer_limit: u32_or(&message.per_connection_buffer_limit_bytes, BUFFER_LIMIT),
         drain_on_host_removal: true,
         metadata: metadata::metadata(&message.metadata, at),
+        health: (health != HealthPolicy::default()).then(|| share(health)),
     })
 }
 
@@ -137,60 +138,4 @@ fn network_filters(filters: &[Filter], at: &At<'_>) -> Result<(), Reject> {
         extension::open(any, &at)?.ignore("upstream network filter", &at)?;
     }
     Ok(())
-}
-
-fn breakers(message: &Option<CircuitBreakers>, at: &At<'_>) -> Result<(BreakerThresholds, BreakerThresholds), Reject> {
-    let (mut normal, mut high) = (BreakerThresholds::default(), BreakerThresholds::default());
-    let Some(message) = message else { return Ok((normal, high)) };
-    let at = at.field("circuit_breakers");
-    fields!(&at, message => CircuitBreakers { read: [thresholds], unsupported: [per_host_thresholds] });
-    let mut given = [false; 2];
-    for (i, m) in message.thresholds.iter().enumerate() {
-        let at = at.index("thresholds", i);
-        let (slot, seen) = match enumeration(m.priority, &at.field("priority"))? {
-            RoutingPriority::Default => (&mut normal, &mut given[0]),
-            RoutingPriority::High => (&mut high, &mut given[1]),
-        };
-        // Of several for one priority Envoy uses the first.
-        if std::mem::replace(seen, true) {
-            at.unsupported("the first thresholds of a priority count");
-            continue;
-        }
-        *slot = thresholds(m, &at)?;
-    }
-    Ok((normal, high))
-}
-
-fn thresholds(message: &Thresholds, at: &At<'_>) -> Result<BreakerThresholds, Reject> {
-    fields!(at, message => Thresholds {
-        read: [priority, max_connections, max_pending_requests, max_requests, max_retries, retry_budget],
-        harmless: [track_remaining],
-        unsupported: [max_connection_pools],
-    });
-    let default = BreakerThresholds::default();
-    let mut result = BreakerThresholds {
-        max_connections: u32_or(&message.max_connections, default.max_connections),
-        max_pending_requests: u32_or(&message.max_pending_requests, default.max_pending_requests),
-        max_requests: u32_or(&message.max_requests, default.max_requests),
-        max_retries: u32_or(&message.max_retries, default.max_retries),
-        retry_budget: default.retry_budget,
-    };
-    if let Some(budget) = &message.retry_budget {
-        let at = at.field("retry_budget");
-        fields!(&at, budget => PbBudget {
-            read: [budget_percent, min_retry_concurrency],
-            unsupported: [budget_interval],
-        });
-        let share = match &budget.budget_percent {
-            Some(p) => percent(p, &at.field("budget_percent"))?,
-            None => 20.0,
-        };
-        result.retry_budget = RetryBudget {
-            permille: (share * 10.0).round() as u32,
-            min_concurrency: u32_or(&budget.min_retry_concurrency, 3),
-        };
-        // A configured budget takes the place of the fixed limit.
-        result.max_retries = u32::MAX;
-    }
-    Ok(result)
 }

@@ -1,6 +1,7 @@
 //! Resources as YAML, as a control plane would send them, through the public entry point.
 
 mod clusters;
+mod health;
 mod hostile;
 mod istio;
 mod listeners;

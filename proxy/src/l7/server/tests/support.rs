@@ -188,6 +188,7 @@ impl Setup {
                 keepalive: None,
                 buffer_limit: 1 << 20,
                 drain_on_host_removal: false,
+                health: None,
                 metadata: None,
                 locality_weighted: false,
             },

@@ -264,7 +264,6 @@ fn refusals() {
 #[test]
 fn notes() {
     noted(&[
-        (cluster_of("outlier_detection: {}"), "outlier_detection", NoteKind::Unsupported),
         (cluster_of("health_checks: [{timeout: 1s}]"), "health_checks", NoteKind::Unsupported),
         (
             cluster_of("round_robin_lb_config: {slow_start_config: {}}"),
@@ -277,10 +276,5 @@ fn notes() {
             NoteKind::Unsupported,
         ),
         (cluster_of("cleanup_interval: 9s"), "cleanup_interval", NoteKind::Harmless),
-        (
-            cluster_of("circuit_breakers: {thresholds: [{track_remaining: true}]}"),
-            "circuit_breakers.thresholds[0].track_remaining",
-            NoteKind::Harmless,
-        ),
     ]);
 }

@@ -1,0 +1,154 @@
+//! Hosts that fail, seen from a client: they are taken out, and come back.
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    net::{SocketAddr, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    },
+};
+
+use super::*;
+use crate::{
+    app::testing::{http_listener, server},
+    upstream::HealthFlag,
+};
+
+/// An HTTP server that can be ill.
+struct Host {
+    address: SocketAddr,
+    ill: Arc<AtomicBool>,
+    asked: Arc<AtomicUsize>,
+}
+
+impl Host {
+    fn start() -> Self {
+        let (ill, asked) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
+        let shared = (ill.clone(), asked.clone());
+        let address = server(move |stream| {
+            let mut writer = stream.try_clone().unwrap();
+            let mut lines = BufReader::new(stream).lines();
+            while let Some(Ok(line)) = lines.next() {
+                if line.is_empty() {
+                    shared.1.fetch_add(1, SeqCst);
+                    let status = if shared.0.load(SeqCst) { "503 Ill" } else { "200 OK" };
+                    let _ = write!(writer, "HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n");
+                }
+            }
+        });
+        Self { address, ill, asked }
+    }
+}
+
+fn endpoint(address: SocketAddr) -> String {
+    format!(
+        "{{endpoint: {{address: {{socket_address: {{address: {}, port_value: {}}}}}}}}}",
+        address.ip(),
+        address.port()
+    )
+}
+
+/// A cluster of these hosts.
+fn cluster_of(hosts: &[&Host], more: &str) -> String {
+    let endpoints: Vec<String> = hosts.iter().map(|h| endpoint(h.address)).collect();
+    format!(
+        "\n  - name: c\n    {more}\n    load_assignment: {{cluster_name: c, endpoints: [{{lb_endpoints: [{}]}}]}}\n",
+        endpoints.join(", ")
+    )
+}
+
+fn ask(address: SocketAddr) -> String {
+    let mut stream: TcpStream = client(address);
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    text.split(' ').nth(1).unwrap_or_default().to_owned()
+}
+
+fn flag(shared: &Shared, host: usize, flag: HealthFlag) -> bool {
+    let live = shared.publisher.current();
+    live.cluster("c").unwrap().members()[host].endpoint.has_flag(flag)
+}
+
+fn stat(shared: &Shared, metric: &str) -> u64 {
+    let mut found = None;
+    shared.publisher.current().cluster("c").unwrap().visit_stats(&mut |name, _, value| {
+        if name == metric {
+            found = Some(value);
+        }
+    });
+    found.unwrap_or_else(|| panic!("no statistic {metric}"))
+}
+
+const SHORT: Times = Times { total: Duration::ZERO, accepting: Duration::ZERO };
+
+#[tokio::test]
+async fn a_host_that_fails_is_ejected_and_nobody_is_sent_to_it() {
+    let (ill, well) = (Host::start(), Host::start());
+    ill.ill.store(true, SeqCst);
+    let more = "outlier_detection: {consecutive_5xx: 3, base_ejection_time: 3600s, max_ejection_percent: 50}";
+    let yaml = statics(&[http_listener("l", "c", None)], &[cluster_of(&[&ill, &well], more)]);
+    let rig = start(&yaml, SHORT);
+    let (address, shared) = (rig.address("l").await, rig.shared.clone());
+    let mut changed = shared.publisher.watch();
+    changed.borrow_and_update();
+    let looking = shared.clone();
+    blocking(move || {
+        until("the host is ejected", || {
+            ask(address);
+            flag(&looking, 0, HealthFlag::FailedOutlierCheck)
+        })
+    })
+    .await;
+    changed.changed().await.unwrap();
+    let before = ill.asked.load(SeqCst);
+    assert!(before >= 3);
+    blocking(move || assert!((0..30).all(|_| ask(address) == "200"))).await;
+    assert_eq!(ill.asked.load(SeqCst), before, "nobody was sent to it");
+    for (metric, value) in [
+        ("outlier_detection.ejections_active", 1),
+        ("outlier_detection.ejections_enforced_total", 1),
+        ("outlier_detection.ejections_enforced_consecutive_5xx", 1),
+        ("membership_healthy", 1),
+        ("membership_total", 2),
+        ("lb_healthy_panic", 0),
+    ] {
+        assert_eq!(stat(&shared, metric), value, "{metric}");
+    }
+    rig.requests.send(Request::Cut).unwrap();
+    rig.end().await;
+}
+
+#[tokio::test]
+async fn a_host_that_recovers_proves_it_and_comes_back() {
+    let (ill, well) = (Host::start(), Host::start());
+    ill.ill.store(true, SeqCst);
+    let more = "outlier_detection: {consecutive_5xx: 3, interval: 0.01s, base_ejection_time: 0.2s, \
+                max_ejection_time: 0.2s, max_ejection_percent: 50}";
+    let yaml = statics(&[http_listener("l", "c", None)], &[cluster_of(&[&ill, &well], more)]);
+    let rig = start(&yaml, SHORT);
+    let (address, shared) = (rig.address("l").await, rig.shared.clone());
+    let (health, asked) = (ill.ill.clone(), ill.asked.clone());
+    blocking(move || {
+        until("it fails to prove itself", || {
+            ask(address);
+            stat(&shared, "outlier_detection.half_open_failure") >= 2
+        });
+        assert!(flag(&shared, 0, HealthFlag::FailedOutlierCheck), "it is out as before");
+        health.store(false, SeqCst);
+        until("it returns", || {
+            ask(address);
+            !flag(&shared, 0, HealthFlag::FailedOutlierCheck)
+        });
+        assert_eq!(stat(&shared, "outlier_detection.ejections_active"), 0);
+        let before = asked.load(SeqCst);
+        until("it gets its share again", || {
+            assert_eq!(ask(address), "200");
+            asked.load(SeqCst) > before + 5
+        });
+    })
+    .await;
+    rig.requests.send(Request::Cut).unwrap();
+    rig.end().await;
+}

@@ -1,0 +1,13 @@
+//! The health of hosts as this proxy finds it out: the part of the control thread.
+//!
+//! [`Keeper`] feeds the decision cores (outlier detection, active checks) with what the workers and its own checks saw,
+//! marks the endpoints, and says which clusters have to be published anew. It decides nothing itself, and delays no
+//! request: what it does takes effect with the next publication.
+
+mod keeper;
+mod passive;
+
+#[cfg(test)]
+mod tests;
+
+pub use keeper::Keeper;
