@@ -108,6 +108,7 @@ impl Control {
                         dns.set(live.clusters());
                         keeper.set(live.clusters());
                     }
+                    keeper.refresh();
                     false
                 }
                 Some(names) = health_changes.recv() => {
@@ -118,6 +119,7 @@ impl Control {
                     // Answers often come in bunches: one rebuild serves them all.
                     let more = std::iter::from_fn(|| resolutions.try_recv().ok());
                     self.resolved(std::iter::once(answer).chain(more));
+                    keeper.refresh();
                     false
                 }
                 _ = housekeeping.tick() => {

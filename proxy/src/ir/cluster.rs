@@ -51,9 +51,9 @@ impl Cluster {
         self.health.as_deref()?.outlier.as_ref()
     }
 
-    /// Active health checks.
-    pub fn checks(&self) -> &[HealthCheck] {
-        self.health.as_deref().map_or(&[], |h| &h.checks)
+    /// The active health check, where one is configured.
+    pub fn check(&self) -> Option<&HealthCheck> {
+        self.health.as_deref()?.check.as_ref()
     }
 }
 
@@ -61,7 +61,7 @@ impl Cluster {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HealthPolicy {
     pub outlier: Option<OutlierDetection>,
-    pub checks: Vec<HealthCheck>,
+    pub check: Option<HealthCheck>,
     /// `per_host_thresholds.max_connections`.
     pub max_connections_per_host: Option<u32>,
 }

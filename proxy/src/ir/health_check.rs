@@ -1,10 +1,10 @@
 //! Active health checks (`envoy.config.core.v3.HealthCheck`).
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use http::{HeaderName, HeaderValue, Method};
 
-use super::matcher::StringMatcher;
+use super::{Metadata, matcher::StringMatcher};
 
 /// `HealthCheck`: one active check that every host of a cluster is put to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,6 +12,7 @@ pub struct HealthCheck {
     pub timeout: Duration,
     pub unhealthy_threshold: u32,
     pub healthy_threshold: u32,
+    /// Whether one connection serves all checks of a host.
     pub reuse_connection: bool,
     pub always_log_failures: bool,
     pub always_log_successes: bool,
@@ -19,6 +20,19 @@ pub struct HealthCheck {
     pub probe: Probe,
     /// `tls_options`: the protocols to offer instead of the transport socket's.
     pub alpn: Option<Arc<[Box<str>]>>,
+    /// `transport_socket_match_criteria`, as the metadata that `transport_socket_matches` are held against.
+    pub transport: Option<Arc<Metadata>>,
+}
+
+/// `Endpoint.HealthCheckConfig`: what is different for one host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EndpointCheck {
+    pub port: Option<u16>,
+    pub address: Option<IpAddr>,
+    /// Replaces the host of HTTP and gRPC checks; may be empty.
+    pub hostname: Box<str>,
+    /// The host is not checked, and taken for healthy.
+    pub disabled: bool,
 }
 
 /// When the next check is due.

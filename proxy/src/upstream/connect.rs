@@ -4,7 +4,14 @@
 //! connection statistics of the cluster. Knows nothing of pools and protocols above TLS. Invariant: the permit lives
 //! exactly as long as the attempt or the connection, whichever way the attempt ends, cancellation included.
 
-use std::{io, net::SocketAddr, path::Path, sync::Arc, sync::atomic::Ordering::Relaxed, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    sync::Arc,
+    sync::atomic::Ordering::Relaxed,
+    time::Duration,
+};
 
 use nix::errno::Errno;
 use tokio::{
@@ -142,6 +149,43 @@ pub async fn connect(
     }
 }
 
+/// Where an active health check connects to, as far as that is not where requests do.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Detour {
+    pub(super) address: Option<IpAddr>,
+    pub(super) port: Option<u16>,
+    /// Instead of the endpoint's transport socket; `None` in it is plaintext.
+    pub(super) transport: Option<Option<Arc<ClientContext>>>,
+}
+
+/// Connects for an active health check: no circuit breaker looks at it, and it is not counted as a connection.
+pub(super) async fn connect_for_check(
+    cluster: &Cluster,
+    endpoint: &Endpoint,
+    options: &ConnectOptions,
+    detour: &Detour,
+    deadline: Instant,
+) -> Result<Io, ConnectError> {
+    let elsewhere = |mut to: SocketAddr| {
+        detour.address.into_iter().for_each(|ip| to.set_ip(ip));
+        detour.port.into_iter().for_each(|port| to.set_port(port));
+        to
+    };
+    let plain = match &endpoint.address {
+        Address::Ip(address) => tcp(cluster, elsewhere(*address), deadline).await?,
+        Address::Pipe(path) => unix(path, deadline).await?,
+        Address::Host { .. } => {
+            let addresses = endpoint.resolved().unwrap_or_default();
+            let addresses: Vec<SocketAddr> = addresses.iter().map(|to| elsewhere(*to)).collect();
+            first_of(cluster, &addresses, deadline).await?
+        }
+    };
+    match detour.transport.as_ref().unwrap_or(&endpoint.tls) {
+        None => Ok(plain.into()),
+        Some(context) => Ok(handshake(cluster, endpoint, options, context, plain, deadline).await?.0),
+    }
+}
+
 async fn open(
     cluster: &Cluster,
     endpoint: &Endpoint,
@@ -151,7 +195,7 @@ async fn open(
     let plain = match &endpoint.address {
         Address::Ip(address) => tcp(cluster, *address, deadline).await?,
         Address::Pipe(path) => unix(path, deadline).await?,
-        Address::Host { .. } => first_of(cluster, endpoint, deadline).await?,
+        Address::Host { .. } => first_of(cluster, &endpoint.resolved().unwrap_or_default(), deadline).await?,
     };
     match &endpoint.tls {
         None => Ok((plain.into(), None)),
@@ -198,8 +242,7 @@ async fn finish_unix(
 }
 
 /// A logical DNS endpoint: the first address, and while time is left the ones after it.
-async fn first_of(cluster: &Cluster, endpoint: &Endpoint, deadline: Instant) -> Result<Plain, ConnectError> {
-    let addresses = endpoint.resolved().unwrap_or_default();
+async fn first_of(cluster: &Cluster, addresses: &[SocketAddr], deadline: Instant) -> Result<Plain, ConnectError> {
     let mut last = ConnectError {
         kind: ConnectErrorKind::Unreachable,
         reason: "immediate connect error: the name has no address".to_owned(),

@@ -70,6 +70,8 @@ pub enum HealthFlag {
     PendingActiveCheck = 8,
     /// The last active check got no answer in time.
     ActiveCheckTimeout = 16,
+    /// Its cluster has active health checks, and they are meant for it.
+    ActivelyChecked = 32,
 }
 
 /// Counters of one endpoint; allocated at first use, for most endpoints of a large mesh get no traffic.
@@ -161,6 +163,17 @@ impl Endpoint {
         let bit = flag as u8;
         let before = if on { self.flags.fetch_or(bit, Relaxed) } else { self.flags.fetch_and(!bit, Relaxed) };
         (before & bit != 0) != on
+    }
+
+    /// Says whether active health checks are meant for the host. As long as it has not passed one it is unhealthy;
+    /// without them what they found means nothing.
+    pub(super) fn set_checked(&self, checked: bool) {
+        if self.set_flag(HealthFlag::ActivelyChecked, checked) {
+            self.set_flag(HealthFlag::FailedActiveCheck, checked);
+            self.set_flag(HealthFlag::PendingActiveCheck, checked);
+            self.set_flag(HealthFlag::DegradedActiveCheck, false);
+            self.set_flag(HealthFlag::ActiveCheckTimeout, false);
+        }
     }
 
     /// The health that load balancing goes by: what the control plane says, and what was seen here.

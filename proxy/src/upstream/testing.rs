@@ -33,7 +33,7 @@ pub(crate) fn config(name: &str, discovery: Discovery) -> Cluster {
 
 /// A healthy endpoint of weight 1.
 pub(crate) fn endpoint(address: Address) -> Endpoint {
-    Endpoint { address, hostname: "".into(), weight: 1, health: Health::Healthy, metadata: None }
+    Endpoint { address, hostname: "".into(), weight: 1, health: Health::Healthy, metadata: None, check: None }
 }
 
 /// Endpoints in one locality.

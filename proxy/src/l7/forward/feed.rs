@@ -16,6 +16,7 @@ use crate::{
     },
 };
 
+const FAIL_NOW: HeaderName = HeaderName::from_static("x-envoy-immediate-health-check-fail");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 /// What became of a try.
@@ -23,6 +24,12 @@ type Tried = Result<Result<Sent, Box<SendError<Body>>>, Expired>;
 
 /// Reports a try, as far as it says anything of the host.
 pub(super) fn report(cluster: &Cluster, endpoint: &Arc<Endpoint>, probe: Option<Probe>, tried: &Tried) {
+    if cluster.config.check().is_some()
+        && let Ok(Ok(sent)) = tried
+        && sent.response.headers().contains_key(&FAIL_NOW)
+    {
+        cluster.failed_by_itself(endpoint);
+    }
     if cluster.config.outlier().is_some()
         && let Some(outcome) = outcome(tried)
     {

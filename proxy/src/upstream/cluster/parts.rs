@@ -20,7 +20,7 @@ use super::{
     watch::{HalfOpen, Watch},
 };
 use crate::{
-    ir::{self, cluster::Discovery},
+    ir::{self, cluster::Discovery, endpoint::Assignment, health_check::EndpointCheck},
     telemetry::metrics::Sharded,
     upstream::{breaker::Breaker, endpoint::Endpoint, lb::Balancer, transport::Transports},
 };
@@ -34,6 +34,8 @@ pub struct Parts {
     broken: bool,
     /// Whether the priority of a locality ignores health; empty when none does.
     panicking: Box<[bool]>,
+    /// What the members were made of.
+    assignment: Option<Arc<Assignment>>,
     pub(super) runtime: Arc<Runtime>,
 }
 
@@ -55,7 +57,13 @@ impl Parts {
 
     /// Makes the parts of `cluster` with the endpoints of `pool` where they are equal. What can be wrong was looked for
     /// when the cluster was built; if something is all the same, there are no endpoints rather than wrong ones.
-    fn new(cluster: &Cluster, transports: Result<Transports, String>, pool: &mut Reuse, runtime: Arc<Runtime>) -> Self {
+    fn new(
+        cluster: &Cluster,
+        transports: Result<Transports, String>,
+        pool: &mut Reuse,
+        runtime: Arc<Runtime>,
+        newest: bool,
+    ) -> Self {
         let broken = transports.is_err();
         let transports = transports.unwrap_or_default();
         let mut view = View::default();
@@ -69,9 +77,29 @@ impl Parts {
                 view = View::default();
             }
         }
+        let assignment = cluster.assignment.clone();
+        // What an older view says of its hosts is out of date.
+        for (member, check) in checks(&view.members, assignment.as_deref()).filter(|_| newest) {
+            let meant = cluster.config.check().is_some() && !check.is_some_and(|c| c.disabled);
+            member.endpoint.set_checked(meant);
+        }
         let balancer = view.balancer(&cluster.config, cluster.assignment.as_deref());
         let panicking = panicking(&view.localities, &balancer);
-        Self { members: view.members, localities: view.localities, balancer, transports, broken, panicking, runtime }
+        Self {
+            members: view.members,
+            localities: view.localities,
+            balancer,
+            transports,
+            broken,
+            panicking,
+            assignment,
+            runtime,
+        }
+    }
+
+    /// The members, with what active health checks do differently for each.
+    pub(in crate::upstream) fn checks(&self) -> impl Iterator<Item = (&Member, Option<&Arc<EndpointCheck>>)> {
+        checks(&self.members, self.assignment.as_deref())
     }
 
     /// Whether a member was picked without regard to its health.
@@ -81,8 +109,18 @@ impl Parts {
 
     /// Parts to look at, which take no part in anything.
     pub(super) fn detached(cluster: &Cluster) -> Self {
-        Self::new(cluster, Ok(Transports::default()), &mut Reuse::new(&[]), Arc::new(Runtime::new(&cluster.config)))
+        let runtime = Arc::new(Runtime::new(&cluster.config));
+        Self::new(cluster, Ok(Transports::default()), &mut Reuse::new(&[]), runtime, true)
     }
+}
+
+/// Members are in the order of the assignment; the one of a logical DNS cluster stands for all of them.
+fn checks<'a>(
+    members: &'a [Member],
+    assignment: Option<&'a Assignment>,
+) -> impl Iterator<Item = (&'a Member, Option<&'a Arc<EndpointCheck>>)> {
+    let endpoints = assignment.into_iter().flat_map(|a| &a.localities).flat_map(|l| &l.endpoints);
+    members.iter().zip(endpoints).map(|(member, endpoint)| (member, endpoint.check.as_ref()))
 }
 
 /// By locality, whether its priority is in panic; empty when none is.
@@ -172,7 +210,7 @@ impl Life {
             None => Arc::new(Runtime::new(&cluster.config)),
         };
         let mut pool = Reuse::new(latest.map_or(&[][..], |l| &l.members));
-        let parts = Arc::new(Parts::new(cluster, transports, &mut pool, runtime));
+        let parts = Arc::new(Parts::new(cluster, transports, &mut pool, runtime, newest));
         if newest {
             pool.retire_unused();
             mark(&parts.members, state.retired);

@@ -5,7 +5,10 @@ use super::{Cluster, Parts};
 use crate::{
     ir::endpoint::Health,
     telemetry::metrics::Kind,
-    upstream::breaker::{Breaker, Level},
+    upstream::{
+        HealthFlag,
+        breaker::{Breaker, Level},
+    },
 };
 
 type Visitor<'a> = &'a mut dyn FnMut(&'static str, Kind, u64);
@@ -33,6 +36,14 @@ impl Cluster {
         }
         if config.outlier().is_some() {
             self.outlier_stats().visit(visitor);
+        }
+        if config.check().is_some() {
+            self.check_stats().visit(visitor);
+            let members = || latest.iter().flat_map(|parts| parts.members());
+            let with = |flag| members().filter(|m| m.endpoint.has_flag(flag)).count() as u64;
+            let healthy = members().count() as u64 - with(HealthFlag::FailedActiveCheck);
+            visitor("health_check.healthy", Kind::Gauge, healthy);
+            visitor("health_check.degraded", Kind::Gauge, with(HealthFlag::DegradedActiveCheck));
         }
     }
 

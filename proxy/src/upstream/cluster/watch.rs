@@ -13,7 +13,8 @@ use tokio::sync::mpsc;
 
 use super::{Cluster, Member, Parts, PickContext, PickError};
 use crate::upstream::{
-    endpoint::Endpoint,
+    endpoint::{Endpoint, HealthFlag},
+    health::CheckStats,
     outlier::{Outcome, OutlierStats, Probe},
 };
 
@@ -33,6 +34,7 @@ pub type Alarms = mpsc::UnboundedSender<Alarm>;
 pub(super) struct Watch {
     alarms: OnceLock<Alarms>,
     stats: Arc<OutlierStats>,
+    checks: Arc<CheckStats>,
 }
 
 /// Hosts that are half-open, with their priority.
@@ -91,9 +93,8 @@ impl Cluster {
         let Some(config) = self.config.outlier() else { return };
         let mut raised = probe.is_some_and(|probe| probe.answer(outcome.is_good()));
         raised |= endpoint.monitor().record(config, outcome);
-        if raised && let Some(alarms) = self.watch_state().alarms.get() {
-            // The receiver ends with the process.
-            let _ = alarms.send(Alarm { cluster: self.id(), endpoint: endpoint.clone() });
+        if raised {
+            self.alarm(endpoint);
         }
     }
 
@@ -115,6 +116,32 @@ impl Cluster {
     /// What outlier detection did.
     pub fn outlier_stats(&self) -> Arc<OutlierStats> {
         self.watch_state().stats.clone()
+    }
+
+    /// What active health checks did.
+    pub fn check_stats(&self) -> Arc<CheckStats> {
+        self.watch_state().checks.clone()
+    }
+
+    /// The host said of itself that it is to get no traffic (`x-envoy-immediate-health-check-fail`): it is out until it
+    /// passes its active checks again. Without such checks nothing would bring it back, and it stays.
+    pub fn failed_by_itself(&self, endpoint: &Arc<Endpoint>) {
+        if endpoint.has_flag(HealthFlag::ActivelyChecked) && endpoint.set_flag(HealthFlag::FailedActiveCheck, true) {
+            self.check_stats().passive_failure();
+            self.alarm(endpoint);
+        }
+    }
+
+    fn alarm(&self, endpoint: &Arc<Endpoint>) {
+        if let Some(alarms) = self.watch_state().alarms.get() {
+            // The receiver ends with the process.
+            let _ = alarms.send(Alarm { cluster: self.id(), endpoint: endpoint.clone() });
+        }
+    }
+
+    /// Whether the cluster ever made a connection.
+    pub(in crate::upstream) fn has_traffic(&self) -> bool {
+        self.stats.totals().iter().any(|(name, _, value)| *name == "upstream_cx_total" && *value > 0)
     }
 
     /// The parts of the newest view of the cluster (whichever view this is), if it was ever used, and that view's

@@ -8,16 +8,19 @@ use std::{
 };
 
 use tokio::{
-    sync::mpsc,
+    sync::{Semaphore, mpsc},
     task::JoinHandle,
     time::{Instant, sleep_until},
 };
 
-use super::passive::Passive;
+use super::{
+    active::{AT_ONCE, Active, Checked, Shared},
+    passive::Passive,
+};
 use crate::{
     ir::Name,
     upstream::{
-        Cluster,
+        Cluster, HealthFlag,
         cluster::{Alarm, Alarms},
     },
 };
@@ -33,7 +36,7 @@ type Publish = Box<dyn Fn(Vec<Name>) + Send + Sync>;
 
 /// Keeps watch over the hosts' health; dropping it ends that.
 pub struct Keeper {
-    orders: mpsc::UnboundedSender<Vec<Arc<Cluster>>>,
+    orders: mpsc::UnboundedSender<Option<Vec<Arc<Cluster>>>>,
     task: JoinHandle<()>,
 }
 
@@ -42,22 +45,29 @@ impl Keeper {
     pub fn start(publish: impl Fn(Vec<Name>) + Send + Sync + 'static) -> Self {
         let (orders, inbox) = mpsc::unbounded_channel();
         let (alarms, heard) = mpsc::unbounded_channel();
+        let (results, checked) = mpsc::unbounded_channel();
         let watch = Watch {
             publish: Box::new(publish),
             alarms,
+            checks: Shared { results, slots: Arc::new(Semaphore::new(AT_ONCE)) },
             kept: HashMap::new(),
             due: BinaryHeap::new(),
             changed: HashSet::new(),
             published: None,
         };
-        Self { orders, task: tokio::spawn(watch.run(inbox, heard)) }
+        Self { orders, task: tokio::spawn(watch.run(inbox, heard, checked)) }
     }
 
     /// Watches over `clusters` from now on, as far as they are configured so, and over no others.
     pub fn set<'a>(&self, clusters: impl Iterator<Item = &'a Arc<Cluster>>) {
         let watched = clusters.filter(|c| c.config.health.is_some()).cloned().collect();
         // The task ends with this object only.
-        let _ = self.orders.send(watched);
+        let _ = self.orders.send(Some(watched));
+    }
+
+    /// Takes note that hosts may have come or gone.
+    pub fn refresh(&self) {
+        let _ = self.orders.send(None);
     }
 }
 
@@ -70,6 +80,7 @@ impl Drop for Keeper {
 struct Kept {
     cluster: Arc<Cluster>,
     passive: Option<Passive>,
+    active: Active,
     /// When its interval ends; what the heap says otherwise is out of date.
     due: Option<Instant>,
 }
@@ -77,6 +88,7 @@ struct Kept {
 struct Watch {
     publish: Publish,
     alarms: Alarms,
+    checks: Shared,
     /// By the clusters' identity.
     kept: HashMap<u64, Kept>,
     due: BinaryHeap<Reverse<(Instant, u64)>>,
@@ -87,8 +99,9 @@ struct Watch {
 impl Watch {
     async fn run(
         mut self,
-        mut orders: mpsc::UnboundedReceiver<Vec<Arc<Cluster>>>,
+        mut orders: mpsc::UnboundedReceiver<Option<Vec<Arc<Cluster>>>>,
         mut heard: mpsc::UnboundedReceiver<Alarm>,
+        mut checked: mpsc::UnboundedReceiver<Checked>,
     ) {
         let mut bunch = Vec::with_capacity(BUNCH);
         loop {
@@ -96,9 +109,13 @@ impl Watch {
             let flush = (!self.changed.is_empty()).then(|| self.published.map_or(Instant::now(), |p| p + DEBOUNCE));
             tokio::select! {
                 order = orders.recv() => match order {
-                    Some(clusters) => self.set(clusters),
+                    Some(Some(clusters)) => self.set(clusters),
+                    Some(None) => {
+                        self.kept.values_mut().for_each(|kept| kept.active.sync(&kept.cluster, &self.checks));
+                    }
                     None => return,
                 },
+                Some(result) = checked.recv() => self.checked(&result),
                 _ = heard.recv_many(&mut bunch, BUNCH) => {
                     bunch.drain(..).for_each(|alarm| self.heard(&alarm));
                 }
@@ -113,7 +130,12 @@ impl Watch {
         for cluster in clusters {
             let id = cluster.id();
             let known = before.remove(&id);
-            let mut kept = known.unwrap_or_else(|| Kept { cluster: cluster.clone(), passive: None, due: None });
+            let mut kept = known.unwrap_or_else(|| Kept {
+                cluster: cluster.clone(),
+                passive: None,
+                active: Active::default(),
+                due: None,
+            });
             kept.cluster = cluster;
             self.configure(id, &mut kept);
             self.kept.insert(id, kept);
@@ -124,9 +146,10 @@ impl Watch {
     }
 
     fn configure(&mut self, id: u64, kept: &mut Kept) {
+        kept.active.sync(&kept.cluster, &self.checks);
+        kept.cluster.watch(&self.alarms);
         match kept.cluster.config.outlier() {
             Some(config) => {
-                kept.cluster.watch(&self.alarms);
                 if kept.passive.is_none() {
                     kept.passive = Some(Passive::new(&kept.cluster));
                     self.schedule(id, kept, config.interval);
@@ -154,8 +177,27 @@ impl Watch {
 
     fn heard(&mut self, alarm: &Alarm) {
         let Some(kept) = self.kept.get_mut(&alarm.cluster) else { return };
+        if alarm.endpoint.has_flag(HealthFlag::ActivelyChecked)
+            && alarm.endpoint.has_flag(HealthFlag::FailedActiveCheck)
+        {
+            self.changed.insert(kept.cluster.config.name.clone());
+        }
         let (Some(config), Some(passive)) = (kept.cluster.config.outlier(), &mut kept.passive) else { return };
         if passive.heard(&kept.cluster, config, &alarm.endpoint) {
+            self.changed.insert(kept.cluster.config.name.clone());
+        }
+    }
+
+    fn checked(&mut self, result: &Checked) {
+        let Some(kept) = self.kept.get_mut(&result.cluster) else { return };
+        let mut changed = result.changed;
+        if result.passed
+            && let (Some(config), Some(passive)) = (kept.cluster.config.outlier(), &mut kept.passive)
+            && result.endpoint.has_flag(HealthFlag::FailedOutlierCheck)
+        {
+            changed |= passive.passed_check(&kept.cluster, config, &result.endpoint);
+        }
+        if changed {
             self.changed.insert(kept.cluster.config.name.clone());
         }
     }

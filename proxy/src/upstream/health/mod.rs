@@ -4,10 +4,12 @@
 //! marks the endpoints, and says which clusters have to be published anew. It decides nothing itself, and delays no
 //! request: what it does takes effect with the next publication.
 
+mod active;
 mod keeper;
 mod passive;
-
-#[cfg(test)]
-mod tests;
+mod probe;
+mod state;
+mod stats;
 
 pub use keeper::Keeper;
+pub use stats::CheckStats;

@@ -100,7 +100,6 @@ impl Passive {
         self.apply(cluster, &parts, &changes)
     }
 
-    #[allow(dead_code)]
     /// A host passed its active check; true when the cluster is to be published anew.
     pub(super) fn passed_check(&mut self, cluster: &Cluster, config: &OutlierDetection, host: &Arc<Endpoint>) -> bool {
         let Some(parts) = self.sync(cluster) else { return false };

@@ -7,7 +7,7 @@ use outrigger_wire::pb::envoy::config::cluster::v3::{Cluster as Pb, Filter, Upst
 use super::{
     address,
     at::At,
-    cluster_breakers, cluster_dns, cluster_http, cluster_lb, cluster_outlier, cluster_tls, extension,
+    cluster_breakers, cluster_check, cluster_dns, cluster_http, cluster_lb, cluster_outlier, cluster_tls, extension,
     fields::fields,
     listener::BUFFER_LIMIT,
     metadata,
@@ -32,7 +32,7 @@ pub(crate) fn cluster(message: &Pb, at: &At<'_>) -> Result<Cluster, Reject> {
             http2_protocol_options, typed_extension_protocol_options, dns_refresh_rate, respect_dns_ttl,
             dns_lookup_family, upstream_bind_config, lb_subset_config, common_lb_config, transport_socket, metadata,
             protocol_selection, upstream_connection_options, filters, load_balancing_policy, upstream_config,
-            cluster_discovery_type, lb_config, outlier_detection,
+            cluster_discovery_type, lb_config, outlier_detection, ignore_health_on_host_removal,
         ],
         harmless: [
             stats_matcher, cleanup_interval, track_timeout_budgets, track_cluster_stats,
@@ -41,15 +41,12 @@ pub(crate) fn cluster(message: &Pb, at: &At<'_>) -> Result<Cluster, Reject> {
         unsupported: [
             dns_jitter, dns_failure_refresh_rate, dns_resolvers, use_tcp_for_dns_lookups, dns_resolution_config,
             typed_dns_resolver_config, wait_for_warm_on_init, close_connections_on_host_health_failure,
-            ignore_health_on_host_removal, lrs_server, lrs_report_endpoint_metrics, preconnect_policy,
+            lrs_server, lrs_report_endpoint_metrics, preconnect_policy,
             connection_pool_per_downstream_connection, queuing_policies,
         ],
         refuse: [transport_socket_matcher],
     });
     let name: Name = not_empty(&message.name, &at.field("name"))?.into();
-    if !message.health_checks.is_empty() {
-        at.field("health_checks").unsupported("active health checks are not supported by this release");
-    }
     if message.lb_subset_config.as_ref().is_some_and(|s| !s.subset_selectors.is_empty()) {
         let at = at.field("lb_subset_config");
         return Err(at.reject("subset load balancing is not supported by this release"));
@@ -97,7 +94,17 @@ pub(crate) fn cluster(message: &Pb, at: &At<'_>) -> Result<Cluster, Reject> {
     if outlier.is_some() && provided {
         at.field("outlier_detection").unsupported("hosts of ORIGINAL_DST clusters are not ejected");
     }
-    let health = HealthPolicy { outlier, checks: Vec::new(), max_connections_per_host: per_host };
+    let check = cluster_check::check(&message.health_checks, at)?;
+    if check.is_some() {
+        if provided {
+            return Err(at.field("health_checks").reject("hosts of ORIGINAL_DST clusters cannot be checked"));
+        }
+        if !message.ignore_health_on_host_removal {
+            let at = at.field("ignore_health_on_host_removal");
+            at.harmless("a host that discovery removed is gone at once, whether or not its checks pass");
+        }
+    }
+    let health = HealthPolicy { outlier, check, max_connections_per_host: per_host };
     let alternative = &*message.alt_stat_name;
     let stat_name = match if alternative.is_empty() { &name } else { alternative } {
         same if *same == *name && !same.contains(':') => name.clone(),

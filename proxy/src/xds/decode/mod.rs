@@ -12,6 +12,7 @@ pub(crate) mod address;
 pub(crate) mod at;
 pub(crate) mod cluster;
 mod cluster_breakers;
+mod cluster_check;
 mod cluster_dns;
 mod cluster_http;
 mod cluster_lb;

@@ -152,3 +152,62 @@ async fn a_host_that_recovers_proves_it_and_comes_back() {
     rig.requests.send(Request::Cut).unwrap();
     rig.end().await;
 }
+
+/// A check over HTTP as often as the test allows.
+const CHECKED: &str = "common_lb_config: {healthy_panic_threshold: {value: 0}}\n    ignore_health_on_host_removal: true\n    \
+     health_checks: [{timeout: 10s, interval: 0.01s, no_traffic_interval: 0.01s, unhealthy_threshold: 1, \
+     healthy_threshold: 1, http_health_check: {path: /}}]";
+
+#[tokio::test]
+async fn hosts_that_fail_their_active_checks_get_no_traffic_until_they_pass() {
+    let (ill, well) = (Host::start(), Host::start());
+    ill.ill.store(true, SeqCst);
+    let yaml = statics(&[http_listener("l", "c", None)], &[cluster_of(&[&ill, &well], CHECKED)]);
+    let rig = start(&yaml, SHORT);
+    let (address, shared) = (rig.address("l").await, rig.shared.clone());
+    let health = (ill.ill.clone(), well.ill.clone());
+    blocking(move || {
+        until("both were checked", || {
+            (0..2).all(|host| !flag(&shared, host, HealthFlag::PendingActiveCheck))
+                && !flag(&shared, 1, HealthFlag::FailedActiveCheck)
+        });
+        assert!(flag(&shared, 0, HealthFlag::FailedActiveCheck));
+        until("the first host's turn is over", || ask(address) == "200");
+        assert!((0..20).all(|_| ask(address) == "200"));
+        assert_eq!((stat(&shared, "membership_healthy"), stat(&shared, "health_check.healthy")), (1, 1));
+        assert!(stat(&shared, "health_check.failure") > 0 && stat(&shared, "health_check.success") > 0);
+        assert_eq!(stat(&shared, "health_check.network_failure"), 0);
+        health.1.store(true, SeqCst);
+        until("nobody is well", || ask(address) == "503" && flag(&shared, 1, HealthFlag::FailedActiveCheck));
+        health.0.store(false, SeqCst);
+        until("the other one is back", || ask(address) == "200");
+    })
+    .await;
+    rig.requests.send(Request::Cut).unwrap();
+    rig.end().await;
+}
+
+#[tokio::test]
+async fn a_passed_active_check_returns_an_ejected_host() {
+    let host = Host::start();
+    let more = format!(
+        "{CHECKED}\n    outlier_detection: {{consecutive_5xx: 1, base_ejection_time: 3600s, max_ejection_percent: 100}}"
+    );
+    // Checks pass whatever the requests get.
+    let more = more.replace("{path: /}", "{path: /, expected_statuses: [{start: 200, end: 600}]}");
+    host.ill.store(true, SeqCst);
+    let yaml = statics(&[http_listener("l", "c", None)], &[cluster_of(&[&host], &more)]);
+    let rig = start(&yaml, SHORT);
+    let (address, shared) = (rig.address("l").await, rig.shared.clone());
+    blocking(move || {
+        until("it is ejected", || {
+            ask(address);
+            stat(&shared, "outlier_detection.ejections_enforced_total") > 0
+        });
+        until("it returns", || !flag(&shared, 0, HealthFlag::FailedOutlierCheck));
+        assert_eq!(stat(&shared, "outlier_detection.half_open_success"), 0);
+    })
+    .await;
+    rig.requests.send(Request::Cut).unwrap();
+    rig.end().await;
+}

@@ -154,6 +154,7 @@ impl Setup {
             weight: 1,
             health: Health::Healthy,
             metadata: None,
+            check: None,
         };
         let locality = Locality { endpoints: upstreams.iter().map(endpoint).collect(), ..Locality::default() };
         let assignment = Assignment { localities: vec![locality], overprovisioning: 140 };

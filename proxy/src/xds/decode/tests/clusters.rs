@@ -264,7 +264,6 @@ fn refusals() {
 #[test]
 fn notes() {
     noted(&[
-        (cluster_of("health_checks: [{timeout: 1s}]"), "health_checks", NoteKind::Unsupported),
         (
             cluster_of("round_robin_lb_config: {slow_start_config: {}}"),
             "round_robin_lb_config.slow_start_config",
