@@ -30,6 +30,9 @@ use crate::{
 /// How often sockets that could not be bound are tried again, and old parts looked after.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 
+/// How long listeners wait at the start for the hosts of clusters with active health checks to be checked once.
+const FIRST_CHECKS: Duration = Duration::from_secs(15);
+
 /// How often an end that is under way looks whether the last connection is gone.
 const DRAIN_TICK: Duration = Duration::from_millis(20);
 
@@ -57,6 +60,10 @@ struct Progress {
     trim: Trim,
     /// Turns of housekeeping since all listeners are there.
     settled: u32,
+    /// Listeners were opened.
+    open: bool,
+    /// When they are opened although hosts were not checked yet.
+    unchecked_until: Option<Instant>,
     /// When a graceful `/drain_listeners` closes its sockets.
     closing: Option<(Instant, bool)>,
     ending: Option<Ending>,
@@ -174,6 +181,9 @@ impl Control {
         let previous = self.publisher.current();
         let live = Arc::new(self.builder.refresh(names, &previous));
         self.publisher.publish(live.clone());
+        if self.progress.unchecked_until.is_some() {
+            self.open(&live);
+        }
         self.progress.retiring.replaced(previous, &live);
     }
 
@@ -187,10 +197,26 @@ impl Control {
         let live = Arc::new(live);
         self.publisher.publish(live.clone());
         if !live.same_listeners(&previous) {
-            self.bind();
+            self.open(&live);
         }
         self.progress.retiring.replaced(previous.clone(), &live);
         previous
+    }
+
+    /// Opens listeners. As in Envoy the first time waits until every host that is to be checked was checked once: those
+    /// before would be sent to hosts of which nothing is known.
+    fn open(&mut self, live: &Live) {
+        let now = Instant::now();
+        if !self.progress.open && live.clusters().any(|c| c.awaits_checks()) {
+            let until = *self.progress.unchecked_until.get_or_insert(now + FIRST_CHECKS);
+            if now < until {
+                return;
+            }
+            tracing::warn!("some hosts were not checked in time; listeners open all the same");
+        }
+        self.progress.open = true;
+        self.progress.unchecked_until = None;
+        self.bind();
     }
 
     fn report(&mut self, problems: Vec<Problem>) {
@@ -219,13 +245,17 @@ impl Control {
         if !self.progress.unbound.is_empty() {
             self.bind();
         }
+        if self.progress.unchecked_until.is_some() {
+            let live = self.publisher.current();
+            self.open(&live);
+        }
         self.progress.retiring.clean(Instant::now());
         if let Some((at, inbound_only)) = self.progress.closing
             && at <= Instant::now()
         {
             self.close(inbound_only);
         }
-        if self.sockets.reserved().next().is_none() {
+        if self.sockets.reserved().next().is_none() || self.progress.unchecked_until.is_some() {
             return;
         }
         let status = self.subscription.status().borrow().clone();

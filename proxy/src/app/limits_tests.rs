@@ -102,6 +102,7 @@ fn ask(rig: &mut Rig, count: usize) -> Vec<TcpStream> {
 fn status(stream: &mut TcpStream) -> String {
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
+    assert_eq!(text.contains("x-envoy-overloaded: true"), text.contains("reset reason: overflow"), "{text}");
     text.split(' ').nth(1).unwrap_or_default().to_owned()
 }
 

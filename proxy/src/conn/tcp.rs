@@ -7,6 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::future::OptionFuture;
 use tokio::io::AsyncWriteExt;
 
 use super::early::Early;
@@ -183,6 +184,8 @@ pub(super) async fn serve(downstream: Downstream) {
         max_duration: proxy.config.max_connection_duration,
         buffer: RELAY_BUFFER.min(buffer as usize).max(LEAST_BUFFER),
     };
+    let closes = cluster.config.health.as_ref().is_some_and(|h| h.close_on_failure);
+    let failure = closes.then(|| Box::pin(endpoint.next_failure()));
     let progress = &session.progress;
     let relayed = async move {
         // What a server said first is passed on before the relay: the client waits for exactly these bytes.
@@ -199,15 +202,24 @@ pub(super) async fn serve(downstream: Downstream) {
     };
     let end = tokio::select! {
         biased;
-        end = relayed => Some(end),
-        () = signal.forced() => None,
+        end = relayed => End::Relayed(end),
+        () = signal.forced() => End::Cut,
+        Some(()) = OptionFuture::from(failure) => End::HostFailed,
     };
     drop(permit);
     match end {
-        None => session.cut(),
-        Some(Ok(end)) => session.ended(end),
-        Some(Err(_)) => session.record.flags = Flags::DOWNSTREAM_CONNECTION_TERMINATION,
+        End::Cut => session.cut(),
+        End::HostFailed => session.host_failed(),
+        End::Relayed(Ok(end)) => session.ended(end),
+        End::Relayed(Err(_)) => session.record.flags = Flags::DOWNSTREAM_CONNECTION_TERMINATION,
     }
+}
+
+/// What ended a connection.
+enum End {
+    Relayed(std::io::Result<RelayEnd>),
+    Cut,
+    HostFailed,
 }
 
 async fn pass_on(io: &mut Io, first: &[u8]) -> std::io::Result<()> {
@@ -260,6 +272,11 @@ impl Session {
     fn cut(&mut self) {
         self.record.flags = Flags::LOCAL_RESET;
         self.record.details = Some("drained".into());
+    }
+
+    fn host_failed(&mut self) {
+        self.record.flags = Flags::UPSTREAM_CONNECTION_TERMINATION;
+        self.record.details = Some("host_health_failure".into());
     }
 
     fn ended(&mut self, end: RelayEnd) {

@@ -62,6 +62,8 @@ impl Cluster {
 pub struct HealthPolicy {
     pub outlier: Option<OutlierDetection>,
     pub check: Option<HealthCheck>,
+    /// TCP connections to a host that turns out to be failing are cut.
+    pub close_on_failure: bool,
     /// `per_host_thresholds.max_connections`.
     pub max_connections_per_host: Option<u32>,
 }

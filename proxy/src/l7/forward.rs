@@ -122,7 +122,8 @@ impl<'a> Forwarding<'a> {
             Ok(done) => done,
             Err(reply) => {
                 outcome::count(cluster, reply.status);
-                return Err(reply);
+                let overloaded = reply.overloaded && plan.envoy_headers;
+                return Err(reply.overloaded(overloaded));
             }
         };
         let tunnel = std::mem::replace(&mut request.sane.tunnel, Tunnel::None);

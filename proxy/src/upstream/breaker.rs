@@ -176,6 +176,10 @@ impl Drop for Permit {
 }
 
 #[cfg(test)]
+#[path = "breaker_simulation_tests.rs"]
+mod simulation_tests;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::ir::cluster::RetryBudget;

@@ -14,6 +14,7 @@ use std::{
 };
 
 use self::parts::Life;
+pub(super) use self::watch::Reporter;
 pub use self::{
     parts::Parts,
     watch::{Alarm, Alarms, Picked},
@@ -140,8 +141,8 @@ impl Cluster {
             parts: OnceLock::new(),
         });
         // What is in use is made here, and not by the worker that comes first. So is what names resolve to: answers
-        // replace each other in the endpoint they have in common.
-        if names || cluster.life.is_used() {
+        // replace each other in the endpoint they have in common. And so are hosts that are checked before any use.
+        if names || cluster.life.is_used() || cluster.config.check().is_some() {
             cluster.parts();
         }
         Ok(cluster)

@@ -15,11 +15,13 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
+use tokio::sync::Notify;
 
 use super::{
     Cluster, ConnectOptions,
     breaker::{Breaker, Permit},
-    outlier::Monitor,
+    cluster::Reporter,
+    outlier::{Monitor, Outcome},
     transport::Transport,
 };
 use crate::{
@@ -54,6 +56,9 @@ pub struct Endpoint {
     monitor: OnceLock<Box<Monitor>>,
     /// [`HealthFlag`]s that are set.
     flags: AtomicU8,
+    failures: AtomicU32,
+    /// For those who want to hear of the next failure.
+    failed: OnceLock<Box<Notify>>,
     /// What the name of a logical DNS endpoint stands for now.
     resolved: ArcSwapOption<Vec<SocketAddr>>,
     removed: AtomicBool,
@@ -104,6 +109,8 @@ impl Endpoint {
             stats: OnceLock::new(),
             monitor: OnceLock::new(),
             flags: AtomicU8::new(0),
+            failures: AtomicU32::new(0),
+            failed: OnceLock::new(),
             resolved: ArcSwapOption::empty(),
             removed: AtomicBool::new(false),
         })
@@ -154,6 +161,11 @@ impl Endpoint {
         self.monitor.get().map(|m| &**m)
     }
 
+    /// Whether the host is half-open and has a probe left; a hint that costs one read.
+    pub(super) fn has_probe(&self) -> bool {
+        self.monitor_if_used().is_some_and(|m| m.probes.has_slot())
+    }
+
     pub fn has_flag(&self, flag: HealthFlag) -> bool {
         self.flags.load(Relaxed) & flag as u8 != 0
     }
@@ -162,7 +174,22 @@ impl Endpoint {
     pub(super) fn set_flag(&self, flag: HealthFlag, on: bool) -> bool {
         let bit = flag as u8;
         let before = if on { self.flags.fetch_or(bit, Relaxed) } else { self.flags.fetch_and(!bit, Relaxed) };
-        (before & bit != 0) != on
+        let changed = (before & bit != 0) != on;
+        if on && changed && matches!(flag, HealthFlag::FailedOutlierCheck | HealthFlag::FailedActiveCheck) {
+            self.failures.fetch_add(1, Relaxed);
+            self.failed.get().into_iter().for_each(|f| f.notify_waiters());
+        }
+        changed
+    }
+
+    /// Waits until the host is found to be failing, from now on.
+    pub fn next_failure(&self) -> impl Future<Output = ()> {
+        self.failed.get_or_init(Box::default).notified()
+    }
+
+    /// How often the host was found to be failing: each time pools let go of the connections they have to it.
+    pub fn failures(&self) -> u32 {
+        self.failures.load(Relaxed)
     }
 
     /// Says whether active health checks are meant for the host. As long as it has not passed one it is unhealthy;
@@ -178,12 +205,14 @@ impl Endpoint {
 
     /// The health that load balancing goes by: what the control plane says, and what was seen here.
     pub fn health(&self, configured: Health) -> Health {
-        let failed = self.has_flag(HealthFlag::FailedOutlierCheck) || self.has_flag(HealthFlag::FailedActiveCheck);
+        let checked = self.has_flag(HealthFlag::ActivelyChecked);
+        let failed =
+            self.has_flag(HealthFlag::FailedOutlierCheck) || checked && self.has_flag(HealthFlag::FailedActiveCheck);
         match configured {
             Health::Draining => Health::Draining,
             Health::Unhealthy => Health::Unhealthy,
             _ if failed => Health::Unhealthy,
-            _ if self.has_flag(HealthFlag::DegradedActiveCheck) => Health::Degraded,
+            _ if checked && self.has_flag(HealthFlag::DegradedActiveCheck) => Health::Degraded,
             configured => configured,
         }
     }
@@ -266,12 +295,13 @@ pub struct Scope {
     high: Arc<Breaker>,
     endpoint: Arc<Endpoint>,
     stats: Arc<Sharded<ClusterStats>>,
+    reporter: Option<Reporter>,
 }
 
 impl Scope {
     pub fn new(cluster: &Cluster, endpoint: Arc<Endpoint>) -> Rc<Self> {
         let (default, high) = (cluster.breaker(false).clone(), cluster.breaker(true).clone());
-        Rc::new(Self { default, high, endpoint, stats: cluster.stats.clone() })
+        Rc::new(Self { default, high, endpoint, stats: cluster.stats.clone(), reporter: cluster.reporter() })
     }
 
     fn breaker(&self, high: bool) -> &Breaker {
@@ -313,6 +343,15 @@ impl Scope {
 pub struct RequestPermit {
     scope: Rc<Scope>,
     high: bool,
+}
+
+impl RequestPermit {
+    /// The host broke its answer off: outlier detection counts that, although it was told of the answer.
+    pub fn broke_off(&self) {
+        if let Some(reporter) = &self.scope.reporter {
+            reporter.report(&self.scope.endpoint, Outcome::Failed);
+        }
+    }
 }
 
 impl Drop for RequestPermit {

@@ -40,3 +40,8 @@ pub(crate) fn endpoint(address: Address) -> Endpoint {
 pub(crate) fn assignment(endpoints: Vec<Endpoint>) -> Arc<Assignment> {
     Arc::new(Assignment { localities: vec![Locality { endpoints, ..Locality::default() }], overprovisioning: 140 })
 }
+
+/// Finds an endpoint to be failing.
+pub(crate) fn fail(endpoint: &super::Endpoint) {
+    endpoint.set_flag(super::HealthFlag::FailedOutlierCheck, true);
+}

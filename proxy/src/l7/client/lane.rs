@@ -63,6 +63,8 @@ pub(super) struct Lane<B: Payload> {
     /// How many streams the peer allows, as far as its connections have said.
     peer_streams: Cell<u32>,
     pool: Permit,
+    /// The host's failures that connections were let go of for.
+    failures: Cell<u32>,
 }
 
 impl<B: Payload> Lane<B> {
@@ -82,6 +84,7 @@ impl<B: Payload> Lane<B> {
             negotiated: Cell::new(None),
             peer_streams: Cell::new(ASSUMED_STREAMS),
             pool,
+            failures: Cell::new(attempt.endpoint.failures()),
         })
     }
 
@@ -262,7 +265,9 @@ impl<B: Payload> Lane<B> {
 
     /// Closes what is to be closed by now.
     pub(super) fn sweep(&self, now: Instant) {
-        let removed = self.endpoint.is_removed();
+        // As in Envoy: connections to a host that was found to be failing are not what it is tried with again.
+        let failures = self.endpoint.failures();
+        let removed = self.failures.replace(failures) != failures || self.endpoint.is_removed();
         let generation = self.endpoint.tls.as_ref().map(|t| t.generation());
         // Closing calls back into the lane: work on copies.
         let http1: Vec<_> = self.http1.borrow().iter().cloned().collect();

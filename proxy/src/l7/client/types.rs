@@ -77,12 +77,17 @@ pub(super) trait Carrier {
 #[must_use = "dropping the guard says that the stream is over"]
 pub struct StreamGuard {
     carrier: Option<Rc<dyn Carrier>>,
-    _permit: RequestPermit,
+    permit: RequestPermit,
 }
 
 impl StreamGuard {
     pub(super) fn new(carrier: Rc<dyn Carrier>, permit: RequestPermit) -> Self {
-        Self { carrier: Some(carrier), _permit: permit }
+        Self { carrier: Some(carrier), permit }
+    }
+
+    /// Says that the peer broke the response off.
+    pub fn broke_off(&self) {
+        self.permit.broke_off();
     }
 
     /// Gives the stream up: an HTTP/1 connection is closed at once instead of after its message.

@@ -53,8 +53,7 @@ fn half_open(cluster: &Arc<Cluster>, hosts: &[usize], round: u32) -> Arc<Cluster
     }
     let next = build(cluster.config.clone(), Some(cluster));
     let parts = next.parts();
-    let open = hosts.iter().map(|at| (parts.priority(&parts.members[*at]), parts.members[*at].endpoint.clone()));
-    parts.set_half_open(open.collect());
+    parts.set_half_open(hosts.iter().map(|at| parts.members[*at].endpoint.clone()).collect());
     next
 }
 
@@ -133,4 +132,79 @@ fn what_the_control_thread_is_to_hear_is_said_once() {
     assert!(heard.try_recv().is_ok() && heard.try_recv().is_err());
     assert!(endpoint.monitor().take_raised().probed());
     assert_eq!(endpoint.monitor().probes.take_answers(), (9, 2, 0));
+}
+
+#[test]
+fn hosts_that_something_else_keeps_out_are_not_probed() {
+    let before = cluster(&[3], 0);
+    let cluster = half_open(&before, &[0], 1);
+    cluster.members()[0].endpoint.set_checked(true);
+    assert!((0..20).all(|_| port(&pick(&cluster)) != 1), "it fails its active check");
+    cluster.members()[0].endpoint.set_checked(false);
+    assert_eq!(port(&pick(&cluster)), 1);
+}
+
+#[test]
+fn a_request_for_hosts_with_some_labels_proves_no_others() {
+    let labelled = |port: u16, version: &str| {
+        let labels = serde_json::Map::from_iter([("version".to_owned(), version.into())]);
+        let metadata = std::collections::BTreeMap::from([("envoy.lb".to_owned(), labels)]);
+        let address = Address::Ip(SocketAddr::from(([127, 0, 0, 1], port)));
+        crate::ir::endpoint::Endpoint { metadata: Some(Arc::new(metadata)), ..testing::endpoint(address) }
+    };
+    let hosts = vec![labelled(1, "v1"), labelled(2, "v2"), labelled(3, "v1")];
+    let policy = HealthPolicy { outlier: Some(OutlierDetection::default()), ..HealthPolicy::default() };
+    let config = Config {
+        panic_threshold: 0,
+        health: Some(Arc::new(policy)),
+        ..testing::config("c", Discovery::Static(testing::assignment(hosts)))
+    };
+    let cluster = half_open(&build(Arc::new(config), None), &[0], 1);
+    let members = cluster.members();
+    let admit = |at: usize| cluster.admit(Ok(members[at].endpoint.clone()), &PickContext::default()).unwrap();
+    assert_eq!([port(&admit(1)), port(&admit(2))], [2, 1]);
+    assert!(cluster.admit(Err(PickError::NoneHealthy), &PickContext::default()).is_err(), "not known for which");
+}
+
+#[test]
+fn no_host_that_is_out_is_picked_unless_in_panic_or_to_prove_itself() {
+    for seed in 0..10_000 {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let sizes: Vec<u16> = (0..rng.u8(1..4)).map(|_| rng.u16(1..6)).collect();
+        let cluster = cluster(&sizes, if rng.bool() { 0 } else { 50 });
+        let count = cluster.members().len();
+        let (mut out, mut open) = (vec![false; count], Vec::new());
+        for (at, out) in out.iter_mut().enumerate() {
+            *out = rng.u8(0..3) == 0;
+            cluster.members()[at].endpoint.set_flag(HealthFlag::FailedOutlierCheck, *out);
+            if *out && rng.bool() {
+                open.push(at);
+            }
+        }
+        let cluster = half_open(&cluster, &open, 1);
+        let parts = cluster.parts();
+        let mut probes = vec![0u32; count];
+        let mut held = Vec::new();
+        for _ in 0..30 {
+            let context = PickContext { random: rng.u64(..), ..PickContext::default() };
+            let plain = cluster.pick(&context);
+            let Ok(picked) = cluster.pick_for_try(&context) else {
+                assert!(plain.is_err() && open.is_empty(), "seed {seed}: somebody could have taken it");
+                continue;
+            };
+            let at = usize::from(port(&picked)) - 1;
+            if picked.probe.is_some() {
+                probes[at] += 1;
+                assert!(open.contains(&at) && probes[at] <= PROBES, "seed {seed}: {probes:?}");
+            } else if out[at] {
+                let panic = parts.in_panic(&parts.members[at]);
+                assert!(panic || (plain.is_err() && open.contains(&at)), "seed {seed}: host {at} is out");
+            }
+            if rng.bool() {
+                held.push(picked);
+            } else if picked.probe.is_some() {
+                probes[at] -= 1;
+            }
+        }
+    }
 }

@@ -31,7 +31,10 @@ pub(super) struct Checked {
 }
 
 /// Checks under way at once over all clusters.
-pub(super) const AT_ONCE: usize = 256;
+pub(super) const AT_ONCE: usize = 1024;
+
+/// Checks under way at once of one cluster: hosts that do not answer delay no others than their own.
+const AT_ONCE_PER_CLUSTER: usize = 128;
 
 /// What tasks share.
 #[derive(Clone)]
@@ -54,19 +57,27 @@ impl Drop for Task {
 }
 
 /// The checks of one cluster.
-#[derive(Default)]
 pub(super) struct Active {
     /// By the address of the endpoint.
     tasks: HashMap<usize, Task>,
+    slots: Arc<Semaphore>,
     config: Option<Arc<crate::ir::cluster::Cluster>>,
     turn: Option<u64>,
+}
+
+impl Default for Active {
+    fn default() -> Self {
+        let slots = Arc::new(Semaphore::new(AT_ONCE_PER_CLUSTER));
+        Self { tasks: HashMap::new(), slots, config: None, turn: None }
+    }
 }
 
 impl Active {
     /// Checks the hosts that the cluster has now.
     pub(super) fn sync(&mut self, cluster: &Arc<Cluster>, shared: &Shared) {
         if cluster.config.check().is_none() {
-            *self = Self::default();
+            self.tasks.clear();
+            (self.config, self.turn) = (None, None);
             return;
         }
         if self.config.as_ref().is_none_or(|c| !Arc::ptr_eq(c, &cluster.config)) {
@@ -75,8 +86,6 @@ impl Active {
             self.turn = None;
             self.config = Some(cluster.config.clone());
         }
-        // Hosts are checked whether or not anybody uses the cluster.
-        cluster.members();
         let Some((parts, turn)) = cluster.latest() else { return };
         if self.turn == Some(turn) {
             return;
@@ -89,7 +98,7 @@ impl Active {
             }
             let key = Arc::as_ptr(&member.endpoint).addr();
             let known = before.remove(&key).filter(|task| task.check.as_ref() == check);
-            let task = known.unwrap_or_else(|| start(cluster, &member.endpoint, check, shared));
+            let task = known.unwrap_or_else(|| start(cluster, &member.endpoint, check, (shared, &self.slots)));
             self.tasks.insert(key, task);
         }
     }
@@ -99,9 +108,9 @@ fn start(
     cluster: &Arc<Cluster>,
     endpoint: &Arc<Endpoint>,
     check: Option<&Arc<EndpointCheck>>,
-    shared: &Shared,
+    (shared, slots): (&Shared, &Arc<Semaphore>),
 ) -> Task {
-    let run = run(cluster.clone(), endpoint.clone(), check.cloned(), shared.clone());
+    let run = run(cluster.clone(), endpoint.clone(), check.cloned(), (shared.clone(), slots.clone()));
     Task { _endpoint: endpoint.clone(), check: check.cloned(), handle: tokio::spawn(run) }
 }
 
@@ -129,7 +138,12 @@ fn target(
     }
 }
 
-async fn run(cluster: Arc<Cluster>, endpoint: Arc<Endpoint>, own: Option<Arc<EndpointCheck>>, shared: Shared) {
+async fn run(
+    cluster: Arc<Cluster>,
+    endpoint: Arc<Endpoint>,
+    own: Option<Arc<EndpointCheck>>,
+    (shared, slots): (Shared, Arc<Semaphore>),
+) {
     let Some(check) = cluster.config.check() else { return };
     let target = target(&cluster, &endpoint, check, own.as_deref());
     let first = endpoint.has_flag(HealthFlag::PendingActiveCheck);
@@ -138,13 +152,14 @@ async fn run(cluster: Arc<Cluster>, endpoint: Arc<Endpoint>, own: Option<Arc<End
     let mut kept = Kept::default();
     sleep(jitter(check.pace.initial_jitter, fastrand::u64(..))).await;
     loop {
-        let outcome = match shared.slots.acquire().await {
-            Ok(_slot) => {
-                target.stats.attempted();
-                probe(&target, check, &mut kept).await
-            }
-            Err(_) => return,
-        };
+        let (Ok(own_slot), Ok(slot)) = (slots.acquire().await, shared.slots.acquire().await) else { return };
+        target.stats.attempted();
+        let outcome = probe(&target, check, &mut kept).await;
+        drop((own_slot, slot));
+        if !endpoint.has_flag(HealthFlag::ActivelyChecked) {
+            // Since a moment ago the host is not to be checked: what was found must not stick to it.
+            return;
+        }
         target.stats.ended(&outcome);
         // The host may have said in between that it wants no traffic.
         state.healthy &= !endpoint.has_flag(HealthFlag::FailedActiveCheck);

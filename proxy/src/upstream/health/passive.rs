@@ -144,7 +144,7 @@ impl Passive {
                 let monitor = m.endpoint.monitor_if_used();
                 monitor.is_some_and(|m| m.probes.is_open())
             });
-            parts.set_half_open(half_open.map(|m| (parts.priority(m), m.endpoint.clone())).collect());
+            parts.set_half_open(half_open.map(|m| m.endpoint.clone()).collect());
         }
         flagged
     }

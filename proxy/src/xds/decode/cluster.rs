@@ -33,6 +33,7 @@ pub(crate) fn cluster(message: &Pb, at: &At<'_>) -> Result<Cluster, Reject> {
             dns_lookup_family, upstream_bind_config, lb_subset_config, common_lb_config, transport_socket, metadata,
             protocol_selection, upstream_connection_options, filters, load_balancing_policy, upstream_config,
             cluster_discovery_type, lb_config, outlier_detection, ignore_health_on_host_removal,
+            close_connections_on_host_health_failure,
         ],
         harmless: [
             stats_matcher, cleanup_interval, track_timeout_budgets, track_cluster_stats,
@@ -40,7 +41,7 @@ pub(crate) fn cluster(message: &Pb, at: &At<'_>) -> Result<Cluster, Reject> {
         ],
         unsupported: [
             dns_jitter, dns_failure_refresh_rate, dns_resolvers, use_tcp_for_dns_lookups, dns_resolution_config,
-            typed_dns_resolver_config, wait_for_warm_on_init, close_connections_on_host_health_failure,
+            typed_dns_resolver_config, wait_for_warm_on_init,
             lrs_server, lrs_report_endpoint_metrics, preconnect_policy,
             connection_pool_per_downstream_connection, queuing_policies,
         ],
@@ -104,7 +105,12 @@ pub(crate) fn cluster(message: &Pb, at: &At<'_>) -> Result<Cluster, Reject> {
             at.harmless("a host that discovery removed is gone at once, whether or not its checks pass");
         }
     }
-    let health = HealthPolicy { outlier, check, max_connections_per_host: per_host };
+    let health = HealthPolicy {
+        outlier,
+        check,
+        close_on_failure: message.close_connections_on_host_health_failure,
+        max_connections_per_host: per_host,
+    };
     let alternative = &*message.alt_stat_name;
     let stat_name = match if alternative.is_empty() { &name } else { alternative } {
         same if *same == *name && !same.contains(':') => name.clone(),

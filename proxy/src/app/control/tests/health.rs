@@ -166,13 +166,13 @@ async fn hosts_that_fail_their_active_checks_get_no_traffic_until_they_pass() {
     let rig = start(&yaml, SHORT);
     let (address, shared) = (rig.address("l").await, rig.shared.clone());
     let health = (ill.ill.clone(), well.ill.clone());
+    assert!(
+        (0..2).all(|host| !flag(&shared, host, HealthFlag::PendingActiveCheck)),
+        "checked before anybody is let in"
+    );
     blocking(move || {
-        until("both were checked", || {
-            (0..2).all(|host| !flag(&shared, host, HealthFlag::PendingActiveCheck))
-                && !flag(&shared, 1, HealthFlag::FailedActiveCheck)
-        });
-        assert!(flag(&shared, 0, HealthFlag::FailedActiveCheck));
-        until("the first host's turn is over", || ask(address) == "200");
+        assert!(flag(&shared, 0, HealthFlag::FailedActiveCheck) && !flag(&shared, 1, HealthFlag::FailedActiveCheck));
+        until("what was found is in force", || ask(address) == "200");
         assert!((0..20).all(|_| ask(address) == "200"));
         assert_eq!((stat(&shared, "membership_healthy"), stat(&shared, "health_check.healthy")), (1, 1));
         assert!(stat(&shared, "health_check.failure") > 0 && stat(&shared, "health_check.success") > 0);
@@ -206,6 +206,37 @@ async fn a_passed_active_check_returns_an_ejected_host() {
         });
         until("it returns", || !flag(&shared, 0, HealthFlag::FailedOutlierCheck));
         assert_eq!(stat(&shared, "outlier_detection.half_open_success"), 0);
+    })
+    .await;
+    rig.requests.send(Request::Cut).unwrap();
+    rig.end().await;
+}
+
+#[tokio::test]
+async fn connections_to_a_host_that_fails_are_cut_where_that_is_asked_for() {
+    let host = Host::start();
+    let more = format!("{CHECKED}\n    close_connections_on_host_health_failure: true");
+    let listeners = [http_listener("l", "c", None), tcp_listener("t", "127.0.0.1", 0, "c", "")];
+    let rig = start(&statics(&listeners, &[cluster_of(&[&host], &more)]), SHORT);
+    let (address, ill) = (rig.address("t").await, host.ill.clone());
+    blocking(move || {
+        let mut stream = None;
+        until("the host takes connections", || {
+            let mut made: TcpStream = client(address);
+            let _ = made.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+            let mut answer = Vec::new();
+            let mut part = [0; 64];
+            while !answer.ends_with(b"\r\n\r\n") {
+                match made.read(&mut part) {
+                    Ok(n) if n > 0 => answer.extend_from_slice(&part[..n]),
+                    _ => return false,
+                }
+            }
+            stream = Some(made);
+            true
+        });
+        ill.store(true, SeqCst);
+        assert!(is_closed(&mut stream.unwrap()), "cut although nobody ended it");
     })
     .await;
     rig.requests.send(Request::Cut).unwrap();

@@ -223,3 +223,31 @@ fn draining_closes_what_is_idle() {
         settled(&attempt, 0).await;
     });
 }
+
+#[test]
+fn connections_to_a_host_that_fails_are_let_go_of_once() {
+    worker(async {
+        for protocol in [Protocol::Http1, Protocol::Http2] {
+            let server = server(move |stream, _| async move {
+                match protocol {
+                    Protocol::Http2 => serve_http2(stream).await,
+                    _ => serve_http1(stream).await,
+                }
+            })
+            .await;
+            let attempt = attempt(address(server.address), protocol, |_| {});
+            let pool = Pool::<Body>::new();
+            text(pool.send(&attempt, get("/")).await.unwrap()).await;
+            until("it is idle", || pool.counts()[0] + pool.counts()[2] == 1).await;
+            pool.sweep(Instant::now());
+            assert_eq!(attempt.cluster.breaker(false).used()[0], 1);
+            testing::fail(&attempt.endpoint);
+            pool.sweep(Instant::now());
+            settled(&attempt, 0).await;
+            text(pool.send(&attempt, get("/")).await.unwrap()).await;
+            until("it is idle", || pool.counts()[0] + pool.counts()[2] == 1).await;
+            pool.sweep(Instant::now());
+            assert_eq!(attempt.cluster.breaker(false).used()[0], 1, "what was made since then stays");
+        }
+    });
+}

@@ -4,6 +4,7 @@ mod failure;
 mod http1;
 mod http2;
 mod limits;
+mod outliers;
 mod peer;
 mod rest;
 pub(crate) mod support;

@@ -239,7 +239,8 @@ impl Setup {
         };
         let (live, problems) = builder.build(&Arc::new(snapshot), &Default::default(), &Live::default());
         assert_eq!(problems, []);
-        let cluster_stats = live.cluster("up").unwrap().stats.clone();
+        let cluster = live.cluster("up").unwrap().clone();
+        let cluster_stats = cluster.stats.clone();
         let publisher = Arc::new(Publisher::default());
         publisher.publish(Arc::new(live));
         let stats = Arc::<Sharded<HttpStats>>::default();
@@ -264,7 +265,7 @@ impl Setup {
                 tokio::task::spawn_local(serving);
             }
         });
-        Proxy { address, stats, cluster_stats, drain: process, codecs, log }
+        Proxy { address, stats, cluster, cluster_stats, drain: process, codecs, log }
     }
 }
 
@@ -308,6 +309,7 @@ fn log_format() -> LogFormat {
 pub(super) struct Proxy {
     pub address: SocketAddr,
     pub stats: Arc<Sharded<HttpStats>>,
+    pub cluster: Arc<crate::upstream::Cluster>,
     pub cluster_stats: Arc<Sharded<ClusterStats>>,
     pub drain: Rc<drain::Source>,
     /// Codecs of HTTP/1 connections.

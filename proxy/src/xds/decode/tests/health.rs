@@ -179,3 +179,9 @@ fn endpoints_may_be_checked_elsewhere_or_not_at_all() {
     assert_eq!((check.port, check.address, &*check.hostname), (Some(81), "10.0.0.9".parse().ok(), "h"));
     assert!(check.disabled);
 }
+
+#[test]
+fn connections_to_failing_hosts_may_be_cut() {
+    let c = the_cluster(&cluster_of("close_connections_on_host_health_failure: true"));
+    assert!(c.health.as_ref().unwrap().close_on_failure);
+}
