@@ -205,3 +205,7 @@ fn log(cluster: &Cluster, endpoint: &Endpoint, check: &HealthCheck, outcome: &Ou
         Outcome::Failed { reason, fault } => tracing::debug!(%cluster, %host, reason, ?fault, "health check failed"),
     }
 }
+
+#[cfg(test)]
+#[path = "active_tests.rs"]
+mod tests;
