@@ -210,10 +210,12 @@ impl Control {
         if !self.progress.open && live.clusters().any(|c| c.awaits_checks()) {
             let until = *self.progress.unchecked_until.get_or_insert(now + FIRST_CHECKS);
             if now < until {
+                self.state.set_awaits_checks(true);
                 return;
             }
             tracing::warn!("some hosts were not checked in time; listeners open all the same");
         }
+        self.state.set_awaits_checks(false);
         self.progress.open = true;
         self.progress.unchecked_until = None;
         self.bind();

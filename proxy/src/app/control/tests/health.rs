@@ -66,6 +66,19 @@ fn ask(address: SocketAddr) -> String {
     text.split(' ').nth(1).unwrap_or_default().to_owned()
 }
 
+/// Whether a host answers through a relay, which does not end with its answer.
+fn answers(stream: &mut TcpStream) -> bool {
+    let _ = stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+    let (mut answer, mut part) = (Vec::new(), [0; 64]);
+    while !answer.ends_with(b"\r\n\r\n") {
+        match stream.read(&mut part) {
+            Ok(n) if n > 0 => answer.extend_from_slice(&part[..n]),
+            _ => return false,
+        }
+    }
+    true
+}
+
 fn flag(shared: &Shared, host: usize, flag: HealthFlag) -> bool {
     let live = shared.publisher.current();
     live.cluster("c").unwrap().members()[host].endpoint.has_flag(flag)
@@ -223,20 +236,38 @@ async fn connections_to_a_host_that_fails_are_cut_where_that_is_asked_for() {
         let mut stream = None;
         until("the host takes connections", || {
             let mut made: TcpStream = client(address);
-            let _ = made.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n");
-            let mut answer = Vec::new();
-            let mut part = [0; 64];
-            while !answer.ends_with(b"\r\n\r\n") {
-                match made.read(&mut part) {
-                    Ok(n) if n > 0 => answer.extend_from_slice(&part[..n]),
-                    _ => return false,
-                }
+            if !answers(&mut made) {
+                return false;
             }
             stream = Some(made);
             true
         });
         ill.store(true, SeqCst);
         assert!(is_closed(&mut stream.unwrap()), "cut although nobody ended it");
+    })
+    .await;
+    rig.requests.send(Request::Cut).unwrap();
+    rig.end().await;
+}
+
+#[tokio::test]
+async fn a_host_that_takes_no_connections_is_ejected_for_tcp() {
+    let well = Host::start();
+    let gone = Host { address: SocketAddr::from(([127, 86, 75, 64], 1)), ..Host::start() };
+    let more = "outlier_detection: {split_external_local_origin_errors: true, consecutive_local_origin_failure: 2, \
+                base_ejection_time: 3600s, max_ejection_percent: 50}";
+    let yaml = statics(&[tcp_listener("t", "127.0.0.1", 0, "c", "")], &[cluster_of(&[&gone, &well], more)]);
+    let rig = start(&yaml, SHORT);
+    let (address, shared) = (rig.address("t").await, rig.shared.clone());
+    blocking(move || {
+        until("it is ejected", || {
+            answers(&mut client(address));
+            flag(&shared, 0, HealthFlag::FailedOutlierCheck)
+        });
+        until("that is in force", || stat(&shared, "membership_healthy") == 1 && answers(&mut client(address)));
+        assert_eq!(stat(&shared, "outlier_detection.ejections_enforced_consecutive_local_origin_failure"), 1);
+        // The workers see the publication with their next connection; from then on nobody is sent to it.
+        until("no more failures", || (0..8).all(|_| answers(&mut client(address))));
     })
     .await;
     rig.requests.send(Request::Cut).unwrap();
