@@ -34,6 +34,7 @@ use crate::{
 };
 
 /// What building a cluster needs from outside.
+#[derive(Default)]
 pub struct Deps {
     pub secrets: Arc<Secrets>,
 }

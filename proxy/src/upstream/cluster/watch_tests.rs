@@ -41,7 +41,7 @@ fn cluster(priorities: &[u16], panic_threshold: u8) -> Arc<Cluster> {
 }
 
 fn build(config: Arc<Config>, before: Option<&Arc<Cluster>>) -> Arc<Cluster> {
-    Cluster::build(config, None, &Deps { secrets: Arc::default() }, before).unwrap()
+    Cluster::build(config, None, &Deps::default(), before).unwrap()
 }
 
 /// Ejects `hosts`, makes them half-open, and builds the view that knows.

@@ -50,7 +50,7 @@ fn transport(certificate: Vec<u8>) -> Arc<UpstreamTls> {
 
 /// Whether the host passed its first check.
 async fn passes(config: Config) -> bool {
-    let deps = Deps { secrets: Arc::default() };
+    let deps = Deps::default();
     let cluster = Cluster::build(Arc::new(config), None, &deps, None).unwrap();
     let (results, mut checked) = mpsc::unbounded_channel();
     let mut active = Active::default();

@@ -26,7 +26,7 @@ fn at(port: u16) -> Endpoint {
 }
 
 fn view(config: &Arc<Config>, hosts: Vec<Endpoint>, before: Option<&Arc<Cluster>>) -> Arc<Cluster> {
-    let deps = Deps { secrets: Arc::default() };
+    let deps = Deps::default();
     Cluster::build(config.clone(), Some(testing::assignment(hosts)), &deps, before).unwrap()
 }
 

@@ -16,7 +16,7 @@ use crate::{
 fn target(address: SocketAddr) -> Target {
     let endpoints = vec![testing::endpoint(Address::Ip(address))];
     let config = testing::config("some|cluster", Discovery::Static(testing::assignment(endpoints)));
-    let cluster = Cluster::build(Arc::new(config), None, &Deps { secrets: Arc::default() }, None).unwrap();
+    let cluster = Cluster::build(Arc::new(config), None, &Deps::default(), None).unwrap();
     let endpoint = cluster.members()[0].endpoint.clone();
     let host = HeaderValue::from_static("some|cluster");
     Target { stats: cluster.check_stats(), cluster, endpoint, detour: Detour::default(), host }
