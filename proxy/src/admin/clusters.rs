@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{Inner, http::Answer};
 use crate::{
     ir::endpoint::{Address, Health},
-    upstream::{Cluster, Member, endpoint::EndpointStats},
+    upstream::{Cluster, HealthFlag, Member, endpoint::EndpointStats},
 };
 
 pub(super) fn clusters(inner: &Inner, as_json: bool) -> Answer {
@@ -38,6 +38,13 @@ fn lines(text: &mut String, cluster: &Cluster) {
         let _ = writeln!(text, "{name}::{priority}::max_requests::{}", t.max_requests);
         let _ = writeln!(text, "{name}::{priority}::max_retries::{}", t.max_retries);
     }
+    if cluster.config.outlier().is_some() {
+        for (origin, prefix) in ["", "local_origin_"].into_iter().enumerate() {
+            let (mean, threshold) = cluster.outlier_stats().rates(origin);
+            let _ = writeln!(text, "{name}::outlier::{prefix}success_rate_average::{mean}");
+            let _ = writeln!(text, "{name}::outlier::{prefix}success_rate_ejection_threshold::{threshold}");
+        }
+    }
     let parts = cluster.inspect();
     for member in parts.members() {
         let endpoint = &member.endpoint;
@@ -47,7 +54,10 @@ fn lines(text: &mut String, cluster: &Cluster) {
             let _ = writeln!(text, "{name}::{at}::{key}::{value}");
         }
         let _ = writeln!(text, "{name}::{at}::hostname::{}", endpoint.hostname);
-        let _ = writeln!(text, "{name}::{at}::health_flags::{}", health_flags(member.health));
+        let _ = writeln!(text, "{name}::{at}::health_flags::{}", health_flags(member));
+        let [external, local] = success_rates(member);
+        let _ = writeln!(text, "{name}::{at}::success_rate::{external}");
+        let _ = writeln!(text, "{name}::{at}::local_origin_success_rate::{local}");
         let _ = writeln!(text, "{name}::{at}::weight::{}", member.weight);
         let _ = writeln!(text, "{name}::{at}::region::{}", locality.region);
         let _ = writeln!(text, "{name}::{at}::zone::{}", locality.zone);
@@ -85,15 +95,21 @@ fn status(cluster: &Cluster) -> Value {
                     json!({"name": name, "value": value.to_string(), "type": kind})
                 })
                 .collect();
-            json!({
+            let mut status = json!({
                 "address": address(&member.endpoint.address),
                 "stats": stats,
-                "health_status": {"eds_health_status": eds_health(member.health)},
+                "health_status": health_status(member),
                 "weight": member.weight,
                 "hostname": *member.endpoint.hostname,
                 "priority": locality.priority,
                 "locality": {"region": *locality.region, "zone": *locality.zone, "sub_zone": *locality.sub_zone},
-            })
+            });
+            for (rate, key) in success_rates(member).into_iter().zip(["success_rate", "local_origin_success_rate"]) {
+                if rate >= 0.0 {
+                    status[key] = json!({"value": rate});
+                }
+            }
+            status
         })
         .collect();
     json!({"name": *cluster.config.name, "observability_name": *cluster.config.stat_name, "host_statuses": hosts})
@@ -107,13 +123,51 @@ fn address(address: &Address) -> Value {
     }
 }
 
-fn health_flags(health: Health) -> &'static str {
-    match health {
-        Health::Healthy => "healthy",
+/// Envoy's names of what is wrong with a host.
+fn health_flags(member: &Member) -> String {
+    let failed = [
+        (HealthFlag::FailedActiveCheck, "/failed_active_hc"),
+        (HealthFlag::FailedOutlierCheck, "/failed_outlier_check"),
+    ];
+    let other = [
+        (HealthFlag::DegradedActiveCheck, "/degraded_active_hc"),
+        (HealthFlag::PendingActiveCheck, "/pending_active_hc"),
+        (HealthFlag::ActiveCheckTimeout, "/active_hc_timeout"),
+    ];
+    let set = |flags: &[(HealthFlag, &'static str)]| {
+        flags.iter().filter(|(flag, _)| member.endpoint.has_flag(*flag)).map(|(_, name)| *name).collect::<String>()
+    };
+    let eds = match member.health {
+        Health::Healthy => "",
         Health::Degraded => "/degraded_eds_health",
         Health::Unhealthy => "/failed_eds_health",
         Health::Draining => "/eds_status_draining",
+    };
+    let flags = [set(&failed).as_str(), eds, set(&other).as_str()].concat();
+    if flags.is_empty() { "healthy".to_owned() } else { flags }
+}
+
+/// `HostHealthStatus`: what is set, and what the control plane says.
+fn health_status(member: &Member) -> Value {
+    let mut status = json!({"eds_health_status": eds_health(member.health)});
+    let flags = [
+        (HealthFlag::FailedActiveCheck, "failed_active_health_check"),
+        (HealthFlag::FailedOutlierCheck, "failed_outlier_check"),
+        (HealthFlag::DegradedActiveCheck, "failed_active_degraded_check"),
+        (HealthFlag::PendingActiveCheck, "pending_active_hc"),
+        (HealthFlag::ActiveCheckTimeout, "active_hc_timeout"),
+    ];
+    for (flag, name) in flags {
+        if member.endpoint.has_flag(flag) {
+            status[name] = true.into();
+        }
     }
+    status
+}
+
+/// The success rates of the last interval, external and local; below 0: too few requests.
+fn success_rates(member: &Member) -> [f64; 2] {
+    member.endpoint.monitor_if_used().map_or([-1.0; 2], |m| m.rates())
 }
 
 fn eds_health(health: Health) -> &'static str {

@@ -75,6 +75,7 @@ pub struct State {
     applied: AtomicU64,
     draining: AtomicBool,
     failed_health: AtomicBool,
+    awaits_checks: AtomicBool,
     problems: Mutex<Vec<String>>,
     sockets: Mutex<BoundSockets>,
     /// The level that `/logging` was asked for last, without its per-target additions.
@@ -96,6 +97,7 @@ impl State {
             applied: AtomicU64::new(0),
             draining: AtomicBool::new(false),
             failed_health: AtomicBool::new(false),
+            awaits_checks: AtomicBool::new(false),
             problems: Mutex::default(),
             sockets: Mutex::default(),
             log_level: Mutex::new(log_level.to_owned()),
@@ -106,6 +108,11 @@ impl State {
     /// A snapshot took effect.
     pub fn applied(&self, version: u64) {
         self.applied.store(version, Ordering::Relaxed);
+    }
+
+    /// Whether listeners wait for the first active health checks.
+    pub fn set_awaits_checks(&self, awaits: bool) {
+        self.awaits_checks.store(awaits, Ordering::Relaxed);
     }
 
     /// Resources that kept their former version, with the reason.
@@ -148,6 +155,9 @@ impl State {
             reasons.push(("not_configured", reason));
         } else if self.version() == 0 {
             reasons.push(("not_configured", "no configuration in force yet".to_owned()));
+        }
+        if self.awaits_checks.load(Ordering::Relaxed) {
+            reasons.push(("awaits_checks", "hosts of some clusters were not checked yet".to_owned()));
         }
         reasons.extend(lock(&self.sockets).failed.iter().map(|l| ("cannot_bind", l.clone())));
         reasons

@@ -43,14 +43,10 @@ fn collect(inner: &Inner) -> Vec<Stat> {
     });
     let live = inner.context.publisher.current();
     for cluster in live.clusters() {
-        let totals = cluster.stats.totals();
-        stats.extend(totals.into_iter().map(|(metric, kind, value)| Stat {
-            scope: "cluster",
-            owner: cluster.config.stat_name.clone(),
-            metric: metric.into(),
-            kind,
-            value,
-        }));
+        let owner = &cluster.config.stat_name;
+        cluster.visit_stats(&mut |metric, kind, value| {
+            stats.push(Stat { scope: "cluster", owner: owner.clone(), metric: metric.into(), kind, value });
+        });
     }
     stats
 }

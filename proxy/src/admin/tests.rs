@@ -120,6 +120,12 @@ async fn readiness_names_every_reason() {
     let verbose: Value = serde_json::from_str(&body).unwrap();
     assert_eq!((status, &verbose["reasons"][0]["code"]), (503, &Value::from("cannot_bind")));
     state.set_sockets(Default::default(), Vec::new());
+    state.set_awaits_checks(true);
+    assert_eq!(
+        rig.get("/ready").await,
+        (503, "PRE_INITIALIZING\nhosts of some clusters were not checked yet\n".to_owned())
+    );
+    state.set_awaits_checks(false);
     assert_eq!(rig.call("POST", "/healthcheck/fail").await.0, 200);
     assert_eq!(rig.get("/ready").await.0, 503);
     assert_eq!(rig.call("POST", "/healthcheck/ok").await.0, 200);

@@ -19,13 +19,19 @@ use crate::{
     drain::Phase,
     ir::{Name, endpoint::Assignment, listener::Direction, secret::Secret, snapshot::Snapshot},
     live::{Builder, Live, Problem, Publisher, Resolved},
-    upstream::dns::{SystemResolver, Watcher},
+    upstream::{
+        dns::{SystemResolver, Watcher},
+        health::Keeper,
+    },
     worker::{Handle, Shared},
     xds,
 };
 
 /// How often sockets that could not be bound are tried again, and old parts looked after.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
+
+/// How long listeners wait at the start for the hosts of clusters with active health checks to be checked once.
+const FIRST_CHECKS: Duration = Duration::from_secs(15);
 
 /// How often an end that is under way looks whether the last connection is gone.
 const DRAIN_TICK: Duration = Duration::from_millis(20);
@@ -54,6 +60,10 @@ struct Progress {
     trim: Trim,
     /// Turns of housekeeping since all listeners are there.
     settled: u32,
+    /// Listeners were opened.
+    open: bool,
+    /// When they are opened although hosts were not checked yet.
+    unchecked_until: Option<Instant>,
     /// When a graceful `/drain_listeners` closes its sockets.
     closing: Option<(Instant, bool)>,
     ending: Option<Ending>,
@@ -79,6 +89,10 @@ impl Control {
             let _ = answers.send((name, assignment));
         };
         let mut dns = Watcher::new(Arc::new(SystemResolver::new()), Arc::new(publish));
+        let (changes, mut health_changes) = mpsc::unbounded_channel();
+        let keeper = Keeper::start(move |names| {
+            let _ = changes.send(names);
+        });
         let mut snapshots = self.subscription.snapshots();
         snapshots.mark_changed();
         let mut subscribed = true;
@@ -99,13 +113,20 @@ impl Control {
                     let live = self.publisher.current();
                     if live.clusters_reconfigured(&previous) {
                         dns.set(live.clusters());
+                        keeper.set(live.clusters());
                     }
+                    keeper.refresh();
+                    false
+                }
+                Some(names) = health_changes.recv() => {
+                    self.health_changed(&names);
                     false
                 }
                 Some(answer) = resolutions.recv() => {
                     // Answers often come in bunches: one rebuild serves them all.
                     let more = std::iter::from_fn(|| resolutions.try_recv().ok());
                     self.resolved(std::iter::once(answer).chain(more));
+                    keeper.refresh();
                     false
                 }
                 _ = housekeeping.tick() => {
@@ -155,6 +176,17 @@ impl Control {
         self.build();
     }
 
+    /// Publishes clusters anew of which some host was ejected, or returned, or the like.
+    fn health_changed(&mut self, names: &[Name]) {
+        let previous = self.publisher.current();
+        let live = Arc::new(self.builder.refresh(names, &previous));
+        self.publisher.publish(live.clone());
+        if self.progress.unchecked_until.is_some() {
+            self.open(&live);
+        }
+        self.progress.retiring.replaced(previous, &live);
+    }
+
     /// Compiles and publishes what the loop knows; gives back what was in force before.
     fn build(&mut self) -> Arc<Live> {
         let previous = self.publisher.current();
@@ -165,10 +197,28 @@ impl Control {
         let live = Arc::new(live);
         self.publisher.publish(live.clone());
         if !live.same_listeners(&previous) {
-            self.bind();
+            self.open(&live);
         }
         self.progress.retiring.replaced(previous.clone(), &live);
         previous
+    }
+
+    /// Opens listeners. As in Envoy the first time waits until every host that is to be checked was checked once: those
+    /// before would be sent to hosts of which nothing is known.
+    fn open(&mut self, live: &Live) {
+        let now = Instant::now();
+        if !self.progress.open && live.clusters().any(|c| c.awaits_checks()) {
+            let until = *self.progress.unchecked_until.get_or_insert(now + FIRST_CHECKS);
+            if now < until {
+                self.state.set_awaits_checks(true);
+                return;
+            }
+            tracing::warn!("some hosts were not checked in time; listeners open all the same");
+        }
+        self.state.set_awaits_checks(false);
+        self.progress.open = true;
+        self.progress.unchecked_until = None;
+        self.bind();
     }
 
     fn report(&mut self, problems: Vec<Problem>) {
@@ -197,13 +247,17 @@ impl Control {
         if !self.progress.unbound.is_empty() {
             self.bind();
         }
+        if self.progress.unchecked_until.is_some() {
+            let live = self.publisher.current();
+            self.open(&live);
+        }
         self.progress.retiring.clean(Instant::now());
         if let Some((at, inbound_only)) = self.progress.closing
             && at <= Instant::now()
         {
             self.close(inbound_only);
         }
-        if self.sockets.reserved().next().is_none() {
+        if self.sockets.reserved().next().is_none() || self.progress.unchecked_until.is_some() {
             return;
         }
         let status = self.subscription.status().borrow().clone();

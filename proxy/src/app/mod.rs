@@ -7,6 +7,8 @@
 mod balancing_tests;
 mod control;
 mod ending;
+#[cfg(test)]
+mod limits_tests;
 mod logging;
 mod memory;
 mod retiring;

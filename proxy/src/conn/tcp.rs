@@ -7,6 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::future::OptionFuture;
 use tokio::io::AsyncWriteExt;
 
 use super::early::Early;
@@ -23,9 +24,10 @@ use crate::{
         record::{ConnInfo, ConnectionRecord},
     },
     upstream::{
-        Cluster, Endpoint, PickContext,
-        connect::{ConnectErrorKind, ConnectOptions, Connected, connect},
+        Cluster, Endpoint, PickContext, Picked,
+        connect::{ConnectError, ConnectErrorKind, ConnectOptions, Connected, connect},
         lb::hash::of_ip,
+        outlier::{Outcome, Probe},
     },
     worker::Worker,
 };
@@ -86,9 +88,11 @@ pub(super) async fn open(worker: &Worker, live: &Live, proxy: &LiveTcp, to: &Des
             hash,
             criteria: target.criteria.as_deref(),
         };
-        let Ok(endpoint) = cluster.pick(&pick) else { break };
+        let Ok(Picked { endpoint, probe }) = cluster.pick_for_try(&pick) else { break };
         let options = ConnectOptions { downstream: Some(to.remote), ..ConnectOptions::default() };
-        match connect(cluster, &endpoint, &options).await {
+        let connected = connect(cluster, &endpoint, &options).await;
+        report(cluster, &endpoint, probe, &connected);
+        match connected {
             Ok(connected) => {
                 return Ok(Upstream { cluster: cluster.clone(), endpoint, connected, attempts: attempt });
             }
@@ -112,6 +116,27 @@ pub(super) async fn open(worker: &Worker, live: &Live, proxy: &LiveTcp, to: &Des
         }
     }
     Err(last)
+}
+
+/// Tells outlier detection how a connect went.
+fn report(
+    cluster: &Cluster,
+    endpoint: &Arc<Endpoint>,
+    probe: Option<Probe>,
+    connected: &Result<Connected, ConnectError>,
+) {
+    let outcome = match connected {
+        Ok(_) => Outcome::Connected,
+        Err(error) => match error.kind {
+            ConnectErrorKind::Overflow => return,
+            ConnectErrorKind::Timeout => Outcome::TimedOut,
+            ConnectErrorKind::Refused
+            | ConnectErrorKind::Unreachable
+            | ConnectErrorKind::Tls
+            | ConnectErrorKind::Io => Outcome::Failed,
+        },
+    };
+    cluster.report(endpoint, probe, outcome);
 }
 
 /// A downstream connection and what serves it.
@@ -164,6 +189,8 @@ pub(super) async fn serve(downstream: Downstream) {
         max_duration: proxy.config.max_connection_duration,
         buffer: RELAY_BUFFER.min(buffer as usize).max(LEAST_BUFFER),
     };
+    let closes = cluster.config.health.as_ref().is_some_and(|h| h.close_on_failure);
+    let failure = closes.then(|| Box::pin(endpoint.next_failure()));
     let progress = &session.progress;
     let relayed = async move {
         // What a server said first is passed on before the relay: the client waits for exactly these bytes.
@@ -180,15 +207,24 @@ pub(super) async fn serve(downstream: Downstream) {
     };
     let end = tokio::select! {
         biased;
-        end = relayed => Some(end),
-        () = signal.forced() => None,
+        end = relayed => End::Relayed(end),
+        () = signal.forced() => End::Cut,
+        Some(()) = OptionFuture::from(failure) => End::HostFailed,
     };
     drop(permit);
     match end {
-        None => session.cut(),
-        Some(Ok(end)) => session.ended(end),
-        Some(Err(_)) => session.record.flags = Flags::DOWNSTREAM_CONNECTION_TERMINATION,
+        End::Cut => session.cut(),
+        End::HostFailed => session.host_failed(),
+        End::Relayed(Ok(end)) => session.ended(end),
+        End::Relayed(Err(_)) => session.record.flags = Flags::DOWNSTREAM_CONNECTION_TERMINATION,
     }
+}
+
+/// What ended a connection.
+enum End {
+    Relayed(std::io::Result<RelayEnd>),
+    Cut,
+    HostFailed,
 }
 
 async fn pass_on(io: &mut Io, first: &[u8]) -> std::io::Result<()> {
@@ -241,6 +277,11 @@ impl Session {
     fn cut(&mut self) {
         self.record.flags = Flags::LOCAL_RESET;
         self.record.details = Some("drained".into());
+    }
+
+    fn host_failed(&mut self) {
+        self.record.flags = Flags::UPSTREAM_CONNECTION_TERMINATION;
+        self.record.details = Some("host_health_failure".into());
     }
 
     fn ended(&mut self, end: RelayEnd) {

@@ -10,8 +10,10 @@ pub use super::balancing::{LbOptions, LbPolicy};
 use super::{
     ConfigSource, Metadata, Name,
     endpoint::Assignment,
+    health_check::HealthCheck,
     http::{Http1Options, Http2Options},
     listener::Keepalive,
+    outlier::OutlierDetection,
     retry::RetryPolicy,
     secret::UpstreamTls,
 };
@@ -42,6 +44,31 @@ pub struct Cluster {
     /// Close pooled connections to hosts that discovery removed once they are idle: Envoy always does.
     pub drain_on_host_removal: bool,
     pub metadata: Option<Arc<Metadata>>,
+    /// What takes hosts out at run time; most clusters have nothing of it.
+    pub health: Option<Arc<HealthPolicy>>,
+}
+
+impl Cluster {
+    /// Outlier detection, where it is configured.
+    pub fn outlier(&self) -> Option<&OutlierDetection> {
+        self.health.as_deref()?.outlier.as_ref()
+    }
+
+    /// The active health check, where one is configured.
+    pub fn check(&self) -> Option<&HealthCheck> {
+        self.health.as_deref()?.check.as_ref()
+    }
+}
+
+/// What takes hosts out of load balancing at run time, and limits of single hosts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HealthPolicy {
+    pub outlier: Option<OutlierDetection>,
+    pub check: Option<HealthCheck>,
+    /// TCP connections to a host that turns out to be failing are cut.
+    pub close_on_failure: bool,
+    /// `per_host_thresholds.max_connections`.
+    pub max_connections_per_host: Option<u32>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -141,6 +168,10 @@ pub struct BreakerThresholds {
     pub max_pending_requests: u32,
     pub max_requests: u32,
     pub max_retries: u32,
+    /// HTTP connection pools over all workers, one per host and protocol each.
+    pub max_connection_pools: u32,
+    /// Whether statistics tell what is left.
+    pub track_remaining: bool,
     /// The retry budget in force in addition to `max_retries`: always on.
     pub retry_budget: RetryBudget,
 }
@@ -160,6 +191,8 @@ impl Default for BreakerThresholds {
             max_pending_requests: 1024,
             max_requests: 1024,
             max_retries: 3,
+            max_connection_pools: u32::MAX,
+            track_remaining: false,
             // A floor below which retries are no storm: with fewer, one host that goes down fails requests of a small
             // service although others could answer.
             retry_budget: RetryBudget { permille: 200, min_concurrency: 10 },

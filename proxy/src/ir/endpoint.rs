@@ -2,7 +2,7 @@
 
 use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc};
 
-use super::{Metadata, Name};
+use super::{Metadata, Name, health_check::EndpointCheck};
 
 /// `ClusterLoadAssignment`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,6 +32,8 @@ pub struct Endpoint {
     pub weight: u32,
     pub health: Health,
     pub metadata: Option<Arc<Metadata>>,
+    /// What its active health checks do differently.
+    pub check: Option<Arc<EndpointCheck>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -8,7 +8,7 @@ fn what_every_service_has_is_small() {
         ("cluster", size_of::<cluster::Cluster>(), 400),
         ("assignment", size_of::<endpoint::Assignment>(), 32),
         ("locality", size_of::<endpoint::Locality>(), 88),
-        ("endpoint", size_of::<endpoint::Endpoint>(), 64),
+        ("endpoint", size_of::<endpoint::Endpoint>(), 72),
         ("virtual host", size_of::<route::VirtualHost>(), 104),
         ("route", size_of::<route::Route>(), 72),
         ("forward", size_of::<route::Forward>(), 328),

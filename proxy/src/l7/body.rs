@@ -241,6 +241,7 @@ impl Download {
                 };
                 self.flow.record.flag(flag);
                 self.flow.record.details(details);
+                self.guard.iter().for_each(StreamGuard::broke_off);
                 self.give_up();
                 Poll::Ready(Some(Err(BodyError::Upstream)))
             }

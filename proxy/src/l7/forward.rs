@@ -4,6 +4,7 @@
 //! client's response of what came back.
 
 mod answer;
+mod feed;
 mod hash;
 mod hedge;
 mod supply;

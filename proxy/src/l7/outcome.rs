@@ -75,6 +75,7 @@ fn overflow() -> Reply {
     Reply::new(StatusCode::SERVICE_UNAVAILABLE, details("overflow", None))
         .body(format!("{BEFORE_HEADERS}reset reason: overflow"))
         .flag(Flags::UPSTREAM_OVERFLOW)
+        .overloaded(true)
 }
 
 /// `upstream_reset_before_response_started{...}`, spaces as underscores.

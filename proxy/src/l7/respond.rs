@@ -15,12 +15,16 @@ use crate::telemetry::flags::Flags;
 #[path = "respond_tests.rs"]
 mod tests;
 
+const OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
+
 /// A decision to answer here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
     pub status: StatusCode,
     pub body: Cow<'static, str>,
     pub flags: Flags,
+    /// Tells the caller that there is no point in trying again: `x-envoy-overloaded`.
+    pub overloaded: bool,
     pub details: Cow<'static, str>,
     /// Overrides the status a gRPC client sees.
     pub grpc: Option<u16>,
@@ -35,6 +39,7 @@ impl Reply {
             status,
             body: Cow::Borrowed(""),
             flags: Flags::default(),
+            overloaded: false,
             details: details.into(),
             grpc: None,
             location: None,
@@ -49,6 +54,11 @@ impl Reply {
 
     pub fn flag(mut self, flag: Flags) -> Self {
         self.flags.insert(flag);
+        self
+    }
+
+    pub fn overloaded(mut self, overloaded: bool) -> Self {
+        self.overloaded = overloaded;
         self
     }
 
@@ -78,6 +88,9 @@ impl Reply {
         };
         if let Some(location) = self.location.and_then(|l| HeaderValue::from_str(&l).ok()) {
             response.headers_mut().insert(header::LOCATION, location);
+        }
+        if self.overloaded {
+            response.headers_mut().insert(OVERLOADED, HeaderValue::from_static("true"));
         }
         response
     }

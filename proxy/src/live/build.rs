@@ -78,6 +78,21 @@ impl Builder {
         (live, problems)
     }
 
+    /// `previous` with some of its clusters compiled anew: what is known of the health of their hosts changed, and
+    /// nothing else.
+    pub fn refresh(&self, names: &[Name], previous: &Live) -> Live {
+        let mut live = previous.clone();
+        for before in names.iter().filter_map(|name| previous.clusters.get(name)) {
+            let config = &before.config;
+            let assignment = assignment(config, &previous.source, &previous.resolved);
+            // It was built from the same a moment ago.
+            if let Ok(cluster) = Cluster::build(config.clone(), assignment, &self.upstream, Some(before)) {
+                live.clusters.insert(config.name.clone(), cluster);
+            }
+        }
+        live
+    }
+
     fn clusters(
         &self,
         snapshot: &Arc<Snapshot>,

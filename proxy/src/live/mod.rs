@@ -46,8 +46,8 @@ use crate::{
     upstream::Cluster,
 };
 
-/// One compiled configuration.
-#[derive(Default)]
+/// One compiled configuration, cheap to copy.
+#[derive(Clone, Default)]
 pub struct Live {
     /// The snapshot's version; 0 before any configuration.
     pub version: u64,

@@ -62,6 +62,21 @@ fn one_endpoint_update_rebuilds_one_cluster_and_shares_every_other_table() {
 }
 
 #[test]
+fn a_change_of_health_rebuilds_its_cluster_and_nothing_else() {
+    let builder = builder();
+    let snapshot = Arc::new(mesh(50));
+    let (before, _) = builder.build(&snapshot, &Resolved::default(), &Live::default());
+    let name = snapshot.clusters.keys().nth(7).unwrap().clone();
+    let endpoint = before.cluster(&name).unwrap().members()[0].endpoint.clone();
+    let after = builder.refresh(&[name.clone(), "gone".into()], &before);
+    assert_eq!((after.version, same_clusters(&before, &after)), (1, 49));
+    assert!(Arc::ptr_eq(&after.cluster(&name).unwrap().members()[0].endpoint, &endpoint));
+    assert!(after.same_listeners(&before) && !after.clusters_reconfigured(&before));
+    let (next, _) = builder.build(&snapshot, &Resolved::default(), &after);
+    assert_eq!(same_clusters(&after, &next), 50, "the next build has nothing to do");
+}
+
+#[test]
 fn nothing_new_is_nothing_built() {
     let builder = builder();
     let snapshot = Arc::new(mesh(10));

@@ -167,15 +167,15 @@ block! {
         counters {
             upstream_cx_total, upstream_cx_http1_total, upstream_cx_http2_total, upstream_cx_connect_fail,
             upstream_cx_connect_timeout, upstream_cx_overflow, upstream_cx_destroy, upstream_cx_idle_timeout,
-            upstream_cx_rx_bytes_total, upstream_cx_tx_bytes_total, upstream_cx_none_healthy,
+            upstream_cx_rx_bytes_total, upstream_cx_tx_bytes_total, upstream_cx_none_healthy, lb_healthy_panic, upstream_cx_pool_overflow,
             upstream_rq_total, upstream_rq_completed, upstream_rq_1xx, upstream_rq_2xx, upstream_rq_3xx,
             upstream_rq_4xx, upstream_rq_5xx, upstream_rq_timeout, upstream_rq_per_try_timeout,
             upstream_rq_per_try_idle_timeout, upstream_rq_max_duration_reached,
             upstream_rq_retry, upstream_rq_retry_success, upstream_rq_retry_overflow, upstream_rq_retry_limit_exceeded,
             upstream_rq_retry_backoff_exponential, upstream_rq_retry_backoff_ratelimited, retry_or_shadow_abandoned,
-            upstream_rq_pending_overflow, upstream_rq_cancelled, upstream_rq_rx_reset, upstream_rq_tx_reset,
-            upstream_rq_replayed, upstream_internal_redirect_succeeded_total, upstream_internal_redirect_failed_total,
-            ssl_handshake, ssl_connection_error, ssl_session_reused,
+            upstream_rq_pending_total, upstream_rq_pending_overflow, upstream_rq_cancelled, upstream_rq_rx_reset,
+            upstream_rq_tx_reset, upstream_rq_replayed, upstream_internal_redirect_succeeded_total,
+            upstream_internal_redirect_failed_total, ssl_handshake, ssl_connection_error, ssl_session_reused,
             update_attempt, update_success, update_failure, update_empty,
         }
         gauges { upstream_cx_active, upstream_rq_active, upstream_rq_pending_active }

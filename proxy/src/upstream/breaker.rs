@@ -34,6 +34,14 @@ enum Resource {
     Pending,
     Request,
     Retry,
+    Pool,
+}
+
+/// How much of a resource is in use, and how much may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Level {
+    pub used: u32,
+    pub max: u32,
 }
 
 /// The limits of one cluster for one priority.
@@ -43,6 +51,7 @@ pub struct Breaker {
     pending: Gate,
     requests: Gate,
     retries: Gate,
+    pools: Gate,
     budget_permille: AtomicU32,
     budget_min: AtomicU32,
 }
@@ -68,6 +77,7 @@ impl Breaker {
         self.pending.max.store(thresholds.max_pending_requests, Relaxed);
         self.requests.max.store(thresholds.max_requests, Relaxed);
         self.retries.max.store(thresholds.max_retries, Relaxed);
+        self.pools.max.store(thresholds.max_connection_pools, Relaxed);
         self.budget_permille.store(thresholds.retry_budget.permille, Relaxed);
         self.budget_min.store(thresholds.retry_budget.min_concurrency, Relaxed);
     }
@@ -75,6 +85,17 @@ impl Breaker {
     /// A connection about to be dialled.
     pub fn try_connection(self: &Arc<Self>) -> Option<Permit> {
         self.permit(Resource::Connection, self.connections.max.load(Relaxed))
+    }
+
+    /// A connection that is opened even past the limit: without it requests to a host would have nothing to wait for.
+    pub fn connection_past_limit(self: &Arc<Self>) -> Permit {
+        self.connections.used.fetch_add(1, Relaxed);
+        Permit { breaker: self.clone(), resource: Resource::Connection }
+    }
+
+    /// A connection pool.
+    pub fn try_pool(self: &Arc<Self>) -> Option<Permit> {
+        self.permit(Resource::Pool, self.pools.max.load(Relaxed))
     }
 
     /// A request that waits for a connection.
@@ -118,7 +139,21 @@ impl Breaker {
             Resource::Pending => &self.pending,
             Resource::Request => &self.requests,
             Resource::Retry => &self.retries,
+            Resource::Pool => &self.pools,
         }
+    }
+
+    /// Whether another request is over the limit at this moment.
+    pub(super) fn requests_full(&self) -> bool {
+        self.requests.used.load(Relaxed) >= self.requests.max.load(Relaxed)
+    }
+
+    /// Connections, pending requests, requests, retries, connection pools.
+    pub fn levels(&self) -> [Level; 5] {
+        let gates = [&self.connections, &self.pending, &self.requests, &self.retries, &self.pools];
+        let mut levels = gates.map(|g| Level { used: g.used.load(Relaxed), max: g.max.load(Relaxed) });
+        levels[3].max = levels[3].max.min(self.retry_budget());
+        levels
     }
 
     /// In use now: connections, pending requests, requests, retries.
@@ -127,11 +162,22 @@ impl Breaker {
     }
 }
 
+impl Permit {
+    /// Whether it is one of `breaker`'s.
+    pub fn is_of(&self, breaker: &Arc<Breaker>) -> bool {
+        Arc::ptr_eq(&self.breaker, breaker)
+    }
+}
+
 impl Drop for Permit {
     fn drop(&mut self) {
         self.breaker.gate(self.resource).give();
     }
 }
+
+#[cfg(test)]
+#[path = "breaker_simulation_tests.rs"]
+mod simulation_tests;
 
 #[cfg(test)]
 mod tests {
@@ -145,6 +191,7 @@ mod tests {
             max_requests: 100,
             max_retries: 10,
             retry_budget: RetryBudget { permille: 200, min_concurrency: 3 },
+            ..BreakerThresholds::default()
         }
     }
 

@@ -15,7 +15,11 @@ use std::{
 };
 
 use self::parts::Life;
-pub use self::parts::Parts;
+pub(super) use self::watch::Reporter;
+pub use self::{
+    parts::Parts,
+    watch::{Alarm, Alarms, Picked},
+};
 use super::{breaker::Breaker, credit::Credit, endpoint::Endpoint, lb, original_dst, uptime};
 use crate::{
     ir::{
@@ -149,8 +153,8 @@ impl Cluster {
             parts: OnceLock::new(),
         });
         // What is in use is made here, and not by the worker that comes first. So is what names resolve to: answers
-        // replace each other in the endpoint they have in common.
-        if names || cluster.life.is_used() {
+        // replace each other in the endpoint they have in common. And so are hosts that are checked before any use.
+        if names || cluster.life.is_used() || cluster.config.check().is_some() {
             cluster.parts();
         }
         Ok(cluster)
@@ -244,7 +248,12 @@ impl Cluster {
             excludes: !context.exclude.is_empty(),
         };
         match parts.balancer.pick(&draw) {
-            Some(index) => Ok(members[index].endpoint.clone()),
+            Some(index) => {
+                if parts.in_panic(&members[index]) {
+                    self.stats.local().lb_healthy_panic.inc();
+                }
+                Ok(members[index].endpoint.clone())
+            }
             None => {
                 self.stats.local().upstream_cx_none_healthy.inc();
                 Err(PickError::NoneHealthy)
@@ -289,9 +298,13 @@ impl AsRef<Name> for Cluster {
 }
 
 mod parts;
+mod stats;
 mod view;
+mod watch;
 
 #[cfg(test)]
 mod balancing_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod watch_tests;

@@ -4,7 +4,14 @@
 //! connection statistics of the cluster. Knows nothing of pools and protocols above TLS. Invariant: the permit lives
 //! exactly as long as the attempt or the connection, whichever way the attempt ends, cancellation included.
 
-use std::{io, net::SocketAddr, path::Path, sync::Arc, sync::atomic::Ordering::Relaxed, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    sync::Arc,
+    sync::atomic::Ordering::Relaxed,
+    time::Duration,
+};
 
 use nix::errno::Errno;
 use tokio::{
@@ -40,6 +47,9 @@ pub struct ConnectOptions {
     pub downstream: Option<SocketAddr>,
     /// Which circuit breaker counts it.
     pub high_priority: bool,
+    /// Open it even at the limit, as Envoy does where a pool has no connection at all: limits are shared, and nobody
+    /// else's connection will ever serve this pool's requests.
+    pub past_limit: bool,
 }
 
 /// An open connection.
@@ -110,11 +120,9 @@ pub async fn connect(
     endpoint: &Arc<Endpoint>,
     options: &ConnectOptions,
 ) -> Result<Connected, ConnectError> {
-    let Some(permit) = cluster.breaker(options.high_priority).try_connection() else {
-        cluster.stats.local().upstream_cx_overflow.inc();
+    let Some(permit) = ConnectionPermit::new(cluster, endpoint, options) else {
         return Err(ConnectError { kind: ConnectErrorKind::Overflow, reason: "overflow".to_owned() });
     };
-    let permit = ConnectionPermit::new(permit, endpoint.clone(), cluster.stats.clone());
     let deadline = Instant::now() + cluster.config.connect_timeout;
     match open(cluster, endpoint, options, deadline).await {
         Ok((io, tls)) => {
@@ -145,6 +153,43 @@ pub async fn connect(
     }
 }
 
+/// Where an active health check connects to, as far as that is not where requests do.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Detour {
+    pub(super) address: Option<IpAddr>,
+    pub(super) port: Option<u16>,
+    /// Instead of the endpoint's transport socket; `None` in it is plaintext.
+    pub(super) transport: Option<Option<Arc<ClientContext>>>,
+}
+
+/// Connects for an active health check: no circuit breaker looks at it, and it is not counted as a connection.
+pub(super) async fn connect_for_check(
+    cluster: &Cluster,
+    endpoint: &Endpoint,
+    options: &ConnectOptions,
+    detour: &Detour,
+    deadline: Instant,
+) -> Result<Io, ConnectError> {
+    let elsewhere = |mut to: SocketAddr| {
+        detour.address.into_iter().for_each(|ip| to.set_ip(ip));
+        detour.port.into_iter().for_each(|port| to.set_port(port));
+        to
+    };
+    let plain = match &endpoint.address {
+        Address::Ip(address) => tcp(cluster, elsewhere(*address), deadline).await?,
+        Address::Pipe(path) => unix(path, deadline).await?,
+        Address::Host { .. } => {
+            let addresses = endpoint.resolved().unwrap_or_default();
+            let addresses: Vec<SocketAddr> = addresses.iter().map(|to| elsewhere(*to)).collect();
+            first_of(cluster, &addresses, deadline).await?
+        }
+    };
+    match detour.transport.as_ref().unwrap_or(&endpoint.tls) {
+        None => Ok(plain.into()),
+        Some(context) => Ok(handshake(cluster, endpoint, options, context, plain, deadline).await?.0),
+    }
+}
+
 async fn open(
     cluster: &Cluster,
     endpoint: &Endpoint,
@@ -154,7 +199,7 @@ async fn open(
     let plain = match &endpoint.address {
         Address::Ip(address) => tcp(cluster, *address, deadline).await?,
         Address::Pipe(path) => unix(path, deadline).await?,
-        Address::Host { .. } => first_of(cluster, endpoint, deadline).await?,
+        Address::Host { .. } => first_of(cluster, &endpoint.resolved().unwrap_or_default(), deadline).await?,
     };
     match &endpoint.tls {
         None => Ok((plain.into(), None)),
@@ -200,8 +245,7 @@ async fn finish_unix(
 }
 
 /// A logical DNS endpoint: the first address, and while time is left the ones after it.
-async fn first_of(cluster: &Cluster, endpoint: &Endpoint, deadline: Instant) -> Result<Plain, ConnectError> {
-    let addresses = endpoint.resolved().unwrap_or_default();
+async fn first_of(cluster: &Cluster, addresses: &[SocketAddr], deadline: Instant) -> Result<Plain, ConnectError> {
     let mut last = ConnectError {
         kind: ConnectErrorKind::Unreachable,
         reason: "immediate connect error: the name has no address".to_owned(),

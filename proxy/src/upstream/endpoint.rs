@@ -10,22 +10,28 @@ use std::{
     rc::Rc,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
 
 use arc_swap::ArcSwapOption;
+use tokio::sync::Notify;
 
 use super::{
-    Cluster,
+    Cluster, ConnectOptions,
     breaker::{Breaker, Permit},
+    cluster::Reporter,
     lb::Latency,
+    outlier::{Monitor, Outcome},
     transport::Transport,
     uptime,
 };
 use crate::{
-    ir::{Metadata, endpoint::Address},
+    ir::{
+        Metadata,
+        endpoint::{Address, Health},
+    },
     telemetry::metrics::{ClusterStats, Sharded},
     tls::client::ClientContext,
 };
@@ -53,9 +59,31 @@ pub struct Endpoint {
     /// Since when it takes traffic, in milliseconds of the uptime.
     since: AtomicU64,
     stats: OnceLock<Box<EndpointStats>>,
+    /// What outlier detection counts; allocated at the first result of a cluster that has it.
+    monitor: OnceLock<Box<Monitor>>,
+    /// [`HealthFlag`]s that are set.
+    flags: AtomicU8,
+    failures: AtomicU32,
+    /// For those who want to hear of the next failure.
+    failed: OnceLock<Box<Notify>>,
     /// What the name of a logical DNS endpoint stands for now.
     resolved: ArcSwapOption<Vec<SocketAddr>>,
     removed: AtomicBool,
+}
+
+/// What this proxy found out about a host by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum HealthFlag {
+    FailedOutlierCheck = 1,
+    FailedActiveCheck = 2,
+    DegradedActiveCheck = 4,
+    /// Not checked yet.
+    PendingActiveCheck = 8,
+    /// The last active check got no answer in time.
+    ActiveCheckTimeout = 16,
+    /// Its cluster has active health checks, and they are meant for it.
+    ActivelyChecked = 32,
 }
 
 /// Counters of one endpoint; allocated at first use, for most endpoints of a large mesh get no traffic.
@@ -88,6 +116,10 @@ impl Endpoint {
             latency: Latency::default(),
             since: AtomicU64::new(uptime().as_millis() as u64),
             stats: OnceLock::new(),
+            monitor: OnceLock::new(),
+            flags: AtomicU8::new(0),
+            failures: AtomicU32::new(0),
+            failed: OnceLock::new(),
             resolved: ArcSwapOption::empty(),
             removed: AtomicBool::new(false),
         })
@@ -138,6 +170,72 @@ impl Endpoint {
         self.stats.get().map(|s| &**s)
     }
 
+    /// What outlier detection counts, allocated now if nobody did before.
+    pub fn monitor(&self) -> &Monitor {
+        self.monitor.get_or_init(Box::default)
+    }
+
+    /// What outlier detection counts, if there was anything to count.
+    pub fn monitor_if_used(&self) -> Option<&Monitor> {
+        self.monitor.get().map(|m| &**m)
+    }
+
+    /// Whether the host is half-open and has a probe left; a hint that costs one read.
+    pub(super) fn has_probe(&self) -> bool {
+        self.monitor_if_used().is_some_and(|m| m.probes.has_slot())
+    }
+
+    pub fn has_flag(&self, flag: HealthFlag) -> bool {
+        self.flags.load(Relaxed) & flag as u8 != 0
+    }
+
+    /// Sets or clears a flag; true when that changes it.
+    pub(super) fn set_flag(&self, flag: HealthFlag, on: bool) -> bool {
+        let bit = flag as u8;
+        let before = if on { self.flags.fetch_or(bit, Relaxed) } else { self.flags.fetch_and(!bit, Relaxed) };
+        let changed = (before & bit != 0) != on;
+        if on && changed && matches!(flag, HealthFlag::FailedOutlierCheck | HealthFlag::FailedActiveCheck) {
+            self.failures.fetch_add(1, Relaxed);
+            self.failed.get().into_iter().for_each(|f| f.notify_waiters());
+        }
+        changed
+    }
+
+    /// Waits until the host is found to be failing, from now on.
+    pub fn next_failure(&self) -> impl Future<Output = ()> {
+        self.failed.get_or_init(Box::default).notified()
+    }
+
+    /// How often the host was found to be failing: each time pools let go of the connections they have to it.
+    pub fn failures(&self) -> u32 {
+        self.failures.load(Relaxed)
+    }
+
+    /// Says whether active health checks are meant for the host. As long as it has not passed one it is unhealthy;
+    /// without them what they found means nothing.
+    pub(super) fn set_checked(&self, checked: bool) {
+        if self.set_flag(HealthFlag::ActivelyChecked, checked) {
+            self.set_flag(HealthFlag::FailedActiveCheck, checked);
+            self.set_flag(HealthFlag::PendingActiveCheck, checked);
+            self.set_flag(HealthFlag::DegradedActiveCheck, false);
+            self.set_flag(HealthFlag::ActiveCheckTimeout, false);
+        }
+    }
+
+    /// The health that load balancing goes by: what the control plane says, and what was seen here.
+    pub fn health(&self, configured: Health) -> Health {
+        let checked = self.has_flag(HealthFlag::ActivelyChecked);
+        let failed =
+            self.has_flag(HealthFlag::FailedOutlierCheck) || checked && self.has_flag(HealthFlag::FailedActiveCheck);
+        match configured {
+            Health::Draining => Health::Draining,
+            Health::Unhealthy => Health::Unhealthy,
+            _ if failed => Health::Unhealthy,
+            _ if checked && self.has_flag(HealthFlag::DegradedActiveCheck) => Health::Degraded,
+            configured => configured,
+        }
+    }
+
     /// Whether the latest view of the cluster no longer has it: pools let go of idle connections to it.
     pub fn is_removed(&self) -> bool {
         self.removed.load(Relaxed)
@@ -172,13 +270,30 @@ pub struct ConnectionPermit {
 }
 
 impl ConnectionPermit {
-    pub(super) fn new(permit: Permit, endpoint: Arc<Endpoint>, stats: Arc<Sharded<ClusterStats>>) -> Self {
-        endpoint.cx_active.fetch_add(1, Relaxed);
+    /// Counts a connection in, unless the limits of the cluster or of its single hosts forbid it.
+    pub(super) fn new(cluster: &Cluster, endpoint: &Arc<Endpoint>, options: &ConnectOptions) -> Option<Self> {
+        let local = cluster.stats.local();
+        let breaker = cluster.breaker(options.high_priority);
+        let limit = cluster.config.health.as_ref().and_then(|h| h.max_connections_per_host);
+        let room = |now: u32| limit.is_none_or(|limit| now < limit).then(|| now + 1);
+        let within = endpoint.cx_active.fetch_update(Relaxed, Relaxed, room).is_ok();
+        let mut permit = if within { breaker.try_connection() } else { None };
+        if permit.is_none() {
+            local.upstream_cx_overflow.inc();
+            if options.past_limit {
+                permit = Some(breaker.connection_past_limit());
+            }
+        }
+        match (&permit, within) {
+            (None, true) => drop(endpoint.cx_active.fetch_sub(1, Relaxed)),
+            (Some(_), false) => drop(endpoint.cx_active.fetch_add(1, Relaxed)),
+            (Some(_), true) | (None, false) => {}
+        }
+        let permit = permit?;
         endpoint.stats().cx_total.fetch_add(1, Relaxed);
-        let local = stats.local();
         local.upstream_cx_total.inc();
         local.upstream_cx_active.inc();
-        Self { _permit: permit, endpoint, stats }
+        Some(Self { _permit: permit, endpoint: endpoint.clone(), stats: cluster.stats.clone() })
     }
 }
 
@@ -199,16 +314,32 @@ pub struct Scope {
     high: Arc<Breaker>,
     endpoint: Arc<Endpoint>,
     stats: Arc<Sharded<ClusterStats>>,
+    reporter: Option<Reporter>,
 }
 
 impl Scope {
     pub fn new(cluster: &Cluster, endpoint: Arc<Endpoint>) -> Rc<Self> {
         let (default, high) = (cluster.breaker(false).clone(), cluster.breaker(true).clone());
-        Rc::new(Self { default, high, endpoint, stats: cluster.stats.clone() })
+        Rc::new(Self { default, high, endpoint, stats: cluster.stats.clone(), reporter: cluster.reporter() })
     }
 
     fn breaker(&self, high: bool) -> &Breaker {
         if high { &self.high } else { &self.default }
+    }
+
+    /// Counts a request that waits for a connection in, unless the circuit breaker is open. Load balancing counts it
+    /// as in flight already.
+    pub fn try_pending(self: &Rc<Self>, high: bool) -> Option<PendingPermit> {
+        let local = self.stats.local();
+        let full = self.breaker(high).requests_full();
+        let permit = if full { None } else { if high { &self.high } else { &self.default }.try_pending() };
+        let Some(permit) = permit else {
+            local.upstream_rq_pending_overflow.inc();
+            return None;
+        };
+        local.upstream_rq_pending_total.inc();
+        self.endpoint.rq_active.fetch_add(1, Relaxed);
+        Some(PendingPermit { scope: self.clone(), _permit: permit })
     }
 
     /// Counts a request in, unless the circuit breaker is open.
@@ -238,6 +369,13 @@ impl RequestPermit {
     pub fn stats(&self) -> &ClusterStats {
         self.scope.stats.local()
     }
+
+    /// The host broke its answer off: outlier detection counts that, although it was told of the answer.
+    pub fn broke_off(&self) {
+        if let Some(reporter) = &self.scope.reporter {
+            reporter.report(&self.scope.endpoint, Outcome::Failed);
+        }
+    }
 }
 
 impl Drop for RequestPermit {
@@ -245,5 +383,18 @@ impl Drop for RequestPermit {
         self.scope.breaker(self.high).give_request();
         self.scope.endpoint.rq_active.fetch_sub(1, Relaxed);
         self.scope.stats.local().upstream_rq_active.dec();
+    }
+}
+
+/// A request that waits for a connection, until drop.
+#[derive(Debug)]
+pub struct PendingPermit {
+    scope: Rc<Scope>,
+    _permit: Permit,
+}
+
+impl Drop for PendingPermit {
+    fn drop(&mut self) {
+        self.scope.endpoint.rq_active.fetch_sub(1, Relaxed);
     }
 }

@@ -11,15 +11,17 @@ pub mod connect;
 pub mod credit;
 pub mod dns;
 pub mod endpoint;
+pub mod health;
 pub mod lb;
 mod original_dst;
+pub mod outlier;
 #[cfg(test)]
 pub(crate) mod testing;
 mod transport;
 mod uptime;
 
-pub use cluster::{Cluster, Deps, Member, PickContext, PickError};
+pub use cluster::{Cluster, Deps, Member, PickContext, PickError, Picked};
 pub use connect::{ConnectError, ConnectErrorKind, ConnectOptions, Connected, connect};
-pub use endpoint::{ConnectionPermit, Endpoint, RequestPermit, Scope};
+pub use endpoint::{ConnectionPermit, Endpoint, HealthFlag, RequestPermit, Scope};
 pub use original_dst::sweep as sweep_original_dst;
 pub use uptime::uptime;

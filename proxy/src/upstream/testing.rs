@@ -28,15 +28,21 @@ pub(crate) fn config(name: &str, discovery: Discovery) -> Cluster {
         drain_on_host_removal: false,
         locality_weighted: true,
         metadata: None,
+        health: None,
     }
 }
 
 /// A healthy endpoint of weight 1.
 pub(crate) fn endpoint(address: Address) -> Endpoint {
-    Endpoint { address, hostname: "".into(), weight: 1, health: Health::Healthy, metadata: None }
+    Endpoint { address, hostname: "".into(), weight: 1, health: Health::Healthy, metadata: None, check: None }
 }
 
 /// Endpoints in one locality.
 pub(crate) fn assignment(endpoints: Vec<Endpoint>) -> Arc<Assignment> {
     Arc::new(Assignment { localities: vec![Locality { endpoints, ..Locality::default() }], overprovisioning: 140 })
+}
+
+/// Finds an endpoint to be failing.
+pub(crate) fn fail(endpoint: &super::Endpoint) {
+    endpoint.set_flag(super::HealthFlag::FailedOutlierCheck, true);
 }

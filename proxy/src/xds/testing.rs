@@ -218,6 +218,7 @@ fn cluster(name: &str, eds: bool, version: i64, words: &Words) -> Arc<Cluster> {
         keepalive: None,
         buffer_limit: 1 << 20,
         drain_on_host_removal: false,
+        health: None,
         metadata: None,
     })
 }

@@ -7,6 +7,8 @@ use crate::{
     worker,
 };
 
+mod health;
+
 const LONG: Duration = Duration::from_secs(3600);
 
 /// xDS that never connects.

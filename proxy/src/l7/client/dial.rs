@@ -37,11 +37,12 @@ impl<B: Payload> Drop for Dial<B> {
     }
 }
 
-/// Opens a connection and hands it to the lane.
-pub(super) async fn dial<B: Payload>(dial: Dial<B>, plan: Rc<Plan>) {
+/// Opens a connection and hands it to the lane; the `first` one whatever the limit.
+pub(super) async fn dial<B: Payload>(dial: Dial<B>, plan: Rc<Plan>, first: bool) {
     let lane = dial.lane.clone();
     let generation = lane.endpoint.tls.as_ref().map(|t| t.generation());
-    let connected = match connect(&plan.cluster, &lane.endpoint, &plan.options).await {
+    let options = ConnectOptions { past_limit: first, ..plan.options.clone() };
+    let connected = match connect(&plan.cluster, &lane.endpoint, &options).await {
         Ok(connected) => connected,
         Err(error) => {
             drop(dial);

@@ -189,6 +189,10 @@ impl<B: Payload> H2<B> {
     }
 
     /// Gives a reservation back that was not used.
+    pub(super) fn is_busy(&self) -> bool {
+        self.active.get() > 0
+    }
+
     pub(super) fn unlease(&self) {
         self.active.set(self.active.get() - 1);
         self.served.set(self.served.get().saturating_sub(1));

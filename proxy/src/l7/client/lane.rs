@@ -19,7 +19,10 @@ use super::{
     types::{Attempt, HttpProtocol, Protocol, SendErrorKind},
     wait::Waiters,
 };
-use crate::upstream::{ConnectError, ConnectErrorKind, ConnectOptions, Endpoint, Scope};
+use crate::upstream::{
+    ConnectError, ConnectErrorKind, ConnectOptions, Endpoint, Scope,
+    breaker::{Breaker, Permit},
+};
 
 /// Streams that a peer is taken to allow until it says otherwise; h2 assumes the same.
 const ASSUMED_STREAMS: u32 = 100;
@@ -59,10 +62,13 @@ pub(super) struct Lane<B: Payload> {
     negotiated: Cell<Option<HttpProtocol>>,
     /// How many streams the peer allows, as far as its connections have said.
     peer_streams: Cell<u32>,
+    pool: Permit,
+    /// The host's failures that connections were let go of for.
+    failures: Cell<u32>,
 }
 
 impl<B: Payload> Lane<B> {
-    pub(super) fn new(attempt: &Attempt) -> Rc<Self> {
+    pub(super) fn new(attempt: &Attempt, pool: Permit) -> Rc<Self> {
         Rc::new(Self {
             endpoint: attempt.endpoint.clone(),
             scope: Scope::new(&attempt.cluster, attempt.endpoint.clone()),
@@ -77,6 +83,8 @@ impl<B: Payload> Lane<B> {
             expected: Cell::new(0),
             negotiated: Cell::new(None),
             peer_streams: Cell::new(ASSUMED_STREAMS),
+            pool,
+            failures: Cell::new(attempt.endpoint.failures()),
         })
     }
 
@@ -110,8 +118,7 @@ impl<B: Payload> Lane<B> {
     /// Waits for a connection, with a dial if those in progress are not enough.
     pub(super) async fn wait(self: &Rc<Self>, attempt: &Attempt) -> Result<Lease<B>, SendErrorKind> {
         let stats = &attempt.cluster.stats;
-        let Some(_pending) = attempt.cluster.breaker(attempt.high_priority).try_pending() else {
-            stats.local().upstream_rq_pending_overflow.inc();
+        let Some(_pending) = self.scope.try_pending(attempt.high_priority) else {
             return Err(SendErrorKind::PoolOverflow);
         };
         let plan = Rc::new(Plan {
@@ -121,6 +128,7 @@ impl<B: Payload> Lane<B> {
                 sni: self.sni.clone(),
                 downstream: attempt.downstream,
                 high_priority: attempt.high_priority,
+                past_limit: false,
             },
         });
         let waiting = self.waiters.push(plan, stats);
@@ -192,7 +200,8 @@ impl<B: Payload> Lane<B> {
                     ours.min(self.peer_streams.get()).max(1) as usize
                 }
             };
-            tokio::task::spawn_local(dial(Dial::new(self.clone(), brings), plan));
+            let first = !self.has_connections() && self.dials.get() == 0;
+            tokio::task::spawn_local(dial(Dial::new(self.clone(), brings), plan, first));
         }
     }
 
@@ -256,7 +265,9 @@ impl<B: Payload> Lane<B> {
 
     /// Closes what is to be closed by now.
     pub(super) fn sweep(&self, now: Instant) {
-        let removed = self.endpoint.is_removed();
+        // As in Envoy: connections to a host that was found to be failing are not what it is tried with again.
+        let failures = self.endpoint.failures();
+        let removed = self.failures.replace(failures) != failures || self.endpoint.is_removed();
         let generation = self.endpoint.tls.as_ref().map(|t| t.generation());
         // Closing calls back into the lane: work on copies.
         let http1: Vec<_> = self.http1.borrow().iter().cloned().collect();
@@ -276,6 +287,18 @@ impl<B: Payload> Lane<B> {
         idle.iter().for_each(|c| c.close());
         let http2: Vec<_> = self.http2.borrow().iter().cloned().collect();
         http2.iter().for_each(|c| c.drain());
+    }
+
+    /// Whether `breaker` counts the lane.
+    pub(super) fn is_of(&self, breaker: &Arc<Breaker>) -> bool {
+        self.pool.is_of(breaker)
+    }
+
+    /// Whether the lane carries a request, or will in a moment.
+    pub(super) fn is_busy(&self) -> bool {
+        let idle = self.idle.borrow().len();
+        let streams = self.http2.borrow().iter().any(|c| c.is_busy());
+        streams || self.http1.borrow().len() > idle || self.dials.get() > 0 || !self.waiters.is_empty()
     }
 
     /// Whether nothing is left of the lane.

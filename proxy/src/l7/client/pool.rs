@@ -13,7 +13,7 @@ use super::{
     lane::{Lane, Lease},
     types::{Attempt, SendError, SendErrorKind, Sent},
 };
-use crate::upstream::Endpoint;
+use crate::upstream::{Endpoint, breaker::Breaker};
 
 /// All upstream HTTP connections of one worker.
 pub struct Pool<B: Payload> {
@@ -43,8 +43,7 @@ impl<B: Payload> Pool<B> {
         request: Request<B>,
     ) -> impl Future<Output = Result<Sent, Box<SendError<B>>>> + 'a {
         async move {
-            let lane = self.lane(attempt);
-            let Some(permit) = lane.scope.try_request(attempt.high_priority) else {
+            let Some(lane) = self.lane(attempt) else {
                 return Err(unsent(SendErrorKind::PoolOverflow, request));
             };
             let lease = match lane.checkout(attempt.replayable) {
@@ -53,6 +52,11 @@ impl<B: Payload> Pool<B> {
                     Ok(lease) => lease,
                     Err(kind) => return Err(unsent(kind, request)),
                 },
+            };
+            // As in Envoy a request counts as one from when it has a connection: who waits is limited by other means.
+            let Some(permit) = lane.scope.try_request(attempt.high_priority) else {
+                lease.give_back();
+                return Err(unsent(SendErrorKind::PoolOverflow, request));
             };
             if let Some(clock) = &attempt.clock {
                 clock.start();
@@ -64,15 +68,34 @@ impl<B: Payload> Pool<B> {
         }
     }
 
-    pub(super) fn lane(&self, attempt: &Attempt) -> Rc<Lane<B>> {
-        let mut hosts = self.hosts.borrow_mut();
-        let lanes = hosts.entry(Arc::as_ptr(&attempt.endpoint)).or_default();
-        if let Some(lane) = lanes.iter().find(|l| l.serves(attempt)) {
-            return lane.clone();
+    /// The pool of an attempt's kind; `None` when the cluster has as many as it may.
+    pub(super) fn lane(&self, attempt: &Attempt) -> Option<Rc<Lane<B>>> {
+        let host = Arc::as_ptr(&attempt.endpoint);
+        if let Some(lane) = self.hosts.borrow().get(&host).and_then(|lanes| lanes.iter().find(|l| l.serves(attempt))) {
+            return Some(lane.clone());
         }
-        let lane = Lane::new(attempt);
-        lanes.push(lane.clone());
-        lane
+        let breaker = attempt.cluster.breaker(attempt.high_priority);
+        let Some(permit) = breaker.try_pool().or_else(|| {
+            self.free_one(breaker);
+            breaker.try_pool()
+        }) else {
+            attempt.cluster.stats.local().upstream_cx_pool_overflow.inc();
+            return None;
+        };
+        let lane = Lane::new(attempt, permit);
+        self.hosts.borrow_mut().entry(host).or_default().push(lane.clone());
+        Some(lane)
+    }
+
+    /// Gives up a pool of the same cluster that carries no request, as Envoy does at the limit of pools.
+    fn free_one(&self, breaker: &Arc<Breaker>) {
+        let idle = self.all().into_iter().find(|lane| lane.is_of(breaker) && !lane.is_busy());
+        let Some(lane) = idle else { return };
+        lane.close_idle();
+        let mut hosts = self.hosts.borrow_mut();
+        if let Some(lanes) = hosts.get_mut(&Arc::as_ptr(&lane.endpoint)) {
+            lanes.retain(|other| !Rc::ptr_eq(other, &lane));
+        }
     }
 
     /// Closes what is idle too long, worn out, belongs to removed endpoints or to rotated certificates. To be called

@@ -92,6 +92,11 @@ impl StreamGuard {
         self.permit.stats()
     }
 
+    /// Says that the peer broke the response off.
+    pub fn broke_off(&self) {
+        self.permit.broke_off();
+    }
+
     /// Gives the stream up: an HTTP/1 connection is closed at once instead of after its message.
     pub fn abort(mut self) {
         if let Some(carrier) = self.carrier.take() {

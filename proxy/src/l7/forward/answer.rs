@@ -122,7 +122,8 @@ impl Forwarding<'_> {
     }
 
     /// Answers in place of the upstream, with the route's header mutations.
-    pub(super) fn refusal(&self, reply: Reply, ending: &Ending<'_>, request: &Inbound) -> Response<Body> {
+    pub(super) fn refusal(&self, mut reply: Reply, ending: &Ending<'_>, request: &Inbound) -> Response<Body> {
+        reply.overloaded &= ending.envoy_headers;
         count_reply(self.conn, &reply);
         let overloaded = reply.flags.contains(Flags::UPSTREAM_OVERFLOW);
         let attempts = reply.attempts;

@@ -13,7 +13,7 @@ use std::{
 };
 
 use super::{
-    Forwarding, Plan,
+    Forwarding, Plan, feed,
     supply::Supply,
     tries::{Answer, Count, Launch, Next, Tried, Won},
 };
@@ -23,7 +23,7 @@ use crate::{
         timeouts::{Earliest, Expired, Timeouts, TryClock},
         timer::Timer,
     },
-    upstream::{Endpoint, breaker::Permit},
+    upstream::{Endpoint, breaker::Permit, outlier::Probe},
 };
 
 /// Most tries at a time, whatever the request asks for.
@@ -33,6 +33,7 @@ const MAX_RUNNING: usize = 8;
 struct Running<'a> {
     sending: Pin<Box<dyn Future<Output = Answer> + 'a>>,
     endpoint: Arc<Endpoint>,
+    probe: Option<Probe>,
     /// When it began, where the balancer wants to know how long it took.
     started: Option<Instant>,
     clock: Option<Rc<TryClock>>,
@@ -110,7 +111,7 @@ impl Forwarding<'_> {
         let mut count = Count::default();
         race.due.push(Due { at: Instant::now(), permit: None, timed_out: false });
         loop {
-            let (running, result) = match poll_fn(|cx| race.poll(self, plan, cx)).await {
+            let (mut running, result) = match poll_fn(|cx| race.poll(self, plan, cx)).await {
                 Event::OutOfTime(expired) => {
                     if expired == Expired::Response {
                         let late = race.running.len().max(1);
@@ -134,6 +135,7 @@ impl Forwarding<'_> {
                 Event::Expired(index, expired @ (Expired::PerTry | Expired::PerTryIdle)) => {
                     let slow = &mut race.running[index];
                     slow.replaced = true;
+                    feed::report(plan.cluster, &slow.endpoint, slow.probe.take(), &Err(expired));
                     self.observe(plan, &slow.endpoint, slow.started.take(), &Err(expired));
                     self.join(plan, &mut race, &supply, &mut count);
                     continue;
@@ -141,6 +143,9 @@ impl Forwarding<'_> {
                 Event::Expired(index, expired) => (race.running.swap_remove(index), Err(expired)),
                 Event::Answered(index, answer) => (race.running.swap_remove(index), Ok(*answer)),
             };
+            if !running.replaced {
+                feed::report(plan.cluster, &running.endpoint, running.probe.take(), &result);
+            }
             self.observe(plan, &running.endpoint, running.started, &result);
             let result = self.settle(plan, result, &mut supply, &count)?;
             let Running { replaced, clock, sending, _permit: permit, .. } = running;
@@ -172,13 +177,13 @@ impl Forwarding<'_> {
     }
 
     fn start<'a>(&'a self, plan: &Plan<'_>, launch: Launch, permit: Option<Permit>) -> Running<'a> {
-        let Launch { attempt, request } = launch;
+        let Launch { attempt, request, probe } = launch;
         let started = plan.cluster.observes_latency().then(Instant::now);
         let endpoint = attempt.endpoint.clone();
         let clock = attempt.clock.clone();
         let pool = &self.conn.engine.pool;
         let sending = Box::pin(async move { pool.send(&attempt, request).await });
-        Running { sending, endpoint, started, clock, replaced: false, timer: Timer::default(), _permit: permit }
+        Running { sending, endpoint, probe, started, clock, replaced: false, timer: Timer::default(), _permit: permit }
     }
 
     /// A try takes too long: asks for another one beside it. Which responses call for a retry does not matter here.

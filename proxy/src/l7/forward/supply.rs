@@ -19,7 +19,7 @@ use crate::{
         retry::is_omitted,
     },
     telemetry::flags::Flags,
-    upstream::{Endpoint, PickContext},
+    upstream::{Endpoint, PickContext, Picked},
 };
 
 const TIMEOUT_RETRY: HeaderName = HeaderName::from_static("x-envoy-is-timeout-retry");
@@ -59,7 +59,7 @@ impl<'a> Supply<'a> {
 
 impl Forwarding<'_> {
     /// The endpoint of one try.
-    pub(super) fn pick(&self, plan: &Plan<'_>, tried: &[Arc<Endpoint>]) -> Result<Arc<Endpoint>, Reply> {
+    pub(super) fn pick(&self, plan: &Plan<'_>, tried: &[Arc<Endpoint>]) -> Result<Picked, Reply> {
         let rules = plan.rules.as_ref().filter(|_| !tried.is_empty());
         let avoid = rules.is_some_and(|r| r.policy.avoid_previous_hosts);
         let context = PickContext {
@@ -83,7 +83,7 @@ impl Forwarding<'_> {
             }
             _ => plan.cluster.pick(&context),
         };
-        picked.map_err(|_| {
+        plan.cluster.admit(picked, &context).map_err(|_| {
             Reply::new(StatusCode::SERVICE_UNAVAILABLE, "no_healthy_upstream")
                 .body("no healthy upstream")
                 .flag(Flags::NO_HEALTHY_UPSTREAM)

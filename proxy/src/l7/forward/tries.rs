@@ -10,7 +10,7 @@ use std::{
 use http::{Request, StatusCode, request::Parts};
 use http_body::Body as _;
 
-use super::{Forwarding, Plan, supply::Supply};
+use super::{Forwarding, Plan, feed, supply::Supply};
 use crate::{
     l7::{
         body::Body,
@@ -22,7 +22,7 @@ use crate::{
         timeouts::{Expired, TryClock, within},
     },
     telemetry::flags::Flags,
-    upstream::{Endpoint, breaker::Permit},
+    upstream::{Endpoint, Picked, breaker::Permit, outlier::Probe},
 };
 
 /// A retry budget of all requests is none: there is nothing to save then.
@@ -103,6 +103,8 @@ pub(super) enum Next {
 pub(super) struct Launch {
     pub attempt: Attempt,
     pub request: Request<Body>,
+    /// The try shows whether its host is well again.
+    pub probe: Option<Probe>,
 }
 
 impl Forwarding<'_> {
@@ -117,12 +119,13 @@ impl Forwarding<'_> {
         let mut permit: Option<Permit> = None;
         let mut timed_out = false;
         loop {
-            let Launch { attempt, request } = self.launch(plan, &mut supply, &mut count, (&tried, timed_out))?;
+            let Launch { attempt, request, probe } = self.launch(plan, &mut supply, &mut count, (&tried, timed_out))?;
             let started = plan.cluster.observes_latency().then(Instant::now);
             let result = {
                 let sending = pin!(self.conn.engine.pool.send(&attempt, request));
                 within(&plan.timeouts, self.flow, attempt.clock.as_deref(), sending).await
             };
+            feed::report(plan.cluster, &attempt.endpoint, probe, &result);
             self.observe(plan, &attempt.endpoint, started, &result);
             timed_out = matches!(result, Err(Expired::PerTry | Expired::PerTryIdle));
             let result = self.settle(plan, result, &mut supply, &count)?;
@@ -172,11 +175,11 @@ impl Forwarding<'_> {
     ) -> Result<Launch, Reply> {
         count.tries += 1;
         self.flow.record.upstream(|u| u.attempts = count.tries);
-        let endpoint = self.pick(plan, tried).map_err(|reply| reply.attempts(count.tries))?;
+        let Picked { endpoint, probe } = self.pick(plan, tried).map_err(|reply| reply.attempts(count.tries))?;
         let request = self.attempt_request(plan, supply, &endpoint, (count.tries, timed_out))?;
         // What would be replayed once is not risked twice.
         let replayable = count.tries == 1 && supply.keep && !plan.has_body && plan.method.is_idempotent();
-        Ok(Launch { attempt: self.attempt(plan, endpoint, replayable), request })
+        Ok(Launch { attempt: self.attempt(plan, endpoint, replayable), request, probe })
     }
 
     /// What a try came to, however it ended; an error when with it the whole request did.

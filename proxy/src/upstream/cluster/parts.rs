@@ -12,12 +12,15 @@ use std::{
     },
 };
 
+use arc_swap::ArcSwapOption;
+
 use super::{
     Cluster, Cursor, LocalityName, Member,
     view::{Reuse, View},
+    watch::{HalfOpen, Watch},
 };
 use crate::{
-    ir::{self, cluster::Discovery},
+    ir::{self, cluster::Discovery, endpoint::Assignment, health_check::EndpointCheck},
     telemetry::metrics::Sharded,
     upstream::{
         breaker::Breaker,
@@ -35,6 +38,10 @@ pub struct Parts {
     pub(super) balancer: Balancer,
     pub(in crate::upstream) transports: Transports,
     broken: bool,
+    /// Whether the priority of a locality ignores health; empty when none does.
+    panicking: Box<[bool]>,
+    /// What the members were made of.
+    assignment: Option<Arc<Assignment>>,
     pub(super) runtime: Arc<Runtime>,
 }
 
@@ -63,6 +70,7 @@ impl Parts {
         pool: &mut Reuse,
         runtime: Arc<Runtime>,
         callers: Option<&Arc<Callers>>,
+        newest: bool,
     ) -> Self {
         let broken = transports.is_err();
         let transports = transports.unwrap_or_default();
@@ -77,15 +85,60 @@ impl Parts {
                 view = View::default();
             }
         }
+        let assignment = cluster.assignment.clone();
+        // What an older view says of its hosts is out of date.
+        for (member, check) in checks(&view.members, assignment.as_deref()).filter(|_| newest) {
+            let meant = cluster.config.check().is_some() && !check.is_some_and(|c| c.disabled);
+            member.endpoint.set_checked(meant);
+        }
         let balancer = view.balancer(&cluster.config, cluster.assignment.as_deref(), callers);
-        Self { members: view.members, localities: view.localities, balancer, transports, broken, runtime }
+        let panicking = panicking(&view.localities, &balancer);
+        Self {
+            members: view.members,
+            localities: view.localities,
+            balancer,
+            transports,
+            broken,
+            panicking,
+            assignment,
+            runtime,
+        }
+    }
+
+    /// The members, with what active health checks do differently for each.
+    pub(in crate::upstream) fn checks(&self) -> impl Iterator<Item = (&Member, Option<&Arc<EndpointCheck>>)> {
+        checks(&self.members, self.assignment.as_deref())
+    }
+
+    /// Whether a member was picked without regard to its health.
+    pub(super) fn in_panic(&self, member: &Member) -> bool {
+        !self.panicking.is_empty() && self.panicking.get(member.locality as usize).is_some_and(|p| *p)
     }
 
     /// Parts to look at, which take no part in anything.
     pub(super) fn detached(cluster: &Cluster) -> Self {
         let runtime = Arc::new(Runtime::new(&cluster.config));
-        Self::new(cluster, Ok(Transports::default()), &mut Reuse::new(&[]), runtime, None)
+        Self::new(cluster, Ok(Transports::default()), &mut Reuse::new(&[]), runtime, None, true)
     }
+}
+
+/// Members are in the order of the assignment; the one of a logical DNS cluster stands for all of them.
+fn checks<'a>(
+    members: &'a [Member],
+    assignment: Option<&'a Assignment>,
+) -> impl Iterator<Item = (&'a Member, Option<&'a Arc<EndpointCheck>>)> {
+    let endpoints = assignment.into_iter().flat_map(|a| &a.localities).flat_map(|l| &l.endpoints);
+    members.iter().zip(endpoints).map(|(member, endpoint)| (member, endpoint.check.as_ref()))
+}
+
+/// By locality, whether its priority is in panic; empty when none is.
+fn panicking(localities: &[Arc<LocalityName>], balancer: &Balancer) -> Box<[bool]> {
+    let mut ranks: Vec<u32> = localities.iter().map(|l| l.priority).collect();
+    ranks.sort_unstable();
+    ranks.dedup();
+    let rank = |locality: &Arc<LocalityName>| ranks.binary_search(&locality.priority).unwrap_or(0);
+    let each: Vec<bool> = localities.iter().map(|l| balancer.in_panic(rank(l))).collect();
+    if each.contains(&true) { each.into() } else { Box::default() }
 }
 
 /// What changes at run time and survives a new view.
@@ -95,6 +148,7 @@ pub(super) struct Runtime {
     pub(super) high: Arc<Breaker>,
     pub(super) cursor: Sharded<Cursor>,
     pub(super) credit: Sharded<Credit>,
+    pub(super) half_open: HalfOpen,
 }
 
 impl Runtime {
@@ -104,6 +158,7 @@ impl Runtime {
             high: Breaker::new(&config.breaker_high),
             cursor: Sharded::default(),
             credit: Sharded::default(),
+            half_open: HalfOpen::default(),
         }
     }
 }
@@ -111,6 +166,7 @@ impl Runtime {
 /// What all views of a cluster share; next to nothing until the first is used.
 pub(super) struct Life {
     pub(super) id: u64,
+    pub(super) watch: ArcSwapOption<Watch>,
     state: Mutex<State>,
 }
 
@@ -125,7 +181,7 @@ struct State {
 impl Life {
     pub(super) fn new() -> Arc<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        Arc::new(Self { id: NEXT.fetch_add(1, Relaxed), state: Mutex::default() })
+        Arc::new(Self { id: NEXT.fetch_add(1, Relaxed), watch: ArcSwapOption::empty(), state: Mutex::default() })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -135,6 +191,12 @@ impl Life {
     /// Whether some view was used.
     pub(super) fn is_used(&self) -> bool {
         self.state().latest.is_some()
+    }
+
+    /// The parts of the newest view that has any, and the number of that view.
+    pub(super) fn latest(&self) -> Option<(Arc<Parts>, u64)> {
+        let state = self.state();
+        Some((state.latest.clone()?, state.turn))
     }
 
     /// Makes the parts of one view, taking over what is equal from the newest that has any.
@@ -158,7 +220,7 @@ impl Life {
             None => Arc::new(Runtime::new(&cluster.config)),
         };
         let mut pool = Reuse::new(latest.map_or(&[][..], |l| &l.members));
-        let parts = Arc::new(Parts::new(cluster, transports, &mut pool, runtime, Some(&cluster.callers)));
+        let parts = Arc::new(Parts::new(cluster, transports, &mut pool, runtime, Some(&cluster.callers), newest));
         if newest {
             pool.retire_unused();
             mark(&parts.members, state.retired);

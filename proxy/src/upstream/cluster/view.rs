@@ -145,7 +145,7 @@ impl View {
             .iter()
             .map(|m| lb::Host {
                 weight: m.weight,
-                health: m.health,
+                health: m.endpoint.health(m.health),
                 locality: m.locality,
                 key: lb::key(m.endpoint.metadata.as_deref(), &m.endpoint.hostname, &m.endpoint.label, keys),
                 metadata: m.endpoint.metadata.as_deref(),

@@ -48,6 +48,7 @@ fn host(name: &str, port: u16, weight: u32) -> Endpoint {
         weight,
         health: Health::Healthy,
         metadata: None,
+        check: None,
     }
 }
 

@@ -23,7 +23,7 @@ fn callers(own: &str, zones: &[(&str, usize)]) -> Arc<Callers> {
 
 fn assignment(zones: &[(&str, usize)], health: Health) -> Assignment {
     let address = Address::Ip(([10, 0, 0, 1], 80).into());
-    let endpoint = Endpoint { address, hostname: "".into(), weight: 1, health, metadata: None };
+    let endpoint = Endpoint { address, hostname: "".into(), weight: 1, health, metadata: None, check: None };
     let locality = |(zone, hosts): &(&str, usize)| Locality {
         zone: (*zone).into(),
         endpoints: vec![endpoint.clone(); *hosts],

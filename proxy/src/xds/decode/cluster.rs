@@ -2,28 +2,22 @@
 
 use std::time::Duration;
 
-use outrigger_wire::pb::envoy::config::{
-    cluster::v3::{
-        CircuitBreakers, Cluster as Pb, Filter, UpstreamConnectionOptions, circuit_breakers::Thresholds,
-        circuit_breakers::thresholds::RetryBudget as PbBudget,
-    },
-    core::v3::RoutingPriority,
-};
+use outrigger_wire::pb::envoy::config::cluster::v3::{Cluster as Pb, Filter, UpstreamConnectionOptions};
 
 use super::{
     address,
     at::At,
-    cluster_dns, cluster_http, cluster_lb, cluster_tls, extension,
+    cluster_breakers, cluster_check, cluster_dns, cluster_http, cluster_lb, cluster_outlier, cluster_tls, extension,
     fields::fields,
     listener::BUFFER_LIMIT,
     metadata,
     report::Reject,
-    scalar::{enumeration, keepalive, not_empty, percent, positive, u32_or},
+    scalar::{keepalive, not_empty, positive, u32_or},
     tls,
 };
 use crate::ir::{
     Name,
-    cluster::{BreakerThresholds, Cluster, Discovery, LbPolicy, RetryBudget},
+    cluster::{Cluster, Discovery, HealthPolicy, LbPolicy},
     share::share,
 };
 
@@ -38,7 +32,8 @@ pub(crate) fn cluster(message: &Pb, at: &At<'_>) -> Result<Cluster, Reject> {
             http2_protocol_options, typed_extension_protocol_options, dns_refresh_rate, respect_dns_ttl,
             dns_lookup_family, upstream_bind_config, lb_subset_config, common_lb_config, transport_socket, metadata,
             protocol_selection, upstream_connection_options, filters, load_balancing_policy, upstream_config,
-            cluster_discovery_type, lb_config, outlier_detection,
+            cluster_discovery_type, lb_config, outlier_detection, ignore_health_on_host_removal,
+            close_connections_on_host_health_failure,
         ],
         harmless: [
             stats_matcher, cleanup_interval, track_timeout_budgets, track_cluster_stats,
@@ -46,19 +41,13 @@ pub(crate) fn cluster(message: &Pb, at: &At<'_>) -> Result<Cluster, Reject> {
         ],
         unsupported: [
             dns_jitter, dns_failure_refresh_rate, dns_resolvers, use_tcp_for_dns_lookups, dns_resolution_config,
-            typed_dns_resolver_config, wait_for_warm_on_init, close_connections_on_host_health_failure,
-            ignore_health_on_host_removal, lrs_server, lrs_report_endpoint_metrics, preconnect_policy,
+            typed_dns_resolver_config, wait_for_warm_on_init,
+            lrs_server, lrs_report_endpoint_metrics, preconnect_policy,
             connection_pool_per_downstream_connection, queuing_policies,
         ],
         refuse: [transport_socket_matcher],
     });
     let name: Name = not_empty(&message.name, &at.field("name"))?.into();
-    if !message.health_checks.is_empty() {
-        at.field("health_checks").unsupported("active health checks are not supported by this release");
-    }
-    if message.outlier_detection.is_some() {
-        at.field("outlier_detection").unsupported("outlier detection is not supported by this release");
-    }
     network_filters(&message.filters, at)?;
     if let Some(config) = &message.upstream_config {
         let at = at.field("upstream_config");
@@ -93,7 +82,31 @@ pub(crate) fn cluster(message: &Pb, at: &At<'_>) -> Result<Cluster, Reject> {
         }
         None => None,
     };
-    let (breaker, breaker_high) = breakers(&message.circuit_breakers, at)?;
+    let cluster_breakers::Breakers { default: breaker, high: breaker_high, per_host } =
+        cluster_breakers::breakers(&message.circuit_breakers, at)?;
+    let outlier = match &message.outlier_detection {
+        Some(m) => Some(cluster_outlier::outlier(m, &at.field("outlier_detection"))?),
+        None => None,
+    };
+    if outlier.is_some() && provided {
+        at.field("outlier_detection").unsupported("hosts of ORIGINAL_DST clusters are not ejected");
+    }
+    let check = cluster_check::check(&message.health_checks, at)?;
+    if check.is_some() {
+        if provided {
+            return Err(at.field("health_checks").reject("hosts of ORIGINAL_DST clusters cannot be checked"));
+        }
+        if !message.ignore_health_on_host_removal {
+            let at = at.field("ignore_health_on_host_removal");
+            at.harmless("a host that discovery removed is gone at once, whether or not its checks pass");
+        }
+    }
+    let health = HealthPolicy {
+        outlier,
+        check,
+        close_on_failure: message.close_connections_on_host_health_failure,
+        max_connections_per_host: per_host,
+    };
     let alternative = &*message.alt_stat_name;
     let stat_name = match if alternative.is_empty() { &name } else { alternative } {
         same if *same == *name && !same.contains(':') => name.clone(),
@@ -122,6 +135,7 @@ pub(crate) fn cluster(message: &Pb, at: &At<'_>) -> Result<Cluster, Reject> {
         buffer_limit: u32_or(&message.per_connection_buffer_limit_bytes, BUFFER_LIMIT),
         drain_on_host_removal: true,
         metadata: metadata::metadata(&message.metadata, at),
+        health: (health != HealthPolicy::default()).then(|| share(health)),
     })
 }
 
@@ -134,60 +148,4 @@ fn network_filters(filters: &[Filter], at: &At<'_>) -> Result<(), Reject> {
         extension::open(any, &at)?.ignore("upstream network filter", &at)?;
     }
     Ok(())
-}
-
-fn breakers(message: &Option<CircuitBreakers>, at: &At<'_>) -> Result<(BreakerThresholds, BreakerThresholds), Reject> {
-    let (mut normal, mut high) = (BreakerThresholds::default(), BreakerThresholds::default());
-    let Some(message) = message else { return Ok((normal, high)) };
-    let at = at.field("circuit_breakers");
-    fields!(&at, message => CircuitBreakers { read: [thresholds], unsupported: [per_host_thresholds] });
-    let mut given = [false; 2];
-    for (i, m) in message.thresholds.iter().enumerate() {
-        let at = at.index("thresholds", i);
-        let (slot, seen) = match enumeration(m.priority, &at.field("priority"))? {
-            RoutingPriority::Default => (&mut normal, &mut given[0]),
-            RoutingPriority::High => (&mut high, &mut given[1]),
-        };
-        // Of several for one priority Envoy uses the first.
-        if std::mem::replace(seen, true) {
-            at.unsupported("the first thresholds of a priority count");
-            continue;
-        }
-        *slot = thresholds(m, &at)?;
-    }
-    Ok((normal, high))
-}
-
-fn thresholds(message: &Thresholds, at: &At<'_>) -> Result<BreakerThresholds, Reject> {
-    fields!(at, message => Thresholds {
-        read: [priority, max_connections, max_pending_requests, max_requests, max_retries, retry_budget],
-        harmless: [track_remaining],
-        unsupported: [max_connection_pools],
-    });
-    let default = BreakerThresholds::default();
-    let mut result = BreakerThresholds {
-        max_connections: u32_or(&message.max_connections, default.max_connections),
-        max_pending_requests: u32_or(&message.max_pending_requests, default.max_pending_requests),
-        max_requests: u32_or(&message.max_requests, default.max_requests),
-        max_retries: u32_or(&message.max_retries, default.max_retries),
-        retry_budget: default.retry_budget,
-    };
-    if let Some(budget) = &message.retry_budget {
-        let at = at.field("retry_budget");
-        fields!(&at, budget => PbBudget {
-            read: [budget_percent, min_retry_concurrency],
-            unsupported: [budget_interval],
-        });
-        let share = match &budget.budget_percent {
-            Some(p) => percent(p, &at.field("budget_percent"))?,
-            None => 20.0,
-        };
-        result.retry_budget = RetryBudget {
-            permille: (share * 10.0).round() as u32,
-            min_concurrency: u32_or(&budget.min_retry_concurrency, 3),
-        };
-        // A configured budget takes the place of the fixed limit.
-        result.max_retries = u32::MAX;
-    }
-    Ok(result)
 }

@@ -11,6 +11,7 @@ use outrigger_wire::pb::envoy::config::{
 use super::{
     address,
     at::At,
+    cluster_check,
     fields::fields,
     metadata,
     report::Reject,
@@ -106,9 +107,9 @@ fn endpoint(message: &LbEndpoint, at: &At<'_>, hosts: Hosts) -> Result<Option<En
     let weight = u32_in(&message.load_balancing_weight, 1, 1..=u32::MAX, &weight_at)?;
     let host_at = at.field("endpoint");
     fields!(&host_at, host => PbEndpoint {
-        read: [address, hostname],
+        read: [address, hostname, health_check_config],
         harmless: [observability_name],
-        unsupported: [health_check_config, additional_addresses],
+        unsupported: [additional_addresses],
     });
     let address_at = host_at.field("address");
     let message_address = host_at.required("address", &host.address)?;
@@ -117,5 +118,9 @@ fn endpoint(message: &LbEndpoint, at: &At<'_>, hosts: Hosts) -> Result<Option<En
         return Ok(None);
     };
     let metadata = metadata::metadata(&message.metadata, at);
-    Ok(Some(Endpoint { address, hostname: host.hostname.as_str().into(), weight, health, metadata }))
+    let check = match &host.health_check_config {
+        Some(m) => Some(cluster_check::endpoint(m, &host_at.field("health_check_config"))?),
+        None => None,
+    };
+    Ok(Some(Endpoint { address, hostname: host.hostname.as_str().into(), weight, health, metadata, check }))
 }

@@ -4,6 +4,7 @@ mod actions;
 mod balancing;
 mod clusters;
 mod filters;
+mod health;
 mod hostile;
 mod istio;
 mod listeners;

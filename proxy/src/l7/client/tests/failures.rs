@@ -67,7 +67,7 @@ fn a_leased_connection_that_died_gives_the_request_back() {
         let pool = Pool::<Body>::new();
         text(pool.send(&attempt, get("/")).await.unwrap()).await;
         until("it is idle", || pool.counts()[0] == 1).await;
-        let lane = pool.lane(&attempt);
+        let lane = pool.lane(&attempt).unwrap();
         let lease = lane.checkout(false).unwrap();
         // Between the checkout and the send the connection goes away.
         let crate::l7::client::lane::Lease::Http1(connection) = lease else { panic!() };

@@ -64,15 +64,69 @@ fn at_the_connection_limit_requests_wait_for_a_connection() {
 }
 
 #[test]
-fn without_a_connection_the_limit_is_an_error() {
+fn a_pool_without_a_connection_opens_one_past_the_limit() {
     worker(async {
         let server = server(|stream, _| serve_http1(stream)).await;
         let attempt = attempt(address(server.address), Protocol::Http1, |c| c.breaker.max_connections = 0);
-        let error = Pool::<Body>::new().send(&attempt, get("/x")).await.unwrap_err();
-        let SendErrorKind::Connect(connect) = &error.kind else { panic!("{error:?}") };
-        assert_eq!(connect.kind, ConnectErrorKind::Overflow);
-        assert_eq!(error.request.unwrap().uri(), "/x");
-        settled(&attempt, 0).await;
+        let pool = Pool::<Body>::new();
+        let requests = (0..5).map(|_| async { text(pool.send(&attempt, get("/")).await.unwrap()).await });
+        futures_util::future::join_all(requests).await;
+        assert_eq!(server.accepted.get(), 1);
+        settled(&attempt, 1).await;
+        assert!(stat(&attempt, "upstream_cx_overflow") > 0);
+    });
+}
+
+#[test]
+fn connections_to_one_host_have_a_limit_of_their_own() {
+    worker(async {
+        let server = server(|stream, _| serve_http1(stream)).await;
+        let attempt = attempt(address(server.address), Protocol::Http1, |c| {
+            let policy = crate::ir::cluster::HealthPolicy { max_connections_per_host: Some(3), ..Default::default() };
+            c.health = Some(Arc::new(policy));
+        });
+        let pool = Pool::<Body>::new();
+        let requests = (0..20).map(|_| async { text(pool.send(&attempt, get("/")).await.unwrap()).await });
+        futures_util::future::join_all(requests).await;
+        assert_eq!(server.accepted.get(), 3);
+        settled(&attempt, 3).await;
+    });
+}
+
+#[test]
+fn who_waits_for_a_connection_is_no_request_yet() {
+    worker(async {
+        let server = server(|stream, _| serve_http1(stream)).await;
+        let attempt = attempt(address(server.address), Protocol::Http1, |c| {
+            c.breaker.max_connections = 1;
+            c.breaker.max_requests = 2;
+        });
+        let pool = Pool::<Body>::new();
+        let requests = (0..10).map(|_| async { text(pool.send(&attempt, get("/")).await.unwrap()).await });
+        assert_eq!(futures_util::future::join_all(requests).await.len(), 10, "one after the other");
+        assert_eq!(stat(&attempt, "upstream_rq_pending_overflow"), 0);
+        assert_eq!(stat(&attempt, "upstream_rq_total"), 10);
+        settled(&attempt, 1).await;
+    });
+}
+
+#[test]
+fn pools_are_bounded_and_an_idle_one_makes_room() {
+    worker(async {
+        let server = server(|stream, _| serve_http1(stream)).await;
+        let attempt = attempt(address(server.address), Protocol::Http1, |c| c.breaker.max_connection_pools = 1);
+        let pool = Pool::<Body>::new();
+        let other = Attempt { sni: Some("other".into()), ..attempt.clone() };
+        let busy = pool.send(&attempt, get("/")).await.unwrap();
+        let error = pool.send(&other, get("/")).await.unwrap_err();
+        assert_eq!(error.kind, SendErrorKind::PoolOverflow);
+        assert_eq!(stat(&attempt, "upstream_cx_pool_overflow"), 1);
+        text(busy).await;
+        until("it is idle", || pool.counts()[0] == 1).await;
+        text(pool.send(&other, get("/")).await.unwrap()).await;
+        assert_eq!(server.accepted.get(), 2);
+        assert_eq!(attempt.cluster.breaker(false).levels()[4].used, 1);
+        settled(&attempt, 1).await;
     });
 }
 
@@ -167,5 +221,33 @@ fn draining_closes_what_is_idle() {
         until("it is idle", || pool.counts()[0] == 1).await;
         pool.close_idle();
         settled(&attempt, 0).await;
+    });
+}
+
+#[test]
+fn connections_to_a_host_that_fails_are_let_go_of_once() {
+    worker(async {
+        for protocol in [Protocol::Http1, Protocol::Http2] {
+            let server = server(move |stream, _| async move {
+                match protocol {
+                    Protocol::Http2 => serve_http2(stream).await,
+                    _ => serve_http1(stream).await,
+                }
+            })
+            .await;
+            let attempt = attempt(address(server.address), protocol, |_| {});
+            let pool = Pool::<Body>::new();
+            text(pool.send(&attempt, get("/")).await.unwrap()).await;
+            until("it is idle", || pool.counts()[0] + pool.counts()[2] == 1).await;
+            pool.sweep(Instant::now());
+            assert_eq!(attempt.cluster.breaker(false).used()[0], 1);
+            testing::fail(&attempt.endpoint);
+            pool.sweep(Instant::now());
+            settled(&attempt, 0).await;
+            text(pool.send(&attempt, get("/")).await.unwrap()).await;
+            until("it is idle", || pool.counts()[0] + pool.counts()[2] == 1).await;
+            pool.sweep(Instant::now());
+            assert_eq!(attempt.cluster.breaker(false).used()[0], 1, "what was made since then stays");
+        }
     });
 }

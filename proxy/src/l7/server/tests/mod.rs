@@ -11,6 +11,7 @@ mod http1;
 mod http2;
 mod limits;
 mod mirror;
+mod outliers;
 mod peer;
 mod rest;
 mod retries;

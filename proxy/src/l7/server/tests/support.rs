@@ -170,6 +170,7 @@ impl Setup {
             weight: 1,
             health: Health::Healthy,
             metadata: None,
+            check: None,
         };
         let locality = Locality { endpoints: upstreams.iter().map(endpoint).collect(), ..Locality::default() };
         let assignment = Assignment { localities: vec![locality], overprovisioning: 140 };
@@ -211,6 +212,7 @@ impl Setup {
                 keepalive: None,
                 buffer_limit: 1 << 20,
                 drain_on_host_removal: false,
+                health: None,
                 metadata: None,
                 locality_weighted: false,
             },
@@ -272,7 +274,8 @@ impl Setup {
         };
         let (live, problems) = builder.build(&Arc::new(snapshot), &Default::default(), &Live::default());
         assert_eq!(problems, []);
-        let cluster_stats = live.cluster("up").unwrap().stats.clone();
+        let cluster = live.cluster("up").unwrap().clone();
+        let cluster_stats = cluster.stats.clone();
         let publisher = Arc::new(Publisher::default());
         publisher.publish(Arc::new(live));
         let stats = Arc::<Sharded<HttpStats>>::default();
@@ -299,7 +302,7 @@ impl Setup {
                 tokio::task::spawn_local(serving);
             }
         });
-        Proxy { address, stats, filter_stats, cluster_stats, drain: process, codecs, log }
+        Proxy { address, stats, filter_stats, cluster, cluster_stats, drain: process, codecs, log }
     }
 }
 
@@ -345,6 +348,7 @@ pub(super) struct Proxy {
     pub address: SocketAddr,
     pub stats: Arc<Sharded<HttpStats>>,
     pub filter_stats: Arc<Sharded<FilterStats>>,
+    pub cluster: Arc<crate::upstream::Cluster>,
     pub cluster_stats: Arc<Sharded<ClusterStats>>,
     pub drain: Rc<drain::Source>,
     /// Codecs of HTTP/1 connections.

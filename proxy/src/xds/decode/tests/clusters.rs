@@ -259,14 +259,5 @@ fn refusals() {
 
 #[test]
 fn notes() {
-    noted(&[
-        (cluster_of("outlier_detection: {}"), "outlier_detection", NoteKind::Unsupported),
-        (cluster_of("health_checks: [{timeout: 1s}]"), "health_checks", NoteKind::Unsupported),
-        (cluster_of("cleanup_interval: 9s"), "cleanup_interval", NoteKind::Harmless),
-        (
-            cluster_of("circuit_breakers: {thresholds: [{track_remaining: true}]}"),
-            "circuit_breakers.thresholds[0].track_remaining",
-            NoteKind::Harmless,
-        ),
-    ]);
+    noted(&[(cluster_of("cleanup_interval: 9s"), "cleanup_interval", NoteKind::Harmless)]);
 }

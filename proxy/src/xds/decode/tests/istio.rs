@@ -49,7 +49,7 @@ fn nothing_is_refused_and_nothing_needs_more_than_a_note() {
 
 /// Features of the next release that a default installation asks for.
 fn is_known_gap(note: &Note) -> bool {
-    ["outlier_detection", "typed_dns_resolver_config"].iter().any(|gap| note.path.ends_with(gap))
+    ["typed_dns_resolver_config"].iter().any(|gap| note.path.ends_with(gap))
 }
 
 #[test]

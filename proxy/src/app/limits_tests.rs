@@ -1,0 +1,163 @@
+//! Circuit breakers of whole proxies: exact over the workers, whoever overflows is told and counted.
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    net::{SocketAddr, TcpStream},
+    sync::{Arc, Condvar, Mutex, atomic::Ordering::Relaxed},
+};
+
+use super::testing::{Rig, http_listener, server, until};
+use crate::live::testing::statics;
+
+/// An upstream that answers nobody before it may.
+#[derive(Default)]
+struct Gate {
+    state: Mutex<State>,
+    opened: Condvar,
+}
+
+#[derive(Clone, Copy, Default)]
+struct State {
+    inside: usize,
+    most: usize,
+    open: bool,
+}
+
+impl Gate {
+    fn state(&self) -> State {
+        *self.state.lock().unwrap()
+    }
+
+    fn open(&self) {
+        self.state.lock().unwrap().open = true;
+        self.opened.notify_all();
+    }
+
+    fn serve(&self, stream: TcpStream) {
+        let mut writer = stream.try_clone().unwrap();
+        let mut reader = BufReader::new(stream);
+        while read_head(&mut reader) {
+            let mut state = self.state.lock().unwrap();
+            state.inside += 1;
+            state.most = state.most.max(state.inside);
+            let mut state = self.opened.wait_while(state, |s| !s.open).unwrap();
+            state.inside -= 1;
+            drop(state);
+            if writer.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Whether there is another request; it has no body.
+fn read_head(reader: &mut impl BufRead) -> bool {
+    let mut any = false;
+    loop {
+        let mut line = String::new();
+        match reader.read_line(&mut line) {
+            Ok(0) | Err(_) => return false,
+            Ok(_) if line == "\r\n" => return any,
+            Ok(_) => any = true,
+        }
+    }
+}
+
+fn gate() -> (Arc<Gate>, SocketAddr) {
+    let gate = Arc::<Gate>::default();
+    let serving = gate.clone();
+    (gate, server(move |stream| serving.serve(stream)))
+}
+
+fn cluster(address: SocketAddr, thresholds: &str) -> String {
+    format!(
+        "\n  - name: c\n    circuit_breakers: {{thresholds: [{{{thresholds}}}]}}\n    load_assignment: \
+         {{cluster_name: c, endpoints: [{{lb_endpoints: [{{endpoint: {{address: {{socket_address: {{address: {}, \
+         port_value: {}}}}}}}}}]}}]}}\n",
+        address.ip(),
+        address.port()
+    )
+}
+
+fn stat(rig: &Rig, metric: &str) -> u64 {
+    let live = rig.shared.publisher.current();
+    let mut found = None;
+    live.cluster("c").unwrap().visit_stats(&mut |name, _, value| {
+        if name == metric {
+            found = Some(value);
+        }
+    });
+    found.unwrap_or_else(|| panic!("no statistic {metric}"))
+}
+
+fn ask(rig: &mut Rig, count: usize) -> Vec<TcpStream> {
+    let ask = |mut stream: TcpStream| {
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").unwrap();
+        stream
+    };
+    (0..count).map(|_| ask(rig.connect("l"))).collect()
+}
+
+/// The status of an answer.
+fn status(stream: &mut TcpStream) -> String {
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    assert_eq!(text.contains("x-envoy-overloaded: true"), text.contains("reset reason: overflow"), "{text}");
+    text.split(' ').nth(1).unwrap_or_default().to_owned()
+}
+
+#[test]
+fn two_workers_send_exactly_as_many_requests_as_allowed_and_count_the_rest() {
+    const ALLOWED: usize = 50;
+    const ASKED: usize = 500;
+    let (gate, address) = gate();
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let mut rig = Rig::new(2, None);
+    let limits = format!("max_requests: {ALLOWED}, track_remaining: true");
+    rig.apply(&statics(&[http_listener("l", "c", Some(log.path()))], &[cluster(address, &limits)]));
+    let mut clients = ask(&mut rig, ASKED);
+    until("all that may are there, and the others were refused", || {
+        gate.state().inside == ALLOWED && stat(&rig, "upstream_rq_pending_overflow") == (ASKED - ALLOWED) as u64
+    });
+    assert_eq!(stat(&rig, "circuit_breakers.default.rq_open"), 1);
+    assert_eq!(stat(&rig, "circuit_breakers.default.remaining_rq"), 0);
+    assert_eq!(stat(&rig, "circuit_breakers.high.rq_open"), 0);
+    gate.open();
+    let statuses: Vec<String> = clients.iter_mut().map(status).collect();
+    let with = |wanted: &str| statuses.iter().filter(|s| *s == wanted).count();
+    assert_eq!((with("200"), with("503")), (ALLOWED, ASKED - ALLOWED), "{statuses:?}");
+    assert_eq!(gate.state().most, ALLOWED, "never more in flight");
+    until("every permit is back", || {
+        let live = rig.shared.publisher.current();
+        let [_, pending, requests, ..] = live.cluster("c").unwrap().breaker(false).used();
+        (pending, requests, rig.shared.connections.load(Relaxed)) == (0, 0, 0)
+    });
+    assert_eq!(stat(&rig, "circuit_breakers.default.rq_open"), 0);
+    assert_eq!(stat(&rig, "upstream_rq_total"), ALLOWED as u64, "as in Envoy, who overflows was none");
+    let lines = || std::fs::read_to_string(log.path()).unwrap();
+    until("all are logged", || lines().lines().count() == ASKED);
+    assert_eq!(lines().lines().filter(|line| *line == "503 UO").count(), ASKED - ALLOWED);
+}
+
+#[test]
+fn requests_that_wait_are_bounded_over_the_workers() {
+    let (gate, address) = gate();
+    let mut rig = Rig::new(2, None);
+    let limits = "max_connections: 1, max_pending_requests: 3";
+    rig.apply(&statics(&[http_listener("l", "c", None)], &[cluster(address, limits)]));
+    let mut first = ask(&mut rig, 1);
+    until("the first is there", || gate.state().inside == 1);
+    let mut clients = ask(&mut rig, 20);
+    // A worker whose pool has no connection opens one, as in Envoy: one or two are inside.
+    let refused = || stat(&rig, "upstream_rq_pending_overflow");
+    until("all wait or were refused", || {
+        let waiting = stat(&rig, "upstream_rq_pending_active");
+        assert!(waiting <= 3 && gate.state().most <= 2);
+        refused() + waiting + gate.state().inside as u64 - 1 == 20
+    });
+    assert!(refused() >= 16);
+    gate.open();
+    let served = clients.iter_mut().map(status).filter(|s| s == "200").count();
+    assert_eq!(served as u64, 20 - refused());
+    assert_eq!(status(&mut first[0]), "200");
+}
