@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::support;
 
 pub(crate) fn bench(criterion: &mut Criterion) {
-    let deps = Deps { secrets: Arc::new(Secrets::default()) };
+    let deps = Deps { secrets: Arc::new(Secrets::default()), ..Deps::default() };
     let mut group = criterion.benchmark_group("pick");
     for policy in ["ROUND_ROBIN", "LEAST_REQUEST", "RANDOM"] {
         for count in [1, 10, 10_000] {

@@ -98,6 +98,7 @@ fn connection() -> &'static (ConnInfo, UpstreamFacts) {
             chain: "0.0.0.0_8080".into(),
             server_name: Some("app.default.svc.cluster.local".into()),
             tls: None,
+            buffer_limit: 1 << 20,
             started: SystemTime::now(),
             started_at: Instant::now(),
         };
