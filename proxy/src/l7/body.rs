@@ -181,6 +181,10 @@ pub(super) fn poll_upload(
             }
             Some(Ok(frame))
         }
+        Some(Err(error)) if error.is_malformed() => {
+            flow.malformed();
+            Some(Err(BodyError::Downstream))
+        }
         Some(Err(error)) => {
             tracing::debug!(%error, "request body broke off");
             flow.record.flag(Flags::DOWNSTREAM_CONNECTION_TERMINATION);

@@ -47,6 +47,11 @@ pub enum IncomingError {
 }
 
 impl IncomingError {
+    /// Whether the peer sent what cannot be understood.
+    pub fn is_malformed(&self) -> bool {
+        matches!(self, Self::Base64)
+    }
+
     /// Whether the peer reset this one stream.
     pub fn is_reset(&self) -> bool {
         matches!(self, Self::Http2(_))
