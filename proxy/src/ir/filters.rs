@@ -117,11 +117,16 @@ pub struct Mutations {
     pub request: Vec<Mutation>,
     pub query: Vec<QueryMutation>,
     pub response: Vec<Mutation>,
+    pub request_trailers: Vec<Mutation>,
+    pub response_trailers: Vec<Mutation>,
 }
 
 impl Mutations {
     pub fn is_empty(&self) -> bool {
-        self.request.is_empty() && self.query.is_empty() && self.response.is_empty()
+        self.query.is_empty()
+            && [&self.request, &self.response, &self.request_trailers, &self.response_trailers]
+                .iter()
+                .all(|list| list.is_empty())
     }
 }
 

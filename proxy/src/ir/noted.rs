@@ -52,7 +52,7 @@ fn list(mutations: &[Mutation]) -> bool {
 impl Mutations {
     /// Whether some value is noted on demand only.
     pub fn look_at_notes(&self) -> bool {
-        list(&self.request) || list(&self.response)
+        [&self.request, &self.response, &self.request_trailers, &self.response_trailers].iter().any(|l| list(l))
     }
 }
 

@@ -17,7 +17,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use super::{
     client::StreamGuard,
     expect::Gate,
-    filters::{GrpcWeb, Throttled},
+    filters::{GrpcWeb, Retrailed, Throttled},
     flow::Flow,
     incoming::Incoming,
     mirror::Copy,
@@ -52,6 +52,8 @@ pub enum Body {
     Download(Box<Download>),
     /// A response that is slowed down.
     Throttled(Box<Throttled>),
+    /// A response whose trailers are mutated.
+    Retrailed(Box<Retrailed<Body>>),
     /// A gRPC response in the form of gRPC-Web.
     GrpcWeb(Box<GrpcWeb>),
     /// A copy of a request on its way to a mirror.
@@ -64,7 +66,9 @@ impl Body {
         match self {
             Self::Download(download) => Some(&download.flow),
             Self::Throttled(throttled) => throttled.flow(),
-            _ => None,
+            Self::Retrailed(retrailed) => retrailed.inner().flow(),
+            Self::GrpcWeb(translated) => translated.flow(),
+            Self::Empty | Self::Full(_) | Self::Announced(_) | Self::Upload(_) | Self::Copy(_) => None,
         }
     }
 }
@@ -81,6 +85,7 @@ impl HttpBody for Body {
             Self::Download(download) => download.poll_frame(cx),
             Self::Throttled(throttled) => throttled.poll_frame(cx),
             Self::GrpcWeb(web) => web.poll_frame(cx),
+            Self::Retrailed(retrailed) => retrailed.poll_frame(cx),
             Self::Copy(copy) => copy.poll_frame(cx),
         }
     }
@@ -94,6 +99,7 @@ impl HttpBody for Body {
             Self::Download(download) => download.incoming.is_end_stream(),
             Self::Throttled(throttled) => throttled.is_end_stream(),
             Self::GrpcWeb(web) => web.is_end_stream(),
+            Self::Retrailed(retrailed) => retrailed.is_end_stream(),
             Self::Copy(copy) => copy.is_end_stream(),
         }
     }
@@ -107,6 +113,7 @@ impl HttpBody for Body {
             Self::Download(download) => download.incoming.size_hint(),
             Self::Throttled(throttled) => throttled.size_hint(),
             Self::GrpcWeb(web) => web.size_hint(),
+            Self::Retrailed(retrailed) => retrailed.size_hint(),
             Self::Copy(copy) => copy.size_hint(),
         }
     }
@@ -186,6 +193,10 @@ pub(super) fn poll_upload(
                 flow.request_complete();
             }
             Some(Ok(frame))
+        }
+        Some(Err(error)) if error.is_malformed() => {
+            flow.malformed();
+            Some(Err(BodyError::Downstream))
         }
         Some(Err(error)) => {
             tracing::debug!(%error, "request body broke off");

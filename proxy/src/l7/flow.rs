@@ -35,6 +35,8 @@ pub struct Flow {
     deadline: Cell<Option<Deadline>>,
     /// When the request was ready to go on, where filters held it up.
     resumed: Cell<Option<Instant>>,
+    /// The request's body could not be understood.
+    malformed: Cell<bool>,
     /// What lives exactly as long as the exchange.
     kept: RefCell<Vec<Box<dyn Kept>>>,
     /// The connection this exchange keeps busy.
@@ -79,6 +81,7 @@ impl Flow {
             waiter: RefCell::default(),
             deadline: Cell::new(None),
             resumed: Cell::new(None),
+            malformed: Cell::new(false),
             kept: RefCell::default(),
             active,
         })
@@ -214,6 +217,15 @@ impl Flow {
     /// A filter held the request up until now: no upstream is to blame for that time.
     pub fn resume(&self) {
         self.resumed.set(Some(Instant::now()));
+    }
+
+    /// The request's body cannot be understood: the request is answered, not its client's leave noted.
+    pub fn malformed(&self) {
+        self.malformed.set(true);
+    }
+
+    pub fn is_malformed(&self) -> bool {
+        self.malformed.get()
     }
 
     /// When the whole request was there and free to go on.

@@ -12,7 +12,7 @@ mod tries;
 
 use std::{borrow::Cow, rc::Rc, sync::Arc, time::Duration};
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, Uri, Version, header, request::Parts};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri, Version, header, request::Parts};
 use http_body::Body as _;
 
 use super::{
@@ -173,6 +173,10 @@ impl<'a> Forwarding<'a> {
         let body = std::mem::replace(&mut request.body, Incoming::None);
         let won = match self.tries(&plan, &mut request.parts, body).await {
             Ok(won) => won,
+            Err(_) if self.flow.is_malformed() => {
+                let reply = Reply::new(StatusCode::BAD_REQUEST, "grpc_base_64_decode_failed");
+                return Err(reply.body("Bad gRPC-web request, invalid base64 data."));
+            }
             Err(reply) => {
                 outcome::count_reply(cluster, &reply);
                 return Err(reply);

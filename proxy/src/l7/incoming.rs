@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::{
-    filters::{Decoded, Gathered},
+    filters::{Decoded, Gathered, Retrailed},
     http2::{Received, Tunnel},
     mirror::Teed,
 };
@@ -31,6 +31,8 @@ pub enum Incoming {
     Gathered(Box<Gathered>),
     /// gRPC-Web in its text form.
     Decoded(Box<Decoded>),
+    /// Its trailers are mutated.
+    Retrailed(Box<Retrailed<Incoming>>),
     /// Copied for mirrors as it passes.
     Teed(Box<Teed>),
 }
@@ -45,6 +47,11 @@ pub enum IncomingError {
 }
 
 impl IncomingError {
+    /// Whether the peer sent what cannot be understood.
+    pub fn is_malformed(&self) -> bool {
+        matches!(self, Self::Base64)
+    }
+
     /// Whether the peer reset this one stream.
     pub fn is_reset(&self) -> bool {
         matches!(self, Self::Http2(_))
@@ -80,6 +87,7 @@ impl Body for Incoming {
             Self::Http1(body) => Pin::new(body).poll_frame(cx).map_err(IncomingError::Http1),
             Self::Http2(body) => Pin::new(body).poll_frame(cx).map_err(IncomingError::Http2),
             Self::Teed(teed) => teed.poll_frame(cx),
+            Self::Retrailed(retrailed) => retrailed.poll_frame(cx),
             Self::Decoded(decoded) => decoded.poll_frame(cx),
             Self::Gathered(all) => Poll::Ready(all.next().map(Ok)),
             Self::None | Self::Tunnel(_) => Poll::Ready(None),
@@ -92,6 +100,7 @@ impl Body for Incoming {
             Self::Http2(body) => body.is_end_stream(),
             Self::Gathered(all) => all.is_end(),
             Self::Teed(teed) => teed.is_end_stream(),
+            Self::Retrailed(retrailed) => retrailed.is_end_stream(),
             Self::Decoded(decoded) => decoded.is_end_stream(),
             Self::None | Self::Tunnel(_) => true,
         }
@@ -102,6 +111,7 @@ impl Body for Incoming {
             Self::Http1(body) => body.size_hint(),
             Self::Http2(body) => body.size_hint(),
             Self::Teed(teed) => teed.size_hint(),
+            Self::Retrailed(retrailed) => retrailed.size_hint(),
             Self::Decoded(decoded) => decoded.size_hint(),
             Self::Gathered(all) => SizeHint::with_exact(all.length()),
             Self::None | Self::Tunnel(_) => SizeHint::with_exact(0),

@@ -391,7 +391,12 @@ fn finish(conn: &Connection, flow: &Rc<Flow>, ending: &Ending, mut response: Res
     }
     flow.record.response_head(status.as_u16(), headers);
     match response.body() {
-        Body::Download(_) | Body::Upload(_) | Body::Throttled(_) | Body::GrpcWeb(_) | Body::Copy(_) => {}
+        Body::Download(_)
+        | Body::Upload(_)
+        | Body::Throttled(_)
+        | Body::GrpcWeb(_)
+        | Body::Retrailed(_)
+        | Body::Copy(_) => {}
         Body::Empty => {
             flow.record.response_complete();
             // hyper drops the length of a bodiless 304 unless the body itself claims it.

@@ -7,6 +7,7 @@ mod text;
 use std::{
     future::poll_fn,
     pin::Pin,
+    rc::Rc,
     task::{Context, Poll, ready},
 };
 
@@ -20,6 +21,7 @@ use self::text::Encoder;
 use super::After;
 use crate::l7::{
     body::{Body, BodyError},
+    flow::Flow,
     incoming::Incoming,
     pipeline::Inbound,
     respond::{grpc_status, is_grpc},
@@ -114,6 +116,11 @@ pub struct GrpcWeb {
 }
 
 impl GrpcWeb {
+    /// See [`Body::flow`].
+    pub(in crate::l7) fn flow(&self) -> Option<&Rc<Flow>> {
+        self.body.flow()
+    }
+
     pub(in crate::l7) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         while !self.ended {
             let data = match ready!(Pin::new(&mut self.body).poll_frame(cx)) {

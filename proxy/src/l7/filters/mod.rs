@@ -12,6 +12,7 @@ mod grpc_web;
 mod mutation;
 mod response;
 mod throttle;
+mod trailers;
 
 use std::{rc::Rc, sync::Arc};
 
@@ -22,6 +23,7 @@ pub use self::{
     buffer::Gathered,
     grpc_web::{Decoded, GrpcWeb},
     throttle::Throttled,
+    trailers::Retrailed,
 };
 use super::{body::Body, flow::Flow, pipeline::Inbound, respond::Reply, server::Connection};
 use crate::{

@@ -1,18 +1,22 @@
 //! The header mutation filter.
 
-use std::sync::Arc;
+use std::{rc::Rc, sync::Arc};
 
 use http::{HeaderMap, StatusCode, Uri, request::Parts};
+use http_body::Body as _;
 use smallvec::SmallVec;
 
+use super::Retrailed;
 use crate::{
     ir::{
         filters::{Mutation, Mutations, QueryMutation, Setting},
         route::AppendAction,
     },
     l7::{
+        body::Body,
         flow::Flow,
         headers::{self, Pseudo, RequestView},
+        incoming::Incoming,
         pipeline::Inbound,
     },
     telemetry::format::{self, Facts},
@@ -40,7 +44,12 @@ pub(super) fn all<'a>(
     all
 }
 
-pub(super) fn request(all: &All, flow: &Flow, request: &mut Inbound) {
+pub(super) fn request(all: &All, flow: &Rc<Flow>, request: &mut Inbound) {
+    if Retrailed::<Incoming>::wanted(all, |m| &m.request_trailers) && !request.body.is_end_stream() {
+        let body = std::mem::replace(&mut request.body, Incoming::None);
+        let body = Retrailed::new(body, all.clone(), |m| &m.request_trailers, flow.clone());
+        request.body = Incoming::Retrailed(Box::new(body));
+    }
     let scheme = request.sane.origin.scheme;
     let Parts { method, uri, headers, .. } = &mut request.parts;
     for mutations in all {
@@ -92,7 +101,16 @@ pub(super) fn mentions_request(all: &All) -> bool {
 }
 
 pub(super) fn has_response(all: &All) -> bool {
-    all.iter().any(|m| !m.response.is_empty())
+    all.iter().any(|m| !m.response.is_empty() || !m.response_trailers.is_empty())
+}
+
+/// Mutates the trailers of a response that is on its way.
+pub(super) fn response_trailers(body: Body, all: &All, flow: &Rc<Flow>) -> Body {
+    let streams = matches!(body, Body::Download(_) | Body::Throttled(_)) && !body.is_end_stream();
+    if !streams || !Retrailed::<Body>::wanted(all, |m| &m.response_trailers) {
+        return body;
+    }
+    Body::Retrailed(Box::new(Retrailed::new(body, all.clone(), |m| &m.response_trailers, flow.clone())))
 }
 
 /// The path with its query parameters changed. As in Envoy, the parameters then stand in the order of their names; what

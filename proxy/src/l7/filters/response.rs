@@ -1,5 +1,7 @@
 //! What filters do with the response, decided while they saw the request.
 
+use std::rc::Rc;
+
 use http::{HeaderMap, Method, Response};
 
 use super::{
@@ -69,7 +71,7 @@ impl After {
     }
 
     /// Takes the steps.
-    pub(in crate::l7) async fn apply(self, flow: &Flow, mut response: Response<Body>) -> Response<Body> {
+    pub(in crate::l7) async fn apply(self, flow: &Rc<Flow>, mut response: Response<Body>) -> Response<Body> {
         for step in self.0.into_iter().rev() {
             match step {
                 Step::Grant(granted) => {
@@ -85,6 +87,7 @@ impl After {
                     });
                     let status = response.status();
                     mutation::response(&all, flow, view.as_ref(), status, response.headers_mut());
+                    response = response.map(|body| mutation::response_trailers(body, &all, flow));
                 }
                 Step::GrpcWeb(text) => response = grpc_web::response(response, text).await,
                 Step::Throttle(kbps) => response = response.map(|body| Throttled::limit(body, kbps)),

@@ -26,13 +26,17 @@ use crate::ir::{
 
 pub(crate) fn mutations(message: &Pb, at: &At<'_>) -> Result<Mutations, Reject> {
     fields!(at, message => Pb {
-        read: [request_mutations, query_parameter_mutations, response_mutations],
-        unsupported: [response_trailers_mutations, request_trailers_mutations],
+        read: [
+            request_mutations, query_parameter_mutations, response_mutations, response_trailers_mutations,
+            request_trailers_mutations,
+        ],
     });
     Ok(Mutations {
         request: list("request_mutations", &message.request_mutations, true, at)?,
         query: at.each("query_parameter_mutations", &message.query_parameter_mutations, query)?,
         response: list("response_mutations", &message.response_mutations, false, at)?,
+        request_trailers: list("request_trailers_mutations", &message.request_trailers_mutations, false, at)?,
+        response_trailers: list("response_trailers_mutations", &message.response_trailers_mutations, false, at)?,
     })
 }
 

@@ -129,6 +129,7 @@ fn headers_and_parameters_are_mutated_in_order() {
                 },
             ],
             response: vec![add("x-r", "base %REQ(x-a)%")],
+            ..Mutations::default()
         };
         let route = Mutations {
             request: vec![Mutation::RemoveMatching(StringMatcher::exact("x-a")), add("x-a", "2")],
@@ -151,6 +152,35 @@ fn headers_and_parameters_are_mutated_in_order() {
         let head = client.head().await;
         let values: Vec<_> = head.lines().filter_map(|l| l.strip_prefix("x-r: ")).collect();
         assert_eq!(values, ["base 2", "route"], "{head}");
+    });
+}
+
+#[test]
+fn trailers_are_mutated_in_both_directions() {
+    run(async {
+        let gone = || Mutation::Remove(http::HeaderName::from_static("x-gone"));
+        let mutations = Mutations {
+            request_trailers: vec![add("x-t", "up"), gone()],
+            response_trailers: vec![gone(), add("x-t", "down %RESPONSE_CODE%")],
+            ..Mutations::default()
+        };
+        let (proxy, upstream) = pair(|s| {
+            let kind = FilterKind::HeaderMutation { mutations: mutations.into(), most_specific_wins: false };
+            chain(s, [("m", kind)]);
+        })
+        .await;
+        let mut client = proxy.connect().await;
+        let head = "Trailer: x-gone, x-t\r\nTransfer-Encoding: chunked\r\n";
+        let rest = "2\r\nhi\r\n0\r\nx-gone: 1\r\n\r\n";
+        client.send(&format!("POST /p HTTP/1.1\r\nHost: x\r\n{head}\r\n{rest}")).await;
+        let mut server = upstream.accept().await;
+        server.head().await;
+        assert_eq!(server.until("\r\n0\r\n").await, "2\r\nhi\r\n0\r\n");
+        assert_eq!(server.until("\r\n\r\n").await.to_ascii_lowercase(), "x-t: up\r\n\r\n");
+        server.send(&format!("HTTP/1.1 200 OK\r\n{head}\r\n{rest}")).await;
+        client.head().await;
+        assert_eq!(client.until("\r\n0\r\n").await, "2\r\nhi\r\n0\r\n");
+        assert_eq!(client.until("\r\n\r\n").await.to_ascii_lowercase(), "x-t: down 200\r\n\r\n");
     });
 }
 

@@ -99,6 +99,10 @@ fn other_requests_pass_and_bad_text_does_not_reach_its_end() {
         assert_eq!((header(&head, "content-type"), body.as_str()), (Some("a/b"), "ok"));
         let mut client = proxy.connect().await;
         client.send(&request("application/grpc-web-text", "*/*", "cGlu*")).await;
-        assert!(client.head().await.starts_with("HTTP/1.1 400"));
+        let head = client.head().await;
+        assert!(head.starts_with("HTTP/1.1 400"), "{head}");
+        assert_eq!(header(&head, "grpc-status"), Some("13"));
+        assert_eq!(header(&head, "grpc-message"), Some("Bad gRPC-web request, invalid base64 data."));
+        assert!(proxy.log(2).await[1].starts_with("400 - grpc_base_64_decode_failed"));
     });
 }

@@ -119,7 +119,8 @@ fn filters_keep_their_order_and_state() {
                 "most_specific_header_mutations_wins: true, mutations: {request_mutations: [{remove: x-a}, \
                  {append: {header: {key: x-b, value: v}}}, {remove_on_match: {key_matcher: {prefix: x-c}}}], \
                  query_parameter_mutations: [{remove: q}, {append: {record: {key: k, value: w}, action: ADD_IF_ABSENT}}], \
-                 response_mutations: [{remove: x-d}]}",
+                 response_mutations: [{remove: x-d}], request_trailers_mutations: [{remove: x-e}], \
+                 response_trailers_mutations: [{remove: x-f}, {remove: x-g}]}",
                 "",
             ),
         ]
@@ -137,6 +138,7 @@ fn filters_keep_their_order_and_state() {
     ));
     assert!(matches!(&mutations.query[..], [QueryMutation::Remove(_), QueryMutation::Set { .. }]));
     assert_eq!(mutations.response.len(), 1);
+    assert_eq!((mutations.request_trailers.len(), mutations.response_trailers.len()), (1, 2));
     let place = |rest: &str| format!("{HCM}.http_filters[0].{rest}");
     let buffer = "envoy.extensions.filters.http.buffer.v3.Buffer";
     refused(&[
