@@ -39,6 +39,10 @@ fn plain() -> Vec<Case> {
             .talk(Talk { say: "", hear: "welcome", finish: true, tls: None }),
         case("tcp-refused")
             .explained(
+                "1 < complete | 1 < reset",
+                "a connection that leads nowhere is reset: its end is not taken for an empty answer",
+            )
+            .explained(
                 "flags= | details= | upstream=",
                 "Envoy calls every failed connect exhausted retries, and logs no details for TCP",
             )
@@ -46,6 +50,10 @@ fn plain() -> Vec<Case> {
             .filter_chains(PLAIN)
             .talk(SILENT),
         case("tcp-connect-timeout")
+            .explained(
+                "1 < complete | 1 < reset",
+                "a connection that leads nowhere is reset: its end is not taken for an empty answer",
+            )
             .explained(
                 "flags= | details= | upstream= | failure=",
                 "Envoy calls every failed connect exhausted retries, and logs no details for TCP",
@@ -55,6 +63,10 @@ fn plain() -> Vec<Case> {
             .filter_chains(PLAIN)
             .talk(SILENT),
         case("tcp-connect-attempts")
+            .explained(
+                "1 < complete | 1 < reset",
+                "a connection that leads nowhere is reset: its end is not taken for an empty answer",
+            )
             .explained(
                 "flags= | details= | upstream=",
                 "Envoy calls every failed connect exhausted retries, and logs no details for TCP",
@@ -121,6 +133,10 @@ fn plain() -> Vec<Case> {
             )
             .talk(Talk { finish: false, ..talk("hello") }),
         case("tcp-no-cluster")
+            .explained(
+                "1 < complete | 1 < reset",
+                "a connection that leads nowhere is reset: its end is not taken for an empty answer",
+            )
             .explained("details= | cluster=", "the log names the cluster that is missing")
             .filter_chains(
                 "
@@ -135,11 +151,19 @@ fn plain() -> Vec<Case> {
             )
             .talk(SILENT),
         case("tcp-no-hosts")
+            .explained(
+                "1 < complete | 1 < reset",
+                "a connection that leads nowhere is reset: its end is not taken for an empty answer",
+            )
             .explained("details=", "Envoy logs no details for TCP")
             .cluster("a", &[], "")
             .filter_chains(PLAIN)
             .talk(SILENT),
         case("tcp-max-connections")
+            .explained(
+                "1 < complete | 1 < reset",
+                "a connection that leads nowhere is reset: its end is not taken for an empty answer",
+            )
             .explained("details= | attempts= | failure=", "the log names the limit")
             .host("a", Serve::Tcp(""))
             .cluster("a", &["a"], "circuit_breakers: {thresholds: [{max_connections: 0}]}")
