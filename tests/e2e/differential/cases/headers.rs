@@ -157,7 +157,7 @@ fn manipulation() -> Vec<Case> {
                 ",
             )
             .requests([get("/p?q=1").header("x-long", "abcdef"), get("/p").h2()]),
-        case("headers-on-unknown-clusters")
+        case("headers-on-unknown-clusters").explained("x-always", "the code of the answer is known; Envoy evaluates it before it is set")
             .route_config("validate_clusters: false")
             .routes("- match: {prefix: /}\n  route: {cluster: nobody}")
             .virtual_host("response_headers_to_add: [{header: {key: x-always, value: '%RESPONSE_CODE% %RESPONSE_FLAGS%'}}]")

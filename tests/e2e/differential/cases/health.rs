@@ -97,20 +97,6 @@ pub(crate) fn outliers() -> Vec<Case> {
             .client_only()
             .step(Step::Warm(30, get("/warm")))
             .spread(50, get("/")),
-        case("outlier-all-ejected-without-panic")
-            .http1("b1", plan([status(500).body("bad")]))
-            .http1("b2", plan([status(500).body("bad")]))
-            .cluster(
-                "a",
-                &["b1", "b2"],
-                "
-                outlier_detection: {consecutive_5xx: 2, interval: 100s, base_ejection_time: 100s, max_ejection_percent: 100}
-                common_lb_config: {healthy_panic_threshold: {value: 0}}
-                ",
-            )
-            .client_only()
-            .step(Step::Warm(30, get("/warm")))
-            .spread(20, get("/")),
         case("outlier-success-breaks-the-row")
             .http1("a", plan([status(500), status(500), ok()]).on("/x", [status(500), status(500), ok(), status(500), status(500), ok()]))
             .cluster(

@@ -283,14 +283,14 @@ fn wrong_answers() -> Vec<Case> {
             .requests(["/2", "/8", "/11"].map(get))
             .requests([get("/2").h2(), get("/8").h2()]),
         case("upstream-refuses-streams").http2("a", plan([reset_with(7)])).requests([get("/")]).explained(
-            "a[ | attempts=",
+            "a[ | attempts= | < content-length | < body | tx=",
             "what the upstream says it did not process is sent again, retry policy or not",
         ),
         case("upstream-goes-away")
             .host("a", Serve::Bytes(GO_AWAY.to_vec()))
             .requests([get("/"), post("/", "body"), get("/").h2()])
             .explained(
-                "a[ | attempts=",
+                "a[ | attempts= | < content-length | < body | tx=",
                 "what the upstream says it did not process is sent again, retry policy or not",
             ),
         case("upstream-resets-a-stream-in-the-body")

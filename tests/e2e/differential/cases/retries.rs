@@ -78,7 +78,7 @@ fn conditions() -> Vec<Case> {
             )
             .client_only()
             .spread(30, get("/mixed")),
-        case("retry-connect-failure-all-dead").pending("retries and timeouts")
+        case("retry-connect-failure-all-dead").explained("rx=", "what cannot be sent up is not read").pending("retries and timeouts")
             .host("dead", Serve::Nothing)
             .virtual_host(COUNTED)
             .routes("- match: {prefix: /}\n  route: {cluster: $dead, retry_policy: {retry_on: connect-failure, num_retries: 2}}")

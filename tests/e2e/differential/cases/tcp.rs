@@ -16,6 +16,9 @@ fn talk(say: &'static str) -> Talk {
     Talk { say, hear: "", finish: true, tls: None }
 }
 
+/// Says nothing: bytes that nobody reads would make a reset of the end.
+const SILENT: Talk = Talk { say: "", hear: "", finish: false, tls: None };
+
 fn over_tls(server_name: &'static str, alpn: &'static [&'static str]) -> Talk {
     Talk { tls: Some(Tls { server_name, alpn }), ..talk("hello") }
 }
@@ -36,13 +39,21 @@ fn plain() -> Vec<Case> {
             .talk(Talk { say: "", hear: "welcome", finish: true, tls: None }),
         case("tcp-refused")
             .explained(
+                "1 < complete | 1 < reset",
+                "a connection that leads nowhere is reset: its end is not taken for an empty answer",
+            )
+            .explained(
                 "flags= | details= | upstream=",
                 "Envoy calls every failed connect exhausted retries, and logs no details for TCP",
             )
             .host("a", Serve::Nothing)
             .filter_chains(PLAIN)
-            .talk(talk("hello")),
+            .talk(SILENT),
         case("tcp-connect-timeout")
+            .explained(
+                "1 < complete | 1 < reset",
+                "a connection that leads nowhere is reset: its end is not taken for an empty answer",
+            )
             .explained(
                 "flags= | details= | upstream= | failure=",
                 "Envoy calls every failed connect exhausted retries, and logs no details for TCP",
@@ -50,8 +61,12 @@ fn plain() -> Vec<Case> {
             .host("a", Serve::BlackHole)
             .cluster("a", &["a"], "connect_timeout: 0.5s")
             .filter_chains(PLAIN)
-            .talk(talk("hello")),
+            .talk(SILENT),
         case("tcp-connect-attempts")
+            .explained(
+                "1 < complete | 1 < reset",
+                "a connection that leads nowhere is reset: its end is not taken for an empty answer",
+            )
             .explained(
                 "flags= | details= | upstream=",
                 "Envoy calls every failed connect exhausted retries, and logs no details for TCP",
@@ -69,7 +84,7 @@ fn plain() -> Vec<Case> {
                       $log
                 ",
             )
-            .talk(talk("hello")),
+            .talk(SILENT),
         case("tcp-weighted")
             .host("a", Serve::Tcp(""))
             .host("b", Serve::Tcp(""))
@@ -118,6 +133,10 @@ fn plain() -> Vec<Case> {
             )
             .talk(Talk { finish: false, ..talk("hello") }),
         case("tcp-no-cluster")
+            .explained(
+                "1 < complete | 1 < reset",
+                "a connection that leads nowhere is reset: its end is not taken for an empty answer",
+            )
             .explained("details= | cluster=", "the log names the cluster that is missing")
             .filter_chains(
                 "
@@ -130,18 +149,26 @@ fn plain() -> Vec<Case> {
                       $log
                 ",
             )
-            .talk(talk("hello")),
+            .talk(SILENT),
         case("tcp-no-hosts")
+            .explained(
+                "1 < complete | 1 < reset",
+                "a connection that leads nowhere is reset: its end is not taken for an empty answer",
+            )
             .explained("details=", "Envoy logs no details for TCP")
             .cluster("a", &[], "")
             .filter_chains(PLAIN)
-            .talk(talk("hello")),
+            .talk(SILENT),
         case("tcp-max-connections")
+            .explained(
+                "1 < complete | 1 < reset",
+                "a connection that leads nowhere is reset: its end is not taken for an empty answer",
+            )
             .explained("details= | attempts= | failure=", "the log names the limit")
             .host("a", Serve::Tcp(""))
             .cluster("a", &["a"], "circuit_breakers: {thresholds: [{max_connections: 0}]}")
             .filter_chains(PLAIN)
-            .talk(talk("hello")),
+            .talk(SILENT),
     ]
 }
 

@@ -74,6 +74,7 @@ pub(crate) fn cases() -> Vec<Case> {
             .manager("common_http_protocol_options: {max_requests_per_connection: 2}")
             .on_one_connection([get("/1"), get("/2"), get("/3")]),
         case("max-stream-duration")
+            .explained("flags=", "the log marks what ran out of time; Envoy sets no flag")
             .pending("retries and timeouts")
             .explained(
                 "< cut | < reset by peer",
@@ -88,12 +89,18 @@ pub(crate) fn cases() -> Vec<Case> {
             )
             .requests([get("/hang"), get("/body"), grpc_call("/hang"), get("/hang").h2()]),
         case("max-stream-duration-of-the-manager")
+            .explained("flags=", "the log marks what ran out of time; Envoy sets no flag")
             .pending("retries and timeouts")
             .http1("a", plan([hang()]))
             .manager("common_http_protocol_options: {max_stream_duration: 1s}")
             .routes("- match: {prefix: /}\n  route: {cluster: $a, timeout: 0s}")
             .requests([get("/")]),
         case("grpc-timeout")
+            .explained(
+                "the proxy reset the stream",
+                "what is given up is cancelled (CANCEL); Envoy calls it INTERNAL_ERROR",
+            )
+            .explained("flags=", "the log marks what ran out of time; Envoy sets no flag")
             .pending("retries and timeouts")
             .http2("a", plan([hang()]))
             .routes(
@@ -116,6 +123,7 @@ pub(crate) fn cases() -> Vec<Case> {
                 grpc_call("/none").header("grpc-timeout", "1H"),
             ]),
         case("connect-timeout")
+            .explained("failure= | rx=", "the log names the timeout as the reason; what cannot be sent up is not read")
             .pending("retries and timeouts")
             .host("hole", Serve::BlackHole)
             .cluster("hole", &["hole"], "connect_timeout: 0.8s")

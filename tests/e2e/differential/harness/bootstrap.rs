@@ -50,11 +50,12 @@ pub(crate) fn fragments(case: &Case, ports: &Ports, dir: &Path) -> (String, Stri
     (listener, fill(&clusters, case, ports, dir))
 }
 
+/// Last in the file and by name: where it answers, all others listen.
 fn ready_listener(port: u16) -> String {
     let fragments =
         Fragments { routes: Some("- match: {prefix: /}\n  direct_response: {status: 204}"), ..Fragments::default() };
     format!(
-        "- name: ready\n  address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}\n  filter_chains:\n{}",
+        "- name: zz-ready\n  address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}\n  filter_chains:\n{}",
         indent(2, &manager(&fragments, "")).replace("$case", "ready")
     )
 }

@@ -24,7 +24,7 @@ pub(crate) fn field_line(prefix: &str, name: &str, value: &str) -> String {
         && ms > 5000
     {
         // What is left at a later try depends on how long the ones before took.
-        return format!("{prefix} {name}: about {} s", ms.div_ceil(1000));
+        return format!("{prefix} {name}: about {} s", (ms + 700) / 1000);
     }
     format!("{prefix} {name}: {value}")
 }
