@@ -11,14 +11,14 @@ fn fault(name: &'static str, fields: &str) -> Case {
 
 pub(crate) fn faults() -> Vec<Case> {
     vec![
-        fault("fault-abort", "abort: {http_status: 418, percentage: {numerator: 100}}").requests([
+        fault("fault-abort", "abort: {http_status: 418, percentage: {numerator: 100}}").explained("cluster=", "the log names a cluster once it is asked").requests([
             get("/"),
             get("/").h2(),
             grpc_call("/s/m"),
             post("/", "body"),
         ]),
         fault("fault-abort-grpc", "abort: {grpc_status: 14, percentage: {numerator: 100}}")
-            .requests([get("/"), grpc_call("/s/m")]),
+            .explained("cluster=", "the log names a cluster once it is asked").requests([get("/"), grpc_call("/s/m")]),
         fault("fault-abort-never", "abort: {http_status: 418, percentage: {numerator: 0}}").requests([get("/")]),
         fault("fault-abort-share", "abort: {http_status: 418, percentage: {numerator: 3000, denominator: TEN_THOUSAND}}")
             .client_only()
@@ -30,9 +30,9 @@ pub(crate) fn faults() -> Vec<Case> {
             "fault-delay-and-abort",
             "delay: {fixed_delay: 1s, percentage: {numerator: 100}}, abort: {http_status: 503, percentage: {numerator: 100}}",
         )
-        .requests([get("/").timed(&[700, 9000])]),
+        .explained("cluster=", "the log names a cluster once it is asked").requests([get("/").timed(&[700, 9000])]),
         fault("fault-by-headers-of-the-client", "delay: {header_delay: {}, percentage: {numerator: 100}}, abort: {header_abort: {}, percentage: {numerator: 100}}")
-            .requests([
+            .explained("cluster=", "the log names a cluster once it is asked").requests([
                 get("/"),
                 get("/").header("x-envoy-fault-abort-request", "429"),
                 get("/").header("x-envoy-fault-abort-request", "9999"),
@@ -43,13 +43,13 @@ pub(crate) fn faults() -> Vec<Case> {
                 get("/").header("x-envoy-fault-abort-request", "429").header("x-envoy-fault-abort-request-percentage", "0"),
             ]),
         fault("fault-for-some-requests", "abort: {http_status: 418, percentage: {numerator: 100}}, headers: [{name: x-bad, string_match: {exact: 'yes'}}]")
-            .requests([get("/"), get("/").header("x-bad", "yes")]),
+            .explained("cluster=", "the log names a cluster once it is asked").requests([get("/"), get("/").header("x-bad", "yes")]),
         fault("fault-for-a-cluster", "abort: {http_status: 418, percentage: {numerator: 100}}, upstream_cluster: fault-for-a-cluster-b")
-            .echoes(&["b"])
+            .explained("cluster=", "the log names a cluster once it is asked").echoes(&["b"])
             .routes("- match: {prefix: /b}\n  route: {cluster: $b}\n- match: {prefix: /}\n  route: {cluster: $a}")
             .requests([get("/b"), get("/a")]),
         fault("fault-by-route", "")
-            .routes(
+            .explained("cluster=", "the log names a cluster once it is asked").routes(
                 "
                 - match: {prefix: /bad}
                   route: {cluster: $a}
@@ -63,7 +63,7 @@ pub(crate) fn faults() -> Vec<Case> {
             )
             .requests([get("/bad"), get("/good")]),
         fault("fault-switched-off-by-route", "abort: {http_status: 418, percentage: {numerator: 100}}")
-            .routes(
+            .explained("cluster=", "the log names a cluster once it is asked").routes(
                 "
                 - match: {prefix: /off}
                   route: {cluster: $a}
@@ -87,6 +87,7 @@ pub(crate) fn cors() -> Vec<Case> {
         |origin: &str| request("OPTIONS", "/x").header("origin", origin).header("access-control-request-method", "PUT");
     vec![
         case("cors")
+            .explained("cluster=", "the log names a cluster once it is asked")
             .http1("a", plan([ok().header("access-control-allow-origin", "upstream")]))
             .filters(CORS_FILTER)
             .virtual_host(
@@ -113,6 +114,7 @@ pub(crate) fn cors() -> Vec<Case> {
                 preflight("http://a.test").h2(),
             ]),
         case("cors-any-origin")
+            .explained("cluster=", "the log names a cluster once it is asked")
             .echoes(&["a"])
             .filters(CORS_FILTER)
             .virtual_host(
@@ -168,7 +170,7 @@ pub(crate) fn cors() -> Vec<Case> {
 }
 
 pub(crate) fn mirroring() -> Vec<Case> {
-    vec![
+    let cases = vec![
         case("mirror")
             .echoes(&["a", "m"])
             .routes("- match: {prefix: /}\n  route: {cluster: $a, request_mirror_policies: [{cluster: $m}]}")
@@ -212,7 +214,9 @@ pub(crate) fn mirroring() -> Vec<Case> {
                 ",
             )
             .requests([get("/x"), get("/x").host("case.test:8080")]),
-    ]
+    ];
+    // Nobody waits for a copy: it may arrive after the answer.
+    cases.into_iter().map(|case| case.pause(500)).collect()
 }
 
 pub(crate) fn others() -> Vec<Case> {
@@ -234,7 +238,7 @@ pub(crate) fn others() -> Vec<Case> {
           - remove: x-hidden
     ";
     vec![
-        case("buffer-limit").echoes(&["a"]).filters(BUFFER).requests([
+        case("buffer-limit").explained("cluster= | rx=", "the log names a cluster and counts bytes once it is asked").explained("7 < | a[5] > | log POST / HTTP/2", "a body beyond the limit is refused also where it comes at once").echoes(&["a"]).filters(BUFFER).requests([
             post("/", "short"),
             post("/", "exactly 10"),
             post("/", "much longer than ten bytes"),
@@ -244,7 +248,7 @@ pub(crate) fn others() -> Vec<Case> {
             post("/", "much longer than ten bytes").h2(),
         ]),
         case("buffer-limit-by-route")
-            .echoes(&["a"])
+            .explained("cluster= | rx=", "the log names a cluster and counts bytes once it is asked").echoes(&["a"])
             .filters(BUFFER)
             .routes(
                 "
@@ -309,7 +313,7 @@ pub(crate) fn others() -> Vec<Case> {
             )
             .requests([get("/").timed(&[2500])]),
         case("internal-redirect")
-            .http1("a", plan([]).on("/from", [crate::harness::status(302).header("location", "http://case.test/to")]))
+            .explained("log GET /to", "one entry for what was one request of the client").http1("a", plan([]).on("/from", [crate::harness::status(302).header("location", "http://case.test/to")]))
             .routes(
                 "
                 - match: {prefix: /}

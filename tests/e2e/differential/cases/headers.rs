@@ -157,6 +157,12 @@ fn manipulation() -> Vec<Case> {
                 ",
             )
             .requests([get("/p?q=1").header("x-long", "abcdef"), get("/p").h2()]),
+        case("response-code-in-local-replies")
+            .routes("- match: {prefix: /}\n  direct_response: {status: 418}")
+            .virtual_host("response_headers_to_add: [{header: {key: x-code, value: '%RESPONSE_CODE%'}}]")
+            .pending("header values that know the exchange")
+            .explained("x-code", "the code of the answer is known; Envoy evaluates it before it is set")
+            .requests([get("/")]),
         case("headers-on-unknown-clusters").explained("x-always", "the code of the answer is known; Envoy evaluates it before it is set")
             .route_config("validate_clusters: false")
             .routes("- match: {prefix: /}\n  route: {cluster: nobody}")
@@ -173,7 +179,7 @@ fn manipulation() -> Vec<Case> {
                   direct_response: {status: 400}
                 ",
             )
-            .virtual_host("response_headers_to_add: [{header: {key: x-always, value: '%RESPONSE_CODE% %RESPONSE_FLAGS%'}}]")
+            .virtual_host("response_headers_to_add: [{header: {key: x-always, value: '%RESPONSE_FLAGS%'}}]")
             .requests(["/up", "/direct", "/miss"].map(get)),
     ]
 }

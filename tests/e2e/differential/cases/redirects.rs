@@ -72,7 +72,7 @@ pub(crate) fn cases() -> Vec<Case> {
                 "
                 - match: {prefix: /}
                   redirect: {path_redirect: /to}
-                  response_headers_to_add: [{header: {key: x-route, value: '%RESPONSE_CODE%'}}]
+                  response_headers_to_add: [{header: {key: x-route, value: '%PROTOCOL%'}}]
                 ",
             )
             .requests([get("/")]),
