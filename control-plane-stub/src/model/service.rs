@@ -11,6 +11,7 @@ use super::{
     protocol::Protocol,
     scalars::{port, some_port},
     settings::Settings,
+    workload::Address,
     world::{Cidr, Port, Resolution, Service},
 };
 
@@ -99,6 +100,21 @@ impl ServiceSpec {
             (true, false) => Families { ipv4: held(true), ipv6: held(false) },
             (true, true) => Families { ipv4: true, ipv6: true },
         }
+    }
+
+    /// The addresses at which a Pod serves `service`. Behind a virtual address that is one, of the Service's first
+    /// family, else the Pod's own first: a Pod with two would be two endpoints, and requests for one family would go to
+    /// the other, at which the application may not listen. A headless Service's clients choose the address themselves.
+    pub(super) fn homes<'a>(&self, service: &Service, pod: &'a [Address]) -> Vec<&'a Address> {
+        let families = self.families(service);
+        let listed = self.ip_families.first().map(|family| *family == IpFamily::IPv4);
+        let first = listed.or_else(|| service.addresses.first().map(|cidr| cidr.address.is_ipv4()));
+        let mut able: Vec<_> = pod.iter().filter(|address| address.ip().is_none_or(|ip| families.has(ip))).collect();
+        if !service.addresses.is_empty() {
+            able.sort_by_key(|address| address.ip().map(|ip| ip.is_ipv4()) != first);
+            able.truncate(1);
+        }
+        able
     }
 }
 

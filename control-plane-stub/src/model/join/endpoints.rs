@@ -1,6 +1,6 @@
 //! Finds the endpoints of a service: by slices, by selector, or as its ServiceEntry lists them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::zones::Zones;
 use crate::model::{
@@ -56,11 +56,12 @@ impl Workloads {
         notes: &mut Vec<String>,
         problems: &mut Vec<Problem>,
     ) {
+        let endpoints = slices.iter().flat_map(|slice| &slice.spec.endpoints);
+        let listed: HashSet<&str> = endpoints.flat_map(|e| &e.addresses).map(String::as_str).collect();
         for slice in slices {
-            self.of_slice(service, slice, spec.publish_not_ready_addresses, problems);
+            self.of_slice(service, slice, (spec, &listed), problems);
         }
         if !spec.selector.is_empty() {
-            let families = spec.families(service);
             for (workload, pod) in self.of_namespace(&service.namespace) {
                 let ready = workload.ready || spec.publish_not_ready_addresses;
                 if !ready || (pod && !slices.is_empty()) || !subset(&spec.selector, &workload.labels) {
@@ -81,7 +82,7 @@ impl Workloads {
                 let ports = ports.filter_map(target).collect();
                 let mut workload = workload.clone();
                 if pod {
-                    workload.addresses.retain(|address| address.ip().is_none_or(|ip| families.has(ip)));
+                    workload.addresses = spec.homes(service, &workload.addresses).into_iter().cloned().collect();
                 }
                 add(&mut service.endpoints, &workload, ports);
             }
@@ -93,7 +94,7 @@ impl Workloads {
         &self,
         service: &mut Service,
         slice: &Object<EndpointSlice>,
-        not_ready_too: bool,
+        (spec, listed): (&ServiceSpec, &HashSet<&str>),
         problems: &mut Vec<Problem>,
     ) {
         if slice.spec.address_type == AddressType::Fqdn {
@@ -104,7 +105,7 @@ impl Workloads {
         let find = |name: &str| service.ports.iter().find(|p| p.name == name || service.ports.len() == 1);
         let ports: Vec<_> = ports.filter_map(|p| Some((find(&p.name)?.number, p.port.filter(|n| *n != 0)?))).collect();
         for (index, endpoint) in slice.spec.endpoints.iter().enumerate() {
-            if !(not_ready_too || endpoint.conditions.ready.unwrap_or(true)) {
+            if !(spec.publish_not_ready_addresses || endpoint.conditions.ready.unwrap_or(true)) {
                 continue;
             }
             for (place, text) in endpoint.addresses.iter().enumerate() {
@@ -115,6 +116,12 @@ impl Workloads {
                 };
                 let address = Address::Ip(ip);
                 let known = self.at(&service.namespace, &address).cloned();
+                let homes = known.as_ref().map(|pod| spec.homes(service, &pod.addresses)).unwrap_or_default();
+                let is_listed = |home: &&Address| home.ip().is_some_and(|ip| listed.contains(&*ip.to_string()));
+                if !homes.contains(&&address) && homes.iter().any(is_listed) {
+                    // Its other address stands for the Pod.
+                    continue;
+                }
                 let mut workload = known.unwrap_or_else(|| stranger(&service.namespace, endpoint));
                 workload.addresses = vec![address];
                 workload.hostname = endpoint.hostname.clone().or(workload.hostname);

@@ -96,7 +96,9 @@ fn a_service_has_endpoints_of_its_own_families() {
     };
     assert_eq!(addresses("clusterIP: 10.96.0.1"), ["10.0.0.1"]);
     assert_eq!(addresses("clusterIP: 'fd96::1'"), ["fd00::1"]);
-    assert_eq!(addresses("clusterIPs: [10.96.0.1, 'fd96::1']"), ["10.0.0.1", "fd00::1"]);
+    assert_eq!(addresses("clusterIPs: [10.96.0.1, 'fd96::1']"), ["10.0.0.1"], "one Pod is one endpoint");
+    assert_eq!(addresses("clusterIPs: ['fd96::1', 10.96.0.1]"), ["fd00::1"]);
+    assert_eq!(addresses("clusterIPs: [10.96.0.1, 'fd96::1'], ipFamilies: [IPv6, IPv4]"), ["fd00::1"]);
     assert_eq!(addresses("clusterIP: None, ipFamilies: [IPv6]"), ["fd00::1"]);
     assert_eq!(addresses("clusterIP: None"), ["10.0.0.1", "fd00::1"]);
 }

@@ -127,7 +127,9 @@ impl Forwarding<'_> {
         count_reply(self.conn, &reply);
         let overloaded = reply.flags.contains(Flags::UPSTREAM_OVERFLOW);
         let attempts = reply.attempts;
-        let mut response = reply.into_response(self.flow, request.sane.grpc);
+        // What could not be read as gRPC-Web has no right to an answer of that kind.
+        let grpc = request.sane.grpc && !self.flow.is_malformed();
+        let mut response = reply.into_response(self.flow, grpc);
         let scheme = request.sane.origin.scheme;
         let (method, path, head) = match ending.copy.as_deref() {
             Some((method, path, head)) => (method, path.as_str(), head),

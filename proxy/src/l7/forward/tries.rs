@@ -176,6 +176,10 @@ impl Forwarding<'_> {
         count.tries += 1;
         self.flow.record.upstream(|u| u.attempts = count.tries);
         let Picked { endpoint, probe } = self.pick(plan, tried).map_err(|reply| reply.attempts(count.tries))?;
+        if self.flow.record.logged() {
+            // Also of a try that no connection came of.
+            self.flow.record.upstream(|u| u.host = Some(endpoint.label.clone()));
+        }
         let request = self.attempt_request(plan, supply, &endpoint, (count.tries, timed_out))?;
         // What would be replayed once is not risked twice.
         let replayable = count.tries == 1 && supply.keep && !plan.has_body && plan.method.is_idempotent();

@@ -11,15 +11,16 @@ fn several(n: usize) -> impl Iterator<Item = Req> {
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
-        case("breaker-max-requests").pending("retries and timeouts")
+        case("breaker-max-requests")
             .http2("a", plan([ok().after(SLOW)]))
             .cluster("a", &["a"], "circuit_breakers: {thresholds: [{max_requests: 2}]}")
             .overlapping(several(4)),
-        case("breaker-max-requests-grpc").pending("retries and timeouts")
+        case("breaker-max-requests-grpc")
             .http2("a", plan([ok().after(SLOW)]))
             .cluster("a", &["a"], "circuit_breakers: {thresholds: [{max_requests: 1}]}")
             .overlapping([get("/1"), grpc_call("/s/m")]),
-        case("breaker-max-pending-requests").pending("retries and timeouts")
+        case("breaker-max-pending-requests")
+            .explained("upstream=", "the log names the host that was picked for a request that found no room")
             .http1("a", plan([ok().after(SLOW)]))
             .cluster("a", &["a"], "circuit_breakers: {thresholds: [{max_connections: 1, max_pending_requests: 1}]}")
             .overlapping(several(3)),
@@ -28,12 +29,12 @@ pub(crate) fn cases() -> Vec<Case> {
             .cluster("a", &["a"], "circuit_breakers: {thresholds: [{max_connections: 1}]}")
             .overlapping(several(3))
             .count_connections(),
-        case("breaker-closes-again").pending("retries and timeouts")
+        case("breaker-closes-again")
             .http2("a", plan([ok().after(SLOW)]))
             .cluster("a", &["a"], "circuit_breakers: {thresholds: [{max_requests: 1}]}")
             .overlapping(several(2))
             .requests([get("/again")]),
-        case("breaker-max-retries").pending("retries and timeouts")
+        case("breaker-max-retries")
             .http2("a", plan([status(503).after(400)]))
             .cluster("a", &["a"], "circuit_breakers: {thresholds: [{max_retries: 0}]}")
             .virtual_host("include_attempt_count_in_response: true")
@@ -49,7 +50,7 @@ pub(crate) fn cases() -> Vec<Case> {
             .virtual_host("include_attempt_count_in_response: true")
             .routes("- match: {prefix: /}\n  route: {cluster: $a, retry_policy: {retry_on: 5xx, num_retries: 2}}")
             .requests([get("/")]),
-        case("breaker-of-high-priority").pending("retries and timeouts")
+        case("breaker-of-high-priority")
             .http2("a", plan([ok().after(SLOW)]))
             .cluster(
                 "a",
@@ -65,7 +66,7 @@ pub(crate) fn cases() -> Vec<Case> {
                 ",
             )
             .overlapping([get("/1"), get("/2"), get("/high1"), get("/high2"), get("/high3")]),
-        case("breaker-answer-headers").pending("retries and timeouts")
+        case("breaker-answer-headers")
             .http2("a", plan([ok().after(SLOW)]))
             .cluster("a", &["a"], "circuit_breakers: {thresholds: [{max_requests: 1}]}")
             .router("suppress_envoy_headers: true")

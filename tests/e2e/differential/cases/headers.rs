@@ -160,14 +160,12 @@ fn manipulation() -> Vec<Case> {
         case("response-code-in-local-replies")
             .routes("- match: {prefix: /}\n  direct_response: {status: 418}")
             .virtual_host("response_headers_to_add: [{header: {key: x-code, value: '%RESPONSE_CODE%'}}]")
-            .pending("header values that know the exchange")
             .explained("x-code", "the code of the answer is known; Envoy evaluates it before it is set")
             .requests([get("/")]),
         case("headers-on-unknown-clusters").explained("x-always", "the code of the answer is known; Envoy evaluates it before it is set")
             .route_config("validate_clusters: false")
             .routes("- match: {prefix: /}\n  route: {cluster: nobody}")
             .virtual_host("response_headers_to_add: [{header: {key: x-always, value: '%RESPONSE_CODE% %RESPONSE_FLAGS%'}}]")
-            .pending("retries and timeouts")
             .requests([get("/")]),
         case("headers-on-errors").explained("2 < connection: close | 2 < then closed", "a 400 that the route asks for says nothing of the connection")
             .http1("a", plan([status(500)]))

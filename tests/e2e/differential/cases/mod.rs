@@ -19,7 +19,7 @@ mod subsets;
 mod tcp;
 mod timeouts;
 
-use crate::harness::{Group, group, pending};
+use crate::harness::{Group, group};
 
 pub(crate) fn groups() -> Vec<Group> {
     vec![
@@ -36,13 +36,13 @@ pub(crate) fn groups() -> Vec<Group> {
         group("tcp", tcp::cases()),
         group("balancing", balancing::cases()),
         group("timeouts", timeouts::cases()),
-        pending("hashing", "consistent hashing", hashing::cases()),
-        pending("subsets", "subset load balancing", subsets::cases()),
-        pending("outliers", "outlier detection", health::outliers()),
-        pending("health_checks", "active health checks", health::checks()),
-        pending("faults", "the fault filter", filters::faults()),
-        pending("cors", "the CORS filter", filters::cors()),
-        pending("mirroring", "mirroring", filters::mirroring()),
-        pending("other_filters", "further filters and route actions", filters::others()),
+        group("hashing", hashing::cases()),
+        group("subsets", subsets::cases()),
+        group("outliers", health::outliers()),
+        group("health_checks", health::checks()),
+        group("faults", filters::faults()),
+        group("cors", filters::cors()),
+        group("mirroring", filters::mirroring()),
+        group("other_filters", filters::others()),
     ]
 }

@@ -187,7 +187,6 @@ fn upgrades() -> Vec<Case> {
     };
     vec![
         case("websocket")
-            .pending("retries and timeouts")
             .explained("flags= | details=", "a tunnel that ends in order is no failure")
             .explained("connection: upgrade | connection: Upgrade", "the token is the same in any case")
             .http1("a", plan([switch("websocket")]))
@@ -198,7 +197,6 @@ fn upgrades() -> Vec<Case> {
             .http1("a", plan([switch("websocket")]))
             .requests([websocket("/")]),
         case("websocket-refused-by-the-upstream")
-            .pending("retries and timeouts")
             .explained("connection: close | then closed", "the connection can go on after a refused upgrade")
             .explained("connection: upgrade | connection: Upgrade", "the token is the same in any case")
             .http1("a", plan([status(403)]))
@@ -206,7 +204,6 @@ fn upgrades() -> Vec<Case> {
             .requests([websocket("/")]),
         case("websocket-by-route")
             .explained("connection: close | then closed", "the connection can go on after a refused upgrade")
-            .pending("retries and timeouts")
             .explained("flags= | details=", "a tunnel that ends in order is no failure")
             .explained("connection: upgrade | connection: Upgrade", "the token is the same in any case")
             .http1("a", plan([switch("websocket")]))
@@ -222,7 +219,6 @@ fn upgrades() -> Vec<Case> {
             .requests([websocket("/off"), websocket("/on")]),
         case("upgrade-of-another-kind")
             .explained("connection: close | then closed", "the connection can go on after a refused upgrade")
-            .pending("retries and timeouts")
             .explained("flags= | details=", "a tunnel that ends in order is no failure")
             .explained("connection: upgrade | connection: Upgrade", "the token is the same in any case")
             .http1("a", plan([switch("custom")]))
@@ -301,7 +297,10 @@ fn wrong_answers() -> Vec<Case> {
             .http2("a", plan([ok().body("part").then(AnswerEnd::Reset)]))
             .requests([get("/"), get("/").h2()]),
         case("upstream-answers-early")
-            .pending("retries and timeouts")
+            .explained(
+                "2 < then closed | 2 < stays open | log POST / HTTP/1.1 flags= | log POST / HTTP/1.1 details=",
+                "the client was told `connection: close`, but the connection is kept until it sends the rest or leaves",
+            )
             .http1("a", plan([status(413).early()]))
             .requests([post("/", "complete body"), post("/", "part").unfinished()]),
     ]

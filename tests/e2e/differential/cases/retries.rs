@@ -58,7 +58,7 @@ fn conditions() -> Vec<Case> {
             .virtual_host(COUNTED)
             .routes("- match: {prefix: /}\n  route: {cluster: $a, retry_policy: {retry_on: reset}}")
             .requests(["/close", "/reset", "/503", "/mid"].map(get)),
-        case("retry-reset-before-request").pending("retries and timeouts")
+        case("retry-reset-before-request")
             .http1("a", plan([]).on("/close", [close(), ok()]))
             .virtual_host(COUNTED)
             .routes("- match: {prefix: /}\n  route: {cluster: $a, retry_policy: {retry_on: reset-before-request}}")
@@ -78,7 +78,7 @@ fn conditions() -> Vec<Case> {
             )
             .client_only()
             .spread(30, get("/mixed")),
-        case("retry-connect-failure-all-dead").explained("rx=", "what cannot be sent up is not read").pending("retries and timeouts")
+        case("retry-connect-failure-all-dead").explained("rx=", "what cannot be sent up is not read")
             .host("dead", Serve::Nothing)
             .virtual_host(COUNTED)
             .routes("- match: {prefix: /}\n  route: {cluster: $dead, retry_policy: {retry_on: connect-failure, num_retries: 2}}")
@@ -118,7 +118,7 @@ fn conditions() -> Vec<Case> {
                 ",
             )
             .requests(["/yes", "/no"].map(get)),
-        case("retry-refused-stream").pending("retries and timeouts")
+        case("retry-refused-stream")
             .http2(
                 "a",
                 plan([])

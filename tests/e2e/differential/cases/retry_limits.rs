@@ -42,7 +42,7 @@ fn limits() -> Vec<Case> {
                 ",
             )
             .requests(["/own", "/inherited"].map(get)),
-        case("retry-per-try-timeout").pending("retries and timeouts")
+        case("retry-per-try-timeout")
             .http1("a", plan([]).on("/once", [hang(), ok()]).on("/always", [hang()]))
             .virtual_host(COUNTED)
             .routes(
@@ -55,7 +55,7 @@ fn limits() -> Vec<Case> {
                 ",
             )
             .requests([get("/once").timed(&[500, 8000]), get("/always").timed(&[1500, 9000])]),
-        case("retry-per-try-timeout-without-retry").pending("retries and timeouts")
+        case("retry-per-try-timeout-without-retry")
             .http1("a", plan([hang()]))
             .routes(
                 "
@@ -64,7 +64,7 @@ fn limits() -> Vec<Case> {
                 ",
             )
             .requests([get("/")]),
-        case("retry-per-try-idle-timeout").pending("retries and timeouts").explained("< cut | < reset by peer", "what broke off ends in a reset, which no HTTP/1 client takes for a complete body")
+        case("retry-per-try-idle-timeout").explained("< cut | < reset by peer", "what broke off ends in a reset, which no HTTP/1 client takes for a complete body")
             .http1("a", plan([]).on("/head", [hang(), ok()]).on("/body", [ok().body("x").then(AnswerEnd::Hang)]))
             .virtual_host(COUNTED)
             .routes(
@@ -121,7 +121,6 @@ fn limits() -> Vec<Case> {
                   request_body_buffer_limit: 20
                 ",
             )
-            .pending("retries and timeouts")
             .requests([post("/small", "fits"), post("/big", "does not fit into twenty bytes")]),
         case("retry-after-what-the-upstream-says")
             .http1("a", plan([status(503).header("retry-after", "1"), ok()]))
@@ -136,7 +135,6 @@ fn limits() -> Vec<Case> {
                       rate_limited_retry_back_off: {reset_headers: [{name: retry-after, format: SECONDS}], max_interval: 30s}
                 ",
             )
-            .pending("retries and timeouts")
             .requests([get("/").timed(&[700, 9000])]),
         case("retry-some-requests")
             .http1("a", plan([]).on("/yes", [status(503), ok()]).on("/no", [status(503), ok()]))
@@ -149,13 +147,11 @@ fn limits() -> Vec<Case> {
                     retry_policy: {retry_on: 5xx, retriable_request_headers: [{name: x-again, string_match: {exact: 'yes'}}]}
                 ",
             )
-            .pending("retries and timeouts")
             .requests([get("/yes").header("x-again", "yes"), get("/no")]),
         case("retry-says-that-it-follows-a-timeout")
             .http1("a", plan([hang(), ok()]))
             .virtual_host("include_is_timeout_retry_header: true")
             .routes("- match: {prefix: /}\n  route: {cluster: $a, retry_policy: {retry_on: 5xx, per_try_timeout: 0.5s}}")
-            .pending("retries and timeouts")
             .requests([get("/")]),
         case("retry-previous-hosts")
             .http1("a", plan([status(503).body("same")]))
@@ -209,20 +205,16 @@ fn headers() -> Vec<Case> {
                     .header("x-envoy-retry-on", "retriable-headers")
                     .header("x-envoy-retriable-header-names", "content-length"),
             ]),
-        case("retry-timeout-headers")
-            .pending("retries and timeouts")
-            .http1("a", plan([hang()]))
-            .virtual_host(COUNTED)
-            .requests([
-                get("/total").header("x-envoy-upstream-rq-timeout-ms", "600"),
-                get("/try")
-                    .header("x-envoy-retry-on", "5xx")
-                    .header("x-envoy-upstream-rq-timeout-ms", "6000")
-                    .header("x-envoy-upstream-rq-per-try-timeout-ms", "500"),
-                get("/alt")
-                    .header("x-envoy-upstream-rq-timeout-alt-response", "204")
-                    .header("x-envoy-upstream-rq-timeout-ms", "500"),
-            ]),
+        case("retry-timeout-headers").http1("a", plan([hang()])).virtual_host(COUNTED).requests([
+            get("/total").header("x-envoy-upstream-rq-timeout-ms", "600"),
+            get("/try")
+                .header("x-envoy-retry-on", "5xx")
+                .header("x-envoy-upstream-rq-timeout-ms", "6000")
+                .header("x-envoy-upstream-rq-per-try-timeout-ms", "500"),
+            get("/alt")
+                .header("x-envoy-upstream-rq-timeout-alt-response", "204")
+                .header("x-envoy-upstream-rq-timeout-ms", "500"),
+        ]),
         case("retry-h2-to-h1")
             .http1("a", plan([]).on("/x", [close(), ok()]))
             .virtual_host(COUNTED)

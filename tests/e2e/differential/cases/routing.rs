@@ -329,7 +329,7 @@ fn others() -> Vec<Case> {
                 get("/500").header("x-to", "nobody"),
                 grpc_call("/").header("x-to", "nobody"),
             ]),
-        case("empty-cluster").pending("retries and timeouts")
+        case("empty-cluster")
             .cluster("none", &[], "")
             .routes("- match: {prefix: /}\n  route: {cluster: $none}")
             .requests([get("/"), get("/").h2(), grpc_call("/x/y")]),

@@ -5,7 +5,6 @@ use crate::harness::{AnswerEnd, Case, Serve, case, get, grpc_call, hang, ok, pla
 pub(crate) fn cases() -> Vec<Case> {
     vec![
         case("route-timeout")
-            .pending("retries and timeouts")
             .http1("a", plan([]).on("/hang", [hang()]).on("/slow", [ok().after(400)]))
             .routes("- match: {prefix: /}\n  route: {cluster: $a, timeout: 1.5s}")
             .requests([
@@ -32,7 +31,6 @@ pub(crate) fn cases() -> Vec<Case> {
             .routes("- match: {prefix: /}\n  route: {cluster: $a, timeout: 0.7s}")
             .requests([post("/", "late body").pause(1500)]),
         case("idle-timeout-of-the-route")
-            .pending("retries and timeouts")
             .http1(
                 "a",
                 plan([])
@@ -42,21 +40,19 @@ pub(crate) fn cases() -> Vec<Case> {
             .routes("- match: {prefix: /}\n  route: {cluster: $a, timeout: 0s, idle_timeout: 1.2s}")
             .requests([get("/hang"), get("/hang").h2(), get("/drip"), grpc_call("/hang")]),
         case("idle-timeout-of-streams")
-            .pending("retries and timeouts")
             .http1("a", plan([hang()]))
             .manager("stream_idle_timeout: 1s")
             .routes("- match: {prefix: /}\n  route: {cluster: $a, timeout: 0s}")
             .requests([get("/")]),
         case("idle-timeout-of-streams-in-the-request")
-            .pending("retries and timeouts")
             .http1("a", plan([hang()]))
             .manager("stream_idle_timeout: 1s")
             .requests([post("/", "part").unfinished()]),
-        case("request-timeout")
-            .pending("retries and timeouts")
-            .http1("a", plan([ok()]))
-            .manager("request_timeout: 1s")
-            .requests([post("/", "part").unfinished(), post("/", "part").unfinished().h2(), get("/")]),
+        case("request-timeout").http1("a", plan([ok()])).manager("request_timeout: 1s").requests([
+            post("/", "part").unfinished(),
+            post("/", "part").unfinished().h2(),
+            get("/"),
+        ]),
         case("request-headers-timeout")
             .echoes(&["a"])
             .manager("request_headers_timeout: 1s")
@@ -75,7 +71,6 @@ pub(crate) fn cases() -> Vec<Case> {
             .on_one_connection([get("/1"), get("/2"), get("/3")]),
         case("max-stream-duration")
             .explained("flags=", "the log marks what ran out of time; Envoy sets no flag")
-            .pending("retries and timeouts")
             .explained(
                 "< cut | < reset by peer",
                 "what broke off ends in a reset, which no HTTP/1 client takes for a complete body",
@@ -90,7 +85,6 @@ pub(crate) fn cases() -> Vec<Case> {
             .requests([get("/hang"), get("/body"), grpc_call("/hang"), get("/hang").h2()]),
         case("max-stream-duration-of-the-manager")
             .explained("flags=", "the log marks what ran out of time; Envoy sets no flag")
-            .pending("retries and timeouts")
             .http1("a", plan([hang()]))
             .manager("common_http_protocol_options: {max_stream_duration: 1s}")
             .routes("- match: {prefix: /}\n  route: {cluster: $a, timeout: 0s}")
@@ -101,7 +95,6 @@ pub(crate) fn cases() -> Vec<Case> {
                 "what is given up is cancelled (CANCEL); Envoy calls it INTERNAL_ERROR",
             )
             .explained("flags=", "the log marks what ran out of time; Envoy sets no flag")
-            .pending("retries and timeouts")
             .http2("a", plan([hang()]))
             .routes(
                 "
@@ -124,7 +117,6 @@ pub(crate) fn cases() -> Vec<Case> {
             ]),
         case("connect-timeout")
             .explained("failure= | rx=", "the log names the timeout as the reason; what cannot be sent up is not read")
-            .pending("retries and timeouts")
             .host("hole", Serve::BlackHole)
             .cluster("hole", &["hole"], "connect_timeout: 0.8s")
             .requests([get("/").timed(&[400, 9000]), grpc_call("/s/m")])

@@ -69,8 +69,6 @@ pub(crate) struct Case {
     pub(crate) connections: bool,
     /// What hosts saw and what was logged depends on chance (health checks, repetitions): only the client is compared.
     pub(crate) client_only: bool,
-    /// What it waits for: it runs only where `OUTRIGGER_DIFFERENTIAL_PENDING` is set.
-    pub(crate) pending: Option<&'static str>,
 }
 
 pub(crate) fn case(name: &'static str) -> Case {
@@ -84,7 +82,6 @@ pub(crate) fn case(name: &'static str) -> Case {
         alike: false,
         connections: false,
         client_only: false,
-        pending: None,
     }
 }
 
@@ -216,12 +213,6 @@ impl Case {
         self
     }
 
-    /// Waits for a capability.
-    pub(crate) fn pending(mut self, capability: &'static str) -> Self {
-        self.pending = Some(capability);
-        self
-    }
-
     /// Only lines that contain one of `lines`, separated by ` | `, may differ, for this reason; and they must.
     pub(crate) fn explained(mut self, lines: &'static str, reason: &'static str) -> Self {
         self.differences.push(Difference { lines, reason, always: true });
@@ -243,9 +234,4 @@ pub(crate) struct Group {
 
 pub(crate) fn group(name: &'static str, cases: Vec<Case>) -> Group {
     Group { name, cases }
-}
-
-/// A group all of whose cases wait for a capability.
-pub(crate) fn pending(name: &'static str, capability: &'static str, cases: Vec<Case>) -> Group {
-    group(name, cases.into_iter().map(|c| c.pending(capability)).collect())
 }

@@ -19,7 +19,7 @@ mod tls;
 mod wire;
 
 pub(crate) use self::{
-    case::{Case, Group, case, group, pending},
+    case::{Case, Group, case, group},
     reply::*,
     request::*,
     run::run,

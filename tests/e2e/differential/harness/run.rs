@@ -1,8 +1,7 @@
 //! Runs a group: one bootstrap file, on Envoy and then on our proxy, all cases at once; then compares.
 //!
 //! `OUTRIGGER_DIFFERENTIAL_CASE=TEXT` runs only the cases whose names contain it, `OUTRIGGER_DIFFERENTIAL=envoy` shows
-//! what Envoy does without comparing, `=self` compares Envoy with itself, `OUTRIGGER_DIFFERENTIAL_PENDING=1` adds what
-//! waits for a capability.
+//! what Envoy does without comparing, `=self` compares Envoy with itself.
 
 use std::{fmt::Write, path::Path, process::Command};
 
@@ -23,12 +22,7 @@ fn asked(name: &str) -> Option<String> {
 /// Runs the group and fails with everything that differs.
 pub(crate) fn run(group: Group) {
     let wanted = asked("OUTRIGGER_DIFFERENTIAL_CASE").unwrap_or_default();
-    let waits = asked("OUTRIGGER_DIFFERENTIAL_PENDING").is_none();
-    let (waiting, cases): (Vec<Case>, Vec<Case>) =
-        group.cases.into_iter().filter(|c| c.name.contains(&wanted)).partition(|c| waits && c.pending.is_some());
-    for case in waiting {
-        eprintln!("PENDING: {}: {}", case.name, case.pending.unwrap_or_default());
-    }
+    let cases: Vec<Case> = group.cases.into_iter().filter(|c| c.name.contains(&wanted)).collect();
     if cases.is_empty() {
         return;
     }
