@@ -261,6 +261,10 @@ impl Download {
 
     fn complete(&mut self) {
         self.flow.record.response_complete();
+        if self.flow.record.request_done().is_none() {
+            // Answered early: what is left of the request has nowhere to go, and nobody is to wait for it.
+            self.give_up();
+        }
         // Dropping the guard hands the connection back.
         self.guard.take();
         self.timer = Timer::default();

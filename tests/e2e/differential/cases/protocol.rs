@@ -297,10 +297,6 @@ fn wrong_answers() -> Vec<Case> {
             .http2("a", plan([ok().body("part").then(AnswerEnd::Reset)]))
             .requests([get("/"), get("/").h2()]),
         case("upstream-answers-early")
-            .explained(
-                "2 < then closed | 2 < stays open | log POST / HTTP/1.1 flags= | log POST / HTTP/1.1 details=",
-                "the client was told `connection: close`, but the connection is kept until it sends the rest or leaves",
-            )
             .http1("a", plan([status(413).early()]))
             .requests([post("/", "complete body"), post("/", "part").unfinished()]),
     ]

@@ -283,3 +283,20 @@ fn retries_have_a_budget() {
         assert_eq!(proxy.cluster_stats.local().upstream_rq_retry_overflow.get(), 1);
     });
 }
+
+#[test]
+fn an_early_answer_ends_the_connection_and_what_is_left_of_the_request() {
+    run(async {
+        let (proxy, upstream) = pair(|_| {}).await;
+        let mut client = proxy.connect().await;
+        client.send("POST /early HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\npart").await;
+        let mut server = upstream.accept().await;
+        server.head().await;
+        server.send("HTTP/1.1 413 Too Much\r\nContent-Length: 1\r\n\r\na").await;
+        let answer = client.rest().await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+        assert!(answer.to_ascii_lowercase().contains("connection: close") && answer.ends_with("\r\n\r\na"), "{answer}");
+        assert_eq!(proxy.log(1).await, ["413 - via_upstream 1 4 1 /early"]);
+        assert!(server.rest().await.is_ok_and(|rest| rest == "part"), "the upstream is told, too");
+    });
+}
