@@ -14,6 +14,7 @@ pub mod forwarded;
 pub mod headers;
 pub mod http2;
 pub mod incoming;
+mod local;
 pub mod mirror;
 mod outcome;
 pub mod path;

@@ -12,8 +12,9 @@ use super::{
     filters::{self, After, Stop},
     flow::Flow,
     forward::{Forwarded, Forwarding},
-    headers::{self, Pseudo, RequestView},
+    headers::{Pseudo, RequestView},
     incoming::Incoming,
+    local,
     redirect::Hops,
     respond::{self, Reply},
     rewrite::{self, Line},
@@ -23,13 +24,13 @@ use super::{
 };
 use crate::{
     ir::{
-        format::{LogFormat, Template},
+        format::Template,
         http::{RouteSource, ServerHeader},
-        route::{Action, DirectResponse, HeaderOps, PathRewrite, Redirect},
+        route::{Action, HeaderOps, PathRewrite, Redirect},
     },
     live::Live,
     policy::router::{Miss, RequestFacts, RouteTable, Selected},
-    telemetry::{access_log, flags::Flags, format},
+    telemetry::{flags::Flags, format},
 };
 
 /// A sane request and what came with it.
@@ -226,13 +227,13 @@ async fn act(
                 None => rewrite::redirect(redirect, &selected.route.matches, &line),
             };
             let reply = Reply::new(status, "direct_response").location(location);
-            local(flow, table, selected, request, reply.into_response(flow, request.sane.grpc))
+            local::finished(flow, table, selected, request, reply.into_response(flow, request.sane.grpc))
         }
         Action::Direct(direct) => {
             note_head(flow, &request.parts, scheme);
             conn.scope.stats.local().rq_direct_response.inc();
             flow.record.details("direct_response");
-            local(flow, table, selected, request, direct_response(direct, flow, request))
+            local::finished(flow, table, selected, request, local::direct_response(direct, flow, request))
         }
         Action::NonForwarding => {
             note_head(flow, &request.parts, scheme);
@@ -308,58 +309,6 @@ pub(super) fn render(template: &Template, absent: &str, flow: &Flow, request: &I
     let mut text = String::new();
     flow.record.facts(Some(&view), |facts| format::render(template, facts, absent, &mut text));
     text
-}
-
-/// What a route answers by itself.
-fn direct_response(direct: &DirectResponse, flow: &Flow, request: &Inbound) -> Response<Body> {
-    let scheme = request.sane.origin.scheme;
-    let (body, content_type) = match &direct.format {
-        None => (direct.body.clone(), None),
-        Some(format) => {
-            let pseudo = Pseudo { method: &request.parts.method, path: request.path(), scheme };
-            let view = RequestView { pseudo, headers: &request.parts.headers };
-            let mut text = String::new();
-            flow.record.facts(Some(&view), |facts| access_log::render(&format.format, facts, &mut text));
-            let content_type = match (&format.content_type, &format.format) {
-                (Some(content_type), _) => Some(content_type.clone()),
-                (None, LogFormat::Json(_)) => Some(HeaderValue::from_static("application/json")),
-                (None, LogFormat::Text(_)) => None,
-            };
-            (text.into(), content_type)
-        }
-    };
-    let mut response = if request.sane.grpc {
-        respond::grpc_reply(direct.status, &String::from_utf8_lossy(&body))
-    } else {
-        respond::text_response(direct.status, body)
-    };
-    if let Some(content_type) = content_type {
-        response.headers_mut().insert(header::CONTENT_TYPE, content_type);
-    }
-    // Envoy says where a created or moved thing is: here.
-    if (direct.status == StatusCode::CREATED || direct.status.is_redirection())
-        && let Ok(here) = HeaderValue::from_str(&format!("{scheme}://{}{}", request.authority(), request.path()))
-    {
-        response.headers_mut().insert(header::LOCATION, here);
-    }
-    response
-}
-
-/// A redirect or direct response with the route's response mutations.
-fn local(
-    flow: &Flow,
-    table: &RouteTable,
-    selected: Selected<'_>,
-    request: &Inbound,
-    mut response: Response<Body>,
-) -> Response<Body> {
-    let pseudo = Pseudo { method: &request.parts.method, path: request.path(), scheme: request.sane.origin.scheme };
-    let view = RequestView { pseudo, headers: &request.parts.headers };
-    for ops in levels(table, selected, None) {
-        let status = response.status();
-        flow.record.facts(Some(&view), |facts| headers::apply_response(ops, response.headers_mut(), status, facts));
-    }
-    response
 }
 
 /// The last touch to every response, local or not.
