@@ -7,8 +7,8 @@ use outrigger_wire::pb::envoy::extensions::retry::{
 };
 use route::retry_policy::{RetryBackOff, RetryHostPredicate, RetryPriority, retry_host_predicate, retry_priority};
 
-/// What is retried where nothing is said: what never reached an application, or what it took back. A 503 of the
-/// application itself is not among it: it may have done half of its work.
+/// What is retried where nothing is said, as in Istio up to 1.23: what never reached an application, what it took back,
+/// and a 503, which is also what the sidecar of a Pod that leaves answers once its application is gone.
 const RETRY_ON: &str = "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes";
 
 /// The policy of a route; `hashed` where requests belong to one endpoint, which a retry must not leave.
@@ -19,6 +19,7 @@ pub(super) fn policy(retries: Option<&Retries>, hashed: bool) -> Option<route::R
     let mut policy = route::RetryPolicy {
         retry_on: RETRY_ON.to_owned(),
         num_retries: pb::number(2),
+        retriable_status_codes: vec![503],
         retry_host_predicate: if hashed { Vec::new() } else { vec![other_hosts()] },
         host_selection_retry_max_attempts: 5,
         ..Default::default()

@@ -2,6 +2,7 @@
 
 use std::{
     fmt::Write,
+    io::ErrorKind,
     time::{Duration, Instant},
 };
 
@@ -200,6 +201,11 @@ pub(crate) async fn talk(port: u16, talk: &Talk) -> Lines {
 async fn converse(port: u16, talk: &Talk, lines: &mut Lines) {
     let stream = match connect(port).await {
         Ok(stream) => stream,
+        // Accepted and reset before we looked.
+        Err(e) if e.kind() == ErrorKind::ConnectionReset => {
+            lines.extend(["< heard \"\"".to_owned(), "< reset by peer".to_owned()]);
+            return;
+        }
         Err(e) => return lines.push(format!("no connection: {:?}", e.kind())),
     };
     let mut wire = match talk.tls {
