@@ -11,12 +11,9 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::headers;
+use super::{headers, names::Names};
 use crate::{
-    ir::{
-        http::{ConnectionManager, ForwardClientCert},
-        matcher::Cidr,
-    },
+    ir::http::{ConnectionManager, ForwardClientCert},
     telemetry::record::{ConnInfo, PeerInfo},
 };
 
@@ -68,15 +65,11 @@ pub struct Origin {
 }
 
 /// Sanitises and completes the forwarding headers of a request.
-pub fn apply(hcm: &ConnectionManager, conn: &ConnInfo, headers: &mut HeaderMap) -> Origin {
-    trusting(&hcm.internal_networks, hcm, conn, headers)
-}
-
-fn trusting(internal: &[Cidr], hcm: &ConnectionManager, conn: &ConnInfo, headers: &mut HeaderMap) -> Origin {
+pub(super) fn apply(hcm: &ConnectionManager, conn: &ConnInfo, headers: &mut HeaderMap, names: Names) -> Origin {
     let tls = conn.tls.is_some();
     let direct = conn.remote.ip().to_canonical();
     let mut remote = conn.remote;
-    let single;
+    let (single, proto);
     let edge = hcm.use_remote_address;
     if edge {
         if hcm.xff_trusted_hops > 0
@@ -84,32 +77,29 @@ fn trusting(internal: &[Cidr], hcm: &ConnectionManager, conn: &ConnInfo, headers
         {
             remote = SocketAddr::new(ip, 0);
         }
-        single = !headers.contains_key(&XFF);
+        single = !names.has(Names::FORWARDED_FOR);
         if !hcm.skip_xff_append {
             append(headers, &XFF, &direct.to_string());
         }
-        if hcm.xff_trusted_hops == 0 || !valid_scheme(headers) {
-            headers.insert(XFP, HeaderValue::from_static(if tls { "https" } else { "http" }));
-        }
+        let told = Some(()).filter(|()| hcm.xff_trusted_hops > 0).and_then(|()| scheme(headers, names));
+        proto = told.unwrap_or_else(|| set_scheme(headers, tls));
         if hcm.append_forwarded_port && (hcm.xff_trusted_hops == 0 || !headers.contains_key(&XFPORT)) {
             headers.insert(XFPORT, HeaderValue::from(conn.local.port()));
         }
     } else {
-        single = one_address(headers);
-        if let Some(ip) = headers.contains_key(&XFF).then(|| nth_from_right(headers, hcm.xff_trusted_hops)).flatten() {
+        let forwarded = names.has(Names::FORWARDED_FOR);
+        single = forwarded && one_address(headers);
+        if let Some(ip) = forwarded.then(|| nth_from_right(headers, hcm.xff_trusted_hops)).flatten() {
             remote = SocketAddr::new(ip, 0);
         }
-        if !valid_scheme(headers) {
-            headers.insert(XFP, HeaderValue::from_static(if tls { "https" } else { "http" }));
-        }
+        proto = scheme(headers, names).unwrap_or_else(|| set_scheme(headers, tls));
     }
-    let scheme = if headers.get(&XFP).is_some_and(|v| v == "https") { "https" } else { "http" };
     // Internal is a request that came over one hop from an internal address, as Envoy decides it.
     let ip = remote.ip().to_canonical();
-    let internal = single && internal.iter().any(|network| network.contains(ip));
+    let internal = single && hcm.internal_networks.iter().any(|network| network.contains(ip));
     if internal {
         headers.insert(INTERNAL, HeaderValue::from_static("true"));
-    } else {
+    } else if names.has(Names::ENVOY) {
         for name in headers::among(headers, PRIVILEGED) {
             headers.remove(name);
         }
@@ -125,15 +115,23 @@ fn trusting(internal: &[Cidr], hcm: &ConnectionManager, conn: &ConnInfo, headers
     {
         headers.insert(EXTERNAL, value);
     }
-    client_cert(hcm, conn.tls.as_deref(), headers);
+    client_cert(hcm, conn.tls.as_deref(), headers, names.has(Names::CLIENT_CERT));
     if !hcm.via.is_empty() {
         append(headers, &http::header::VIA, &hcm.via);
     }
-    Origin { remote, internal, scheme }
+    Origin { remote, internal, scheme: proto }
 }
 
-fn valid_scheme(headers: &HeaderMap) -> bool {
-    headers.get(&XFP).is_some_and(|v| v == "http" || v == "https")
+/// What `x-forwarded-proto` says, if it is one of the two it may say.
+fn scheme(headers: &HeaderMap, names: Names) -> Option<&'static str> {
+    let said = names.has(Names::FORWARDED_PROTO).then(|| headers.get(&XFP)).flatten()?;
+    ["http", "https"].into_iter().find(|scheme| said == scheme)
+}
+
+fn set_scheme(headers: &mut HeaderMap, tls: bool) -> &'static str {
+    let scheme = if tls { "https" } else { "http" };
+    headers.insert(XFP, HeaderValue::from_static(scheme));
+    scheme
 }
 
 /// The `n`th address from the right (0 is the last) over all `x-forwarded-for` lines.
@@ -171,7 +169,7 @@ pub fn append(headers: &mut HeaderMap, name: &HeaderName, value: &str) {
 }
 
 /// `x-forwarded-client-cert` in its five modes.
-fn client_cert(hcm: &ConnectionManager, tls: Option<&PeerInfo>, headers: &mut HeaderMap) {
+fn client_cert(hcm: &ConnectionManager, tls: Option<&PeerInfo>, headers: &mut HeaderMap, told: bool) {
     let mode = hcm.client_cert;
     if mode == ForwardClientCert::AlwaysForwardOnly {
         return;
@@ -179,18 +177,19 @@ fn client_cert(hcm: &ConnectionManager, tls: Option<&PeerInfo>, headers: &mut He
     let peer = tls.filter(|t| t.certificate.is_some());
     let Some(peer) = peer.filter(|_| mode != ForwardClientCert::Sanitize) else {
         // Only a peer that proved who it is may say whom it speaks for.
-        headers.remove(&XFCC);
+        if told {
+            headers.remove(&XFCC);
+        }
         return;
     };
     if mode == ForwardClientCert::ForwardOnly {
         return;
     }
     let element = peer.client_cert_element.get_or_init(|| element(hcm, peer).into());
-    let value = match headers.get(&XFCC).filter(|_| mode == ForwardClientCert::AppendForward) {
-        Some(_) => return append(headers, &XFCC, element),
-        None => HeaderValue::from_str(element),
-    };
-    match value {
+    if told && mode == ForwardClientCert::AppendForward {
+        return append(headers, &XFCC, element);
+    }
+    match HeaderValue::from_str(element) {
         Ok(value) => headers.insert(XFCC, value),
         Err(_) => headers.remove(&XFCC),
     };

@@ -16,6 +16,7 @@ pub mod http2;
 pub mod incoming;
 mod local;
 pub mod mirror;
+mod names;
 mod outcome;
 pub mod path;
 mod pipeline;

@@ -97,7 +97,7 @@ pub(super) fn handle(conn: Rc<Connection>, request: Request<Incoming>, upgrade: 
         version: parts.version,
         head: parts.method == Method::HEAD,
         connect: parts.method == Method::CONNECT,
-        grpc: respond::is_grpc(&parts.headers),
+        grpc: false,
         distrusted: false,
         request_id: None,
     };
@@ -105,12 +105,14 @@ pub(super) fn handle(conn: Rc<Connection>, request: Request<Incoming>, upgrade: 
         Ok(sane) => sane,
         Err(reply) => {
             note_head(&flow, &parts, "http");
+            ending.grpc = respond::is_grpc(&parts.headers);
             ending.distrusted = !reply.status.is_redirection();
             count_reply(&conn, &reply);
             let response = finish(&conn, &flow, &ending, reply.into_response(&flow, ending.grpc));
             return Box::pin(std::future::ready(Ok(response)));
         }
     };
+    ending.grpc = sane.grpc;
     flow.record.remote_address(sane.origin.remote);
     if conn.hcm.config.request_id_in_response {
         ending.request_id = parts.headers.get(&REQUEST_ID).cloned();

@@ -94,7 +94,7 @@ impl<'p> Rules<'p> {
         steered: bool,
         matches: impl FnOnce(&[HeaderMatcher]) -> bool,
     ) -> Option<Self> {
-        let text = |name: &str| headers.get(name).filter(|_| steered).and_then(|v| v.to_str().ok());
+        let text = |name: &str| steered.then(|| headers.get(name)).flatten().and_then(|v| v.to_str().ok());
         let listed = |name: &str| text(name).unwrap_or_default().split(',').map(str::trim).take(MAX_LISTED);
         let mut on = policy.map(|p| p.on).unwrap_or_default();
         if let Some(list) = text("x-envoy-retry-on") {
@@ -144,11 +144,16 @@ impl<'p> Rules<'p> {
     }
 
     fn wants_response(&self, status: StatusCode, headers: &HeaderMap) -> bool {
+        let limited = self.on.contains(RetryOn::ENVOY_RATE_LIMITED);
+        let named = self.names(status, headers);
+        // The header decides over all other conditions; it is looked for only where that could change something.
+        if (named || limited) && headers.contains_key(&RATE_LIMITED) { limited } else { named }
+    }
+
+    /// Whether a condition names the response by its status or a header.
+    fn names(&self, status: StatusCode, headers: &HeaderMap) -> bool {
         let on = |flag| self.on.contains(flag);
         let code = status.as_u16();
-        if headers.contains_key(&RATE_LIMITED) {
-            return on(RetryOn::ENVOY_RATE_LIMITED);
-        }
         if on(RetryOn::SERVER_ERROR) && status.is_server_error()
             || on(RetryOn::GATEWAY_ERROR) && matches!(code, 502..=504)
             || on(RetryOn::RETRIABLE_4XX) && code == 409

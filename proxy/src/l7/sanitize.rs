@@ -11,6 +11,7 @@ use http::{
 use super::{
     forwarded::{self, Origin},
     headers,
+    names::Names,
     path::{self, Normalized},
     respond::{Reply, is_grpc},
     wire::SILENT_TE,
@@ -65,31 +66,37 @@ pub fn sanitize(hcm: &ConnectionManager, conn: &ConnInfo, parts: &mut Parts) -> 
     if parts.version == Version::HTTP_10 && !hcm.http1.accept_http_10 {
         return Err(Reply::new(StatusCode::UPGRADE_REQUIRED, "low_version"));
     }
-    if parts.headers.get(header::TE).is_some_and(|te| te == SILENT_TE) {
+    let names = Names::of(&parts.headers);
+    if names.has(Names::TE) && parts.headers.get(header::TE).is_some_and(|te| te == SILENT_TE) {
         parts.headers.remove(header::TE);
     }
     if parts.headers.len() > hcm.max_header_count as usize {
         return Err(Reply::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "request_headers_too_large")
             .body(format!("more than {} request headers", hcm.max_header_count)));
     }
-    transfer_encoding(&parts.headers)?;
+    if names.has(Names::TRANSFER_ENCODING) {
+        transfer_encoding(&parts.headers)?;
+    }
     authority(hcm, conn, parts)?;
     underscores(hcm.underscores, &mut parts.headers)?;
-    let tunnel = tunnel(parts);
-    headers::strip_hop_by_hop(&mut parts.headers);
-    if parts.version == Version::HTTP_2 {
+    let tunnel = tunnel(parts, names);
+    if names.hop_by_hop() {
+        headers::strip_hop_by_hop(&mut parts.headers);
+    }
+    if parts.version == Version::HTTP_2 && names.has(Names::COOKIE) {
         headers::join_cookies(&mut parts.headers);
     }
     target(hcm, parts, &tunnel)?;
-    if conn.direction == Direction::Inbound {
+    if conn.direction == Direction::Inbound && names.has(Names::ENVOY) {
         // Peer metadata comes from the peer's certificate; these would let an application invent its own.
         for name in headers::among(&parts.headers, &["x-envoy-peer-metadata", "x-envoy-peer-metadata-id"]) {
             parts.headers.remove(name);
         }
     }
-    let origin = forwarded::apply(hcm, conn, &mut parts.headers);
+    let origin = forwarded::apply(hcm, conn, &mut parts.headers, names);
     request_id(hcm, origin, &mut parts.headers);
-    Ok(Sane { origin, tunnel, grpc: is_grpc(&parts.headers) })
+    let grpc = names.has(Names::CONTENT_TYPE) && is_grpc(&parts.headers);
+    Ok(Sane { origin, tunnel, grpc })
 }
 
 /// Chunked or nothing: the body goes on chunked once, so any other list would describe another body than is sent, and
@@ -176,14 +183,14 @@ fn underscores(mode: Underscores, headers: &mut HeaderMap) -> Result<(), Reply> 
     Ok(())
 }
 
-fn tunnel(parts: &Parts) -> Tunnel {
+fn tunnel(parts: &Parts, names: Names) -> Tunnel {
     if parts.method == Method::CONNECT {
         return match parts.extensions.get::<hyper::ext::Protocol>() {
             Some(protocol) => Tunnel::Extended(protocol.as_str().to_ascii_lowercase().into()),
             None => Tunnel::Connect,
         };
     }
-    if parts.version != Version::HTTP_11 || !parts.headers.contains_key(header::UPGRADE) {
+    if parts.version != Version::HTTP_11 || !names.has(Names::UPGRADE) {
         return Tunnel::None;
     }
     let asked = parts

@@ -67,9 +67,10 @@ impl Forwarding<'_> {
         let trailers_to_http1 = record.version() == Version::HTTP_11 && facts.protocol == HttpProtocol::Http2;
         let has_body = !response.body().is_end_stream();
         let headers = response.headers_mut();
-        let upgraded = headers.get(header::UPGRADE).cloned().filter(|_| status == StatusCode::SWITCHING_PROTOCOLS);
+        let upgraded =
+            (status == StatusCode::SWITCHING_PROTOCOLS).then(|| headers.get(header::UPGRADE).cloned()).flatten();
         headers::strip_hop_by_hop(headers);
-        if headers.contains_key(header::TRANSFER_ENCODING) {
+        if facts.protocol == HttpProtocol::Http1 && headers.contains_key(header::TRANSFER_ENCODING) {
             // The encoding frames the body; a length next to it is a lie to some reader (RFC 9112 section 6.3).
             headers.remove(header::CONTENT_LENGTH);
         }

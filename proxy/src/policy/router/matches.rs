@@ -76,8 +76,15 @@ pub fn header(matcher: &HeaderMatcher, facts: &RequestFacts<'_>) -> bool {
         ":path" => matcher.matches(Some(facts.path)),
         ":authority" | "host" => matcher.matches(Some(facts.authority)),
         ":scheme" => matcher.matches(Some(facts.scheme)),
+        name if is_absent(facts.headers, name) => matcher.matches(None),
         name => matcher.matches_any(facts.headers.get_all(name).iter().map(|v| String::from_utf8_lossy(v.as_bytes()))),
     }
+}
+
+/// Whether a header is surely not there: a look over few names is cheaper than to hash the one.
+fn is_absent(headers: &HeaderMap, name: &str) -> bool {
+    const FEW: usize = 16;
+    headers.keys_len() <= FEW && !headers.keys().any(|key| key.as_str() == name)
 }
 
 /// The value of a header, several joined by commas; bytes outside UTF-8 become U+FFFD.
