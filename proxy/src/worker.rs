@@ -1,6 +1,9 @@
-//! A worker: one thread, one runtime, its own listening sockets and upstream pools. Connections never leave it.
+//! A worker: one thread, one runtime, its own listening sockets and upstream pools. A connection never leaves the one
+//! that serves it, which is not always the one that accepted it ([`balance`]).
 //!
 //! The control thread sends it sockets to accept on; everything else it reads from the published snapshot.
+
+mod balance;
 
 use std::{
     cell::Cell,
@@ -9,7 +12,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     rc::Rc,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     thread::JoinHandle,
@@ -21,6 +24,9 @@ use tokio::{
     task::LocalSet,
 };
 
+pub use balance::Balance;
+
+use self::balance::Place;
 use crate::{
     conn::{self, Directions},
     drain,
@@ -44,11 +50,22 @@ const SWEEPS_PER_ORIGINAL_DST: u32 = 5;
 #[derive(Debug)]
 pub enum Command {
     /// Accept on `socket` for whichever listener has `claim` at the moment of each connection.
-    Listen { id: u64, claim: Claim, socket: std::net::TcpListener },
+    Listen { id: u64, claim: Claim, socket: std::net::TcpListener, balance: Arc<Balance> },
+    /// Serve what another worker accepted.
+    Serve(Box<Handed>),
     /// Take what waits in the socket's queue and close it.
     Unlisten { id: u64 },
     /// End the thread; connections still open are cut.
     Stop,
+}
+
+/// A connection on its way from the worker that accepted it to the one that will serve it.
+#[derive(Debug)]
+pub struct Handed {
+    stream: std::net::TcpStream,
+    peer: SocketAddr,
+    claim: Claim,
+    place: Place,
 }
 
 /// What workers share with the control thread.
@@ -66,6 +83,8 @@ pub struct Shared {
     next_connection: AtomicU64,
     /// Gives freed memory of the calling thread back to the kernel.
     give_back: fn(),
+    /// The workers, in order, once all of them run.
+    peers: OnceLock<Box<[mpsc::UnboundedSender<Command>]>>,
 }
 
 impl Shared {
@@ -78,6 +97,7 @@ impl Shared {
             max_connections: max_connections.unwrap_or(u64::MAX),
             next_connection: AtomicU64::new(1),
             give_back: || {},
+            peers: OnceLock::new(),
         }
     }
 
@@ -94,15 +114,16 @@ pub struct Worker {
     shared: Arc<Shared>,
     /// Connection ids are taken from the shared counter in blocks.
     ids: Cell<(u64, u64)>,
+    index: usize,
 }
 
 /// Connection ids a worker takes at once.
 const ID_BLOCK: u64 = 1024;
 
 impl Worker {
-    fn new(shared: Arc<Shared>) -> Self {
+    fn new(shared: Arc<Shared>, index: usize) -> Self {
         let engine = Rc::new(Engine::new(Reader::new(shared.publisher.clone())));
-        Self { engine, shared, ids: Cell::new((0, 0)) }
+        Self { engine, shared, ids: Cell::new((0, 0)), index }
     }
 
     pub fn shared(&self) -> &Arc<Shared> {
@@ -147,14 +168,22 @@ impl Handle {
     }
 }
 
+/// Starts workers that know each other.
+pub fn spawn_all(count: usize, shared: &Arc<Shared>) -> std::io::Result<Vec<Handle>> {
+    let workers = (0..count).map(|index| spawn(index, shared.clone())).collect::<std::io::Result<Vec<_>>>()?;
+    // Only once per process: a second time would be the same workers.
+    let _ = shared.peers.set(workers.iter().map(|worker| worker.commands.clone()).collect());
+    Ok(workers)
+}
+
 /// Starts worker `index` (from 0).
-pub fn spawn(index: usize, shared: Arc<Shared>) -> std::io::Result<Handle> {
+fn spawn(index: usize, shared: Arc<Shared>) -> std::io::Result<Handle> {
     let (commands, receiver) = mpsc::unbounded_channel();
     let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
         metrics::set_shard(index + 1);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("epoll is available");
         let tasks = LocalSet::new();
-        let running = AssertUnwindSafe(|| tasks.block_on(&runtime, run(shared, receiver)));
+        let running = AssertUnwindSafe(|| tasks.block_on(&runtime, run(shared, index, receiver)));
         if catch_unwind(running).is_err() {
             // Not a connection, those end alone: the loop that accepts. Its sockets would go on being offered
             // connections that nobody serves; a restart is the smaller harm.
@@ -170,8 +199,8 @@ struct Listening {
     _stop: oneshot::Sender<()>,
 }
 
-async fn run(shared: Arc<Shared>, mut commands: mpsc::UnboundedReceiver<Command>) {
-    let worker = Rc::new(Worker::new(shared));
+async fn run(shared: Arc<Shared>, index: usize, mut commands: mpsc::UnboundedReceiver<Command>) {
+    let worker = Rc::new(Worker::new(shared, index));
     let mut listening: HashMap<u64, Listening> = HashMap::new();
     let mut sweep = tokio::time::interval(SWEEP);
     sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -186,10 +215,13 @@ async fn run(shared: Arc<Shared>, mut commands: mpsc::UnboundedReceiver<Command>
             }
         };
         match command {
-            Some(Command::Listen { id, claim, socket }) => match listen(&worker, claim.clone(), socket) {
-                Ok(stop) => drop(listening.insert(id, Listening { _stop: stop })),
-                Err(error) => tracing::error!(?claim, %error, "cannot accept on a socket"),
-            },
+            Some(Command::Listen { id, claim, socket, balance }) => {
+                match listen(&worker, claim.clone(), socket, balance) {
+                    Ok(stop) => drop(listening.insert(id, Listening { _stop: stop })),
+                    Err(error) => tracing::error!(?claim, %error, "cannot accept on a socket"),
+                }
+            }
+            Some(Command::Serve(handed)) => take_over(&worker, *handed),
             Some(Command::Unlisten { id }) => drop(listening.remove(&id)),
             Some(Command::Stop) | None => return,
         }
@@ -215,19 +247,24 @@ fn clean(worker: &Worker, sweeps: u32) {
 }
 
 /// Starts accepting on a socket.
-fn listen(worker: &Rc<Worker>, claim: Claim, socket: std::net::TcpListener) -> std::io::Result<oneshot::Sender<()>> {
+fn listen(
+    worker: &Rc<Worker>,
+    claim: Claim,
+    socket: std::net::TcpListener,
+    balance: Arc<Balance>,
+) -> std::io::Result<oneshot::Sender<()>> {
     let (stop, stopped) = oneshot::channel();
     // A second handle, to empty the queue without waiting once the loop has ended.
     let queue = socket.try_clone()?;
     let socket = tokio::net::TcpListener::from_std(socket)?;
-    tokio::task::spawn_local(accept(worker.clone(), socket, queue, Rc::new(claim), stopped));
+    tokio::task::spawn_local(accept(worker.clone(), (socket, queue), balance, Rc::new(claim), stopped));
     Ok(stop)
 }
 
 async fn accept(
     worker: Rc<Worker>,
-    socket: tokio::net::TcpListener,
-    queue: std::net::TcpListener,
+    (socket, queue): (tokio::net::TcpListener, std::net::TcpListener),
+    balance: Arc<Balance>,
     claim: Rc<Claim>,
     mut stopped: oneshot::Receiver<()>,
 ) {
@@ -239,7 +276,7 @@ async fn accept(
         tokio::select! {
             biased;
             _ = &mut stopped => break,
-            accepted = acceptor.accept() => start(&worker, accepted, &claim),
+            accepted = acceptor.accept() => distribute(&worker, accepted, &claim, balance.place(worker.index)),
         }
     }
     drop(acceptor);
@@ -247,13 +284,41 @@ async fn accept(
     for _ in 0..LONGEST_QUEUE {
         let Ok((stream, peer)) = queue.accept() else { return };
         if let Ok(stream) = stream.set_nonblocking(true).and_then(|()| tokio::net::TcpStream::from_std(stream)) {
-            start(&worker, (stream, socket::canonical(peer)), &claim);
+            distribute(&worker, (stream, socket::canonical(peer)), &claim, balance.place(worker.index));
         }
     }
 }
 
+/// Serves a connection here, or has the worker serve it that its place is with.
+fn distribute(worker: &Rc<Worker>, accepted: (tokio::net::TcpStream, SocketAddr), claim: &Rc<Claim>, place: Place) {
+    let peers = worker.shared.peers.get();
+    let Some(other) = peers.filter(|_| place.worker() != worker.index).and_then(|p| p.get(place.worker())) else {
+        return start(worker, accepted, claim, place);
+    };
+    let (stream, peer) = accepted;
+    let claim = (**claim).clone();
+    match stream.into_std() {
+        Ok(stream) => {
+            let sent = other.send(Command::Serve(Box::new(Handed { stream, peer, claim, place })));
+            if let Err(mpsc::error::SendError(Command::Serve(handed))) = sent {
+                // That worker ends, as this one will.
+                take_over(worker, *handed);
+            }
+        }
+        Err(error) => tracing::debug!(%peer, %error, "a connection was lost between workers"),
+    }
+}
+
+fn take_over(worker: &Rc<Worker>, handed: Handed) {
+    let Handed { stream, peer, claim, place } = handed;
+    match tokio::net::TcpStream::from_std(stream) {
+        Ok(stream) => start(worker, (stream, peer), &Rc::new(claim), place),
+        Err(error) => tracing::warn!(%peer, %error, "cannot serve a connection"),
+    }
+}
+
 /// Serves a connection in a task of its own.
-fn start(worker: &Rc<Worker>, accepted: (tokio::net::TcpStream, SocketAddr), claim: &Rc<Claim>) {
+fn start(worker: &Rc<Worker>, accepted: (tokio::net::TcpStream, SocketAddr), claim: &Rc<Claim>, place: Place) {
     let Some(serving) = Serving::new(&worker.shared) else {
         on_listener(worker, claim, |listener| listener.stats.local().downstream_global_cx_overflow.inc());
         return;
@@ -263,7 +328,7 @@ fn start(worker: &Rc<Worker>, accepted: (tokio::net::TcpStream, SocketAddr), cla
     // A panic ends this task and with it this connection only: the runtime catches it, the hook reports and counts it.
     tokio::task::spawn_local(async move {
         conn::serve(worker, accepted, claim).await;
-        drop((serving, held));
+        drop((serving, held, place));
     });
 }
 

@@ -161,3 +161,21 @@ fn requests_that_wait_are_bounded_over_the_workers() {
     assert_eq!(served as u64, 20 - refused());
     assert_eq!(status(&mut first[0]), "200");
 }
+
+#[test]
+fn two_connections_are_served_by_two_workers() {
+    let (gate, address) = gate();
+    gate.open();
+    // By hash alone one round in two would have both with the same worker.
+    for round in 0..8 {
+        let mut rig = Rig::new(2, None);
+        rig.apply(&statics(&[http_listener("l", "c", None)], &[cluster(address, "")]));
+        let mut clients = [rig.connect("l"), rig.connect("l")];
+        for client in &mut clients {
+            client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+            assert!(read_head(&mut BufReader::new(client)), "an answer");
+        }
+        // Each worker has connections of its own: one worker would have used the first again.
+        assert_eq!(stat(&rig, "upstream_cx_total"), 2, "round {round}");
+    }
+}

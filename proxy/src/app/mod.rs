@@ -150,7 +150,7 @@ async fn run(settings: Settings, bootstrap: Bootstrap, log: logging::Handle) -> 
     let secrets = Arc::new(Secrets::default());
     let registry = Arc::new(Registry::default());
     let sinks = Sinks::start()?;
-    let handles = (0..workers).map(|index| worker::spawn(index, shared.clone())).collect::<Result<Vec<_>, _>>()?;
+    let handles = worker::spawn_all(workers, &shared)?;
 
     let subscription =
         xds::start(start_config(&settings, &bootstrap), Arc::new(transport::ClusterTransport::new(publisher.clone())));

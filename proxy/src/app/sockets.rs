@@ -17,7 +17,7 @@ use crate::{
     },
     live::{Claim, Live},
     net::socket::{self, ListenOptions},
-    worker::{Command, Handle},
+    worker::{Balance, Command, Handle},
 };
 
 /// An open socket, once per worker.
@@ -165,10 +165,12 @@ impl Sockets {
         sockets: Vec<TcpListener>,
     ) {
         let mut ids = Vec::with_capacity(sockets.len());
+        let balance = Balance::new(self.workers.len());
         for (worker, socket) in self.workers.iter().zip(sockets) {
             self.next_id += 1;
             ids.push(self.next_id);
-            worker.send(Command::Listen { id: self.next_id, claim: claim.clone(), socket });
+            let (claim, balance) = (claim.clone(), balance.clone());
+            worker.send(Command::Listen { id: self.next_id, claim, socket, balance });
         }
         tracing::info!(listener = %listener.name, %address, "listening");
         let (listener, direction) = (listener.name.clone(), listener.direction);

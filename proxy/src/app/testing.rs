@@ -34,7 +34,7 @@ pub(super) struct Rig {
 impl Rig {
     pub(super) fn new(workers: usize, max_connections: Option<u64>) -> Self {
         let shared = Arc::new(Shared::new(Arc::new(Publisher::default()), max_connections));
-        let workers = (0..workers).map(|index| worker::spawn(index, shared.clone()).unwrap()).collect();
+        let workers = worker::spawn_all(workers, &shared).unwrap();
         Self { builder: testing::builder(), shared, sockets: Some(Sockets::new(workers)), version: 0 }
     }
 

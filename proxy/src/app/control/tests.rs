@@ -34,7 +34,7 @@ struct Rig {
 /// A control loop over static resources.
 fn start(yaml: &str, times: Times) -> Rig {
     let shared = Arc::new(Shared::new(Arc::new(Publisher::default()), None));
-    let workers = (0..2).map(|index| worker::spawn(index, shared.clone()).unwrap()).collect();
+    let workers = worker::spawn_all(2, &shared).unwrap();
     let (bootstrap, _) = crate::bootstrap::load(yaml, None).unwrap();
     let config = xds::StartConfig {
         statics: xds::Statics {
