@@ -26,7 +26,7 @@ use tokio::{
 
 pub use balance::Balance;
 
-use self::balance::Place;
+use self::balance::{Pace, Place};
 use crate::{
     conn::{self, Directions},
     drain,
@@ -272,11 +272,13 @@ async fn accept(
     let mut acceptor = Acceptor::new(socket, move |_error: &std::io::Error| {
         on_listener(&failing.0, &failing.1, |listener| listener.stats.local().accept_error.inc());
     });
+    let pace = Pace::new(Instant::now());
+    let place = || balance.place(worker.index, pace.few(Instant::now()));
     loop {
         tokio::select! {
             biased;
             _ = &mut stopped => break,
-            accepted = acceptor.accept() => distribute(&worker, accepted, &claim, balance.place(worker.index)),
+            accepted = acceptor.accept() => distribute(&worker, accepted, &claim, place()),
         }
     }
     drop(acceptor);
@@ -284,7 +286,7 @@ async fn accept(
     for _ in 0..LONGEST_QUEUE {
         let Ok((stream, peer)) = queue.accept() else { return };
         if let Ok(stream) = stream.set_nonblocking(true).and_then(|()| tokio::net::TcpStream::from_std(stream)) {
-            distribute(&worker, (stream, socket::canonical(peer)), &claim, balance.place(worker.index));
+            distribute(&worker, (stream, socket::canonical(peer)), &claim, place());
         }
     }
 }
