@@ -16,6 +16,7 @@ pub mod name_map;
 mod noted;
 pub mod outlier;
 pub mod path_template;
+pub mod rate_limit;
 pub mod retry;
 pub mod route;
 pub mod secret;
