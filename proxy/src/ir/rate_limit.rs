@@ -9,7 +9,7 @@
 //! `X.replicas` has hosts; without such a cluster all of it. An Envoy takes the same file: to it the filter is off and
 //! the cluster unused.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use http::{HeaderName, StatusCode};
 
@@ -233,6 +233,3 @@ pub struct GlobalConnectionRateLimit {
     pub descriptors: Vec<Vec<(Box<str>, Template)>>,
     pub failure_deny: bool,
 }
-
-/// Shared, as most configurations are.
-pub type Limits = Arc<RateLimits>;

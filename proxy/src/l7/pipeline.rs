@@ -180,7 +180,7 @@ async fn act(
     if let Some(flush) = conn.hcm.config.stream_flush_timeout {
         flow.set_flush(flush);
     }
-    let filtered = filters::Call { conn, flow, table, selected: selected.ok(), random };
+    let filtered = filters::Call { conn, flow, live, table, selected: selected.ok(), random };
     if let Some(levels) = filtered.concerned() {
         // Boxed: few requests wait here, all would keep the room for it.
         let stopped = Box::pin(filtered.run(&levels, request, after)).await.err();

@@ -281,7 +281,12 @@ impl Setup {
         let stats = Arc::<Sharded<HttpStats>>::default();
         let filter_stats = Arc::<Sharded<FilterStats>>::default();
         let live_hcm = Arc::new(LiveHcm {
-            filters: LiveFilters::new(&hcm, filter_stats.clone(), &Arc::default(), Instant::now()),
+            filters: LiveFilters::new(
+                &hcm,
+                (filter_stats.clone(), &Arc::default(), &|_| Arc::default()),
+                &Arc::default(),
+                Instant::now(),
+            ),
             config: Arc::new(hcm),
             inline_routes: Some(table),
             stats: stats.clone(),
