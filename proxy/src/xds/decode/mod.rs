@@ -43,6 +43,7 @@ pub(crate) mod listener;
 mod listener_filter;
 mod matcher;
 pub(crate) mod metadata;
+mod metadata_matcher;
 mod mirror;
 mod path_template;
 mod per_route;
