@@ -152,7 +152,7 @@ impl Accepted {
                 tracing::debug!(listener = %listener.config.name, peer = %self.remote, chain = %chain.config.name,
                     kind = error.kind.as_str(), reason = %error.reason, "TLS handshake failed");
                 let info = self.info(listener, Some(chain), server_name.clone(), None);
-                let mut record = ConnectionRecord::new(Arc::new(info), listener.logs.clone());
+                let mut record = ConnectionRecord::new(Rc::new(info), listener.logs.clone());
                 record.transport_failure = Some(error.reason.into());
                 record.details = Some("downstream_transport_failure".into());
                 None
@@ -180,6 +180,7 @@ impl Accepted {
             started: self.started,
             started_at: self.started_at,
             buffer_limit: listener.config.buffer_limit,
+            metadata: Default::default(),
         }
     }
 
@@ -191,7 +192,7 @@ impl Accepted {
     }
 
     fn log_refusal(&self, listener: &LiveListener, server_name: Option<Box<str>>, flags: Flags, details: &'static str) {
-        let info = Arc::new(self.info(listener, None, server_name, None));
+        let info = Rc::new(self.info(listener, None, server_name, None));
         let mut record = ConnectionRecord::new(info, listener.logs.clone());
         record.flags = flags;
         record.details = Some(details.into());

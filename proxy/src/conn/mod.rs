@@ -56,7 +56,7 @@ async fn admit(worker: Rc<Worker>, accepted: (TcpStream, SocketAddr), claim: Rc<
     let filter: Filter = match terminal {
         LiveTerminal::Tcp(proxy) => {
             let early = early.filter(|early| Arc::ptr_eq(&early.proxy, &proxy));
-            let info = Arc::new(info);
+            let info = Rc::new(info);
             Box::pin(tcp::serve(tcp::Downstream { worker, io, info, proxy, early, buffer, signal }))
         }
         LiveTerminal::Http(hcm) => {

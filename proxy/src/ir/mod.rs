@@ -12,6 +12,7 @@ pub mod health_check;
 pub mod http;
 pub mod listener;
 pub mod matcher;
+pub mod metadata;
 pub mod name_map;
 mod noted;
 pub mod outlier;

@@ -4,7 +4,7 @@
 
 use super::{
     filters::{Mutation, Mutations, Overrides, Setting},
-    format::{Operator, Segment, Template},
+    format::{MetadataPath, MetadataSource, Operator, Segment, Template},
     rate_limit::{Action as RateAction, Hits, HitsNumber, LocalRateLimit, Rule},
     route::{Action, Forward, HeaderAdd, HeaderOps, HostRewrite, PathRewrite, Route, RouteConfiguration, Target},
 };
@@ -14,7 +14,8 @@ impl Operator {
     fn is_noted(&self) -> bool {
         matches!(
             self,
-            Self::RouteName
+            Self::Metadata(MetadataPath { source: MetadataSource::Route, .. })
+                | Self::RouteName
                 | Self::UpstreamHost
                 | Self::UpstreamCluster
                 | Self::UpstreamLocalAddress

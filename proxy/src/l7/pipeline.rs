@@ -174,7 +174,7 @@ async fn act(
         flow.record.watch(request.sane.origin.remote);
     }
     if let Ok(selected) = &selected {
-        flow.record.route_name(&selected.route.name);
+        flow.record.route(&selected.route.name, &selected.route.metadata);
     }
     flow.set_idle(conn.hcm.config.stream_idle_timeout);
     if let Some(flush) = conn.hcm.config.stream_flush_timeout {

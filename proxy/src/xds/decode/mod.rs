@@ -44,6 +44,7 @@ mod listener_filter;
 mod local_rate_limit;
 mod matcher;
 pub(crate) mod metadata;
+mod metadata_matcher;
 mod mirror;
 mod path_template;
 mod per_route;
