@@ -9,8 +9,12 @@ use std::{
 
 use tokio::net::TcpStream;
 
-use super::early::{self, Early};
+use super::{
+    early::{self, Early},
+    filters::{self, Refusal},
+};
 use crate::{
+    drain,
     ir::listener::{Inspector, Transport},
     live::{LiveChain, LiveListener, LiveTcp, LiveTerminal},
     net::{
@@ -104,9 +108,15 @@ impl Accepted {
     pub(super) fn silent_proxy(&self, listener: &LiveListener) -> Option<Arc<LiveTcp>> {
         let chain = self.choose(listener, &Silent)?;
         match &chain.terminal {
-            LiveTerminal::Tcp(proxy) if chain.tls.is_none() => Some(proxy.clone()),
+            LiveTerminal::Tcp(proxy) if chain.tls.is_none() && self.may_pass(listener, &chain) => Some(proxy.clone()),
             LiveTerminal::Tcp(_) | LiveTerminal::Http(_) => None,
         }
+    }
+
+    /// Whether the network filters would let a silent client pass, as far as that is known before they run.
+    fn may_pass(&self, listener: &LiveListener, chain: &LiveChain) -> bool {
+        chain.network.filters.is_empty()
+            || filters::would_pass(&chain.network, &self.info(listener, Some(chain), None, None))
     }
 
     pub(super) fn choose(&self, listener: &LiveListener, inspected: &impl FirstBytes) -> Option<Arc<LiveChain>> {
@@ -181,6 +191,35 @@ impl Accepted {
             started_at: self.started_at,
             buffer_limit: listener.config.buffer_limit,
             metadata: Default::default(),
+        }
+    }
+
+    /// Ends a connection that a network filter does not want: in order, so that the peer sees an end and no reset.
+    pub(super) async fn turn_away(
+        &self,
+        listener: &LiveListener,
+        chain: &LiveChain,
+        mut io: Io,
+        info: ConnInfo,
+        refusal: Refusal,
+        mut signal: drain::Signal,
+    ) {
+        tracing::debug!(listener = %listener.config.name, peer = %self.remote, destination = %self.local,
+            chain = %chain.config.name, details = %refusal.details, "connection refused by a network filter");
+        let info = Rc::new(info);
+        let logs = match &chain.terminal {
+            LiveTerminal::Tcp(proxy) => proxy.logs.clone(),
+            LiveTerminal::Http(_) => Arc::default(),
+        };
+        let _records = [logs, listener.logs.clone()].map(|logs| {
+            let mut record = ConnectionRecord::new(info.clone(), logs);
+            record.flags = refusal.flags;
+            record.details = Some(refusal.details.clone());
+            record
+        });
+        tokio::select! {
+            () = refusal.end(&mut io) => {}
+            () = signal.forced() => {}
         }
     }
 

@@ -10,7 +10,7 @@ use std::{
     time::Instant,
 };
 
-use super::{Addresses, Live, LiveChain, LiveFilters, LiveHcm, LiveListener, LiveTcp, LiveTerminal};
+use super::{Addresses, Live, LiveChain, LiveFilters, LiveHcm, LiveListener, LiveNetwork, LiveTcp, LiveTerminal};
 use crate::{
     drain,
     ir::{
@@ -195,7 +195,13 @@ impl Builder {
                 config: hcm.clone(),
             })),
         };
-        Ok(Arc::new(LiveChain { config: config.clone(), tls, terminal, drain: Arc::new(drain::Source::default()) }))
+        Ok(Arc::new(LiveChain {
+            config: config.clone(),
+            tls,
+            network: Arc::new(LiveNetwork::new(&config.filters)),
+            terminal,
+            drain: Arc::new(drain::Source::default()),
+        }))
     }
 
     fn routes(&self, snapshot: &Snapshot, previous: &Live) -> NameMap<Arc<RouteTable>> {

@@ -5,4 +5,5 @@ pub mod concurrency;
 pub mod cors;
 pub mod fault;
 pub mod rate_limit;
+pub mod rbac;
 pub mod router;
