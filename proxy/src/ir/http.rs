@@ -9,6 +9,7 @@ use super::{
     filters::{Concurrency, Fault, Mutations},
     format::AccessLog,
     matcher::Cidr,
+    rate_limit::LocalRateLimit,
     route::RouteConfiguration,
 };
 
@@ -106,6 +107,7 @@ pub enum FilterKind {
     Buffer(u32),
     AdaptiveConcurrency(Arc<Concurrency>),
     GrpcWeb,
+    LocalRateLimit(Arc<LocalRateLimit>),
     Router(Router),
 }
 

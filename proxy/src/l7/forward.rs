@@ -262,6 +262,7 @@ impl<'a> Forwarding<'a> {
                 | FilterKind::HeaderMutation { .. }
                 | FilterKind::Buffer(_)
                 | FilterKind::AdaptiveConcurrency(_)
+                | FilterKind::LocalRateLimit(_)
                 | FilterKind::GrpcWeb => {}
             }
         }

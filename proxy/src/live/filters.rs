@@ -14,10 +14,12 @@ use crate::{
         filters::Fault,
         http::{ConnectionManager, FilterKind},
     },
+    policy::rate_limit::limits::{FindStats, LocalLimit},
     telemetry::{
         filters::{FilterStats, GradientStats},
         metrics::Sharded,
     },
+    upstream::lb::Callers,
 };
 
 /// See the module's head. Lives as long as the filter chain's configuration stays the same.
@@ -33,13 +35,17 @@ pub struct LiveFilters {
     faults: Arc<AtomicU64>,
     /// By the place of their filter in the chain.
     admissions: Vec<(usize, Arc<Admission>)>,
+    /// By the place of their filter in the chain.
+    limits: Vec<(usize, Arc<LocalLimit>)>,
+    /// Who this proxy is, and how many others like it there are.
+    pub callers: Arc<Callers>,
 }
 
 impl LiveFilters {
     pub fn new(
         config: &ConnectionManager,
-        stats: Arc<Sharded<FilterStats>>,
-        gradient: &Arc<Sharded<GradientStats>>,
+        (stats, gradient, limits): (Arc<Sharded<FilterStats>>, &Arc<Sharded<GradientStats>>, FindStats<'_>),
+        callers: &Arc<Callers>,
         now: Instant,
     ) -> Self {
         let (mut any, mut always, mut look_at_notes) = (false, false, false);
@@ -50,6 +56,11 @@ impl LiveFilters {
             _ => None,
         });
         let admissions = admissions.collect();
+        let limits = config.filters.iter().enumerate().filter_map(|(place, filter)| match &filter.kind {
+            FilterKind::LocalRateLimit(c) => Some((place, LocalLimit::new(c, limits(&c.stat_prefix)))),
+            _ => None,
+        });
+        let limits = limits.collect();
         for filter in &config.filters {
             let acts = match &filter.kind {
                 FilterKind::Alpn(_) | FilterKind::Router(_) => continue,
@@ -59,17 +70,26 @@ impl LiveFilters {
                     look_at_notes |= mutations.look_at_notes();
                     !mutations.is_empty()
                 }
+                FilterKind::LocalRateLimit(limit) => {
+                    look_at_notes |= limit.look_at_notes();
+                    limit.enabled.numerator > 0
+                }
                 FilterKind::Buffer(_) | FilterKind::AdaptiveConcurrency(_) | FilterKind::GrpcWeb => true,
             };
             any = true;
             always |= acts && !filter.disabled;
         }
-        Self { any, always, look_at_notes, stats, faults: Arc::default(), admissions }
+        Self { any, always, look_at_notes, stats, faults: Arc::default(), admissions, limits, callers: callers.clone() }
     }
 
     /// The adaptive concurrency limit of the filter at this place of the chain.
     pub fn admission(&self, place: usize) -> Option<&Arc<Admission>> {
         self.admissions.iter().find(|(at, _)| *at == place).map(|(_, admission)| admission)
+    }
+
+    /// The local rate limit of the filter at this place of the chain.
+    pub fn limit(&self, place: usize) -> Option<&Arc<LocalLimit>> {
+        self.limits.iter().find(|(at, _)| *at == place).map(|(_, limit)| limit)
     }
 
     /// Whether one more request may have faults injected.

@@ -9,6 +9,7 @@ mod buffer;
 mod cors;
 mod fault;
 mod grpc_web;
+mod local_limit;
 mod mutation;
 mod response;
 mod throttle;
@@ -18,13 +19,13 @@ use std::{rc::Rc, sync::Arc};
 
 use http::Response;
 
-pub(super) use self::response::After;
 pub use self::{
     buffer::Gathered,
     grpc_web::{Decoded, GrpcWeb},
     throttle::Throttled,
     trailers::Retrailed,
 };
+pub(super) use self::{local_limit::OwnLimits, response::After};
 use super::{body::Body, flow::Flow, pipeline::Inbound, respond::Reply, server::Connection};
 use crate::{
     ir::{
@@ -32,6 +33,7 @@ use crate::{
         http::{FilterKind, HttpFilter},
         route::{Action, Target, WeightedTarget},
     },
+    live::Live,
     policy::router::{RouteTable, Selected, pick_weighted},
 };
 
@@ -72,6 +74,7 @@ pub(super) fn is_on(filter: &HttpFilter, levels: &Levels<'_>) -> bool {
 pub(super) struct Call<'a> {
     pub conn: &'a Rc<Connection>,
     pub flow: &'a Rc<Flow>,
+    pub live: &'a Live,
     pub table: Option<&'a RouteTable>,
     pub selected: Option<Selected<'a>>,
     pub random: u64,
@@ -145,6 +148,7 @@ impl<'a> Call<'a> {
                         None => Ok(()),
                     }
                 }
+                FilterKind::LocalRateLimit(_) => self.limit_locally((place, filter), levels, request, after),
                 FilterKind::AdaptiveConcurrency(_) => self.admit(place),
                 FilterKind::GrpcWeb => {
                     grpc_web::request(request, after);

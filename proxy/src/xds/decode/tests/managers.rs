@@ -190,7 +190,7 @@ fn security_filters_are_never_skipped() {
         "rbac.v3.RBAC",
         "ext_authz.v3.ExtAuthz",
         "jwt_authn.v3.JwtAuthentication",
-        "local_ratelimit.v3.LocalRateLimit",
+        "bandwidth_limit.v3.BandwidthLimit",
         "ratelimit.v3.RateLimit",
         "lua.v3.Lua",
         "wasm.v3.Wasm",
