@@ -22,6 +22,26 @@ pub enum Segment {
     },
 }
 
+/// Which path `PATH` means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PathSource {
+    /// Before it was rewritten: `x-envoy-original-path`.
+    Original,
+    Current,
+    OriginalOrCurrent,
+}
+
+impl PathSource {
+    /// The headers it may stand in, the first that is there counts.
+    pub fn headers(self) -> &'static [&'static str] {
+        match self {
+            Self::Original => &["x-envoy-original-path"],
+            Self::Current => &[":path"],
+            Self::OriginalOrCurrent => &["x-envoy-original-path", ":path"],
+        }
+    }
+}
+
 /// Every operator that exists here. An unknown one is refused when the configuration is decoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Operator {
@@ -29,6 +49,11 @@ pub enum Operator {
     Req(Box<str>, Option<Box<str>>),
     Resp(Box<str>, Option<Box<str>>),
     Trailer(Box<str>, Option<Box<str>>),
+    /// `PATH(WQ|NQ:ORIG|PATH|ORIG_OR_PATH)`.
+    Path {
+        query: bool,
+        source: PathSource,
+    },
     Protocol,
     ResponseCode,
     ResponseCodeDetails,

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::ir::{
     Metadata,
-    format::{MetadataPath, MetadataSource, Operator, Segment, Template},
+    format::{MetadataPath, MetadataSource, Operator, PathSource, Segment, Template},
     metadata::value_at,
 };
 
@@ -125,6 +125,21 @@ fn header<'a>(source: Option<&'a dyn Headers>, name: &str, alternative: Option<&
     optional(source.and_then(|s| s.get(name).or_else(|| alternative.and_then(|a| s.get(a)))))
 }
 
+fn path<'a>(source: Option<&'a dyn Headers>, query: bool, from: PathSource) -> Value<'a> {
+    let found = source.and_then(|headers| from.headers().iter().find_map(|name| headers.get(name)));
+    let Some(whole) = found else { return Value::Absent };
+    match whole.find('?').filter(|_| !query) {
+        None => text(whole),
+        Some(end) => match whole {
+            Cow::Borrowed(whole) => text(&whole[..end]),
+            Cow::Owned(mut whole) => {
+                whole.truncate(end);
+                text(whole)
+            }
+        },
+    }
+}
+
 /// Evaluates one operator.
 pub fn value<'a>(op: &'a Operator, facts: &Facts<'a>) -> Value<'a> {
     let (conn, times, upstream) = (facts.conn, &facts.times, facts.upstream);
@@ -134,6 +149,7 @@ pub fn value<'a>(op: &'a Operator, facts: &Facts<'a>) -> Value<'a> {
         Operator::Req(name, alternative) => header(facts.request, name, alternative.as_deref()),
         Operator::Resp(name, alternative) => header(facts.response, name, alternative.as_deref()),
         Operator::Trailer(name, alternative) => header(facts.trailers, name, alternative.as_deref()),
+        Operator::Path { query, source } => path(facts.request, *query, *source),
         Operator::Protocol => optional(facts.protocol),
         Operator::ResponseCode => Value::Number(facts.status.into()),
         Operator::ResponseCodeDetails => optional(facts.details),

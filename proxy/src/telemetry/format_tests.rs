@@ -55,6 +55,7 @@ fn operators_are_evaluated() {
     let dynamic = serde_json::from_value(dynamic).unwrap();
     let mut request = HeaderMap::new();
     request.append("x-many", "a".parse().unwrap());
+    request.append("x-envoy-original-path", "/a?b?c".parse().unwrap());
     request.append("x-many", "b".parse().unwrap());
     request.append("x-latin", http::HeaderValue::from_bytes(b"\xe9").unwrap());
     let facts = Facts {
@@ -78,6 +79,9 @@ fn operators_are_evaluated() {
     };
     for (operator, expected) in [
         (Operator::Req("x-many".into(), None), "a,b"),
+        (Operator::Path { query: true, source: PathSource::OriginalOrCurrent }, "/a?b?c"),
+        (Operator::Path { query: false, source: PathSource::Original }, "/a"),
+        (Operator::Path { query: false, source: PathSource::Current }, "-"),
         (Operator::Req("x-none".into(), Some("x-many".into())), "a,b"),
         (Operator::Req("x-none".into(), None), "-"),
         (Operator::Req("x-latin".into(), None), "\u{fffd}"),

@@ -2,7 +2,7 @@
 //!
 //! Refuses what it does not know, by name: a log that silently lacks a field is found out when it is needed.
 
-use super::{MetadataPath, MetadataSource, Operator, Segment, Template};
+use super::{MetadataPath, MetadataSource, Operator, PathSource, Segment, Template};
 
 /// Longest format string accepted.
 const MAX_LEN: usize = 64 << 10;
@@ -112,6 +112,7 @@ fn named(name: &str, arguments: Option<&str>) -> Result<Operator, String> {
         "REQ" => return header(Operator::Req),
         "RESP" => return header(Operator::Resp),
         "TRAILER" => return header(Operator::Trailer),
+        "PATH" => return path(arguments.unwrap_or_default()),
         "START_TIME" => return Ok(Operator::StartTime(arguments.filter(|a| !a.is_empty()).map(Box::from))),
         "ENVIRONMENT" => return given().map(Operator::Environment),
         "DYNAMIC_METADATA" => return metadata(MetadataSource::Dynamic, &given()?),
@@ -144,6 +145,23 @@ fn metadata(source: MetadataSource, text: &str) -> Result<Operator, String> {
     let mut parts = text.split(':').map(Box::from);
     let namespace = parts.next().unwrap_or_default();
     Ok(Operator::Metadata(MetadataPath { source, namespace, path: parts.collect() }))
+}
+
+/// `WQ|NQ:ORIG|PATH|ORIG_OR_PATH`, of which either may be left out.
+fn path(arguments: &str) -> Result<Operator, String> {
+    let (query, source) = arguments.split_once(':').unwrap_or((arguments, ""));
+    let query = match query {
+        "" | "WQ" => true,
+        "NQ" => false,
+        other => return Err(format!("operator `PATH`: `{other}` is neither WQ nor NQ")),
+    };
+    let source = match source {
+        "" | "ORIG_OR_PATH" => PathSource::OriginalOrCurrent,
+        "ORIG" => PathSource::Original,
+        "PATH" => PathSource::Current,
+        other => return Err(format!("operator `PATH`: `{other}` is not one of ORIG, PATH, ORIG_OR_PATH")),
+    };
+    Ok(Operator::Path { query, source })
 }
 
 /// Lower-cases a header name, refusing what could never be one.
@@ -233,6 +251,18 @@ mod tests {
     }
 
     #[test]
+    fn paths() {
+        for (text, query, source) in [
+            ("%PATH%", true, PathSource::OriginalOrCurrent),
+            ("%PATH(NQ)%", false, PathSource::OriginalOrCurrent),
+            ("%PATH(WQ:ORIG)%", true, PathSource::Original),
+            ("%PATH(NQ:PATH)%", false, PathSource::Current),
+        ] {
+            assert_eq!(Template::parse(text).unwrap().segments, [op(Operator::Path { query, source })], "{text}");
+        }
+    }
+
+    #[test]
     fn the_default_format_has_all_its_operators() {
         let ops = Template::default_access_log().segments.iter().filter(|s| matches!(s, Segment::Op { .. })).count();
         assert_eq!(ops, 15);
@@ -263,6 +293,8 @@ mod tests {
             ("%REQ(:METHOD%", "incorrect operator"),
             ("%REQ(a b)%", "is not a header name"),
             ("%PROTOCOL(x)%", "takes no arguments"),
+            ("%PATH(XQ)%", "neither WQ nor NQ"),
+            ("%PATH(NQ:HERE)%", "not one of ORIG"),
             ("%PROTOCOL:x%", "incorrect operator"),
             ("%PROTOCOL:99999999999999999999999%", "incorrect operator"),
             ("%START_TIME(%s):3%", "takes no length"),
