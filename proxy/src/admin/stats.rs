@@ -33,7 +33,10 @@ impl Stat {
             "" => self.metric.to_string(),
             // Envoy has the prefix in front here.
             scope @ "http_local_rate_limit" => format!("{}.{scope}.{}", self.owner, self.metric),
-            scope => format!("{scope}.{}.{}", self.owner, self.metric),
+            scope => match self.metric.strip_prefix("ratelimit_") {
+                Some(metric) => format!("{scope}.{}.ratelimit.{metric}", self.owner),
+                None => format!("{scope}.{}.{}", self.owner, self.metric),
+            },
         }
     }
 }

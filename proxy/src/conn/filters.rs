@@ -12,6 +12,7 @@ use crate::{
     live::{LiveNetwork, LiveNetworkFilter},
     net::io::Io,
     telemetry::{flags::Flags, record::ConnInfo},
+    upstream::uptime,
     worker::Worker,
 };
 
@@ -63,12 +64,17 @@ pub(super) async fn run(worker: &Worker, network: &LiveNetwork, info: &ConnInfo)
 pub(super) fn would_pass(network: &LiveNetwork, info: &ConnInfo) -> bool {
     network.filters.iter().all(|filter| match filter {
         LiveNetworkFilter::Rbac(rbac) => super::rbac::allows(rbac, info),
+        LiveNetworkFilter::LocalRateLimit(limit) => limit.would_admit(uptime().as_secs_f64()),
+        // Who has to be asked has not said yes.
+        LiveNetworkFilter::RateLimit(_) => false,
     })
 }
 
 /// What one filter says.
-async fn step(_worker: &Worker, filter: &LiveNetworkFilter, info: &ConnInfo) -> Result<(), Refusal> {
+async fn step(worker: &Worker, filter: &LiveNetworkFilter, info: &ConnInfo) -> Result<(), Refusal> {
     match filter {
         LiveNetworkFilter::Rbac(rbac) => super::rbac::check(rbac, info),
+        LiveNetworkFilter::LocalRateLimit(limit) => super::limits::local(limit),
+        LiveNetworkFilter::RateLimit(limit) => super::limits::global(worker, limit, info).await,
     }
 }

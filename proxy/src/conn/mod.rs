@@ -8,6 +8,7 @@
 mod accepted;
 mod early;
 mod filters;
+mod limits;
 mod rbac;
 mod tcp;
 #[cfg(test)]

@@ -8,7 +8,7 @@ use super::{
     Fraction,
     format::Template,
     matcher::{HeaderMatcher, StringMatcher},
-    rate_limit::{LocalRateLimit, RateLimits},
+    rate_limit::{LocalRateLimit, RateLimits, RouteRateLimit},
     route::{AppendAction, HeaderAdd},
 };
 
@@ -52,6 +52,7 @@ pub enum Setting {
     /// `max_request_bytes`; `None` switches buffering off.
     Buffer(Option<u32>),
     LocalRateLimit(Arc<LocalRateLimit>),
+    RateLimit(Arc<RouteRateLimit>),
 }
 
 /// `envoy.extensions.filters.http.fault.v3.HTTPFault`. The default injects nothing.

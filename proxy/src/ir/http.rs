@@ -9,7 +9,7 @@ use super::{
     filters::{Concurrency, Fault, Mutations},
     format::AccessLog,
     matcher::Cidr,
-    rate_limit::LocalRateLimit,
+    rate_limit::{GlobalRateLimit, LocalRateLimit},
     route::RouteConfiguration,
 };
 
@@ -108,6 +108,7 @@ pub enum FilterKind {
     AdaptiveConcurrency(Arc<Concurrency>),
     GrpcWeb,
     LocalRateLimit(Arc<LocalRateLimit>),
+    RateLimit(Arc<GlobalRateLimit>),
     Router(Router),
 }
 

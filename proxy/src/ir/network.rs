@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{Name, rbac::NetworkRbac};
+use super::{
+    Name,
+    rate_limit::{ConnectionRateLimit, GlobalConnectionRateLimit},
+    rbac::NetworkRbac,
+};
 
 /// One network filter. Those that do nothing on the data path are not here: the decoder warns about them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,4 +18,6 @@ pub struct NetworkFilter {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NetworkFilterKind {
     Rbac(Arc<NetworkRbac>),
+    LocalRateLimit(Arc<ConnectionRateLimit>),
+    RateLimit(Arc<GlobalConnectionRateLimit>),
 }

@@ -5,7 +5,7 @@
 use super::{
     filters::{Mutation, Mutations, Overrides, Setting},
     format::{MetadataPath, MetadataSource, Operator, Segment, Template},
-    rate_limit::{Action as RateAction, Hits, HitsNumber, LocalRateLimit, Rule},
+    rate_limit::{Action as RateAction, GlobalRateLimit, Hits, HitsNumber, LocalRateLimit, Rule},
     route::{Action, Forward, HeaderAdd, HeaderOps, HostRewrite, PathRewrite, Route, RouteConfiguration, Target},
 };
 
@@ -65,6 +65,13 @@ fn rules(rules: &[Rule]) -> bool {
     })
 }
 
+impl GlobalRateLimit {
+    /// Whether some value is noted on demand only.
+    pub fn look_at_notes(&self) -> bool {
+        adds(&self.response_headers) || rules(&self.rules) || self.service.metadata.iter().any(|(_, t)| template(t))
+    }
+}
+
 impl LocalRateLimit {
     /// Whether some value is noted on demand only.
     pub fn look_at_notes(&self) -> bool {
@@ -77,6 +84,7 @@ impl Overrides {
         self.filters.iter().any(|o| match &o.setting {
             Setting::HeaderMutation(m) => m.look_at_notes(),
             Setting::LocalRateLimit(l) => l.look_at_notes(),
+            Setting::RateLimit(l) => rules(&l.rules),
             Setting::Disabled | Setting::Enabled | Setting::Fault(_) | Setting::Cors(_) | Setting::Buffer(_) => false,
         }) || self.rate_limits.as_ref().is_some_and(|limits| rules(&limits.rules))
     }

@@ -174,8 +174,6 @@ pub struct GlobalRateLimit {
     pub limited_status: StatusCode,
     pub response_headers: Vec<HeaderAdd>,
     pub status_on_error: StatusCode,
-    /// Before the names of the statistics, with a dot at its end.
-    pub stat_prefix: Box<str>,
     pub enabled: Fraction,
     pub enforced: Fraction,
     /// Instead of those of the routes.

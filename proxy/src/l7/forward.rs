@@ -263,6 +263,7 @@ impl<'a> Forwarding<'a> {
                 | FilterKind::Buffer(_)
                 | FilterKind::AdaptiveConcurrency(_)
                 | FilterKind::LocalRateLimit(_)
+                | FilterKind::RateLimit(_)
                 | FilterKind::GrpcWeb => {}
             }
         }

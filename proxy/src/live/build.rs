@@ -198,7 +198,7 @@ impl Builder {
         Ok(Arc::new(LiveChain {
             config: config.clone(),
             tls,
-            network: Arc::new(LiveNetwork::new(&config.filters)),
+            network: Arc::new(LiveNetwork::new(&config.filters, &self.registry)),
             terminal,
             drain: Arc::new(drain::Source::default()),
         }))

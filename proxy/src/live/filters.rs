@@ -11,6 +11,7 @@ use std::{
 use super::Admission;
 use crate::{
     ir::{
+        Name,
         filters::Fault,
         http::{ConnectionManager, FilterKind},
     },
@@ -37,6 +38,8 @@ pub struct LiveFilters {
     admissions: Vec<(usize, Arc<Admission>)>,
     /// By the place of their filter in the chain.
     limits: Vec<(usize, Arc<LocalLimit>)>,
+    /// By the place of their filter in the chain.
+    globals: Vec<(usize, LiveGlobalLimit)>,
     /// Who this proxy is, and how many others like it there are.
     pub callers: Arc<Callers>,
 }
@@ -60,7 +63,12 @@ impl LiveFilters {
             FilterKind::LocalRateLimit(c) => Some((place, LocalLimit::new(c, limits(&c.stat_prefix)))),
             _ => None,
         });
-        let limits = limits.collect();
+        let limits: Vec<(usize, Arc<LocalLimit>)> = limits.collect();
+        let globals = config.filters.iter().enumerate().filter_map(|(place, filter)| match &filter.kind {
+            FilterKind::RateLimit(_) => Some((place, LiveGlobalLimit::new(config, &filter.name, &limits))),
+            _ => None,
+        });
+        let globals = globals.collect();
         for filter in &config.filters {
             let acts = match &filter.kind {
                 FilterKind::Alpn(_) | FilterKind::Router(_) => continue,
@@ -74,12 +82,26 @@ impl LiveFilters {
                     look_at_notes |= limit.look_at_notes();
                     limit.enabled.numerator > 0
                 }
+                FilterKind::RateLimit(limit) => {
+                    look_at_notes |= limit.look_at_notes();
+                    limit.enabled.numerator > 0
+                }
                 FilterKind::Buffer(_) | FilterKind::AdaptiveConcurrency(_) | FilterKind::GrpcWeb => true,
             };
             any = true;
             always |= acts && !filter.disabled;
         }
-        Self { any, always, look_at_notes, stats, faults: Arc::default(), admissions, limits, callers: callers.clone() }
+        Self {
+            any,
+            always,
+            look_at_notes,
+            stats,
+            faults: Arc::default(),
+            admissions,
+            limits,
+            globals,
+            callers: callers.clone(),
+        }
     }
 
     /// The adaptive concurrency limit of the filter at this place of the chain.
@@ -92,6 +114,11 @@ impl LiveFilters {
         self.limits.iter().find(|(at, _)| *at == place).map(|(_, limit)| limit)
     }
 
+    /// What belongs to the global rate limit at this place of the chain.
+    pub fn global(&self, place: usize) -> Option<&LiveGlobalLimit> {
+        self.globals.iter().find(|(at, _)| *at == place).map(|(_, global)| global)
+    }
+
     /// Whether one more request may have faults injected.
     pub fn fault_fits(&self, max: u32) -> bool {
         self.faults.load(Relaxed) < u64::from(max)
@@ -102,6 +129,27 @@ impl LiveFilters {
         self.faults.fetch_add(1, Relaxed);
         self.stats.local().active_faults.inc();
         ActiveFault { stats: self.stats.clone(), faults: self.faults.clone() }
+    }
+}
+
+/// What belongs to a global rate limit filter.
+pub struct LiveGlobalLimit {
+    /// The filter that stands in for the service, and its local limit where the chain has it.
+    pub fallback_name: Name,
+    pub fallback: Option<Arc<LocalLimit>>,
+    /// The cluster of those that share the local limit.
+    pub replicas: Name,
+}
+
+impl LiveGlobalLimit {
+    fn new(config: &ConnectionManager, filter: &str, limits: &[(usize, Arc<LocalLimit>)]) -> Self {
+        let fallback_name: Name = format!("{filter}.fallback").into();
+        let named = |(place, _): &&(usize, _)| config.filters[*place].name == fallback_name;
+        Self {
+            fallback: limits.iter().find(named).map(|(_, limit)| limit.clone()),
+            fallback_name,
+            replicas: format!("{filter}.replicas").into(),
+        }
     }
 }
 

@@ -9,6 +9,7 @@ mod address;
 mod admission;
 mod build;
 mod filters;
+mod limits;
 mod network;
 mod publish;
 #[cfg(test)]
@@ -26,7 +27,8 @@ use address::Addresses;
 pub use address::Claim;
 pub use admission::{Admission, Admitted};
 pub use build::{Builder, Problem, Resolved, check};
-pub use filters::{ActiveFault, LiveFilters};
+pub use filters::{ActiveFault, LiveFilters, LiveGlobalLimit};
+pub use limits::{LiveConnectionLimit, LiveGlobalConnectionLimit};
 pub use network::{LiveNetwork, LiveNetworkFilter, LiveNetworkRbac};
 pub use publish::{LiveRef, Publisher, Reader};
 

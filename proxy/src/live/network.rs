@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
-use crate::ir::network::{NetworkFilter, NetworkFilterKind};
+use super::limits::{LiveConnectionLimit, LiveGlobalConnectionLimit};
+use crate::{
+    ir::network::{NetworkFilter, NetworkFilterKind},
+    telemetry::registry::Registry,
+};
 
 /// The filters in configured order.
 #[derive(Default)]
@@ -13,6 +17,8 @@ pub struct LiveNetwork {
 /// One of them.
 pub enum LiveNetworkFilter {
     Rbac(Arc<LiveNetworkRbac>),
+    LocalRateLimit(Arc<LiveConnectionLimit>),
+    RateLimit(Arc<LiveGlobalConnectionLimit>),
 }
 
 /// The network filter that decides by role based access control.
@@ -21,10 +27,19 @@ pub struct LiveNetworkRbac {
 }
 
 impl LiveNetwork {
-    pub fn new(filters: &[NetworkFilter]) -> Self {
+    pub fn new(filters: &[NetworkFilter], registry: &Registry) -> Self {
         let live = |filter: &NetworkFilter| match &filter.kind {
             NetworkFilterKind::Rbac(config) => {
                 LiveNetworkFilter::Rbac(Arc::new(LiveNetworkRbac { config: config.clone() }))
+            }
+            NetworkFilterKind::LocalRateLimit(config) => {
+                let stats = registry.connection_limits(&config.stat_prefix);
+                LiveNetworkFilter::LocalRateLimit(Arc::new(LiveConnectionLimit::new(config, stats)))
+            }
+            NetworkFilterKind::RateLimit(config) => {
+                let stats = registry.global_connection_limits(&config.stat_prefix);
+                let config = config.clone();
+                LiveNetworkFilter::RateLimit(Arc::new(LiveGlobalConnectionLimit { config, stats }))
             }
         };
         Self { filters: filters.iter().map(live).collect() }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::filters::{FilterStats, GradientStats};
-use super::limits::LocalLimitStats;
+use super::limits::{ConnectionLimitStats, GlobalConnectionLimitStats, LocalLimitStats};
 use super::metrics::{Block, HttpStats, Kind, ListenerStats, Sharded, TcpStats};
 use crate::ir::Name;
 
@@ -37,6 +37,8 @@ pub struct Registry {
     filters: Scope<FilterStats>,
     gradient: Scope<GradientStats>,
     local_limits: Scope<LocalLimitStats>,
+    connection_limits: Scope<ConnectionLimitStats>,
+    global_connection_limits: Scope<GlobalConnectionLimitStats>,
 }
 
 impl Registry {
@@ -67,6 +69,16 @@ impl Registry {
         get(&self.local_limits, name)
     }
 
+    /// Of the local limits of connections with one prefix.
+    pub fn connection_limits(&self, name: &Name) -> Arc<Sharded<ConnectionLimitStats>> {
+        get(&self.connection_limits, name)
+    }
+
+    /// Of the global limits of connections with one prefix.
+    pub fn global_connection_limits(&self, name: &Name) -> Arc<Sharded<GlobalConnectionLimitStats>> {
+        get(&self.global_connection_limits, name)
+    }
+
     /// Visits every value as (scope, name, metric, kind, value), scopes being `listener`, `tcp`, `http`
     /// and those of rate limits.
     pub fn visit(&self, visitor: &mut dyn FnMut(&'static str, &Name, &'static str, Kind, u64)) {
@@ -76,6 +88,8 @@ impl Registry {
         visit(&self.filters, "http", visitor);
         visit(&self.gradient, "http", visitor);
         visit(&self.local_limits, "http_local_rate_limit", visitor);
+        visit(&self.connection_limits, "local_rate_limit", visitor);
+        visit(&self.global_connection_limits, "ratelimit", visitor);
     }
 }
 

@@ -171,6 +171,7 @@ impl Call<'_> {
         if rules.peek().is_none() {
             return descriptors;
         }
+        let noted = self.flow.record.metadata.get();
         let cluster = self.cluster(inbound).map(Chosen::cluster);
         let cluster_metadata = || self.live.cluster(cluster?)?.config.metadata.as_deref();
         let facts = Facts {
@@ -180,7 +181,7 @@ impl Call<'_> {
             cluster,
             route: self.selected.and_then(|s| s.route.metadata.as_deref()),
             cluster_metadata: &cluster_metadata,
-            dynamic: None,
+            dynamic: noted.as_deref(),
             render: &render,
         };
         rules.for_each(|rule| rule.describe(&facts, &mut descriptors));

@@ -8,6 +8,7 @@ mod admission;
 mod buffer;
 mod cors;
 mod fault;
+pub(crate) mod global_limit;
 mod grpc_web;
 mod local_limit;
 mod mutation;
@@ -149,6 +150,11 @@ impl<'a> Call<'a> {
                     }
                 }
                 FilterKind::LocalRateLimit(_) => self.limit_locally((place, filter), levels, request, after),
+                FilterKind::RateLimit(config) => {
+                    // Boxed: few requests wait here, all would keep the room for it.
+                    let asked = self.limit_globally((place, filter), config, (levels, after), request);
+                    Box::pin(asked).await
+                }
                 FilterKind::AdaptiveConcurrency(_) => self.admit(place),
                 FilterKind::GrpcWeb => {
                     grpc_web::request(request, after);

@@ -5,7 +5,7 @@ use std::{rc::Rc, sync::Arc};
 use http::{HeaderMap, Method, Response};
 
 use super::{
-    grpc_web, local_limit,
+    global_limit, grpc_web, local_limit,
     mutation::{self, All},
     throttle::Throttled,
 };
@@ -29,6 +29,8 @@ enum Step {
     Throttle(u64),
     /// In the text form or not.
     GrpcWeb(bool),
+    /// Headers beside those that the response has.
+    Add(HeaderMap),
     /// What is left in a token bucket.
     Announce(Arc<Drawn>),
 }
@@ -44,6 +46,12 @@ struct Head {
 impl After {
     pub(super) fn grant(&mut self, headers: HeaderMap) {
         self.0.push(Step::Grant(headers));
+    }
+
+    pub(super) fn add(&mut self, headers: HeaderMap) {
+        if !headers.is_empty() {
+            self.0.push(Step::Add(headers));
+        }
     }
 
     pub(super) fn announce(&mut self, drawn: Arc<Drawn>) {
@@ -96,6 +104,7 @@ impl After {
                     mutation::response(&all, flow, view.as_ref(), status, response.headers_mut());
                     response = response.map(|body| mutation::response_trailers(body, &all, flow));
                 }
+                Step::Add(headers) => global_limit::append(response.headers_mut(), &headers),
                 Step::Announce(drawn) => local_limit::announce(&drawn, response.headers_mut()),
                 Step::GrpcWeb(text) => response = grpc_web::response(response, text).await,
                 Step::Throttle(kbps) => response = response.map(|body| Throttled::limit(body, kbps)),

@@ -13,6 +13,7 @@ use crate::{
         Metadata,
         format::Template,
         matcher::Cidr,
+        metadata::value_at,
         rate_limit::{Action, Hits, HitsNumber, Limit, LimitOverride, MetadataKey, MetadataSource, Rule},
     },
     policy::router::{self, RequestFacts},
@@ -30,7 +31,8 @@ pub struct Facts<'a, 'r> {
     pub cluster: Option<&'a str>,
     pub route: Option<&'a Metadata>,
     pub cluster_metadata: &'r dyn Fn() -> Option<&'a Metadata>,
-    pub dynamic: Option<&'a Metadata>,
+    /// What filters noted so far.
+    pub dynamic: Option<&'r Metadata>,
     /// Renders a format.
     pub render: &'r dyn Fn(&Template) -> String,
 }
@@ -116,14 +118,17 @@ impl Action {
                 found(key, (!text.is_empty()).then_some(text), false)
             }
             Self::Metadata { key, from, at, default, skip_if_absent } => {
-                let source = match from {
-                    MetadataSource::Dynamic => facts.dynamic,
-                    MetadataSource::Route => facts.route,
-                    MetadataSource::Cluster => (facts.cluster_metadata)(),
+                let configured = |source: Option<&'a Metadata>| Some(at.find(source?)?.as_str()?.into());
+                let text: Option<Cow<'a, str>> = match from {
+                    MetadataSource::Dynamic => {
+                        facts.dynamic.and_then(|noted| Some(at.find(noted)?.as_str()?.to_owned().into()))
+                    }
+                    MetadataSource::Route => configured(facts.route),
+                    MetadataSource::Cluster => configured((facts.cluster_metadata)()),
                 };
-                let text = source.and_then(|metadata| at.find(metadata)).and_then(Value::as_str);
-                let text = text.filter(|t| !t.is_empty()).or(Some(&**default).filter(|t| !t.is_empty()));
-                found(key, text.map(Into::into), *skip_if_absent)
+                let text = text.filter(|t| !t.is_empty());
+                let text = text.or_else(|| Some(&**default).filter(|t| !t.is_empty()).map(Into::into));
+                found(key, text, *skip_if_absent)
             }
         }
     }
@@ -131,10 +136,8 @@ impl Action {
 
 impl MetadataKey {
     /// The value in a struct of structs.
-    pub fn find<'m>(&self, metadata: &'m Metadata) -> Option<&'m Value> {
-        let (first, rest) = self.path.split_first()?;
-        let value = metadata.get(&*self.namespace)?.get(&**first)?;
-        rest.iter().try_fold(value, |value, part| value.as_object()?.get(&**part))
+    fn find<'m>(&self, metadata: &'m Metadata) -> Option<&'m Value> {
+        value_at(metadata, &self.namespace, &self.path)
     }
 }
 

@@ -7,6 +7,7 @@ pub mod bucket;
 pub mod descriptors;
 pub mod limits;
 pub mod local;
+pub mod service;
 mod wildcard;
 
 #[cfg(test)]

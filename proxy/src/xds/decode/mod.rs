@@ -26,6 +26,7 @@ mod fault;
 pub(crate) mod fields;
 mod filter_chain;
 mod format_string;
+mod global_rate_limit;
 mod hash_policy;
 mod hcm;
 mod hcm_options;

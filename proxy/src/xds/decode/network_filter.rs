@@ -5,16 +5,17 @@ use std::sync::Arc;
 use outrigger_wire::pb::envoy::{
     config::listener::v3::{Filter, filter::ConfigType},
     extensions::filters::network::{
-        http_connection_manager::v3::HttpConnectionManager, rbac::v3::Rbac as PbRbac, tcp_proxy::v3::TcpProxy as PbTcp,
+        http_connection_manager::v3::HttpConnectionManager, local_ratelimit::v3::LocalRateLimit as PbLocalRateLimit,
+        ratelimit::v3::RateLimit as PbRateLimit, rbac::v3::Rbac as PbRbac, tcp_proxy::v3::TcpProxy as PbTcp,
     },
 };
 
 use super::{
     at::At,
     extension::{self, Extension},
-    hcm,
+    global_rate_limit, hcm,
     hosts::Apart,
-    rbac,
+    local_rate_limit, rbac,
     report::Reject,
     tcp_proxy,
 };
@@ -61,6 +62,14 @@ pub(crate) fn filters(messages: &[Filter], at: &At<'_>) -> Result<(Vec<NetworkFi
 fn one(extension: &Extension<'_>, at: &At<'_>) -> Result<Option<NetworkFilterKind>, Reject> {
     if extension.is::<PbRbac>() {
         return Ok(Some(NetworkFilterKind::Rbac(Arc::new(rbac::network(&extension.message(at)?, at)?))));
+    }
+    if extension.is::<PbLocalRateLimit>() {
+        let limit = local_rate_limit::connections(&extension.message(at)?, at)?;
+        return Ok(Some(NetworkFilterKind::LocalRateLimit(Arc::new(limit))));
+    }
+    if extension.is::<PbRateLimit>() {
+        let limit = global_rate_limit::connections(&extension.message(at)?, at)?;
+        return Ok(Some(NetworkFilterKind::RateLimit(Arc::new(limit))));
     }
     extension.ignore("network filter", at).map(|()| None)
 }

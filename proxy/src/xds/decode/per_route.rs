@@ -11,6 +11,7 @@ use outrigger_wire::pb::{
             fault::v3::HttpFault,
             header_mutation::v3::HeaderMutationPerRoute,
             local_ratelimit::v3::LocalRateLimit,
+            ratelimit::v3::RateLimitPerRoute,
             stateful_session::v3::StatefulSessionPerRoute,
         },
     },
@@ -23,6 +24,7 @@ use super::{
     extension::{self, Extension},
     fault::fault,
     fields::fields,
+    global_rate_limit,
     header_mutation::mutations,
     http_filter::max_request_bytes,
     local_rate_limit,
@@ -83,6 +85,10 @@ fn setting(name: &str, any: &Any, at: &At<'_>) -> Result<Option<Setting>, Reject
 fn one(extension: &Extension<'_>, at: &At<'_>) -> Result<Option<Setting>, Reject> {
     if extension.is::<HttpFault>() {
         return Ok(Some(Setting::Fault(share(fault(&extension.message(at)?, at)?))));
+    }
+    if extension.is::<RateLimitPerRoute>() {
+        let limit = global_rate_limit::per_route(&extension.message(at)?, at)?;
+        return Ok(Some(Setting::RateLimit(share(limit))));
     }
     if extension.is::<LocalRateLimit>() {
         let limit = local_rate_limit::local(&extension.message(at)?, true, at)?;

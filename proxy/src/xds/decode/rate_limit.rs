@@ -83,6 +83,12 @@ fn rule(message: &Pb, of: Of, at: &At<'_>) -> Result<Rule, Reject> {
         return Err(at.field("actions").reject("must not be empty"));
     }
     let option: XRateLimitOption = enumeration(message.x_ratelimit_option, &at.field("x_ratelimit_option"))?;
+    let format = message.hits_addend.as_ref().is_some_and(|h| !h.format.is_empty());
+    if message.apply_on_stream_done && format && of != Of::Route {
+        return Err(at.field("hits_addend").reject(
+            "a format is not possible with apply_on_stream_done: descriptors are made as the request comes in",
+        ));
+    }
     let hits = message.hits_addend.as_ref().filter(|_| of != Of::Route);
     Ok(Rule {
         stage: u32_in(&message.stage, 0, 0..=MAX_STAGE, &at.field("stage"))?,

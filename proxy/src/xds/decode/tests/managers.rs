@@ -191,7 +191,7 @@ fn security_filters_are_never_skipped() {
         "ext_authz.v3.ExtAuthz",
         "jwt_authn.v3.JwtAuthentication",
         "bandwidth_limit.v3.BandwidthLimit",
-        "ratelimit.v3.RateLimit",
+        "rate_limit_quota.v3.RateLimitQuotaFilterConfig",
         "lua.v3.Lua",
         "wasm.v3.Wasm",
         "health_check.v3.HealthCheck",
