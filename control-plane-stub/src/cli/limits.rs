@@ -22,7 +22,7 @@ const MAX_FILE: u64 = 16 << 20;
 const POLL: Duration = Duration::from_secs(2);
 
 #[derive(Clone, Debug, Args)]
-pub struct LimitArguments {
+pub(super) struct LimitArguments {
     /// Counters of rate limits in Redis, shared by all replicas: redis://[USER:PASSWORD@]HOST[:PORT][/DB], or rediss://
     /// for TLS. Without it they are in memory, each replica's own.
     #[arg(long, env = "OUTRIGGER_REDIS", value_name = "URL", hide_env_values = true)]
@@ -50,7 +50,7 @@ impl LimitArguments {
     /// The service, with its rules files read.
     pub(super) fn service(&self) -> anyhow::Result<Arc<RateLimits>> {
         let store = match &self.redis {
-            Some(url) => Store::Redis(Redis::new(url, self.redis_ca.as_deref())?),
+            Some(url) => Store::Redis(Box::new(Redis::new(url, self.redis_ca.as_deref())?)),
             None => Store::Memory(Memory::new(self.ratelimit_max_keys)),
         };
         let domains = read(&self.ratelimit_rules)?;

@@ -213,3 +213,30 @@ async fn the_script_decides_as_the_arithmetic_does() {
         assert_eq!(answers, wanted, "step {step}: {asks:?}");
     }
 }
+
+#[tokio::test]
+async fn tls_is_verified_by_the_given_roots() {
+    let files = tempfile::tempdir().unwrap();
+    let at = |name: &str| files.path().join(name).display().to_string();
+    let signed = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    std::fs::write(at("cert.pem"), signed.cert.pem()).unwrap();
+    std::fs::write(at("key.pem"), signed.signing_key.serialize_pem()).unwrap();
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let (cert, key) = (at("cert.pem"), at("key.pem"));
+    let tls =
+        ["--tls-port", &port.to_string(), "--tls-cert-file", &cert, "--tls-key-file", &key, "--tls-auth-clients", "no"];
+    let Some(_server) = Server::start_at(0, &tls) else { return };
+    let url = format!("rediss://localhost:{port}");
+    let start = |roots: Option<&str>| {
+        let redis = Arc::new(Redis::new(&url, roots.map(std::path::Path::new)).unwrap());
+        let kept = Arc::clone(&redis);
+        tokio::spawn(async move { kept.keep_connected(CancellationToken::new()).await });
+        redis
+    };
+    let trusted = start(Some(&cert));
+    until("connected", || trusted.is_connected()).await;
+    assert!(!trusted.decide(&[ask("a", 1, Unit::Day, Algorithm::Gcra)]).await.unwrap()[0].over);
+    let stranger = start(None);
+    until("refused", || stranger.health().error != "not connected yet").await;
+    assert!(!stranger.is_connected());
+}

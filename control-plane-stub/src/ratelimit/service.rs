@@ -41,7 +41,7 @@ const MAX_DOMAIN: usize = 256;
 #[derive(Debug)]
 pub enum Store {
     Memory(Memory),
-    Redis(Redis),
+    Redis(Box<Redis>),
 }
 
 /// What all connections share: counters, rules files, statistics.

@@ -69,7 +69,7 @@ pub struct ExternalService {
 }
 
 /// How the service is asked.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct GlobalLimit {
     #[serde(default)]
@@ -78,12 +78,6 @@ pub struct GlobalLimit {
     timeout: Option<HumanDuration>,
     /// Instead of the control plane.
     pub service: Option<ExternalService>,
-}
-
-impl Default for GlobalLimit {
-    fn default() -> Self {
-        Self { failure_mode: Failure::default(), timeout: None, service: None }
-    }
 }
 
 impl GlobalLimit {

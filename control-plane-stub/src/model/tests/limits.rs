@@ -44,7 +44,7 @@ fn keys() {
 fn what_is_wrong_is_named_with_its_path() {
     let rate = "rate: {requests: 1, per: second}";
     for (spec, path, reason) in [
-        (format!("{rate}"), "spec", "missing field `scope`"),
+        (rate.to_owned(), "spec", "missing field `scope`"),
         ("scope: local".to_owned(), "spec", "missing field `rate`"),
         (format!("scope: mesh, {rate}"), "spec.scope", "unknown variant"),
         (format!("scope: local, mode: dryrun, {rate}"), "spec.mode", "dry-run"),

@@ -2,6 +2,7 @@
 
 mod access;
 mod flows;
+mod limits;
 
 use std::{future::Future, time::Duration};
 
