@@ -153,13 +153,10 @@ impl Call<'_> {
 
     /// The local limit that stands in for the service.
     fn fallback<'l>(&'l self, global: &'l LiveGlobalLimit, levels: &Levels<'l>) -> Option<&'l Arc<LocalLimit>> {
-        let of_route = levels.iter().flatten().find_map(|level| match level.get(&global.fallback_name) {
-            Some(Setting::LocalRateLimit(config)) => Some(config),
-            _ => None,
-        });
-        match of_route {
-            Some(config) => self.table?.limits.get(config),
-            None => global.fallback.as_ref(),
+        match levels.iter().flatten().find_map(|level| level.get(&global.fallback_name)) {
+            Some(Setting::LocalRateLimit(config)) => self.table?.limits.get(config),
+            Some(Setting::Disabled) => None,
+            Some(_) | None => global.fallback.as_ref(),
         }
     }
 
@@ -197,9 +194,7 @@ impl Call<'_> {
         }
         if !over || !config.enforced.hit(fastrand::u32(..)) {
             after.add(headers);
-            for (name, value) in &service::headers(&answer.request_headers_to_add, true) {
-                request.parts.headers.append(name, value.clone());
-            }
+            append(&mut request.parts.headers, &service::headers(&answer.request_headers_to_add, true));
             return Ok(());
         }
         if config.retry_after
@@ -283,9 +278,10 @@ fn concerns(kind: RequestKind, headers: &HeaderMap) -> bool {
     }
 }
 
+/// Adds what there is room for.
 pub(super) fn append(headers: &mut HeaderMap, added: &HeaderMap) {
     for (name, value) in added {
-        headers.append(name, value.clone());
+        let _ = headers.try_append(name, value.clone());
     }
 }
 

@@ -63,11 +63,8 @@ impl Bucket {
         self.there(now, self.empty_at.load(Acquire), self.max).max(0.0) as u64
     }
 
-    /// Seconds until `tokens` will be there; infinite when they never will.
+    /// Seconds until so many tokens have come, whether they fit or not.
     pub fn wait(&self, now: f64, tokens: f64) -> f64 {
-        if tokens > self.max {
-            return f64::INFINITY;
-        }
         let there = self.there(now, self.empty_at.load(Acquire), self.max);
         ((tokens - there) / self.rate).max(0.0)
     }

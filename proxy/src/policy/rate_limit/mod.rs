@@ -15,7 +15,11 @@ mod bucket_tests;
 #[cfg(test)]
 mod descriptor_tests;
 #[cfg(test)]
+mod limits_tests;
+#[cfg(test)]
 mod local_tests;
+#[cfg(test)]
+mod service_tests;
 
 use std::{borrow::Cow, hash::BuildHasher};
 

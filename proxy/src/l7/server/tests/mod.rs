@@ -13,6 +13,7 @@ mod limits;
 mod mirror;
 mod outliers;
 mod peer;
+mod rate_limits;
 mod rest;
 mod retries;
 mod side;

@@ -34,6 +34,7 @@ use crate::{
     telemetry::{
         access_log::{Logger, Loggers, Sinks},
         filters::FilterStats,
+        limits::LocalLimitStats,
         metrics::{ClusterStats, HttpStats, Sharded},
         record::ConnInfo,
     },
@@ -280,10 +281,11 @@ impl Setup {
         publisher.publish(Arc::new(live));
         let stats = Arc::<Sharded<HttpStats>>::default();
         let filter_stats = Arc::<Sharded<FilterStats>>::default();
+        let limit_stats = Arc::<Sharded<LocalLimitStats>>::default();
         let live_hcm = Arc::new(LiveHcm {
             filters: LiveFilters::new(
                 &hcm,
-                (filter_stats.clone(), &Arc::default(), &|_| Arc::default()),
+                (filter_stats.clone(), &Arc::default(), &|_| limit_stats.clone()),
                 &Arc::default(),
                 Instant::now(),
             ),
@@ -307,7 +309,7 @@ impl Setup {
                 tokio::task::spawn_local(serving);
             }
         });
-        Proxy { address, stats, filter_stats, cluster, cluster_stats, drain: process, codecs, engine: of_proxy, log }
+        Proxy { address, stats, filter_stats, limit_stats, cluster, cluster_stats, drain: process, codecs, engine: of_proxy, log }
     }
 }
 
@@ -354,6 +356,8 @@ pub(super) struct Proxy {
     pub address: SocketAddr,
     pub stats: Arc<Sharded<HttpStats>>,
     pub filter_stats: Arc<Sharded<FilterStats>>,
+    /// Of all local rate limits.
+    pub limit_stats: Arc<Sharded<LocalLimitStats>>,
     pub cluster: Arc<crate::upstream::Cluster>,
     pub cluster_stats: Arc<Sharded<ClusterStats>>,
     pub drain: Rc<drain::Source>,
@@ -364,6 +368,11 @@ pub(super) struct Proxy {
 }
 
 impl Proxy {
+    /// Another cluster than the one that requests go to.
+    pub(super) fn other(&self, name: &str) -> Arc<crate::upstream::Cluster> {
+        self.engine.live.get().cluster(name).unwrap().clone()
+    }
+
     pub(super) async fn connect(&self) -> Peer {
         Peer::new(TcpStream::connect(self.address).await.unwrap())
     }
