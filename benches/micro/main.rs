@@ -5,6 +5,7 @@
 mod access_log;
 mod chain;
 mod headers;
+mod limits;
 mod pick;
 mod rebuild;
 mod router;
@@ -21,6 +22,7 @@ criterion_group!(
     pick::bench,
     rebuild::bench,
     headers::bench,
-    access_log::bench
+    access_log::bench,
+    limits::bench
 );
 criterion_main!(benches);

@@ -10,6 +10,7 @@ pub mod ca;
 pub mod cli;
 pub mod explain;
 pub mod model;
+pub mod ratelimit;
 pub mod resources;
 pub mod server;
 pub mod state;

@@ -6,6 +6,9 @@ use outrigger_wire::pb::google::protobuf::Any;
 
 use crate::model::Locality;
 
+/// A name in the certificate of every control plane, which nobody else is given.
+pub const CONTROL_PLANE: &str = "outrigger-control.outrigger-system.svc";
+
 /// Which dialect of xDS a client needs: what drives one may be refused by another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ClientKind {

@@ -14,6 +14,9 @@ use crate::{
     wait::eventually,
 };
 
+/// Address of the control plane: its Pod is the first of every fabric.
+pub const CONTROL: &str = "10.88.0.1";
+
 /// User of the proxy in every Pod.
 pub const PROXY_UID: u32 = 1337;
 
@@ -36,6 +39,8 @@ pub struct Mesh {
     pub fabric: Fabric,
     control_pod: Pod,
     hosts: Vec<(String, String)>,
+    /// Further flags of the control plane.
+    flags: Vec<String>,
 }
 
 /// A Pod with its proxy.
@@ -48,12 +53,18 @@ pub struct Workload {
 impl Mesh {
     /// Starts a control plane. `hosts` (address, name) are what every Pod can resolve: its stand-in for cluster DNS.
     pub fn start(hosts: &[(&str, &str)]) -> Self {
+        Self::start_with(hosts, &[])
+    }
+
+    /// As [`Mesh::start`], with further flags for the control plane, which is at [`CONTROL`].
+    pub fn start_with(hosts: &[(&str, &str)], flags: &[&str]) -> Self {
         let mut fabric = Fabric::new();
         let control_pod = fabric.pod("control", &[]);
         let dir = fabric.dir();
         std::fs::create_dir(dir.join("config")).expect("own folder");
         let hosts = hosts.iter().map(|(a, n)| ((*a).to_owned(), (*n).to_owned())).collect();
-        let mut mesh = Self { fabric, control_pod, control: None, hosts };
+        let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        let mut mesh = Self { fabric, control_pod, control: None, hosts, flags };
         mesh.start_control();
         mesh
     }
@@ -63,7 +74,7 @@ impl Mesh {
         let mut fabric = Fabric::new();
         let control_pod = fabric.pod("control", &[]);
         let hosts = hosts.iter().map(|(a, n)| ((*a).to_owned(), (*n).to_owned())).collect();
-        Self { fabric, control_pod, control: None, hosts }
+        Self { fabric, control_pod, control: None, hosts, flags: Vec::new() }
     }
 
     /// Two Pods without proxies whose service is plain address translation: what a test must pass without any mesh, or
@@ -101,7 +112,18 @@ impl Mesh {
 
     /// Starts (or starts again) the control plane and waits until it serves.
     pub fn start_control(&mut self) {
-        let mut command = self.control_pod.command(bin("outrigger-control"));
+        self.control = Some(self.control_in(&self.control_pod));
+    }
+
+    /// Starts another replica of the control plane: the same configuration and keys, a Pod of its own.
+    pub fn replica(&mut self, name: &str) -> (Pod, Process) {
+        let pod = self.fabric.pod(name, &[]);
+        let process = self.control_in(&pod);
+        (pod, process)
+    }
+
+    fn control_in(&self, pod: &Pod) -> Process {
+        let mut command = pod.command(bin("outrigger-control"));
         command
             .arg("serve")
             .arg("--config")
@@ -109,14 +131,15 @@ impl Mesh {
             .arg("--state")
             .arg(self.dir().join("state"))
             .args(["--xds-address", "127.0.0.1:15010", "--status-address", "127.0.0.1:15014"])
-            .args(["--xds-tls-address", &format!("{}:15012", self.control_pod.ip4)])
-            .args(["--tls-san", &self.control_pod.ip4.to_string()]);
-        let control = Process::spawn("control", command, self.dir());
-        self.control = Some(control);
+            .args(["--xds-tls-address", &format!("{}:15012", pod.ip4)])
+            .args(["--tls-san", &pod.ip4.to_string()])
+            .args(&self.flags);
+        let control = Process::spawn(&pod.name, command, self.dir());
         eventually("the control plane's readiness", || {
-            let (ok, text) = self.control_pod.try_sh("curl -sSf -m 2 http://127.0.0.1:15014/ready");
+            let (ok, text) = pod.try_sh("curl -sSf -m 2 http://127.0.0.1:15014/ready");
             if ok { Ok(()) } else { Err(text) }
         });
+        control
     }
 
     /// The control plane's process.

@@ -3,6 +3,7 @@
 
 mod client;
 pub mod explain;
+mod limits;
 mod parse;
 pub mod serve;
 pub mod status;

@@ -17,7 +17,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::parse::duration;
+use super::{limits::LimitArguments, parse::duration};
 use crate::{
     auth::{Identity, token::Tokens},
     ca::{Authority, ROOT_CERT},
@@ -26,7 +26,7 @@ use crate::{
     state::StateDir,
     status::Status,
     translate,
-    watch::{DirectoryWatch, Generate, Load},
+    watch::{DirectoryWatch, Load, Loaded},
 };
 
 /// Shorter certificates would be renewed more often than they can be spread.
@@ -75,6 +75,8 @@ pub struct Arguments {
     /// ADS streams at once, in all.
     #[arg(long, env = "OUTRIGGER_MAX_STREAMS", default_value_t = 8192)]
     max_streams: usize,
+    #[command(flatten)]
+    limits: LimitArguments,
     /// Write the bound addresses to this file as JSON, once everything listens.
     #[arg(long, env = "OUTRIGGER_PORTS_FILE", value_name = "FILE")]
     ports_file: Option<PathBuf>,
@@ -107,6 +109,7 @@ async fn serve(arguments: Arguments) -> anyhow::Result<ExitCode> {
     tracing::info!(root = %state.file(ROOT_CERT).display(), "give this certificate to those who must trust the mesh");
     let trust = Trust { authority: Arc::new(authority), tokens: Arc::new(tokens) };
 
+    let rate_limits = arguments.limits.service()?;
     let status = Arc::new(Status::default());
     let (publisher, worlds) = watch::channel(None);
     let (rescan, asked) = mpsc::channel(16);
@@ -119,6 +122,7 @@ async fn serve(arguments: Arguments) -> anyhow::Result<ExitCode> {
         plaintext_identity: arguments.insecure_plaintext_identity,
         max_connections: arguments.max_connections,
         max_streams: arguments.max_streams,
+        rate_limits: Arc::clone(&rate_limits),
     };
     let server = Server::bind(options, trust, worlds, Arc::clone(&status), rescan).await?;
     let addresses = server.addresses()?;
@@ -128,9 +132,10 @@ async fn serve(arguments: Arguments) -> anyhow::Result<ExitCode> {
     }
 
     let shutdown = CancellationToken::new();
-    let watch = DirectoryWatch::new(&arguments.config, loader(&arguments.trust_domain), publisher, status)
+    let watch = DirectoryWatch::new(&arguments.config, loader(settings(&arguments)), publisher, status)
         .context("configuration directory")?;
     let watching = tokio::spawn(watch.run(asked, shutdown.clone()));
+    tokio::spawn(arguments.limits.clone().watch(rate_limits, shutdown.clone()));
     let stop = shutdown.clone();
     tokio::spawn(async move {
         tokio::select! {
@@ -148,11 +153,21 @@ async fn serve(arguments: Arguments) -> anyhow::Result<ExitCode> {
 }
 
 /// Loads with the model, generates with the translation.
-fn loader(trust_domain: &str) -> Arc<Load> {
-    let settings = model::Settings { trust_domain: trust_domain.to_owned(), ..model::Settings::default() };
+fn settings(arguments: &Arguments) -> model::Settings {
+    let mut settings = model::Settings { trust_domain: arguments.trust_domain.clone(), ..model::Settings::default() };
+    let endpoints = arguments.limits.endpoints();
+    if !endpoints.is_empty() {
+        settings.limit_service = endpoints;
+    }
+    settings
+}
+
+fn loader(settings: model::Settings) -> Arc<Load> {
     Arc::new(move |dir: &Path| {
         let world = model::load_with(dir, settings.clone())?;
-        Ok(Box::new(move |node: &crate::resources::Node| translate::translate(&world, node)) as Generate)
+        let limits = translate::limits(&world);
+        let generate = Box::new(move |node: &crate::resources::Node| translate::translate(&world, node));
+        Ok(Loaded { generate, limits })
     })
 }
 

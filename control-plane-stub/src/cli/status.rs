@@ -8,7 +8,7 @@ use super::{
     client::{block_on, report},
     table::{one_line, print, render},
 };
-use crate::status::report::Report;
+use crate::{ratelimit::stats::LimitsReport, status::report::Report};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Output {
@@ -50,6 +50,9 @@ fn table(report: &Report) -> String {
             out += &format!("  {}\n", one_line(&line, 500));
         }
     }
+    if let Some(limits) = &report.rate_limits {
+        out += &rate_limits(limits);
+    }
     if report.proxies.is_empty() {
         out += "no proxy is connected\n";
         return out;
@@ -90,4 +93,52 @@ fn table(report: &Report) -> String {
         }
     }
     out + &render(&rows) + &nacks
+}
+
+/// Nothing, where nothing is limited and nothing is wrong.
+fn rate_limits(limits: &LimitsReport) -> String {
+    let since = limits.since.as_deref().map(|since| format!(" since {since}")).unwrap_or_default();
+    let mut out = String::new();
+    if !limits.available {
+        let error = one_line(&limits.error, 200);
+        out += &format!("rate limits: {} is away{since} ({error}); proxies fall back\n", limits.store);
+    } else if let Some(keys) = limits.keys.filter(|_| !limits.rules.is_empty()) {
+        out += &format!("rate limits: {keys} counters in {}\n", limits.store);
+    } else if limits.keys.is_none() {
+        out += &format!("rate limits: counters in {}, connected{since}\n", limits.store);
+    }
+    if limits.rules.is_empty() {
+        return out;
+    }
+    let mut rows = vec![["RATE LIMIT", "OK", "OVER LIMIT", "WOULD DENY"].map(String::from).to_vec()];
+    for (rule, counts) in &limits.rules {
+        let numbers = [counts.ok, counts.over_limit, counts.would_deny].map(|n| n.to_string());
+        rows.push(std::iter::once(one_line(rule, 80)).chain(numbers).collect());
+    }
+    out + &render(&rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rate_limits_are_told_where_there_are_some_or_something_is_wrong() {
+        let memory = LimitsReport { store: "memory".into(), available: true, keys: Some(0), ..Default::default() };
+        assert_eq!(rate_limits(&memory), "");
+        let counts = crate::ratelimit::stats::Counts { ok: 3, over_limit: 2, would_deny: 1 };
+        let rules = [("shop/a".to_owned(), counts)].into();
+        let text = rate_limits(&LimitsReport { rules, keys: Some(7), ..memory });
+        assert!(text.contains("7 counters in memory") && text.contains("shop/a"), "{text}");
+        let redis = LimitsReport {
+            store: "cache:6379".into(),
+            since: Some("2026-01-01T00:00:00Z".into()),
+            error: "did not answer in time".into(),
+            ..Default::default()
+        };
+        let text = rate_limits(&redis);
+        assert!(text.contains("cache:6379 is away since 2026") && text.contains("in time"), "{text}");
+        let text = rate_limits(&LimitsReport { available: true, error: String::new(), ..redis });
+        assert!(text.contains("counters in cache:6379, connected"), "{text}");
+    }
 }

@@ -7,6 +7,7 @@
 mod decide;
 #[cfg(test)]
 mod envoy_tests;
+mod limits;
 mod reach;
 mod report;
 mod routes;
@@ -102,6 +103,7 @@ pub fn explain(world: &World, node: &Node, request: &Request) -> Result<Explanat
             }
         }
     }
+    explanation.limits = limits::met(world, request, explanation.protocol == "http", &explanation.targets);
     if let Some(object) = sources.virtual_service {
         explanation.virtual_service = Some(object);
     }

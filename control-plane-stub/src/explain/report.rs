@@ -33,6 +33,8 @@ pub struct Explanation {
     pub outcome: Outcome,
     pub targets: Vec<Target>,
     pub mirrors: Vec<Target>,
+    /// Rate limits that the request meets where it arrives.
+    pub limits: Vec<String>,
     pub notes: Vec<String>,
 }
 
@@ -141,6 +143,7 @@ impl Explanation {
             outcome: Outcome::Forwarded,
             targets: Vec::new(),
             mirrors: Vec::new(),
+            limits: Vec::new(),
             notes,
         }
     }
@@ -185,6 +188,7 @@ impl fmt::Display for Explanation {
         for mirror in &self.mirrors {
             self::target(f, "mirrored to", mirror)?;
         }
+        self.limits.iter().try_for_each(|limit| line(f, "limited by", limit))?;
         self.notes.iter().try_for_each(|note| line(f, "note", note))
     }
 }

@@ -167,3 +167,24 @@ fn what_no_route_takes_is_said() {
     let found = explain(&world, &client("10.9.9.9"), &found).unwrap();
     assert!(found.to_string().contains("no endpoints: 503"), "{found}");
 }
+
+#[test]
+fn rate_limits_are_told_where_the_request_arrives() {
+    let limits = |port, path: &str, headers| {
+        let way = way("limits", "10.9.9.9", &get("web.shop.svc.cluster.local", port, path, headers));
+        way.limits.iter().map(|text| text.split(" (all.yaml").next().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let always = ["RateLimit istio-system/mesh", "RateLimit shop/all", "RateLimit shop/together"];
+    assert_eq!(limits(80, "/", &[]), always);
+    let cart = limits(80, "/cart.html?x", &[("x-tier", "free"), ("x-debug", "1")]);
+    assert_eq!(cart, [always[0], always[1], "RateLimit shop/keyed", always[2]]);
+    assert_eq!(limits(80, "/cart.html", &[("x-tier", "free")]), always);
+    let api = limits(80, "/api/v1", &[]);
+    assert_eq!(api, [always[0], always[1], "RateLimit shop/per-caller", always[2]]);
+    assert_eq!(limits(80, "/v1/x", &[]), [always[0], always[1], "RateLimit shop/denied", always[2]]);
+    assert_eq!(limits(9000, "/", &[]), [always[0], always[1]], "no HTTP there");
+    let text = way("limits", "10.9.9.9", &get("web.shop.svc.cluster.local", 80, "/v1/x", &[])).to_string();
+    let line = "limited by    RateLimit shop/denied (all.yaml document 10): 3 per day, for each remote_address, of all \
+                instances together, only counted\n";
+    assert!(text.contains(line), "{text}");
+}

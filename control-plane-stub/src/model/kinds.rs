@@ -10,6 +10,7 @@ use super::{
     endpoint_slice::EndpointSlice,
     peer_authentication::PeerAuthentication,
     pod::{Node, Pod},
+    rate_limit::RateLimit,
     service::ServiceSpec,
     service_entry::ServiceEntry,
     sidecar::Sidecar,
@@ -29,6 +30,7 @@ pub(super) struct Kinds {
     pub destination_rules: Vec<Object<DestinationRule>>,
     pub peer_authentications: Vec<Object<PeerAuthentication>>,
     pub sidecars: Vec<Object<Sidecar>>,
+    pub rate_limits: Vec<Object<RateLimit>>,
     pub nodes: Vec<Object<Node>>,
     /// Istio Gateways, which are for other proxies than sidecars.
     pub gateways: usize,
@@ -43,10 +45,12 @@ impl Kinds {
         let served = match (document.group.as_str(), document.kind.as_str()) {
             ("", "Service" | "Pod" | "Node") | ("discovery.k8s.io", "EndpointSlice") => document.version == "v1",
             ("networking.istio.io" | "security.istio.io", _) => istio,
+            ("outrigger.dev", _) => document.version == "v1alpha1",
             _ => true,
         };
         if !served {
-            let reason = format!("version `{}` of {} is not served: use v1", document.version, document.kind);
+            let version = if document.group == "outrigger.dev" { "v1alpha1" } else { "v1" };
+            let reason = format!("version `{}` of {} is not served: use {version}", document.version, document.kind);
             return problems.push(document.source.problem("apiVersion", reason));
         }
         match (document.group.as_str(), document.kind.as_str()) {
@@ -62,6 +66,7 @@ impl Kinds {
             ("security.istio.io", "PeerAuthentication") => {
                 self.peer_authentications.extend(object(document, problems));
             }
+            ("outrigger.dev", "RateLimit") => self.rate_limits.extend(object(document, problems)),
             // What it says is for gateway proxies, which nobody configures here; sidecars lose nothing.
             ("networking.istio.io", "Gateway") => self.gateways += 1,
             (group, kind) if governs_the_mesh(group) => {
@@ -80,5 +85,8 @@ impl Kinds {
 }
 
 fn governs_the_mesh(group: &str) -> bool {
-    group == "istio.io" || group.ends_with(".istio.io") || group == "gateway.networking.k8s.io"
+    group == "istio.io"
+        || group.ends_with(".istio.io")
+        || group == "outrigger.dev"
+        || group == "gateway.networking.k8s.io"
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::rate_limit::LimitEndpoint;
+
 /// What holds for the whole mesh. The defaults are Istio's, but where a comment says otherwise.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
@@ -27,6 +29,8 @@ pub struct Settings {
     pub http_detection: Duration,
     /// As above on the inbound side, where a slow handshake must not be mistaken for plaintext.
     pub inbound_detection: Duration,
+    /// Where proxies find the rate limit service.
+    pub limit_service: Vec<LimitEndpoint>,
 }
 
 impl Default for Settings {
@@ -42,6 +46,10 @@ impl Default for Settings {
             outbound_detection: Duration::from_millis(100),
             http_detection: Duration::ZERO,
             inbound_detection: Duration::from_secs(1),
+            limit_service: vec![LimitEndpoint {
+                host: "outrigger-control.outrigger-system.svc".to_owned(),
+                port: 15012,
+            }],
         }
     }
 }

@@ -12,6 +12,7 @@ use super::{
     names::Visibility,
     peer_authentication::{self, PeerAuthentication, Policy},
     protocol::Protocol,
+    rate_limit::RateLimit,
     settings::Settings,
     sidecar::{self, Sidecar},
     virtual_service::{self, VirtualService},
@@ -31,6 +32,8 @@ pub struct World {
     pub peer_authentications: Vec<Object<PeerAuthentication>>,
     /// Oldest first.
     pub sidecars: Vec<Object<Sidecar>>,
+    /// By namespace and name.
+    pub rate_limits: Vec<Object<RateLimit>>,
     /// What the operator should know although it is no error.
     pub notes: Vec<String>,
     pub(super) by_address: HashMap<IpAddr, Vec<usize>>,
@@ -215,6 +218,21 @@ impl World {
         };
         let own = of(&|ns| ns == namespace).or_else(|| of(&|ns| ns == owner));
         own.or_else(|| of(&|ns| self.settings.is_root(ns)))
+    }
+
+    /// The RateLimits for a workload: those of its namespace, and those of a root namespace.
+    pub fn rate_limits<'a>(
+        &'a self,
+        namespace: &'a str,
+        labels: &'a BTreeMap<String, String>,
+    ) -> impl Iterator<Item = &'a Object<RateLimit>> {
+        self.rate_limits.iter().filter(move |object| self.limits(object, namespace, labels))
+    }
+
+    /// Whether `object` is for a workload of `namespace` with `labels`.
+    pub fn limits(&self, object: &Object<RateLimit>, namespace: &str, labels: &BTreeMap<String, String>) -> bool {
+        let here = object.meta.namespace == namespace || self.settings.is_root(&object.meta.namespace);
+        here && object.spec.selects(labels)
     }
 
     /// To be called once both lists are complete.

@@ -1,4 +1,4 @@
-//! Serving: ADS and the certificate service on a plaintext and a TLS port, the status pages on a third.
+//! Serving: ADS, the certificate service and the rate limit service on a plaintext and a TLS port, the status pages on a third.
 //!
 //! Owns sockets, limits and shutdown; what is served comes in as [`source::Worlds`]. Knows nothing of files or of how
 //! a world becomes resources.
@@ -23,7 +23,10 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use anyhow::Context;
 use outrigger_wire::{
     ca::IstioCertificateServiceServer,
-    pb::envoy::service::discovery::v3::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer,
+    pb::envoy::service::{
+        discovery::v3::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer,
+        ratelimit::v3::rate_limit_service_server::RateLimitServiceServer,
+    },
 };
 use serde::Serialize;
 use tokio::{net::TcpListener, sync::Semaphore};
@@ -34,6 +37,7 @@ use self::{ads::Ads, listen::Acceptor, source::Worlds, tls::OwnCertificate};
 use crate::{
     auth::{caller::Authenticator, token::Tokens},
     ca::{Authority, service::CertificateService},
+    ratelimit::service::{RateLimits, Service as RateLimitService},
     status::{Status, http::Rescan, metrics::Metrics},
 };
 
@@ -41,6 +45,8 @@ use crate::{
 const MAX_REQUEST: usize = 32 << 20;
 /// Largest certificate request.
 const MAX_CSR_REQUEST: usize = 128 << 10;
+/// Largest question to the rate limit service.
+const MAX_LIMIT_REQUEST: usize = 256 << 10;
 /// gRPC calls at once on one connection.
 const STREAMS_PER_CONNECTION: u32 = 128;
 const KEEPALIVE: Duration = Duration::from_secs(30);
@@ -60,6 +66,7 @@ pub struct Options {
     pub plaintext_identity: bool,
     pub max_connections: usize,
     pub max_streams: usize,
+    pub rate_limits: Arc<RateLimits>,
 }
 
 /// Where the server listens.
@@ -88,6 +95,7 @@ pub(crate) struct Shared {
     pub streams: Arc<Semaphore>,
     /// Translations at once; more would only make all of them slow.
     pub translators: Arc<Semaphore>,
+    pub rate_limits: Arc<RateLimits>,
     /// How the server names itself in responses.
     pub name: String,
     pub shutdown: CancellationToken,
@@ -119,6 +127,7 @@ impl Server {
         let xds = bind(options.xds, "plaintext xDS").await?;
         let xds_tls = bind(options.xds_tls, "TLS xDS").await?;
         let status_listener = bind(options.status, "status").await?;
+        status.rate_limits.get_or_init(|| Arc::clone(&options.rate_limits));
         let certificate = OwnCertificate::issue(Arc::clone(&trust.authority), &options.tls_sans)?;
         let shared = Arc::new(Shared {
             worlds,
@@ -130,6 +139,7 @@ impl Server {
             plaintext_identity: options.plaintext_identity,
             streams: Arc::new(Semaphore::new(options.max_streams)),
             translators: Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from))),
+            rate_limits: Arc::clone(&options.rate_limits),
             name: format!("outrigger-control/{}", env!("CARGO_PKG_VERSION")),
             shutdown: CancellationToken::new(),
         });
@@ -159,6 +169,7 @@ impl Server {
         let secure = grpc(&shared, acceptor(Some(tls)), xds_tls);
         let pages = crate::status::http::serve(status, Arc::clone(&shared.status), rescan, shared.shutdown.clone());
         let rotation = certificate.rotate(shared.shutdown.clone());
+        let counters = Arc::clone(&shared.rate_limits).run(shared.shutdown.clone());
         let stop = shared.shutdown.clone();
         let serving = async {
             tokio::try_join!(
@@ -170,6 +181,10 @@ impl Server {
                 },
                 async {
                     rotation.await;
+                    Ok(())
+                },
+                async {
+                    counters.await;
                     Ok(())
                 }
             )
@@ -197,6 +212,13 @@ async fn grpc(shared: &Arc<Shared>, acceptor: Acceptor, listener: TcpListener) -
         Arc::clone(&shared.metrics),
     );
     let certificates = IstioCertificateServiceServer::new(certificates).max_decoding_message_size(MAX_CSR_REQUEST);
+    let limits = RateLimitService::new(
+        Arc::clone(&shared.rate_limits),
+        shared.worlds.clone(),
+        shared.authenticator.clone(),
+        shared.plaintext_identity,
+    );
+    let limits = RateLimitServiceServer::new(limits).max_decoding_message_size(MAX_LIMIT_REQUEST);
     let shutdown = shared.shutdown.clone();
     tonic::transport::Server::builder()
         .max_concurrent_streams(STREAMS_PER_CONNECTION)
@@ -205,6 +227,7 @@ async fn grpc(shared: &Arc<Shared>, acceptor: Acceptor, listener: TcpListener) -
         .http2_max_header_list_size(16 << 10)
         .add_service(ads)
         .add_service(certificates)
+        .add_service(limits)
         .serve_with_incoming_shutdown(acceptor.incoming(listener), async move { shutdown.cancelled().await })
         .await
         .context("gRPC server")

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use super::types::TypeUrl;
 use crate::{
+    ratelimit::rules::Objects,
     resources::{Node, Resources},
     status::metrics::Metrics,
 };
@@ -62,6 +63,8 @@ pub struct Generation {
     pub version: u64,
     /// Content hash of the directory it was loaded from.
     pub content: String,
+    /// What the rate limit service holds requests against.
+    pub limits: Objects,
     generate: Box<Generate>,
     snapshots: Mutex<HashMap<Node, Arc<Mutex<Weak<Snapshot>>>>>,
     interned: Mutex<HashMap<Hash, Weak<Any>>>,
@@ -78,9 +81,20 @@ impl Generation {
         content: String,
         generate: impl Fn(&Node) -> Resources + Send + Sync + 'static,
     ) -> Arc<Self> {
+        Self::with_limits(version, content, Objects::new(), generate)
+    }
+
+    /// As [`Self::new`], with limits for the rate limit service.
+    pub fn with_limits(
+        version: u64,
+        content: String,
+        limits: Objects,
+        generate: impl Fn(&Node) -> Resources + Send + Sync + 'static,
+    ) -> Arc<Self> {
         Arc::new(Self {
             version,
             content,
+            limits,
             generate: Box::new(generate),
             snapshots: Mutex::default(),
             interned: Mutex::default(),

@@ -17,11 +17,14 @@ use rustls::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::ca::{Authority, pem_to_der};
+use crate::{
+    ca::{Authority, pem_to_der},
+    resources::CONTROL_PLANE,
+};
 
 /// Names a mesh finds the control plane by, whatever the operator adds.
 pub(super) const STANDARD_NAMES: [&str; 5] =
-    ["localhost", "127.0.0.1", "::1", "istiod.istio-system.svc", "outrigger-control.outrigger-system.svc"];
+    ["localhost", "127.0.0.1", "::1", "istiod.istio-system.svc", CONTROL_PLANE];
 /// Pause before another try when issuing failed.
 const RETRY: Duration = Duration::from_secs(30);
 

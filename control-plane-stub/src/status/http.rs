@@ -133,6 +133,9 @@ fn metrics(status: &Status) -> String {
     header(&mut out, name, "Clients that refuse something of what they were last sent", "gauge");
     line(&mut out, name, "", proxies.iter().filter(|p| p.state().types.values().any(|t| t.refused)).count());
     status.metrics.render(&mut out);
+    if let Some(limits) = status.rate_limits.get() {
+        limits.render(&mut out);
+    }
     out
 }
 

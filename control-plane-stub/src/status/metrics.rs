@@ -121,12 +121,12 @@ impl Metrics {
 }
 
 /// Writes `# HELP` and `# TYPE`.
-pub(super) fn header(out: &mut String, name: &str, help: &str, kind: &str) {
+pub(crate) fn header(out: &mut String, name: &str, help: &str, kind: &str) {
     write!(out, "# HELP {name} {help}\n# TYPE {name} {kind}\n").expect("writing to a String cannot fail");
 }
 
 /// Writes one sample.
-pub(super) fn line(out: &mut String, name: &str, labels: &str, value: impl std::fmt::Display) {
+pub(crate) fn line(out: &mut String, name: &str, labels: &str, value: impl std::fmt::Display) {
     writeln!(out, "{name}{labels} {value}").expect("writing to a String cannot fail");
 }
 

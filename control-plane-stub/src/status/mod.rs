@@ -11,14 +11,14 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::SystemTime,
 };
 
 use self::{metrics::Metrics, report::TypeReport};
-use crate::{auth::Caller, model::Problem, resources::Node, server::types::TypeUrl};
+use crate::{auth::Caller, model::Problem, ratelimit::service::RateLimits, resources::Node, server::types::TypeUrl};
 
 /// Longest NACK text kept.
 const MAX_NACK_TEXT: usize = 4096;
@@ -41,6 +41,8 @@ pub struct ConfigState {
 pub struct Status {
     pub metrics: Arc<Metrics>,
     pub started: SystemTime,
+    /// Once a server serves it.
+    pub rate_limits: OnceLock<Arc<RateLimits>>,
     config: Mutex<ConfigState>,
     proxies: Mutex<BTreeMap<u64, Arc<Proxy>>>,
     next_id: AtomicU64,
@@ -51,6 +53,7 @@ impl Default for Status {
         Self {
             metrics: Arc::default(),
             started: SystemTime::now(),
+            rate_limits: OnceLock::new(),
             config: Mutex::default(),
             proxies: Mutex::default(),
             next_id: AtomicU64::default(),

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{Proxy, Status};
-use crate::resources::ClientKind;
+use crate::{ratelimit::stats::LimitsReport, resources::ClientKind};
 
 /// The whole report.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -19,6 +19,8 @@ pub struct Report {
     pub problems: Vec<ProblemReport>,
     pub loaded_at: Option<String>,
     pub started_at: String,
+    #[serde(default)]
+    pub rate_limits: Option<LimitsReport>,
     pub proxies: Vec<ProxyReport>,
 }
 
@@ -89,6 +91,7 @@ impl Report {
             problems: problems.collect(),
             loaded_at: config.loaded_at.map(rfc3339),
             started_at: rfc3339(status.started),
+            rate_limits: status.rate_limits.get().map(|limits| limits.report()),
             proxies: status.proxies().iter().map(|p| ProxyReport::of(p)).collect(),
         }
     }

@@ -25,7 +25,7 @@ pub(super) struct TcpSettings {
     pub by_source: bool,
 }
 
-fn network(name: &str, config: pb::Any) -> listener::Filter {
+pub(super) fn network(name: &str, config: pb::Any) -> listener::Filter {
     let config = listener::filter::ConfigType::TypedConfig(config);
     listener::Filter { name: name.to_owned(), config_type: Some(config) }
 }
@@ -99,7 +99,7 @@ pub(super) fn client_side() -> Vec<hcm::HttpFilter> {
     vec![fault, http_filter(per_route::CORS, any(Cors::default())), router()]
 }
 
-fn http_filter(name: &str, config: pb::Any) -> hcm::HttpFilter {
+pub(super) fn http_filter(name: &str, config: pb::Any) -> hcm::HttpFilter {
     let config = hcm::http_filter::ConfigType::TypedConfig(config);
     hcm::HttpFilter { name: name.to_owned(), config_type: Some(config), ..Default::default() }
 }

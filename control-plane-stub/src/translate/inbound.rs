@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use super::{
     filters::{self, ClientCertificate, TcpSettings},
     http_route, inspectors,
+    limits::{self, Limits},
     names::{self, ALPN_HTTP, ALPN_PLAIN_HTTP, ALPN_TCP},
     outbound,
     pb::{self, any, core, hcm, listener, route, upstream_http},
@@ -162,6 +163,14 @@ fn virtual_inbound(scope: &Scope<'_>, ports: &BTreeMap<u16, Port<'_>>) -> listen
         http.set(*number, needs_http(*mode, place.class));
         listener.filter_chains.extend(place.chains(scope, *mode));
     }
+    // And those that only a limit names.
+    let named = |number: &u16| ports.contains_key(number) || peers.ports.contains_key(number);
+    for number in limits::ports(scope).into_iter().filter(|n| !named(n) && *n != settings.inbound_port) {
+        let place = Place { port: Some(number), ..Place::elsewhere() };
+        tls.set(number, needs_tls(peers.default));
+        http.set(number, needs_http(peers.default, place.class));
+        listener.filter_chains.extend(place.chains(scope, peers.default));
+    }
     let elsewhere = Place::elsewhere();
     (tls.elsewhere, http.elsewhere) = (needs_tls(peers.default), needs_http(peers.default, elsewhere.class));
     listener.filter_chains.extend(elsewhere.chains(scope, peers.default));
@@ -238,17 +247,24 @@ impl Place {
     }
 
     fn chain(&self, scope: &Scope<'_>, kind: Kind) -> listener::FilterChain {
-        let filter = if kind.http {
+        let limits = Limits::of(scope, self.port);
+        let mut filters = Vec::new();
+        if kind.http {
             let certificate = if kind.mutual_tls { ClientCertificate::Append } else { ClientCertificate::Remove };
             let stat_prefix = match self.port {
                 Some(port) => format!("inbound_0.0.0.0_{port}"),
                 None => self.cluster.clone(),
             };
             let preserve_case = scope.world.settings.preserve_header_case;
-            filters::http(&stat_prefix, self.routes(), vec![filters::router()], certificate, preserve_case)
+            let mut http_filters = limits.http(kind.mutual_tls);
+            http_filters.push(filters::router());
+            let routes = self.routes(limits.headers());
+            filters.push(filters::http(&stat_prefix, routes, http_filters, certificate, preserve_case));
         } else {
-            filters::tcp_proxy(&self.cluster, vec![(self.cluster.clone(), 1)], TcpSettings::default())
-        };
+            filters.extend(limits.tcp());
+            let target = vec![(self.cluster.clone(), 1)];
+            filters.push(filters::tcp_proxy(&self.cluster, target, TcpSettings::default()));
+        }
         let alpn = if kind.http { SERVER_ALPN_HTTP } else { SERVER_ALPN_TCP };
         listener::FilterChain {
             name: if kind.http { self.http_name.clone() } else { self.name.clone() },
@@ -258,13 +274,13 @@ impl Place {
                 application_protocols: pb::strings(kind.alpn),
                 ..Default::default()
             }),
-            filters: vec![filter],
+            filters,
             transport_socket: kind.mutual_tls.then(|| tls::downstream(scope, alpn)),
             ..Default::default()
         }
     }
 
-    fn routes(&self) -> hcm::http_connection_manager::RouteSpecifier {
+    fn routes(&self, unseen: Vec<String>) -> hcm::http_connection_manager::RouteSpecifier {
         let mut to_application = http_route::default(self.cluster.clone(), None);
         if let Some(route::route::Action::Route(action)) = &mut to_application.action {
             // The client's side retries: doing it on both would multiply.
@@ -274,6 +290,7 @@ impl Place {
         host.name.clone_from(&self.virtual_host);
         // The count is the client side's to tell.
         host.include_request_attempt_count = false;
+        host.request_headers_to_remove = unseen;
         let config = route::RouteConfiguration {
             name: self.cluster.clone(),
             virtual_hosts: vec![host],

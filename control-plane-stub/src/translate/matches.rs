@@ -69,7 +69,7 @@ pub(super) fn pattern(value: &StringMatch) -> Option<matcher::StringMatcher> {
     }))
 }
 
-fn header(name: &str, value: &StringMatch) -> route::HeaderMatcher {
+pub(super) fn header(name: &str, value: &StringMatch) -> route::HeaderMatcher {
     let specifier = pattern(value).map_or(HeaderMatchSpecifier::PresentMatch(true), HeaderMatchSpecifier::StringMatch);
     route::HeaderMatcher {
         name: name.to_ascii_lowercase(),

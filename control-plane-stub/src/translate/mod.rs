@@ -15,6 +15,7 @@ mod http_route;
 mod inbound;
 mod inspectors;
 mod l4;
+mod limits;
 mod localities;
 mod matches;
 mod names;
@@ -28,6 +29,7 @@ mod scope;
 mod special;
 mod tls;
 
+pub use self::limits::limits;
 use self::scope::Scope;
 use crate::{
     model::{Locality, Object, World},
@@ -49,6 +51,7 @@ pub fn translate(world: &World, node: &Node) -> Resources {
     clusters::generate(&scope, &mut resources);
     outbound::generate(&scope, &mut resources);
     inbound::generate(&scope, &mut resources);
+    limits::generate(&scope, &mut resources);
     resources
 }
 

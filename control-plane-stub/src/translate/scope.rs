@@ -60,6 +60,9 @@ impl<'a> Scope<'a> {
             sidecar,
         };
         scope.reached = scope.services.clone();
+        // Where limits are counted is for the proxy itself to call, whatever the application may.
+        let counting = world.rate_limits(&node.namespace, labels).filter_map(|o| o.spec.global.service.as_ref());
+        let counting: Vec<_> = counting.filter_map(|service| world.services.get(&service.host)).collect();
         if sidecar.is_some() {
             let followed = world
                 .virtual_services
@@ -69,8 +72,13 @@ impl<'a> Scope<'a> {
             let known: BTreeSet<&str> = scope.services.iter().map(|s| s.host.as_str()).collect();
             let more = hosts.difference(&known).filter_map(|host| world.services.get(*host)).filter(seen);
             scope.reached.extend(more);
-            scope.reached.sort_by(|a, b| a.host.cmp(&b.host));
         }
+        for service in counting {
+            if !scope.reached.iter().any(|known| known.host == service.host) {
+                scope.reached.push(service);
+            }
+        }
+        scope.reached.sort_by(|a, b| a.host.cmp(&b.host));
         scope
     }
 

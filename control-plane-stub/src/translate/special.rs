@@ -50,11 +50,7 @@ pub(super) fn original_dst(name: String) -> cluster::Cluster {
 
 /// A cluster of one address.
 pub(super) fn fixed(name: String, at: std::net::SocketAddr) -> cluster::Cluster {
-    let endpoint = endpoint::Endpoint { address: pb::address(at.ip(), at.port()), ..Default::default() };
-    let member = endpoint::LbEndpoint {
-        host_identifier: Some(endpoint::lb_endpoint::HostIdentifier::Endpoint(endpoint)),
-        ..Default::default()
-    };
+    let member = member(endpoint::Endpoint { address: pb::address(at.ip(), at.port()), ..Default::default() });
     let group = endpoint::LocalityLbEndpoints { lb_endpoints: vec![member], ..Default::default() };
     cluster::Cluster {
         load_assignment: Some(endpoint::ClusterLoadAssignment {
@@ -64,6 +60,13 @@ pub(super) fn fixed(name: String, at: std::net::SocketAddr) -> cluster::Cluster 
         }),
         name,
         cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Static as i32)),
+        ..Default::default()
+    }
+}
+
+pub(super) fn member(endpoint: endpoint::Endpoint) -> endpoint::LbEndpoint {
+    endpoint::LbEndpoint {
+        host_identifier: Some(endpoint::lb_endpoint::HostIdentifier::Endpoint(endpoint)),
         ..Default::default()
     }
 }

@@ -6,7 +6,10 @@ use super::{
     policy::Carries,
     scope::{Scope, Target},
 };
-use crate::model::{ClientTls, TlsMode};
+use crate::{
+    model::{ClientTls, TlsMode},
+    resources::CONTROL_PLANE,
+};
 use outrigger_wire::pb::envoy::extensions::transport_sockets::raw_buffer::v3::RawBuffer;
 use tls::common_tls_context::{CombinedCertificateValidationContext, ValidationContextType};
 use tls::subject_alt_name_matcher::SanType;
@@ -95,6 +98,16 @@ fn mesh_upstream(
     let context = tls::UpstreamTlsContext {
         common_tls_context: Some(mesh_context(carries.alpn(), accept)),
         sni: sni.unwrap_or_else(|| names::sni(target.port.number, target.subset, &target.service.host)),
+        ..Default::default()
+    };
+    pb::transport_socket(TLS, any(context))
+}
+
+/// Mutual TLS with the control plane, by the name that each of its replicas has beside others.
+pub(super) fn to_control_plane() -> core::TransportSocket {
+    let context = tls::UpstreamTlsContext {
+        common_tls_context: Some(mesh_context(["h2"], vec![san(SanType::Dns, pb::exact(CONTROL_PLANE))])),
+        sni: CONTROL_PLANE.to_owned(),
         ..Default::default()
     };
     pb::transport_socket(TLS, any(context))

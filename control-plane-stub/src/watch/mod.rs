@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use self::{events::Events, scan::Scan};
 use crate::{
     model::Problem,
+    ratelimit::rules::Objects,
     resources::{Node, Resources},
     server::source::{Generation, Publisher},
     status::Status,
@@ -38,8 +39,21 @@ const RESTLESS: Duration = Duration::from_millis(50);
 
 /// Generates a client's resources from one loaded world.
 pub type Generate = Box<dyn Fn(&Node) -> Resources + Send + Sync>;
-/// Reads a directory into a [`Generate`], or says everything that is wrong with it.
-pub type Load = dyn Fn(&Path) -> Result<Generate, Vec<Problem>> + Send + Sync;
+/// Reads a directory, or says everything that is wrong with it.
+pub type Load = dyn Fn(&Path) -> Result<Loaded, Vec<Problem>> + Send + Sync;
+
+/// What a directory holds.
+pub struct Loaded {
+    pub generate: Generate,
+    /// What the rate limit service holds requests against.
+    pub limits: Objects,
+}
+
+impl From<Generate> for Loaded {
+    fn from(generate: Generate) -> Self {
+        Self { generate, limits: Objects::new() }
+    }
+}
 
 /// Watches one directory and publishes what it holds.
 pub struct DirectoryWatch {
@@ -61,7 +75,7 @@ struct Look {
     scan: Scan,
     content: String,
     /// `None`: the content is what was last looked at, or what is served.
-    loaded: Option<Result<Generate, Vec<Problem>>>,
+    loaded: Option<Result<Loaded, Vec<Problem>>>,
     restless: bool,
     took: Duration,
 }
@@ -148,14 +162,14 @@ impl DirectoryWatch {
                 });
             }
             None => {}
-            Some(Ok(generate)) => self.publish(generate, &look.content, look.took),
+            Some(Ok(loaded)) => self.publish(loaded, &look.content, look.took),
             Some(Err(problems)) => self.refuse(problems, &look.content),
         }
         self.observed = look.content;
         look.restless || (directories_differ && self.version > 1)
     }
 
-    fn publish(&mut self, generate: Generate, content: &str, took: Duration) {
+    fn publish(&mut self, loaded: Loaded, content: &str, took: Duration) {
         self.version += 1;
         content.clone_into(&mut self.served);
         self.status.metrics.loaded(true);
@@ -167,7 +181,9 @@ impl DirectoryWatch {
             config.loaded_at = Some(SystemTime::now());
         });
         tracing::info!(version = self.version, content, ?took, "configuration loaded");
-        self.publisher.send_replace(Some(Generation::new(self.version, content.to_owned(), generate)));
+        let Loaded { generate, limits } = loaded;
+        let generation = Generation::with_limits(self.version, content.to_owned(), limits, generate);
+        self.publisher.send_replace(Some(generation));
     }
 
     fn refuse(&self, problems: Vec<Problem>, content: &str) {

@@ -22,7 +22,7 @@ impl Drop for Bench {
 }
 
 /// A loader that refuses the text `bad` and whose only route is what the files hold.
-fn load(dir: &Path) -> Result<Generate, Vec<Problem>> {
+fn load(dir: &Path) -> Result<Loaded, Vec<Problem>> {
     let problem = |file: &Path, reason: &str| Problem {
         file: file.to_owned(),
         document: 1,
@@ -40,10 +40,11 @@ fn load(dir: &Path) -> Result<Generate, Vec<Problem>> {
     if text.contains("bad") {
         return Err(vec![problem(&scan.files[0], "is bad")]);
     }
-    Ok(Box::new(move |_| {
+    let generate: Generate = Box::new(move |_| {
         let any = outrigger_wire::pb::google::protobuf::Any { type_url: "x".into(), value: text.clone().into() };
         Resources { routes: [(text.clone(), any)].into(), ..Resources::default() }
-    }))
+    });
+    Ok(generate.into())
 }
 
 impl Bench {
@@ -209,7 +210,7 @@ async fn contradictions_in_traffic_policy_keep_the_last_good_world_and_are_named
     };
     let load = |dir: &Path| {
         let world = crate::model::load(dir)?;
-        Ok(Box::new(move |node: &Node| crate::translate::translate(&world, node)) as Generate)
+        Ok(Loaded::from(Box::new(move |node: &Node| crate::translate::translate(&world, node)) as Generate))
     };
     let prepare = |root: &Path| {
         fs::create_dir(root.join("config")).unwrap();

@@ -31,7 +31,12 @@ impl Stat {
     fn dotted(&self) -> String {
         match self.scope {
             "" => self.metric.to_string(),
-            scope => format!("{scope}.{}.{}", self.owner, self.metric),
+            // Envoy has the prefix in front here.
+            scope @ "http_local_rate_limit" => format!("{}.{scope}.{}", self.owner, self.metric),
+            scope => match self.metric.strip_prefix("ratelimit_") {
+                Some(metric) => format!("{scope}.{}.ratelimit.{metric}", self.owner),
+                None => format!("{scope}.{}.{}", self.owner, self.metric),
+            },
         }
     }
 }
@@ -154,6 +159,9 @@ pub(super) fn prometheus(inner: &Inner, call: &Call) -> Answer {
             "http" => Some("envoy_http_conn_manager_prefix"),
             "tcp" => Some("envoy_tcp_prefix"),
             "listener" => Some("envoy_listener_address"),
+            "http_local_rate_limit" => Some("envoy_local_http_ratelimit_prefix"),
+            "local_rate_limit" => Some("envoy_local_ratelimit_prefix"),
+            "ratelimit" => Some("envoy_ratelimit_prefix"),
             _ => None,
         };
         let mut labels = Vec::new();

@@ -137,7 +137,9 @@ fn check(bootstrap: &Bootstrap) -> Vec<live::Problem> {
 fn callers(node: &Node, local_cluster: Option<Name>) -> Callers {
     let place = node.locality.clone().unwrap_or_default();
     let place = Place { region: place.region.into(), zone: place.zone.into(), sub_zone: place.sub_zone.into() };
-    Callers::new(local_cluster, place)
+    let mut callers = Callers::new(local_cluster, place);
+    callers.service_cluster = node.cluster.as_str().into();
+    callers
 }
 
 async fn run(settings: Settings, bootstrap: Bootstrap, log: logging::Handle) -> anyhow::Result<()> {

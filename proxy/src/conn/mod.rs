@@ -7,6 +7,9 @@
 
 mod accepted;
 mod early;
+mod filters;
+mod limits;
+mod rbac;
 mod tcp;
 #[cfg(test)]
 mod tests;
@@ -56,7 +59,7 @@ async fn admit(worker: Rc<Worker>, accepted: (TcpStream, SocketAddr), claim: Rc<
     let filter: Filter = match terminal {
         LiveTerminal::Tcp(proxy) => {
             let early = early.filter(|early| Arc::ptr_eq(&early.proxy, &proxy));
-            let info = Arc::new(info);
+            let info = Rc::new(info);
             Box::pin(tcp::serve(tcp::Downstream { worker, io, info, proxy, early, buffer, signal }))
         }
         LiveTerminal::Http(hcm) => {
@@ -121,13 +124,18 @@ async fn prepare(worker: &Rc<Worker>, accepted: (TcpStream, SocketAddr), claim: 
     let Inspected { plain, server_name, .. } = inspected;
     let (io, tls) = accepted.secure(&listener, &chain, plain, &server_name).await?;
     let info = accepted.info(&listener, Some(&chain), server_name, tls);
+    let signal = drain::Signal::new(worker.shared().drains.of(listener.config.direction), &chain.drain);
+    if let Err(refusal) = filters::run(worker, &chain.network, &info).await {
+        accepted.turn_away(&listener, &chain, io, info, refusal, signal).await;
+        return None;
+    }
     Some(Ready {
         io,
         info,
         terminal: chain.terminal.clone(),
         early: accepted.early.take(),
         buffer: listener.config.buffer_limit,
-        signal: drain::Signal::new(worker.shared().drains.of(listener.config.direction), &chain.drain),
+        signal,
         open,
     })
 }

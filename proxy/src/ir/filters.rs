@@ -8,6 +8,7 @@ use super::{
     Fraction,
     format::Template,
     matcher::{HeaderMatcher, StringMatcher},
+    rate_limit::{LocalRateLimit, RateLimits, RouteRateLimit},
     route::{AppendAction, HeaderAdd},
 };
 
@@ -18,11 +19,13 @@ pub struct Overrides {
     pub filters: Box<[Override]>,
     /// The `cors` field of older configurations; it counts only where no level overrides the filter by its name.
     pub cors: Option<Arc<Cors>>,
+    /// Of the route's action or the virtual host.
+    pub rate_limits: Option<Arc<RateLimits>>,
 }
 
 impl Overrides {
     pub fn is_empty(&self) -> bool {
-        self.filters.is_empty() && self.cors.is_none()
+        self.filters.is_empty() && self.cors.is_none() && self.rate_limits.is_none()
     }
 
     pub fn get(&self, filter: &str) -> Option<&Setting> {
@@ -48,6 +51,8 @@ pub enum Setting {
     HeaderMutation(Arc<Mutations>),
     /// `max_request_bytes`; `None` switches buffering off.
     Buffer(Option<u32>),
+    LocalRateLimit(Arc<LocalRateLimit>),
+    RateLimit(Arc<RouteRateLimit>),
 }
 
 /// `envoy.extensions.filters.http.fault.v3.HTTPFault`. The default injects nothing.

@@ -22,6 +22,26 @@ pub enum Segment {
     },
 }
 
+/// Which path `PATH` means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PathSource {
+    /// Before it was rewritten: `x-envoy-original-path`.
+    Original,
+    Current,
+    OriginalOrCurrent,
+}
+
+impl PathSource {
+    /// The headers it may stand in, the first that is there counts.
+    pub fn headers(self) -> &'static [&'static str] {
+        match self {
+            Self::Original => &["x-envoy-original-path"],
+            Self::Current => &[":path"],
+            Self::OriginalOrCurrent => &["x-envoy-original-path", ":path"],
+        }
+    }
+}
+
 /// Every operator that exists here. An unknown one is refused when the configuration is decoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Operator {
@@ -29,6 +49,11 @@ pub enum Operator {
     Req(Box<str>, Option<Box<str>>),
     Resp(Box<str>, Option<Box<str>>),
     Trailer(Box<str>, Option<Box<str>>),
+    /// `PATH(WQ|NQ:ORIG|PATH|ORIG_OR_PATH)`.
+    Path {
+        query: bool,
+        source: PathSource,
+    },
     Protocol,
     ResponseCode,
     ResponseCodeDetails,
@@ -76,10 +101,27 @@ pub enum Operator {
     Environment(Box<str>),
     /// The body of a local reply; in body formats the configured text stands in its place.
     LocalReplyBody,
-    /// `METADATA(TYPE:NAMESPACE:KEY...)` and `DYNAMIC_METADATA(...)`: always the empty marker, no filter sets any.
-    Metadata(Box<str>),
-    /// `FILTER_STATE(...)`: likewise.
+    /// `METADATA(TYPE:NAMESPACE:KEY...)` and `DYNAMIC_METADATA(NAMESPACE:KEY...)`.
+    Metadata(MetadataPath),
+    /// `FILTER_STATE(...)`: always the empty marker, nothing sets any.
     FilterState(Box<str>),
+}
+
+/// Which value of which metadata; without keys it is the whole namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MetadataPath {
+    pub source: MetadataSource,
+    pub namespace: Box<str>,
+    pub path: Box<[Box<str>]>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetadataSource {
+    /// What filters noted of the stream.
+    Dynamic,
+    Route,
+    /// Known to Envoy and not kept here: always absent.
+    Other,
 }
 
 impl Template {

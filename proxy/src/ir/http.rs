@@ -9,6 +9,7 @@ use super::{
     filters::{Concurrency, Fault, Mutations},
     format::AccessLog,
     matcher::Cidr,
+    rate_limit::{GlobalRateLimit, LocalRateLimit},
     route::RouteConfiguration,
 };
 
@@ -106,6 +107,8 @@ pub enum FilterKind {
     Buffer(u32),
     AdaptiveConcurrency(Arc<Concurrency>),
     GrpcWeb,
+    LocalRateLimit(Arc<LocalRateLimit>),
+    RateLimit(Arc<GlobalRateLimit>),
     Router(Router),
 }
 

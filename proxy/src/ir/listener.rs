@@ -7,6 +7,7 @@ use super::{
     format::AccessLog,
     http::ConnectionManager,
     matcher::Cidr,
+    network::NetworkFilter,
     route::{HashPolicy, WeightedTarget},
     secret::DownstreamTls,
 };
@@ -108,6 +109,8 @@ pub struct FilterChain {
     pub tls: Option<Arc<DownstreamTls>>,
     /// `transport_socket_connect_timeout`: bound on the TLS handshake.
     pub handshake_timeout: Duration,
+    /// Before the terminal one, in configured order.
+    pub filters: Vec<NetworkFilter>,
     pub terminal: Terminal,
 }
 

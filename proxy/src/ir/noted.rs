@@ -4,7 +4,8 @@
 
 use super::{
     filters::{Mutation, Mutations, Overrides, Setting},
-    format::{Operator, Segment, Template},
+    format::{MetadataPath, MetadataSource, Operator, Segment, Template},
+    rate_limit::{Action as RateAction, GlobalRateLimit, Hits, HitsNumber, LocalRateLimit, Rule},
     route::{Action, Forward, HeaderAdd, HeaderOps, HostRewrite, PathRewrite, Route, RouteConfiguration, Target},
 };
 
@@ -13,7 +14,8 @@ impl Operator {
     fn is_noted(&self) -> bool {
         matches!(
             self,
-            Self::RouteName
+            Self::Metadata(MetadataPath { source: MetadataSource::Route, .. })
+                | Self::RouteName
                 | Self::UpstreamHost
                 | Self::UpstreamCluster
                 | Self::UpstreamLocalAddress
@@ -56,9 +58,35 @@ impl Mutations {
     }
 }
 
+fn rules(rules: &[Rule]) -> bool {
+    rules.iter().any(|rule| {
+        let hits = matches!(&rule.hits, Some(Hits { number: HitsNumber::Format(t), .. }) if template(t));
+        hits || rule.actions.iter().any(|a| matches!(a, RateAction::AddressMatch { value, .. } if template(value)))
+    })
+}
+
+impl GlobalRateLimit {
+    /// Whether some value is noted on demand only.
+    pub fn look_at_notes(&self) -> bool {
+        adds(&self.response_headers) || rules(&self.rules) || self.service.metadata.iter().any(|(_, t)| template(t))
+    }
+}
+
+impl LocalRateLimit {
+    /// Whether some value is noted on demand only.
+    pub fn look_at_notes(&self) -> bool {
+        adds(&self.request_headers) || adds(&self.response_headers) || rules(&self.rules)
+    }
+}
+
 impl Overrides {
     fn look_at_notes(&self) -> bool {
-        self.filters.iter().any(|o| matches!(&o.setting, Setting::HeaderMutation(m) if m.look_at_notes()))
+        self.filters.iter().any(|o| match &o.setting {
+            Setting::HeaderMutation(m) => m.look_at_notes(),
+            Setting::LocalRateLimit(l) => l.look_at_notes(),
+            Setting::RateLimit(l) => rules(&l.rules),
+            Setting::Disabled | Setting::Enabled | Setting::Fault(_) | Setting::Cors(_) | Setting::Buffer(_) => false,
+        }) || self.rate_limits.as_ref().is_some_and(|limits| rules(&limits.rules))
     }
 }
 

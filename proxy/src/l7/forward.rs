@@ -262,6 +262,8 @@ impl<'a> Forwarding<'a> {
                 | FilterKind::HeaderMutation { .. }
                 | FilterKind::Buffer(_)
                 | FilterKind::AdaptiveConcurrency(_)
+                | FilterKind::LocalRateLimit(_)
+                | FilterKind::RateLimit(_)
                 | FilterKind::GrpcWeb => {}
             }
         }

@@ -221,7 +221,7 @@ pub fn mentions_request(adds: &[HeaderAdd]) -> bool {
     adds.iter().any(|add| add.value.segments.iter().any(|s| matches!(s, Segment::Op { op: Operator::Req(..), .. })))
 }
 
-fn insert(headers: &mut HeaderMap, add: &HeaderAdd, value: Option<HeaderValue>) {
+pub(super) fn insert(headers: &mut HeaderMap, add: &HeaderAdd, value: Option<HeaderValue>) {
     let Some(value) = value else { return };
     let name = add.name.clone();
     match add.action {

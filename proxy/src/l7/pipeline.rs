@@ -176,13 +176,13 @@ async fn act(
         flow.record.watch(request.sane.origin.remote);
     }
     if let Ok(selected) = &selected {
-        flow.record.route_name(&selected.route.name);
+        flow.record.route(&selected.route.name, &selected.route.metadata);
     }
     flow.set_idle(conn.hcm.config.stream_idle_timeout);
     if let Some(flush) = conn.hcm.config.stream_flush_timeout {
         flow.set_flush(flush);
     }
-    let filtered = filters::Call { conn, flow, table, selected: selected.ok(), random };
+    let filtered = filters::Call { conn, flow, live, table, selected: selected.ok(), random };
     if let Some(levels) = filtered.concerned() {
         // Boxed: few requests wait here, all would keep the room for it.
         let stopped = Box::pin(filtered.run(&levels, request, after)).await.err();

@@ -21,7 +21,7 @@ use http::Version;
 use tokio::task::JoinSet;
 
 use self::clocks::Clocks;
-use super::{engine::Engine, flow::Flow, wire};
+use super::{engine::Engine, filters::OwnLimits, flow::Flow, wire};
 use crate::{
     drain,
     ir::http::Codec,
@@ -59,6 +59,8 @@ pub(super) struct Connection {
     current: RefCell<Weak<Flow>>,
     /// Made for the first one.
     tunnels: RefCell<Option<Box<JoinSet<()>>>>,
+    /// Rate limits that this connection has for itself.
+    pub limits: OwnLimits,
     /// Its codec must not be given up.
     restless: Cell<bool>,
 }
@@ -155,6 +157,7 @@ pub async fn serve(mut io: Io, info: Rc<ConnInfo>, hcm: Arc<LiveHcm>, engine: Rc
         closing: Cell::new(false),
         current: RefCell::default(),
         tunnels: RefCell::default(),
+        limits: OwnLimits::default(),
         restless: Cell::new(false),
     });
     let clocks = Clocks::new(signal.clone());

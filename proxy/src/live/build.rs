@@ -10,7 +10,7 @@ use std::{
     time::Instant,
 };
 
-use super::{Addresses, Live, LiveChain, LiveFilters, LiveHcm, LiveListener, LiveTcp, LiveTerminal};
+use super::{Addresses, Live, LiveChain, LiveFilters, LiveHcm, LiveListener, LiveNetwork, LiveTcp, LiveTerminal};
 use crate::{
     drain,
     ir::{
@@ -21,9 +21,14 @@ use crate::{
         http::RouteSource,
         listener::{FilterChain, Listener, Terminal},
         name_map::NameMap,
+        route::RouteConfiguration,
         snapshot::Snapshot,
     },
-    policy::{chain::ChainIndex, router::RouteTable},
+    policy::{
+        chain::ChainIndex,
+        rate_limit::limits::{FindStats, RouteLimits},
+        router::RouteTable,
+    },
     telemetry::{
         access_log::{Logger, Loggers, Sinks},
         registry::Registry,
@@ -71,7 +76,7 @@ impl Builder {
             addresses,
             clusters,
             services: services(snapshot, previous),
-            routes: routes(snapshot, previous),
+            routes: self.routes(snapshot, previous),
             failed_clusters,
             failed_listeners,
         };
@@ -175,7 +180,7 @@ impl Builder {
             })),
             Terminal::Http(hcm) => LiveTerminal::Http(Arc::new(LiveHcm {
                 inline_routes: match &hcm.routes {
-                    RouteSource::Inline(routes) => Some(Arc::new(RouteTable::new(routes.clone()))),
+                    RouteSource::Inline(routes) => Some(Arc::new(self.table(routes, None))),
                     RouteSource::Rds { .. } => None,
                 },
                 stats: self.registry.http(&hcm.stat_prefix),
@@ -183,12 +188,38 @@ impl Builder {
                 filters: {
                     let registry = &self.registry;
                     let stats = registry.filters(&hcm.stat_prefix);
-                    LiveFilters::new(hcm, stats, &registry.gradient(&hcm.stat_prefix), Instant::now())
+                    let gradient = registry.gradient(&hcm.stat_prefix);
+                    let limits: FindStats<'_> = &|name| registry.local_limits(name);
+                    LiveFilters::new(hcm, (stats, &gradient, limits), &self.upstream.callers, Instant::now())
                 },
                 config: hcm.clone(),
             })),
         };
-        Ok(Arc::new(LiveChain { config: config.clone(), tls, terminal, drain: Arc::new(drain::Source::default()) }))
+        Ok(Arc::new(LiveChain {
+            config: config.clone(),
+            tls,
+            network: Arc::new(LiveNetwork::new(&config.filters, &self.registry)),
+            terminal,
+            drain: Arc::new(drain::Source::default()),
+        }))
+    }
+
+    fn routes(&self, snapshot: &Snapshot, previous: &Live) -> NameMap<Arc<RouteTable>> {
+        let mut routes = previous.routes.clone();
+        previous.source.routes.differences(&snapshot.routes, |name, now| match now {
+            Some(config) => {
+                let table = self.table(config, routes.get(name));
+                routes.insert(name.clone(), Arc::new(table));
+            }
+            None => drop(routes.remove(name)),
+        });
+        routes
+    }
+
+    fn table(&self, config: &Arc<RouteConfiguration>, previous: Option<&Arc<RouteTable>>) -> RouteTable {
+        let stats: FindStats<'_> = &|name| self.registry.local_limits(name);
+        let limits = RouteLimits::new(config, previous.map(|table| &table.limits), stats);
+        RouteTable::limited(config.clone(), limits)
     }
 
     fn logs(&self, configs: &[AccessLog]) -> Arc<Loggers> {
@@ -277,15 +308,6 @@ fn services(snapshot: &Snapshot, previous: &Live) -> NameMap<Arc<[Name]>> {
         }
     });
     services
-}
-
-fn routes(snapshot: &Snapshot, previous: &Live) -> NameMap<Arc<RouteTable>> {
-    let mut routes = previous.routes.clone();
-    previous.source.routes.differences(&snapshot.routes, |name, now| match now {
-        Some(config) => drop(routes.insert(name.clone(), Arc::new(RouteTable::new(config.clone())))),
-        None => drop(routes.remove(name)),
-    });
-    routes
 }
 
 /// The endpoints that are in force for a cluster, `None` when none are known (yet).

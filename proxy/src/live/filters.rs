@@ -11,13 +11,16 @@ use std::{
 use super::Admission;
 use crate::{
     ir::{
+        Name,
         filters::Fault,
         http::{ConnectionManager, FilterKind},
     },
+    policy::rate_limit::limits::{FindStats, LocalLimit},
     telemetry::{
         filters::{FilterStats, GradientStats},
         metrics::Sharded,
     },
+    upstream::lb::Callers,
 };
 
 /// See the module's head. Lives as long as the filter chain's configuration stays the same.
@@ -33,13 +36,19 @@ pub struct LiveFilters {
     faults: Arc<AtomicU64>,
     /// By the place of their filter in the chain.
     admissions: Vec<(usize, Arc<Admission>)>,
+    /// By the place of their filter in the chain.
+    limits: Vec<(usize, Arc<LocalLimit>)>,
+    /// By the place of their filter in the chain.
+    globals: Vec<(usize, LiveGlobalLimit)>,
+    /// Who this proxy is, and how many others like it there are.
+    pub callers: Arc<Callers>,
 }
 
 impl LiveFilters {
     pub fn new(
         config: &ConnectionManager,
-        stats: Arc<Sharded<FilterStats>>,
-        gradient: &Arc<Sharded<GradientStats>>,
+        (stats, gradient, limits): (Arc<Sharded<FilterStats>>, &Arc<Sharded<GradientStats>>, FindStats<'_>),
+        callers: &Arc<Callers>,
         now: Instant,
     ) -> Self {
         let (mut any, mut always, mut look_at_notes) = (false, false, false);
@@ -50,6 +59,16 @@ impl LiveFilters {
             _ => None,
         });
         let admissions = admissions.collect();
+        let limits = config.filters.iter().enumerate().filter_map(|(place, filter)| match &filter.kind {
+            FilterKind::LocalRateLimit(c) => Some((place, LocalLimit::new(c, limits(&c.stat_prefix)))),
+            _ => None,
+        });
+        let limits: Vec<(usize, Arc<LocalLimit>)> = limits.collect();
+        let globals = config.filters.iter().enumerate().filter_map(|(place, filter)| match &filter.kind {
+            FilterKind::RateLimit(_) => Some((place, LiveGlobalLimit::new(config, &filter.name, &limits))),
+            _ => None,
+        });
+        let globals = globals.collect();
         for filter in &config.filters {
             let acts = match &filter.kind {
                 FilterKind::Alpn(_) | FilterKind::Router(_) => continue,
@@ -59,17 +78,45 @@ impl LiveFilters {
                     look_at_notes |= mutations.look_at_notes();
                     !mutations.is_empty()
                 }
+                FilterKind::LocalRateLimit(limit) => {
+                    look_at_notes |= limit.look_at_notes();
+                    limit.enabled.numerator > 0
+                }
+                FilterKind::RateLimit(limit) => {
+                    look_at_notes |= limit.look_at_notes();
+                    limit.enabled.numerator > 0
+                }
                 FilterKind::Buffer(_) | FilterKind::AdaptiveConcurrency(_) | FilterKind::GrpcWeb => true,
             };
             any = true;
             always |= acts && !filter.disabled;
         }
-        Self { any, always, look_at_notes, stats, faults: Arc::default(), admissions }
+        Self {
+            any,
+            always,
+            look_at_notes,
+            stats,
+            faults: Arc::default(),
+            admissions,
+            limits,
+            globals,
+            callers: callers.clone(),
+        }
     }
 
     /// The adaptive concurrency limit of the filter at this place of the chain.
     pub fn admission(&self, place: usize) -> Option<&Arc<Admission>> {
         self.admissions.iter().find(|(at, _)| *at == place).map(|(_, admission)| admission)
+    }
+
+    /// The local rate limit of the filter at this place of the chain.
+    pub fn limit(&self, place: usize) -> Option<&Arc<LocalLimit>> {
+        self.limits.iter().find(|(at, _)| *at == place).map(|(_, limit)| limit)
+    }
+
+    /// What belongs to the global rate limit at this place of the chain.
+    pub fn global(&self, place: usize) -> Option<&LiveGlobalLimit> {
+        self.globals.iter().find(|(at, _)| *at == place).map(|(_, global)| global)
     }
 
     /// Whether one more request may have faults injected.
@@ -82,6 +129,27 @@ impl LiveFilters {
         self.faults.fetch_add(1, Relaxed);
         self.stats.local().active_faults.inc();
         ActiveFault { stats: self.stats.clone(), faults: self.faults.clone() }
+    }
+}
+
+/// What belongs to a global rate limit filter.
+pub struct LiveGlobalLimit {
+    /// The filter that stands in for the service, and its local limit where the chain has it.
+    pub fallback_name: Name,
+    pub fallback: Option<Arc<LocalLimit>>,
+    /// The cluster of those that share the local limit.
+    pub replicas: Name,
+}
+
+impl LiveGlobalLimit {
+    fn new(config: &ConnectionManager, filter: &str, limits: &[(usize, Arc<LocalLimit>)]) -> Self {
+        let fallback_name: Name = format!("{filter}.fallback").into();
+        let named = |(place, _): &&(usize, _)| config.filters[*place].name == fallback_name;
+        Self {
+            fallback: limits.iter().find(named).map(|(_, limit)| limit.clone()),
+            fallback_name,
+            replicas: format!("{filter}.replicas").into(),
+        }
     }
 }
 

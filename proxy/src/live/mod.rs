@@ -9,6 +9,8 @@ mod address;
 mod admission;
 mod build;
 mod filters;
+mod limits;
+mod network;
 mod publish;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -25,7 +27,9 @@ use address::Addresses;
 pub use address::Claim;
 pub use admission::{Admission, Admitted};
 pub use build::{Builder, Problem, Resolved, check};
-pub use filters::{ActiveFault, LiveFilters};
+pub use filters::{ActiveFault, LiveFilters, LiveGlobalLimit};
+pub use limits::{LiveConnectionLimit, LiveGlobalConnectionLimit};
+pub use network::{LiveNetwork, LiveNetworkFilter, LiveNetworkRbac};
 pub use publish::{LiveRef, Publisher, Reader};
 
 use crate::{
@@ -168,6 +172,7 @@ impl LiveListener {
 pub struct LiveChain {
     pub config: Arc<FilterChain>,
     pub tls: Option<Arc<ServerContext>>,
+    pub network: Arc<LiveNetwork>,
     pub terminal: LiveTerminal,
     /// Shared, so that whoever ends a removed chain's connections need not keep the chain.
     pub drain: Arc<drain::Source>,

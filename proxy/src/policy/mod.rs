@@ -4,4 +4,6 @@ pub mod chain;
 pub mod concurrency;
 pub mod cors;
 pub mod fault;
+pub mod rate_limit;
+pub mod rbac;
 pub mod router;

@@ -137,6 +137,7 @@ fn json_value(template: &Template, facts: &Facts<'_>) -> Json {
             Value::Absent => Json::Null,
             Value::Number(n) => n.into(),
             Value::Text(text) => format::truncate(&text, *max_len).into(),
+            Value::Json(json) => json.into_owned(),
         },
         _ => {
             let mut text = String::new();
@@ -162,6 +163,14 @@ fn collect(template: &Template, names: &mut Names) {
             Operator::Req(name, alternative) => (&mut names.request, name, alternative),
             Operator::Resp(name, alternative) => (&mut names.response, name, alternative),
             Operator::Trailer(name, alternative) => (&mut names.trailers, name, alternative),
+            Operator::Path { source, .. } => {
+                for name in source.headers() {
+                    if !names.request.iter().any(|known| **known == **name) {
+                        names.request.push((*name).into());
+                    }
+                }
+                continue;
+            }
             _ => continue,
         };
         for name in std::iter::once(name).chain(alternative) {

@@ -43,6 +43,7 @@ flags! {
     FAULT_INJECTED = 19, "FI";
     OVERLOAD = 20, "OM";
     DNS_FAILURE = 21, "DF";
+    RATE_LIMIT_SERVICE_ERROR = 22, "RLSE";
 }
 
 impl Flags {

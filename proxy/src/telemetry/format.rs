@@ -6,13 +6,18 @@
 use std::{borrow::Cow, net::SocketAddr, time::SystemTime};
 
 use http::HeaderMap;
+use serde_json::Value as Json;
 
 use super::{
     flags::Flags,
     format_time,
     record::{ConnInfo, UpstreamFacts},
 };
-use crate::ir::format::{Operator, Segment, Template};
+use crate::ir::{
+    Metadata,
+    format::{MetadataPath, MetadataSource, Operator, PathSource, Segment, Template},
+    metadata::value_at,
+};
 
 #[cfg(test)]
 #[path = "format_tests.rs"]
@@ -41,6 +46,8 @@ pub enum Value<'a> {
     Absent,
     Text(Cow<'a, str>),
     Number(u64),
+    /// Neither text nor nothing.
+    Json(Cow<'a, Json>),
 }
 
 /// Milestones in milliseconds since the start.
@@ -72,6 +79,14 @@ pub struct Facts<'a> {
     pub request: Option<&'a dyn Headers>,
     pub response: Option<&'a dyn Headers>,
     pub trailers: Option<&'a dyn Headers>,
+    pub metadata: Known<'a>,
+}
+
+/// The metadata an evaluation may look at.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Known<'a> {
+    pub dynamic: Option<&'a Metadata>,
+    pub route: Option<&'a Metadata>,
 }
 
 /// Appends the template's text; `absent` stands for values that are not there.
@@ -85,6 +100,7 @@ pub fn render(template: &Template, facts: &Facts<'_>, absent: &str, out: &mut St
                     out.push_str(itoa::Buffer::new().format(n));
                 }
                 Value::Text(text) => out.push_str(truncate(&text, *max_len)),
+                Value::Json(json) => out.push_str(truncate(&json.to_string(), *max_len)),
             },
         }
     }
@@ -109,6 +125,21 @@ fn header<'a>(source: Option<&'a dyn Headers>, name: &str, alternative: Option<&
     optional(source.and_then(|s| s.get(name).or_else(|| alternative.and_then(|a| s.get(a)))))
 }
 
+fn path<'a>(source: Option<&'a dyn Headers>, query: bool, from: PathSource) -> Value<'a> {
+    let found = source.and_then(|headers| from.headers().iter().find_map(|name| headers.get(name)));
+    let Some(whole) = found else { return Value::Absent };
+    match whole.find('?').filter(|_| !query) {
+        None => text(whole),
+        Some(end) => match whole {
+            Cow::Borrowed(whole) => text(&whole[..end]),
+            Cow::Owned(mut whole) => {
+                whole.truncate(end);
+                text(whole)
+            }
+        },
+    }
+}
+
 /// Evaluates one operator.
 pub fn value<'a>(op: &'a Operator, facts: &Facts<'a>) -> Value<'a> {
     let (conn, times, upstream) = (facts.conn, &facts.times, facts.upstream);
@@ -118,6 +149,7 @@ pub fn value<'a>(op: &'a Operator, facts: &Facts<'a>) -> Value<'a> {
         Operator::Req(name, alternative) => header(facts.request, name, alternative.as_deref()),
         Operator::Resp(name, alternative) => header(facts.response, name, alternative.as_deref()),
         Operator::Trailer(name, alternative) => header(facts.trailers, name, alternative.as_deref()),
+        Operator::Path { query, source } => path(facts.request, *query, *source),
         Operator::Protocol => optional(facts.protocol),
         Operator::ResponseCode => Value::Number(facts.status.into()),
         Operator::ResponseCodeDetails => optional(facts.details),
@@ -168,8 +200,26 @@ pub fn value<'a>(op: &'a Operator, facts: &Facts<'a>) -> Value<'a> {
         Operator::LocalReplyBody
         | Operator::ConnectionTerminationDetails
         | Operator::VirtualClusterName
-        | Operator::Metadata(_)
         | Operator::FilterState(_) => Value::Absent,
+        Operator::Metadata(path) => metadata(path, &facts.metadata),
+    }
+}
+
+fn metadata<'a>(path: &MetadataPath, known: &Known<'a>) -> Value<'a> {
+    let source = match path.source {
+        MetadataSource::Dynamic => known.dynamic,
+        MetadataSource::Route => known.route,
+        MetadataSource::Other => None,
+    };
+    let Some(all) = source else { return Value::Absent };
+    if path.path.is_empty() {
+        let whole = all.get(&*path.namespace);
+        return whole.map_or(Value::Absent, |fields| Value::Json(Cow::Owned(Json::Object(fields.clone()))));
+    }
+    match value_at(all, &path.namespace, &path.path) {
+        None | Some(Json::Null) => Value::Absent,
+        Some(Json::String(value)) => text(value.as_str()),
+        Some(other) => Value::Json(Cow::Borrowed(other)),
     }
 }
 

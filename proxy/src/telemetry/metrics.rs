@@ -177,6 +177,8 @@ block! {
             upstream_rq_tx_reset, upstream_rq_replayed, upstream_internal_redirect_succeeded_total,
             upstream_internal_redirect_failed_total, ssl_handshake, ssl_connection_error, ssl_session_reused,
             update_attempt, update_success, update_failure, update_empty,
+            ratelimit_ok, ratelimit_error, ratelimit_over_limit, ratelimit_failure_mode_allowed, ratelimit_fallback_ok,
+            ratelimit_fallback_over_limit,
         }
         gauges { upstream_cx_active, upstream_rq_active, upstream_rq_pending_active }
     }

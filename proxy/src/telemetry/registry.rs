@@ -7,6 +7,7 @@ use std::{
 };
 
 use super::filters::{FilterStats, GradientStats};
+use super::limits::{ConnectionLimitStats, GlobalConnectionLimitStats, LocalLimitStats};
 use super::metrics::{Block, HttpStats, Kind, ListenerStats, Sharded, TcpStats};
 use crate::ir::Name;
 
@@ -35,6 +36,9 @@ pub struct Registry {
     http: Scope<HttpStats>,
     filters: Scope<FilterStats>,
     gradient: Scope<GradientStats>,
+    local_limits: Scope<LocalLimitStats>,
+    connection_limits: Scope<ConnectionLimitStats>,
+    global_connection_limits: Scope<GlobalConnectionLimitStats>,
 }
 
 impl Registry {
@@ -60,13 +64,32 @@ impl Registry {
         get(&self.gradient, name)
     }
 
-    /// Visits every value as (scope, name, metric, kind, value), scopes being `listener`, `tcp` and `http`.
+    /// Of the local rate limits with one prefix.
+    pub fn local_limits(&self, name: &Name) -> Arc<Sharded<LocalLimitStats>> {
+        get(&self.local_limits, name)
+    }
+
+    /// Of the local limits of connections with one prefix.
+    pub fn connection_limits(&self, name: &Name) -> Arc<Sharded<ConnectionLimitStats>> {
+        get(&self.connection_limits, name)
+    }
+
+    /// Of the global limits of connections with one prefix.
+    pub fn global_connection_limits(&self, name: &Name) -> Arc<Sharded<GlobalConnectionLimitStats>> {
+        get(&self.global_connection_limits, name)
+    }
+
+    /// Visits every value as (scope, name, metric, kind, value), scopes being `listener`, `tcp`, `http`
+    /// and those of rate limits.
     pub fn visit(&self, visitor: &mut dyn FnMut(&'static str, &Name, &'static str, Kind, u64)) {
         visit(&self.listeners, "listener", visitor);
         visit(&self.tcp, "tcp", visitor);
         visit(&self.http, "http", visitor);
         visit(&self.filters, "http", visitor);
         visit(&self.gradient, "http", visitor);
+        visit(&self.local_limits, "http_local_rate_limit", visitor);
+        visit(&self.connection_limits, "local_rate_limit", visitor);
+        visit(&self.global_connection_limits, "ratelimit", visitor);
     }
 }
 

@@ -47,6 +47,9 @@ tests! {
     cors,
     mirroring,
     other_filters,
+    local_limits,
+    connection_limits,
+    global_limits,
 }
 
 #[test]

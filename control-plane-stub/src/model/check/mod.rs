@@ -3,6 +3,7 @@
 mod balancing;
 mod effects;
 mod policies;
+mod rate_limits;
 mod routes;
 mod sidecars;
 mod traffic;
@@ -20,6 +21,7 @@ pub(super) fn check(world: &mut World, declared: &Declared, problems: &mut Vec<P
     routes::check(world, declared, &mut notes, problems);
     policies::check(world, declared, problems);
     sidecars::check(world, problems);
+    rate_limits::check(world, &mut notes, problems);
     effects::check(world, &mut notes);
     world.notes.append(&mut notes);
 }

@@ -53,6 +53,7 @@ pub(super) fn join(mut kinds: Kinds, settings: Settings, problems: &mut Vec<Prob
     };
     world.virtual_services = virtual_service::resolve(&declared.virtual_services, &mut world.notes, problems);
     world.destination_rules = destination_rule::merge(&declared.destination_rules, &mut world.notes);
+    world.rate_limits = sorted(kinds.rate_limits);
     world.sidecars = oldest_first(kinds.sidecars);
     world.index();
     (world, declared)
@@ -231,4 +232,5 @@ fn duplicates(kinds: &Kinds, problems: &mut Vec<Problem>) {
     check("DestinationRule", &kinds.destination_rules, problems);
     check("PeerAuthentication", &kinds.peer_authentications, problems);
     check("Sidecar", &kinds.sidecars, problems);
+    check("RateLimit", &kinds.rate_limits, problems);
 }

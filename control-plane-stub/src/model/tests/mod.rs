@@ -3,6 +3,7 @@ use super::*;
 mod conflicts;
 mod endpoints;
 mod files;
+mod limits;
 mod peers;
 mod traffic;
 

@@ -2,6 +2,7 @@
 
 mod access;
 mod flows;
+mod limits;
 
 use std::{future::Future, time::Duration};
 
@@ -40,7 +41,12 @@ use super::{
     types::TypeUrl,
     *,
 };
-use crate::{auth::Identity, resources::Resources, state::StateDir};
+use crate::{
+    auth::Identity,
+    ratelimit::{memory::Memory, service::Store},
+    resources::Resources,
+    state::StateDir,
+};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -81,6 +87,7 @@ impl Bench {
             plaintext_identity,
             max_connections: 64,
             max_streams: 8,
+            rate_limits: Arc::new(RateLimits::new(Store::Memory(Memory::new(1000)), Default::default())),
         };
         let (publisher, worlds) = watch::channel(None);
         let (rescan, rescans) = mpsc::channel(1);

@@ -11,6 +11,7 @@ use crate::{
 mod chains;
 mod entries;
 mod envoy;
+mod limits;
 mod outbound;
 mod proxy;
 mod routes;

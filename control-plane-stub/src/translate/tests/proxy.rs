@@ -25,6 +25,14 @@ fn the_proxy_takes_bookinfo_and_everything_else() {
 }
 
 #[test]
+fn the_proxy_takes_limits() {
+    let world = world("limits");
+    for (namespace, ip) in [("shop", "10.244.9.1"), ("infra", "10.244.9.9")] {
+        accepts(&translate(&world, &node(ClientKind::Outrigger, namespace, ip)), ip);
+    }
+}
+
+#[test]
 fn the_proxy_takes_all_traffic_policy() {
     let world = world("traffic");
     for ip in ["10.244.2.1", "10.244.2.3", "10.244.2.9", "10.9.9.9"] {

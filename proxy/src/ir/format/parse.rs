@@ -2,7 +2,7 @@
 //!
 //! Refuses what it does not know, by name: a log that silently lacks a field is found out when it is needed.
 
-use super::{Operator, Segment, Template};
+use super::{MetadataPath, MetadataSource, Operator, PathSource, Segment, Template};
 
 /// Longest format string accepted.
 const MAX_LEN: usize = 64 << 10;
@@ -112,9 +112,23 @@ fn named(name: &str, arguments: Option<&str>) -> Result<Operator, String> {
         "REQ" => return header(Operator::Req),
         "RESP" => return header(Operator::Resp),
         "TRAILER" => return header(Operator::Trailer),
+        "PATH" => return path(arguments.unwrap_or_default()),
         "START_TIME" => return Ok(Operator::StartTime(arguments.filter(|a| !a.is_empty()).map(Box::from))),
         "ENVIRONMENT" => return given().map(Operator::Environment),
-        "METADATA" | "DYNAMIC_METADATA" => return given().map(Operator::Metadata),
+        "DYNAMIC_METADATA" => return metadata(MetadataSource::Dynamic, &given()?),
+        "METADATA" => {
+            let text = given()?;
+            let (source, rest) = text.split_once(':').unwrap_or((&text, ""));
+            let source = match source {
+                "DYNAMIC" => MetadataSource::Dynamic,
+                "ROUTE" => MetadataSource::Route,
+                "CLUSTER" | "UPSTREAM_HOST" | "LISTENER" | "LISTENER_FILTER_CHAIN" | "VIRTUAL_HOST" => {
+                    MetadataSource::Other
+                }
+                other => return Err(format!("operator `METADATA`: `{other}` is not a kind of metadata")),
+            };
+            return metadata(source, rest);
+        }
         "FILTER_STATE" => return given().map(Operator::FilterState),
         _ => {}
     }
@@ -125,6 +139,29 @@ fn named(name: &str, arguments: Option<&str>) -> Result<Operator, String> {
         Some(_) => Err(format!("operator `{name}` takes no arguments")),
         None => Ok(op.clone()),
     }
+}
+
+fn metadata(source: MetadataSource, text: &str) -> Result<Operator, String> {
+    let mut parts = text.split(':').map(Box::from);
+    let namespace = parts.next().unwrap_or_default();
+    Ok(Operator::Metadata(MetadataPath { source, namespace, path: parts.collect() }))
+}
+
+/// `WQ|NQ:ORIG|PATH|ORIG_OR_PATH`, of which either may be left out.
+fn path(arguments: &str) -> Result<Operator, String> {
+    let (query, source) = arguments.split_once(':').unwrap_or((arguments, ""));
+    let query = match query {
+        "" | "WQ" => true,
+        "NQ" => false,
+        other => return Err(format!("operator `PATH`: `{other}` is neither WQ nor NQ")),
+    };
+    let source = match source {
+        "" | "ORIG_OR_PATH" => PathSource::OriginalOrCurrent,
+        "ORIG" => PathSource::Original,
+        "PATH" => PathSource::Current,
+        other => return Err(format!("operator `PATH`: `{other}` is not one of ORIG, PATH, ORIG_OR_PATH")),
+    };
+    Ok(Operator::Path { query, source })
 }
 
 /// Lower-cases a header name, refusing what could never be one.
@@ -214,9 +251,37 @@ mod tests {
     }
 
     #[test]
+    fn paths() {
+        for (text, query, source) in [
+            ("%PATH%", true, PathSource::OriginalOrCurrent),
+            ("%PATH(NQ)%", false, PathSource::OriginalOrCurrent),
+            ("%PATH(WQ:ORIG)%", true, PathSource::Original),
+            ("%PATH(NQ:PATH)%", false, PathSource::Current),
+        ] {
+            assert_eq!(Template::parse(text).unwrap().segments, [op(Operator::Path { query, source })], "{text}");
+        }
+    }
+
+    #[test]
     fn the_default_format_has_all_its_operators() {
         let ops = Template::default_access_log().segments.iter().filter(|s| matches!(s, Segment::Op { .. })).count();
         assert_eq!(ops, 15);
+    }
+
+    #[test]
+    fn metadata_has_a_namespace_and_keys() {
+        let at = |source, namespace: &str, path: &[&str]| {
+            let path = path.iter().map(|key| Box::from(*key)).collect();
+            op(Operator::Metadata(MetadataPath { source, namespace: namespace.into(), path }))
+        };
+        for (format, wanted) in [
+            ("%DYNAMIC_METADATA(a.b:c:d)%", at(MetadataSource::Dynamic, "a.b", &["c", "d"])),
+            ("%METADATA(DYNAMIC:a)%", at(MetadataSource::Dynamic, "a", &[])),
+            ("%METADATA(ROUTE:a:b)%", at(MetadataSource::Route, "a", &["b"])),
+            ("%METADATA(CLUSTER:a:b)%", at(MetadataSource::Other, "a", &["b"])),
+        ] {
+            assert_eq!(Template::parse(format).unwrap().segments, [wanted], "{format}");
+        }
     }
 
     #[test]
@@ -228,11 +293,15 @@ mod tests {
             ("%REQ(:METHOD%", "incorrect operator"),
             ("%REQ(a b)%", "is not a header name"),
             ("%PROTOCOL(x)%", "takes no arguments"),
+            ("%PATH(XQ)%", "neither WQ nor NQ"),
+            ("%PATH(NQ:HERE)%", "not one of ORIG"),
             ("%PROTOCOL:x%", "incorrect operator"),
             ("%PROTOCOL:99999999999999999999999%", "incorrect operator"),
             ("%START_TIME(%s):3%", "takes no length"),
             ("%lower%", "incorrect operator"),
             ("%ENVIRONMENT()%", "needs an argument"),
+            ("%DYNAMIC_METADATA()%", "needs an argument"),
+            ("%METADATA(NOWHERE:a)%", "`NOWHERE` is not a kind"),
         ] {
             let error = Template::parse(format).unwrap_err();
             assert!(error.contains(part), "{format}: {error}");

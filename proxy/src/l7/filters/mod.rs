@@ -8,7 +8,9 @@ mod admission;
 mod buffer;
 mod cors;
 mod fault;
+pub(crate) mod global_limit;
 mod grpc_web;
+mod local_limit;
 mod mutation;
 mod response;
 mod throttle;
@@ -18,13 +20,13 @@ use std::{rc::Rc, sync::Arc};
 
 use http::Response;
 
-pub(super) use self::response::After;
 pub use self::{
     buffer::Gathered,
     grpc_web::{Decoded, GrpcWeb},
     throttle::Throttled,
     trailers::Retrailed,
 };
+pub(super) use self::{local_limit::OwnLimits, response::After};
 use super::{body::Body, flow::Flow, pipeline::Inbound, respond::Reply, server::Connection};
 use crate::{
     ir::{
@@ -32,6 +34,7 @@ use crate::{
         http::{FilterKind, HttpFilter},
         route::{Action, Target, WeightedTarget},
     },
+    live::Live,
     policy::router::{RouteTable, Selected, pick_weighted},
 };
 
@@ -72,6 +75,7 @@ pub(super) fn is_on(filter: &HttpFilter, levels: &Levels<'_>) -> bool {
 pub(super) struct Call<'a> {
     pub conn: &'a Rc<Connection>,
     pub flow: &'a Rc<Flow>,
+    pub live: &'a Live,
     pub table: Option<&'a RouteTable>,
     pub selected: Option<Selected<'a>>,
     pub random: u64,
@@ -144,6 +148,12 @@ impl<'a> Call<'a> {
                         Some(limit) => self.buffer(limit, request).await,
                         None => Ok(()),
                     }
+                }
+                FilterKind::LocalRateLimit(_) => self.limit_locally((place, filter), levels, request, after),
+                FilterKind::RateLimit(config) => {
+                    // Boxed: few requests wait here, all would keep the room for it.
+                    let asked = self.limit_globally((place, filter), config, (levels, after), request);
+                    Box::pin(asked).await
                 }
                 FilterKind::AdaptiveConcurrency(_) => self.admit(place),
                 FilterKind::GrpcWeb => {

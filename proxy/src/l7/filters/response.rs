@@ -1,11 +1,11 @@
 //! What filters do with the response, decided while they saw the request.
 
-use std::rc::Rc;
+use std::{rc::Rc, sync::Arc};
 
 use http::{HeaderMap, Method, Response};
 
 use super::{
-    grpc_web,
+    global_limit, grpc_web, local_limit,
     mutation::{self, All},
     throttle::Throttled,
 };
@@ -15,6 +15,7 @@ use crate::l7::{
     headers::{Pseudo, RequestView},
     pipeline::Inbound,
 };
+use crate::policy::rate_limit::local::Drawn;
 
 /// The steps over a response, in the order of the filters; they are taken in reverse.
 #[derive(Default)]
@@ -28,6 +29,10 @@ enum Step {
     Throttle(u64),
     /// In the text form or not.
     GrpcWeb(bool),
+    /// Headers beside those that the response has.
+    Add(HeaderMap),
+    /// What is left in a token bucket.
+    Announce(Arc<Drawn>),
 }
 
 /// A request head that response mutations refer to.
@@ -41,6 +46,16 @@ struct Head {
 impl After {
     pub(super) fn grant(&mut self, headers: HeaderMap) {
         self.0.push(Step::Grant(headers));
+    }
+
+    pub(super) fn add(&mut self, headers: HeaderMap) {
+        if !headers.is_empty() {
+            self.0.push(Step::Add(headers));
+        }
+    }
+
+    pub(super) fn announce(&mut self, drawn: Arc<Drawn>) {
+        self.0.push(Step::Announce(drawn));
     }
 
     pub(super) fn grpc_web(&mut self, text: bool) {
@@ -89,6 +104,8 @@ impl After {
                     mutation::response(&all, flow, view.as_ref(), status, response.headers_mut());
                     response = response.map(|body| mutation::response_trailers(body, &all, flow));
                 }
+                Step::Add(headers) => global_limit::append(response.headers_mut(), &headers),
+                Step::Announce(drawn) => local_limit::announce(&drawn, response.headers_mut()),
                 Step::GrpcWeb(text) => response = grpc_web::response(response, text).await,
                 Step::Throttle(kbps) => response = response.map(|body| Throttled::limit(body, kbps)),
             }

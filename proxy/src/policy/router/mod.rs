@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, Method};
 
+use super::rate_limit::limits::RouteLimits;
 use crate::ir::route::{Route, RouteConfiguration, Target, VirtualHost, WeightedTarget};
 
 /// What a routing decision may look at.
@@ -35,6 +36,8 @@ pub struct RouteTable {
     pub config: Arc<RouteConfiguration>,
     /// Header values look at what is else noted for access logs only.
     pub looks_at_notes: bool,
+    /// Rate limits of its levels.
+    pub limits: RouteLimits,
     hosts: hosts::HostIndex,
 }
 
@@ -53,8 +56,13 @@ pub enum Miss {
 
 impl RouteTable {
     pub fn new(config: Arc<RouteConfiguration>) -> Self {
+        Self::limited(config, RouteLimits::default())
+    }
+
+    /// With the limits that the configuration has.
+    pub fn limited(config: Arc<RouteConfiguration>, limits: RouteLimits) -> Self {
         let hosts = hosts::HostIndex::new(&config.virtual_hosts);
-        Self { looks_at_notes: config.looks_at_notes(), config, hosts }
+        Self { looks_at_notes: config.looks_at_notes(), config, limits, hosts }
     }
 
     /// The virtual host for an authority.

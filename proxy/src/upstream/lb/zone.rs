@@ -32,6 +32,8 @@ pub struct Place {
 #[derive(Debug, Default)]
 pub struct Callers {
     name: Option<Name>,
+    /// `--service-cluster`, what this proxy calls itself.
+    pub service_cluster: Box<str>,
     own: Place,
     version: AtomicU64,
     counts: ArcSwapOption<Counts>,
@@ -68,6 +70,11 @@ impl Callers {
     /// The cluster `name` (`local_cluster_name`), of which a proxy at `own` is a part.
     pub fn new(name: Option<Name>, own: Place) -> Self {
         Self { name, own, ..Self::default() }
+    }
+
+    /// How many hosts the local cluster has; none as long as it is not known.
+    pub fn hosts(&self) -> u64 {
+        self.counts.load().as_ref().map_or(0, |counts| counts.hosts)
     }
 
     /// Whether zones count at all.

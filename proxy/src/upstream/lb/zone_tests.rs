@@ -144,6 +144,14 @@ fn a_share_of_picks_may_prefer_the_zone() {
 }
 
 #[test]
+fn all_hosts_of_the_local_cluster_are_counted() {
+    let known = callers("a", &[("a", 2), ("b", 3)]);
+    assert_eq!((Callers::default().hosts(), known.hosts()), (0, 5));
+    known.update(&assignment(&[("a", 4)], Health::Unhealthy));
+    assert_eq!(known.hosts(), 4);
+}
+
+#[test]
 fn callers_that_change_take_effect_at_once() {
     let known = callers("a", &[("a", 5), ("b", 5)]);
     let cluster = Cluster::new(ZoneAware::default(), &known, &[("a", 5), ("b", 5)]);

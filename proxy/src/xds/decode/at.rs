@@ -102,6 +102,11 @@ impl<'a> At<'a> {
         value.as_ref().map(|d| super::scalar::duration(d, &self.field(name))).transpose()
     }
 
+    /// The place among all resources.
+    pub(crate) fn place(&self) -> String {
+        format!("{} {}: {}", self.root.kind, self.root.resource, self.path())
+    }
+
     fn path(&self) -> String {
         let mut chain = Vec::new();
         let mut next = Some(self);

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use outrigger_wire::pb::envoy::extensions::filters::{
     http::{
         adaptive_concurrency::v3::AdaptiveConcurrency, buffer::v3::Buffer, cors::v3::Cors, fault::v3::HttpFault,
-        grpc_web::v3::GrpcWeb, header_mutation::v3::HeaderMutation as PbHeaderMutation, router::v3::Router as PbRouter,
+        grpc_web::v3::GrpcWeb, header_mutation::v3::HeaderMutation as PbHeaderMutation,
+        local_ratelimit::v3::LocalRateLimit, ratelimit::v3::RateLimit, router::v3::Router as PbRouter,
         stateful_session::v3::StatefulSession,
     },
     network::http_connection_manager::v3::{HttpFilter as Pb, http_filter::ConfigType},
@@ -18,7 +19,9 @@ use super::{
     extension::{self, Extension},
     fault::fault,
     fields::fields,
+    global_rate_limit,
     header_mutation::mutations,
+    local_rate_limit,
     report::Reject,
     tls::without_peer_exchange,
 };
@@ -103,6 +106,14 @@ fn filter(extension: &Extension<'_>, at: &At<'_>) -> Result<Option<FilterKind>, 
     if extension.is::<AdaptiveConcurrency>() {
         let config = adaptive_concurrency(&extension.message(at)?, at)?;
         return Ok(Some(FilterKind::AdaptiveConcurrency(Arc::new(config))));
+    }
+    if extension.is::<RateLimit>() {
+        let limit = global_rate_limit::global(&extension.message(at)?, at)?;
+        return Ok(Some(FilterKind::RateLimit(Arc::new(limit))));
+    }
+    if extension.is::<LocalRateLimit>() {
+        let limit = local_rate_limit::local(&extension.message(at)?, false, at)?;
+        return Ok(Some(FilterKind::LocalRateLimit(Arc::new(limit))));
     }
     if extension.is::<Buffer>() {
         return Ok(Some(FilterKind::Buffer(max_request_bytes(&extension.message(at)?, at)?)));

@@ -10,6 +10,8 @@ use outrigger_wire::pb::{
             cors::v3::CorsPolicy,
             fault::v3::HttpFault,
             header_mutation::v3::HeaderMutationPerRoute,
+            local_ratelimit::v3::LocalRateLimit,
+            ratelimit::v3::RateLimitPerRoute,
             stateful_session::v3::StatefulSessionPerRoute,
         },
     },
@@ -22,19 +24,22 @@ use super::{
     extension::{self, Extension},
     fault::fault,
     fields::fields,
+    global_rate_limit,
     header_mutation::mutations,
     http_filter::max_request_bytes,
+    local_rate_limit,
     report::Reject,
 };
 use crate::ir::{
     filters::{Cors, Override, Overrides, Setting},
+    rate_limit::RateLimits,
     share::share,
 };
 
-/// The overrides of a level, whose deprecated field says `cors`; `None` when there are none.
+/// The overrides of a level, whose other fields say `cors` (deprecated) and `rate_limits`; `None` when there are none.
 pub(crate) fn overrides(
     configs: &HashMap<String, Any>,
-    cors: Option<Cors>,
+    (cors, rate_limits): (Option<Cors>, Option<Arc<RateLimits>>),
     at: &At<'_>,
 ) -> Result<Option<Arc<Overrides>>, Reject> {
     // In a stable order: the same resource is always the same configuration, or refused for the same reason.
@@ -46,7 +51,7 @@ pub(crate) fn overrides(
             filters.push(Override { filter: name.as_str().into(), setting });
         }
     }
-    let all = Overrides { filters: filters.into(), cors: cors.map(share) };
+    let all = Overrides { filters: filters.into(), cors: cors.map(share), rate_limits };
     Ok((!all.is_empty()).then(|| share(all)))
 }
 
@@ -80,6 +85,14 @@ fn setting(name: &str, any: &Any, at: &At<'_>) -> Result<Option<Setting>, Reject
 fn one(extension: &Extension<'_>, at: &At<'_>) -> Result<Option<Setting>, Reject> {
     if extension.is::<HttpFault>() {
         return Ok(Some(Setting::Fault(share(fault(&extension.message(at)?, at)?))));
+    }
+    if extension.is::<RateLimitPerRoute>() {
+        let limit = global_rate_limit::per_route(&extension.message(at)?, at)?;
+        return Ok(Some(Setting::RateLimit(share(limit))));
+    }
+    if extension.is::<LocalRateLimit>() {
+        let limit = local_rate_limit::local(&extension.message(at)?, true, at)?;
+        return Ok(Some(Setting::LocalRateLimit(Arc::new(limit))));
     }
     if extension.is::<CorsPolicy>() {
         return Ok(Some(Setting::Cors(share(cors::cors(&extension.message(at)?, at)?))));

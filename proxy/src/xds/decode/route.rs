@@ -38,7 +38,7 @@ pub(crate) fn route_configuration(message: &Pb, hosts: &[&[u8]], at: &At<'_>) ->
         let at = at.field("validate_clusters");
         at.unsupported("a route to a cluster that does not exist is accepted; its requests get the configured status");
     }
-    let overrides = per_route::overrides(&message.typed_per_filter_config, None, at)?;
+    let overrides = per_route::overrides(&message.typed_per_filter_config, (None, None), at)?;
     let body = u32_or(&message.max_direct_response_body_size_bytes, DIRECT_RESPONSE_BODY);
     let inherited = Inherited {
         direct_response_body: usize::try_from(body).unwrap_or(usize::MAX),

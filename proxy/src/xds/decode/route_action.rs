@@ -57,10 +57,9 @@ pub(crate) fn forward(
             idle_timeout, retry_policy, priority, hash_policy, cors, max_grpc_timeout, upgrade_configs,
             internal_redirect_action, max_stream_duration, cluster_specifier, host_rewrite_specifier, metadata_match,
             grpc_timeout_offset, hedge_policy, request_mirror_policies, path_rewrite_policy, internal_redirect_policy,
-            max_internal_redirects, flush_timeout, path_rewrite,
+            max_internal_redirects, flush_timeout, path_rewrite, rate_limits, include_vh_rate_limits,
         ],
-        // Rate limits are the rate limit filter's, and that one is refused.
-        harmless: [rate_limits, include_vh_rate_limits, early_data_policy],
+        harmless: [early_data_policy],
         unsupported: [
             retry_policy_typed_config,
         ],
@@ -156,7 +155,7 @@ fn weighted(
                 response_headers_to_remove, typed_per_filter_config, host_rewrite_specifier, metadata_match,
             ],
         });
-        let overrides = per_route::overrides(&m.typed_per_filter_config, None, at)?;
+        let overrides = per_route::overrides(&m.typed_per_filter_config, (None, None), at)?;
         let host_rewrite = match &m.host_rewrite_specifier {
             Some(cluster_weight::HostRewriteSpecifier::HostRewriteLiteral(host)) => {
                 Some(a_host(host, &at.field("host_rewrite_literal"))?)

@@ -7,6 +7,7 @@ mod filters;
 mod health;
 mod hostile;
 mod istio;
+mod limits;
 mod listeners;
 mod managers;
 mod retries;

@@ -14,12 +14,12 @@ use super::{
     header_ops::{header_ops, lists},
     metadata,
     mirror::mirrors,
-    per_route,
+    per_route, rate_limit,
     report::Reject,
     retry::{body_buffer, hedge, retry},
     route_action,
     route_match::route_match,
-    scalar::{enumeration, not_empty},
+    scalar::{bool_or, enumeration, not_empty},
 };
 use crate::ir::{
     route::{Action, Mirror, Route, VirtualHost},
@@ -62,14 +62,14 @@ fn virtual_host(message: &Pb, inherited: &Inherited, at: &At<'_>) -> Result<Virt
             response_headers_to_add, response_headers_to_remove, cors, typed_per_filter_config,
             include_request_attempt_count, include_attempt_count_in_response, retry_policy, hedge_policy,
             include_is_timeout_retry_header, per_request_buffer_limit_bytes, request_body_buffer_limit,
-            request_mirror_policies,
+            request_mirror_policies, rate_limits,
         ],
-        // Rate limits are the rate limit filter's, and that one is refused.
-        harmless: [virtual_clusters, rate_limits, metadata],
+        harmless: [virtual_clusters, metadata],
         unsupported: [retry_policy_typed_config],
         refuse: [matcher, route_specifiers],
     });
-    let overrides = per_route::overrides(&message.typed_per_filter_config, cors::old(&message.cors, at)?, at)?;
+    let others = (cors::old(&message.cors, at)?, rate_limit::of_level(&message.rate_limits, false, at)?);
+    let overrides = per_route::overrides(&message.typed_per_filter_config, others, at)?;
     if message.domains.is_empty() {
         return Err(at.field("domains").reject("must not be empty"));
     }
@@ -120,11 +120,15 @@ fn route(message: &PbRoute, inherited: &Inherited, at: &At<'_>) -> Result<Route,
         harmless: [decorator, tracing, stat_prefix],
         refuse: [route_specifiers],
     });
-    let old_cors = match &message.action {
-        Some(PbAction::Route(m)) => cors::old(&m.cors, &at.field("route"))?,
-        _ => None,
+    let others = match &message.action {
+        Some(PbAction::Route(m)) => {
+            let at = at.field("route");
+            let include = bool_or(&m.include_vh_rate_limits, false);
+            (cors::old(&m.cors, &at)?, rate_limit::of_level(&m.rate_limits, include, &at)?)
+        }
+        _ => (None, None),
     };
-    let overrides = per_route::overrides(&message.typed_per_filter_config, old_cors, at)?;
+    let overrides = per_route::overrides(&message.typed_per_filter_config, others, at)?;
     let matches = route_match(at.required("match", &message.r#match)?, &at.field("match"))?;
     let action = match at.required("action", &message.action)? {
         PbAction::Route(m) => {

@@ -8,6 +8,8 @@ mod filters;
 mod hashing;
 mod headers;
 mod health;
+mod limits;
+mod limits_global;
 mod normalise;
 mod protocol;
 mod redirects;
@@ -44,5 +46,8 @@ pub(crate) fn groups() -> Vec<Group> {
         group("cors", filters::cors()),
         group("mirroring", filters::mirroring()),
         group("other_filters", filters::others()),
+        group("local_limits", limits::local()),
+        group("connection_limits", limits::connections().into_iter().chain(limits_global::connections()).collect()),
+        group("global_limits", limits_global::global()),
     ]
 }

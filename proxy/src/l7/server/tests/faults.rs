@@ -26,7 +26,7 @@ pub(super) fn chain(setup: &mut Setup, filters: impl IntoIterator<Item = (&'stat
 
 pub(super) fn level(entries: impl IntoIterator<Item = (&'static str, Setting)>) -> Option<Arc<Overrides>> {
     let filters = entries.into_iter().map(|(name, setting)| Override { filter: name.into(), setting }).collect();
-    Some(Arc::new(Overrides { filters, cors: None }))
+    Some(Arc::new(Overrides { filters, ..Overrides::default() }))
 }
 
 pub(super) fn aborting(kind: AbortKind) -> Arc<Fault> {

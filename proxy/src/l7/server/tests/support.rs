@@ -34,6 +34,7 @@ use crate::{
     telemetry::{
         access_log::{Logger, Loggers, Sinks},
         filters::FilterStats,
+        limits::LocalLimitStats,
         metrics::{ClusterStats, HttpStats, Sharded},
         record::ConnInfo,
     },
@@ -280,8 +281,14 @@ impl Setup {
         publisher.publish(Arc::new(live));
         let stats = Arc::<Sharded<HttpStats>>::default();
         let filter_stats = Arc::<Sharded<FilterStats>>::default();
+        let limit_stats = Arc::<Sharded<LocalLimitStats>>::default();
         let live_hcm = Arc::new(LiveHcm {
-            filters: LiveFilters::new(&hcm, filter_stats.clone(), &Arc::default(), Instant::now()),
+            filters: LiveFilters::new(
+                &hcm,
+                (filter_stats.clone(), &Arc::default(), &|_| limit_stats.clone()),
+                &Arc::default(),
+                Instant::now(),
+            ),
             config: Arc::new(hcm),
             inline_routes: Some(table),
             stats: stats.clone(),
@@ -292,7 +299,7 @@ impl Setup {
         let (process, chain) = (Rc::new(drain::Source::default()), drain::Source::default());
         let engine = Rc::new(Engine::new(Reader::new(publisher)));
         let process_drain = process.clone();
-        let codecs = engine.held.clone();
+        let (codecs, of_proxy) = (engine.held.clone(), engine.clone());
         tokio::task::spawn_local(async move {
             for id in 1.. {
                 let (stream, remote) = listener.accept().await.unwrap();
@@ -302,7 +309,7 @@ impl Setup {
                 tokio::task::spawn_local(serving);
             }
         });
-        Proxy { address, stats, filter_stats, cluster, cluster_stats, drain: process, codecs, log }
+        Proxy { address, stats, filter_stats, limit_stats, cluster, cluster_stats, drain: process, codecs, engine: of_proxy, log }
     }
 }
 
@@ -320,6 +327,7 @@ pub(crate) fn conn_info(id: u64, remote: SocketAddr, local: SocketAddr) -> ConnI
         started: SystemTime::now(),
         started_at: Instant::now(),
         buffer_limit: 1 << 20,
+        metadata: Default::default(),
     }
 }
 
@@ -348,15 +356,23 @@ pub(super) struct Proxy {
     pub address: SocketAddr,
     pub stats: Arc<Sharded<HttpStats>>,
     pub filter_stats: Arc<Sharded<FilterStats>>,
+    /// Of all local rate limits.
+    pub limit_stats: Arc<Sharded<LocalLimitStats>>,
     pub cluster: Arc<crate::upstream::Cluster>,
     pub cluster_stats: Arc<Sharded<ClusterStats>>,
     pub drain: Rc<drain::Source>,
     /// Codecs of HTTP/1 connections.
     pub codecs: Rc<Gauge>,
+    pub engine: Rc<Engine>,
     log: tempfile::NamedTempFile,
 }
 
 impl Proxy {
+    /// Another cluster than the one that requests go to.
+    pub(super) fn other(&self, name: &str) -> Arc<crate::upstream::Cluster> {
+        self.engine.live.get().cluster(name).unwrap().clone()
+    }
+
     pub(super) async fn connect(&self) -> Peer {
         Peer::new(TcpStream::connect(self.address).await.unwrap())
     }

@@ -1,0 +1,67 @@
+use super::{
+    rate::{Algorithm, Rate, Unit},
+    rules::{DOMAIN, Domains, Found, ObjectRule, Objects, Refusal, Rules},
+};
+use outrigger_wire::pb::envoy::extensions::common::ratelimit::v3::{
+    RateLimitDescriptor,
+    rate_limit_descriptor::{Entry, RateLimitOverride},
+};
+
+fn objects() -> Objects {
+    let rate = Rate { requests: 5, unit: Unit::Second, burst: 5, algorithm: Algorithm::Gcra };
+    let keys = ["source_identity", "header:x-user", "path"].map(str::to_owned).to_vec();
+    let rule = ObjectRule { namespace: Some("shop".into()), rate, enforced: true, keys };
+    let mesh = ObjectRule { namespace: None, keys: Vec::new(), ..rule.clone() };
+    [("shop/a".to_owned(), rule), ("istio-system/m".to_owned(), mesh)].into()
+}
+
+fn find(entries: &[(&str, &str)], namespace: Option<&str>) -> Result<Option<Found>, Refusal> {
+    let entry = |(key, value): &(&str, &str)| Entry { key: (*key).to_owned(), value: (*value).to_owned() };
+    let descriptor =
+        RateLimitDescriptor { entries: entries.iter().map(entry).collect(), ..RateLimitDescriptor::default() };
+    Rules { objects: &objects(), domains: &Domains::new() }.find(DOMAIN, &descriptor, namespace)
+}
+
+#[test]
+fn an_object_is_found_by_its_name_and_its_keys_may_be_absent() {
+    let key = |entries: &[(&str, &str)]| find(entries, Some("shop")).unwrap().map(|found| found.key);
+    let name = ("ratelimit", "shop/a");
+    let all = key(&[name, ("source_identity", "a"), ("header:x-user", "u"), ("path", "/p")]);
+    let without = key(&[name, ("source_identity", "a"), ("path", "/p")]);
+    assert!(all.is_some() && without.is_some() && all != without);
+    assert_eq!(key(&[name, ("path", "/p"), ("source_identity", "a")]), None, "another order is another thing");
+    assert_eq!(key(&[name, ("colour", "red")]), None);
+    assert_eq!(key(&[("ratelimit", "shop/b")]), None);
+    assert_eq!(key(&[("generic_key", "shop/a")]), None);
+}
+
+#[test]
+fn only_workloads_that_the_object_may_select_are_counted() {
+    assert_eq!(find(&[("ratelimit", "shop/a")], Some("bank")), Err(Refusal::Foreign));
+    assert!(find(&[("ratelimit", "istio-system/m")], Some("bank")).unwrap().is_some());
+    assert!(find(&[("ratelimit", "shop/a")], None).unwrap().is_some(), "no identity was asked for");
+}
+
+#[test]
+fn separators_in_values_join_no_keys() {
+    let key = |identity, user| {
+        let entries = [("ratelimit", "shop/a"), ("source_identity", identity), ("header:x-user", user)];
+        find(&entries, Some("shop")).unwrap().unwrap().key
+    };
+    assert_ne!(key("a|1:b", "c"), key("a", "b|1:c"));
+    assert_ne!(key("", "x"), key("x", ""));
+    let long = "x".repeat(5000);
+    assert!(key(&long, "c").len() < 100 && key(&long, "c") != key(&long, "d"));
+}
+
+#[test]
+fn hostile_descriptors() {
+    assert_eq!(find(&[], None), Err(Refusal::Malformed));
+    assert_eq!(find(&[("", "x")], None), Err(Refusal::Malformed));
+    assert_eq!(find(&[("k", "v"); 33], None), Err(Refusal::Malformed));
+    let limit = Some(RateLimitOverride { requests_per_unit: 1_000_000, unit: 1 });
+    let entries = vec![Entry { key: "ratelimit".into(), value: "shop/a".into() }];
+    let own = RateLimitDescriptor { entries, limit, ..RateLimitDescriptor::default() };
+    let found = Rules { objects: &objects(), domains: &Domains::new() }.find(DOMAIN, &own, Some("shop"));
+    assert_eq!(found, Err(Refusal::Override));
+}

@@ -1,0 +1,7 @@
+//! Rate limits in a mesh: the control plane's service behind real Envoys and our own proxies, in memory and in Redis.
+
+#![allow(clippy::unwrap_used)]
+
+mod counts;
+mod load;
+mod shared;
