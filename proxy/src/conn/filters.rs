@@ -37,7 +37,7 @@ impl Refusal {
         }
         let lingering = async {
             io.shutdown().await?;
-            let mut scratch = [0; 1024];
+            let mut scratch = vec![0; 1024];
             let mut left = LINGER_BYTES;
             while left > 0 {
                 match io.read(&mut scratch).await? {
@@ -63,6 +63,13 @@ pub(super) async fn run(worker: &Worker, network: &LiveNetwork, info: &ConnInfo)
 pub(super) fn would_pass(network: &LiveNetwork, info: &ConnInfo) -> bool {
     network.filters.iter().all(|filter| match filter {
         LiveNetworkFilter::Rbac(rbac) => super::rbac::allows(rbac, info),
+    })
+}
+
+/// Asks the filters again about a connection that they let pass: whether they would refuse it now, and why.
+pub(super) fn again(network: &LiveNetwork, info: &ConnInfo) -> Option<String> {
+    network.filters.iter().find_map(|filter| match filter {
+        LiveNetworkFilter::Rbac(rbac) => super::rbac::refusal(rbac, info),
     })
 }
 

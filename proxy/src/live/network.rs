@@ -2,30 +2,31 @@
 
 use std::sync::Arc;
 
-use crate::ir::network::{NetworkFilter, NetworkFilterKind};
+use super::{LiveNetworkRbac, RbacCounts};
+use crate::{
+    ir::network::{NetworkFilter, NetworkFilterKind},
+    telemetry::registry::Registry,
+};
 
 /// The filters in configured order.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct LiveNetwork {
     pub filters: Box<[LiveNetworkFilter]>,
 }
 
 /// One of them.
+#[derive(Debug)]
 pub enum LiveNetworkFilter {
     Rbac(Arc<LiveNetworkRbac>),
 }
 
-/// The network filter that decides by role based access control.
-pub struct LiveNetworkRbac {
-    pub config: Arc<crate::ir::rbac::NetworkRbac>,
-}
-
 impl LiveNetwork {
-    pub fn new(filters: &[NetworkFilter]) -> Self {
+    pub fn new(filters: &[NetworkFilter], registry: &Registry) -> Self {
         let live = |filter: &NetworkFilter| match &filter.kind {
-            NetworkFilterKind::Rbac(config) => {
-                LiveNetworkFilter::Rbac(Arc::new(LiveNetworkRbac { config: config.clone() }))
-            }
+            NetworkFilterKind::Rbac(config) => LiveNetworkFilter::Rbac(Arc::new(LiveNetworkRbac {
+                counts: RbacCounts::new(&config.rbac, false, &config.stat_prefix, &registry.rbac),
+                config: config.clone(),
+            })),
         };
         Self { filters: filters.iter().map(live).collect() }
     }

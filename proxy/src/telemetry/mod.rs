@@ -8,5 +8,6 @@ pub mod format;
 mod format_time;
 pub mod metadata;
 pub mod metrics;
+pub mod rbac;
 pub mod record;
 pub mod registry;

@@ -36,6 +36,7 @@ use crate::{
         filters::FilterStats,
         metrics::{ClusterStats, HttpStats, Sharded},
         record::ConnInfo,
+        registry::Registry,
     },
     tls::Secrets,
     upstream::Deps,
@@ -279,10 +280,13 @@ impl Setup {
         let publisher = Arc::new(Publisher::default());
         publisher.publish(Arc::new(live));
         let stats = Arc::<Sharded<HttpStats>>::default();
-        let filter_stats = Arc::<Sharded<FilterStats>>::default();
+        let registry = Registry::default();
+        let filter_stats = registry.filters(&hcm.stat_prefix);
+        let hcm = Arc::new(hcm);
         let live_hcm = Arc::new(LiveHcm {
-            filters: LiveFilters::new(&hcm, filter_stats.clone(), &Arc::default(), Instant::now()),
-            config: Arc::new(hcm),
+            filters: Arc::new(LiveFilters::new(&hcm, &registry, Instant::now())),
+            standing: Arc::default(),
+            config: hcm,
             inline_routes: Some(table),
             stats: stats.clone(),
             logs: Arc::new(Loggers::new(if unlogged { Vec::new() } else { vec![logger] })),
