@@ -200,13 +200,12 @@ impl Accepted {
         listener: &LiveListener,
         chain: &LiveChain,
         mut io: Io,
-        info: ConnInfo,
+        info: Rc<ConnInfo>,
         refusal: Refusal,
         mut signal: drain::Signal,
     ) {
         tracing::debug!(listener = %listener.config.name, peer = %self.remote, destination = %self.local,
             chain = %chain.config.name, details = %refusal.details, "connection refused by a network filter");
-        let info = Rc::new(info);
         let logs = match &chain.terminal {
             LiveTerminal::Tcp(proxy) => proxy.logs.clone(),
             LiveTerminal::Http(_) => Arc::default(),

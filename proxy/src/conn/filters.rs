@@ -38,7 +38,7 @@ impl Refusal {
         }
         let lingering = async {
             io.shutdown().await?;
-            let mut scratch = [0; 1024];
+            let mut scratch = vec![0; 1024];
             let mut left = LINGER_BYTES;
             while left > 0 {
                 match io.read(&mut scratch).await? {
@@ -67,6 +67,15 @@ pub(super) fn would_pass(network: &LiveNetwork, info: &ConnInfo) -> bool {
         LiveNetworkFilter::LocalRateLimit(limit) => limit.would_admit(uptime().as_secs_f64()),
         // Who has to be asked has not said yes.
         LiveNetworkFilter::RateLimit(_) => false,
+    })
+}
+
+/// Asks the filters again about a connection that they let pass: whether they would refuse it now, and why.
+pub(super) fn again(network: &LiveNetwork, info: &ConnInfo) -> Option<String> {
+    network.filters.iter().find_map(|filter| match filter {
+        LiveNetworkFilter::Rbac(rbac) => super::rbac::refusal(rbac, info),
+        // Limits are for those that come.
+        LiveNetworkFilter::LocalRateLimit(_) | LiveNetworkFilter::RateLimit(_) => None,
     })
 }
 

@@ -10,6 +10,7 @@ mod early;
 mod filters;
 mod limits;
 mod rbac;
+mod standing;
 mod tcp;
 #[cfg(test)]
 mod tests;
@@ -59,13 +60,12 @@ async fn admit(worker: Rc<Worker>, accepted: (TcpStream, SocketAddr), claim: Rc<
     let filter: Filter = match terminal {
         LiveTerminal::Tcp(proxy) => {
             let early = early.filter(|early| Arc::ptr_eq(&early.proxy, &proxy));
-            let info = Rc::new(info);
             Box::pin(tcp::serve(tcp::Downstream { worker, io, info, proxy, early, buffer, signal }))
         }
         LiveTerminal::Http(hcm) => {
             // A connection dialled while waiting for the first byte is of no use to HTTP.
             drop(early);
-            Box::pin(l7::server::serve(io, Rc::new(info), hcm, worker.engine.clone(), signal))
+            Box::pin(l7::server::serve(io, info, hcm, worker.engine.clone(), signal))
         }
     };
     Some((filter, open))
@@ -74,7 +74,7 @@ async fn admit(worker: Rc<Worker>, accepted: (TcpStream, SocketAddr), claim: Rc<
 /// A connection whose terminal filter can run.
 struct Ready {
     io: Io,
-    info: ConnInfo,
+    info: Rc<ConnInfo>,
     terminal: LiveTerminal,
     early: Option<Early>,
     /// Bound on bytes buffered per direction.
@@ -124,9 +124,14 @@ async fn prepare(worker: &Rc<Worker>, accepted: (TcpStream, SocketAddr), claim: 
     let Inspected { plain, server_name, .. } = inspected;
     let (io, tls) = accepted.secure(&listener, &chain, plain, &server_name).await?;
     let info = accepted.info(&listener, Some(&chain), server_name, tls);
+    let info = Rc::new(info);
+    // The connection listens before it asks: a change in between is heard.
     let signal = drain::Signal::new(worker.shared().drains.of(listener.config.direction), &chain.drain);
-    if let Err(refusal) = filters::run(worker, &chain.network, &info).await {
-        accepted.turn_away(&listener, &chain, io, info, refusal, signal).await;
+    let (signal, network) = standing::of(&chain, &info, signal);
+    if !network.filters.is_empty()
+        && let Err(refusal) = Box::pin(filters::run(worker, &network, &info)).await
+    {
+        Box::pin(accepted.turn_away(&listener, &chain, io, info, refusal, signal)).await;
         return None;
     }
     Some(Ready {

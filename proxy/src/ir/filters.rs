@@ -9,6 +9,7 @@ use super::{
     format::Template,
     matcher::{HeaderMatcher, StringMatcher},
     rate_limit::{LocalRateLimit, RateLimits, RouteRateLimit},
+    rbac::Rbac,
     route::{AppendAction, HeaderAdd},
 };
 
@@ -53,6 +54,8 @@ pub enum Setting {
     Buffer(Option<u32>),
     LocalRateLimit(Arc<LocalRateLimit>),
     RateLimit(Arc<RouteRateLimit>),
+    /// `None`: nothing is decided here.
+    Rbac(Option<Arc<Rbac>>),
 }
 
 /// `envoy.extensions.filters.http.fault.v3.HTTPFault`. The default injects nothing.

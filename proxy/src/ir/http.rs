@@ -10,6 +10,7 @@ use super::{
     format::AccessLog,
     matcher::Cidr,
     rate_limit::{GlobalRateLimit, LocalRateLimit},
+    rbac::Rbac,
     route::RouteConfiguration,
 };
 
@@ -67,6 +68,17 @@ pub struct ConnectionManager {
     pub access_log: Vec<AccessLog>,
 }
 
+impl ConnectionManager {
+    /// Whether the two differ at most in filters that decide who may do what.
+    pub fn same_but_policy(&self, other: &Self) -> bool {
+        let without = |manager: &Self| {
+            let filters = manager.filters.iter().filter(|f| !f.kind.is_policy()).cloned().collect();
+            Self { filters, ..manager.clone() }
+        };
+        without(self) == without(other)
+    }
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Codec {
     /// Decided by the first bytes (the HTTP/2 preface) or by ALPN.
@@ -109,7 +121,25 @@ pub enum FilterKind {
     GrpcWeb,
     LocalRateLimit(Arc<LocalRateLimit>),
     RateLimit(Arc<GlobalRateLimit>),
+    Rbac(Arc<Rbac>),
     Router(Router),
+}
+
+impl FilterKind {
+    /// Whether it decides who may do what, by nothing but the request: a connection can go on under other rules.
+    pub fn is_policy(&self) -> bool {
+        match self {
+            Self::Rbac(_) | Self::LocalRateLimit(_) | Self::RateLimit(_) => true,
+            Self::Alpn(_)
+            | Self::Fault(_)
+            | Self::Cors
+            | Self::HeaderMutation { .. }
+            | Self::Buffer(_)
+            | Self::AdaptiveConcurrency(_)
+            | Self::GrpcWeb
+            | Self::Router(_) => false,
+        }
+    }
 }
 
 /// ALPN lists per protocol of the upstream request; an empty list means no override.

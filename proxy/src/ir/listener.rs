@@ -114,6 +114,22 @@ pub struct FilterChain {
     pub terminal: Terminal,
 }
 
+impl FilterChain {
+    /// Whether the two differ at most in who may do what: connections need not end for it.
+    pub fn same_but_policy(&self, other: &Self) -> bool {
+        let Self { name, matches, tls, handshake_timeout, filters: _, terminal } = self;
+        *name == other.name
+            && *matches == other.matches
+            && *tls == other.tls
+            && *handshake_timeout == other.handshake_timeout
+            && match (terminal, &other.terminal) {
+                (Terminal::Tcp(a), Terminal::Tcp(b)) => a == b,
+                (Terminal::Http(a), Terminal::Http(b)) => a.same_but_policy(b),
+                (Terminal::Tcp(_) | Terminal::Http(_), _) => false,
+            }
+    }
+}
+
 /// `FilterChainMatch`; empty lists and `None` match everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ChainMatch {

@@ -85,7 +85,12 @@ impl Overrides {
             Setting::HeaderMutation(m) => m.look_at_notes(),
             Setting::LocalRateLimit(l) => l.look_at_notes(),
             Setting::RateLimit(l) => rules(&l.rules),
-            Setting::Disabled | Setting::Enabled | Setting::Fault(_) | Setting::Cors(_) | Setting::Buffer(_) => false,
+            Setting::Disabled
+            | Setting::Enabled
+            | Setting::Fault(_)
+            | Setting::Cors(_)
+            | Setting::Buffer(_)
+            | Setting::Rbac(_) => false,
         }) || self.rate_limits.as_ref().is_some_and(|limits| rules(&limits.rules))
     }
 }

@@ -264,7 +264,8 @@ impl<'a> Forwarding<'a> {
                 | FilterKind::AdaptiveConcurrency(_)
                 | FilterKind::LocalRateLimit(_)
                 | FilterKind::RateLimit(_)
-                | FilterKind::GrpcWeb => {}
+                | FilterKind::GrpcWeb
+                | FilterKind::Rbac(_) => {}
             }
         }
         let envoy_headers = router.is_none_or(|r| !r.suppress_envoy_headers);

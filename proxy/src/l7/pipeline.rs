@@ -172,7 +172,8 @@ async fn act(
             random,
         })
     });
-    if conn.hcm.filters.look_at_notes || table.is_some_and(|t| t.looks_at_notes) {
+    let in_force = conn.filters();
+    if in_force.look_at_notes || table.is_some_and(|t| t.looks_at_notes) {
         flow.record.watch(request.sane.origin.remote);
     }
     if let Ok(selected) = &selected {
@@ -182,7 +183,7 @@ async fn act(
     if let Some(flush) = conn.hcm.config.stream_flush_timeout {
         flow.set_flush(flush);
     }
-    let filtered = filters::Call { conn, flow, live, table, selected: selected.ok(), random };
+    let filtered = filters::Call { conn, filters: &in_force, flow, live, table, selected: selected.ok(), random };
     if let Some(levels) = filtered.concerned() {
         // Boxed: few requests wait here, all would keep the room for it.
         let stopped = Box::pin(filtered.run(&levels, request, after)).await.err();

@@ -8,24 +8,22 @@ use std::{
     time::Instant,
 };
 
-use super::Admission;
+use super::{Admission, RbacCounts};
 use crate::{
     ir::{
         Name,
         filters::Fault,
-        http::{ConnectionManager, FilterKind},
+        http::{ConnectionManager, FilterKind, HttpFilter},
     },
-    policy::rate_limit::limits::{FindStats, LocalLimit},
-    telemetry::{
-        filters::{FilterStats, GradientStats},
-        metrics::Sharded,
-    },
+    policy::rate_limit::limits::LocalLimit,
+    telemetry::{filters::FilterStats, metrics::Sharded, registry::Registry},
     upstream::lb::Callers,
 };
 
 /// See the module's head. Lives as long as the filter chain's configuration stays the same.
 #[derive(Default)]
 pub struct LiveFilters {
+    config: Option<Arc<ConnectionManager>>,
     /// There are filters that a route may have something to say about.
     pub any: bool,
     /// There are filters that act whatever the routes say.
@@ -36,21 +34,26 @@ pub struct LiveFilters {
     faults: Arc<AtomicU64>,
     /// By the place of their filter in the chain.
     admissions: Vec<(usize, Arc<Admission>)>,
-    /// By the place of their filter in the chain.
+    /// Likewise.
+    rbac: Vec<(usize, RbacCounts)>,
+    /// Likewise.
     limits: Vec<(usize, Arc<LocalLimit>)>,
-    /// By the place of their filter in the chain.
+    /// Likewise.
     globals: Vec<(usize, LiveGlobalLimit)>,
     /// Who this proxy is, and how many others like it there are.
     pub callers: Arc<Callers>,
 }
 
 impl LiveFilters {
+    /// `before` are the filters of the former version of the chain: equal rate limits keep their buckets.
     pub fn new(
-        config: &ConnectionManager,
-        (stats, gradient, limits): (Arc<Sharded<FilterStats>>, &Arc<Sharded<GradientStats>>, FindStats<'_>),
-        callers: &Arc<Callers>,
+        config: &Arc<ConnectionManager>,
+        (registry, callers): (&Registry, &Arc<Callers>),
+        before: Option<&Self>,
         now: Instant,
     ) -> Self {
+        let stats = registry.filters(&config.stat_prefix);
+        let gradient = registry.gradient(&config.stat_prefix);
         let (mut any, mut always, mut look_at_notes) = (false, false, false);
         let admissions = config.filters.iter().enumerate().filter_map(|(place, filter)| match &filter.kind {
             FilterKind::AdaptiveConcurrency(c) => {
@@ -59,8 +62,17 @@ impl LiveFilters {
             _ => None,
         });
         let admissions = admissions.collect();
+        let rbac = config.filters.iter().enumerate().filter_map(|(place, filter)| match &filter.kind {
+            FilterKind::Rbac(rbac) => Some((place, RbacCounts::new(rbac, true, &config.stat_prefix, &registry.rbac))),
+            _ => None,
+        });
+        let rbac = rbac.collect();
         let limits = config.filters.iter().enumerate().filter_map(|(place, filter)| match &filter.kind {
-            FilterKind::LocalRateLimit(c) => Some((place, LocalLimit::new(c, limits(&c.stat_prefix)))),
+            FilterKind::LocalRateLimit(c) => {
+                let known = before.and_then(|b| b.limits.iter().find(|(_, limit)| limit.config == *c));
+                let made = || LocalLimit::new(c, registry.local_limits(&c.stat_prefix));
+                Some((place, known.map_or_else(made, |(_, limit)| limit.clone())))
+            }
             _ => None,
         });
         let limits: Vec<(usize, Arc<LocalLimit>)> = limits.collect();
@@ -74,6 +86,7 @@ impl LiveFilters {
                 FilterKind::Alpn(_) | FilterKind::Router(_) => continue,
                 FilterKind::Fault(fault) => **fault != Fault::default(),
                 FilterKind::Cors => false,
+                FilterKind::Rbac(rbac) => rbac.rules.is_some() || rbac.shadow.is_some(),
                 FilterKind::HeaderMutation { mutations, .. } => {
                     look_at_notes |= mutations.look_at_notes();
                     !mutations.is_empty()
@@ -92,21 +105,33 @@ impl LiveFilters {
             always |= acts && !filter.disabled;
         }
         Self {
+            config: Some(config.clone()),
             any,
             always,
             look_at_notes,
             stats,
             faults: Arc::default(),
             admissions,
+            rbac,
             limits,
             globals,
             callers: callers.clone(),
         }
     }
 
+    /// The filters in configured order.
+    pub fn list(&self) -> &[HttpFilter] {
+        self.config.as_ref().map_or(&[], |config| &config.filters)
+    }
+
     /// The adaptive concurrency limit of the filter at this place of the chain.
     pub fn admission(&self, place: usize) -> Option<&Arc<Admission>> {
         self.admissions.iter().find(|(at, _)| *at == place).map(|(_, admission)| admission)
+    }
+
+    /// The statistics of the RBAC filter at this place of the chain.
+    pub fn rbac(&self, place: usize) -> Option<&RbacCounts> {
+        self.rbac.iter().find(|(at, _)| *at == place).map(|(_, counts)| counts)
     }
 
     /// The local rate limit of the filter at this place of the chain.

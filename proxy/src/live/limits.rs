@@ -24,6 +24,7 @@ struct Shared {
 }
 
 /// The network filter `local_ratelimit`.
+#[derive(Debug)]
 pub struct LiveConnectionLimit {
     enabled: bool,
     bucket: Arc<Bucket>,
@@ -64,6 +65,7 @@ fn bucket(config: &ConnectionRateLimit) -> Arc<Bucket> {
 }
 
 /// The network filter `ratelimit`.
+#[derive(Debug)]
 pub struct LiveGlobalConnectionLimit {
     pub config: Arc<GlobalConnectionRateLimit>,
     pub stats: Arc<Sharded<GlobalConnectionLimitStats>>,

@@ -2,36 +2,36 @@
 
 use std::sync::Arc;
 
-use super::limits::{LiveConnectionLimit, LiveGlobalConnectionLimit};
+use super::{
+    LiveNetworkRbac, RbacCounts,
+    limits::{LiveConnectionLimit, LiveGlobalConnectionLimit},
+};
 use crate::{
     ir::network::{NetworkFilter, NetworkFilterKind},
     telemetry::registry::Registry,
 };
 
 /// The filters in configured order.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct LiveNetwork {
     pub filters: Box<[LiveNetworkFilter]>,
 }
 
 /// One of them.
+#[derive(Debug)]
 pub enum LiveNetworkFilter {
     Rbac(Arc<LiveNetworkRbac>),
     LocalRateLimit(Arc<LiveConnectionLimit>),
     RateLimit(Arc<LiveGlobalConnectionLimit>),
 }
 
-/// The network filter that decides by role based access control.
-pub struct LiveNetworkRbac {
-    pub config: Arc<crate::ir::rbac::NetworkRbac>,
-}
-
 impl LiveNetwork {
     pub fn new(filters: &[NetworkFilter], registry: &Registry) -> Self {
         let live = |filter: &NetworkFilter| match &filter.kind {
-            NetworkFilterKind::Rbac(config) => {
-                LiveNetworkFilter::Rbac(Arc::new(LiveNetworkRbac { config: config.clone() }))
-            }
+            NetworkFilterKind::Rbac(config) => LiveNetworkFilter::Rbac(Arc::new(LiveNetworkRbac {
+                counts: RbacCounts::new(&config.rbac, false, &config.stat_prefix, &registry.rbac),
+                config: config.clone(),
+            })),
             NetworkFilterKind::LocalRateLimit(config) => {
                 let stats = registry.connection_limits(&config.stat_prefix);
                 LiveNetworkFilter::LocalRateLimit(Arc::new(LiveConnectionLimit::new(config, stats)))

@@ -9,5 +9,6 @@ mod format_time;
 pub mod limits;
 pub mod metadata;
 pub mod metrics;
+pub mod rbac;
 pub mod record;
 pub mod registry;

@@ -9,6 +9,7 @@ use std::{
 use super::filters::{FilterStats, GradientStats};
 use super::limits::{ConnectionLimitStats, GlobalConnectionLimitStats, LocalLimitStats};
 use super::metrics::{Block, HttpStats, Kind, ListenerStats, Sharded, TcpStats};
+use super::rbac::RbacRegistry;
 use crate::ir::Name;
 
 type Scope<T> = Mutex<Blocks<T>>;
@@ -39,6 +40,8 @@ pub struct Registry {
     local_limits: Scope<LocalLimitStats>,
     connection_limits: Scope<ConnectionLimitStats>,
     global_connection_limits: Scope<GlobalConnectionLimitStats>,
+    /// Of RBAC filters, under names of their own.
+    pub rbac: RbacRegistry,
 }
 
 impl Registry {

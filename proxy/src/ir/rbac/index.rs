@@ -16,7 +16,7 @@ const LEAST: usize = 8;
 
 /// Something that only some requests have.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Key {
+pub(super) enum Key {
     /// A name of the peer.
     Name(Box<str>),
     /// What stands between `/ns/` and the next slash of a name of the peer.
@@ -65,11 +65,14 @@ pub struct Index {
     /// Of the prefixes, ascending.
     prefix_lengths: Box<[usize]>,
     hosts: Filed<Box<str>>,
-    headers: Box<[(Box<str>, Filed<Box<str>>)]>,
+    headers: Box<[Header]>,
     peers: Networks,
     clients: Networks,
     ports: Filed<u16>,
 }
+
+/// A header's name, and policies by its value.
+type Header = (Box<str>, Filed<Box<str>>);
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Networks {
@@ -94,7 +97,8 @@ impl Index {
         let mut filed: HashMap<Key, Vec<u32>> = HashMap::new();
         let mut always = Vec::new();
         for (place, policy) in (0u32..).zip(policies) {
-            let keys = [&policy.permissions, &policy.principals].into_iter().filter_map(necessary).min_by_key(cost);
+            let keys =
+                [&policy.permissions, &policy.principals].into_iter().filter_map(necessary).min_by_key(|k| cost(k));
             match keys {
                 Some(keys) => keys.into_iter().for_each(|key| filed.entry(key).or_default().push(place)),
                 None => always.push(place),
@@ -201,7 +205,7 @@ fn extend(filed: &Filed<Box<str>>, key: &str, found: &mut Places) {
     }
 }
 
-fn cost(keys: &Vec<Key>) -> (u8, usize) {
+fn cost(keys: &[Key]) -> (u8, usize) {
     (keys.iter().map(Key::weight).max().unwrap_or_default(), keys.len())
 }
 
@@ -212,7 +216,7 @@ fn necessary(rule: &Rule) -> Option<Vec<Key>> {
         _ => None,
     };
     match rule {
-        Rule::All(rules) => rules.iter().filter_map(necessary).min_by_key(cost),
+        Rule::All(rules) => rules.iter().filter_map(necessary).min_by_key(|k| cost(k)),
         Rule::OneOf(rules) => {
             let mut keys = BTreeSet::new();
             for rule in rules {

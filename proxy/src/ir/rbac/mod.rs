@@ -60,13 +60,13 @@ pub struct Policies {
     pub action: Action,
     /// In the order of their names: the first that matches is the one that counts.
     pub policies: Box<[Policy]>,
-    pub index: Index,
+    pub index: Box<Index>,
 }
 
 impl Policies {
     pub fn new(action: Action, mut policies: Vec<Policy>) -> Self {
         policies.sort_by(|a, b| a.name.cmp(&b.name));
-        Self { action, index: Index::new(&policies), policies: policies.into() }
+        Self { action, index: Box::new(Index::new(&policies)), policies: policies.into() }
     }
 }
 

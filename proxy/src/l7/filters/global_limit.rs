@@ -133,7 +133,7 @@ impl Call<'_> {
             }
         }
         stats.ratelimit_error.inc();
-        let Some(global) = self.conn.hcm.filters.global(place) else { return Verdict::Error };
+        let Some(global) = self.filters.global(place) else { return Verdict::Error };
         let Some(limit) = self.fallback(global, levels) else { return Verdict::Error };
         let share = self.live.cluster(&global.replicas).map_or(1, |c| c.members().len());
         let share = u32::try_from(share.max(1)).unwrap_or(u32::MAX);

@@ -77,7 +77,7 @@ impl Call<'_> {
                 true => Descriptors::new(),
                 false => self.local_descriptors(config, &facts, request),
             };
-            let share = if config.shared { self.conn.hcm.filters.callers.hosts() } else { 1 };
+            let share = if config.shared { self.filters.callers.hosts() } else { 1 };
             let share = u32::try_from(share).unwrap_or(u32::MAX);
             let decide = |limiter: &LocalLimiter| limiter.decide(uptime().as_secs_f64(), &descriptors, share);
             match config.per_connection {
@@ -120,7 +120,7 @@ impl Call<'_> {
         });
         match of_route {
             Some(config) => self.table?.limits.get(config),
-            None => self.conn.hcm.filters.limit(place),
+            None => self.filters.limit(place),
         }
     }
 
@@ -177,7 +177,7 @@ impl Call<'_> {
         let facts = Facts {
             request,
             remote: inbound.sane.origin.remote.ip(),
-            service_cluster: &self.conn.hcm.filters.callers.service_cluster,
+            service_cluster: &self.filters.callers.service_cluster,
             cluster,
             route: self.selected.and_then(|s| s.route.metadata.as_deref()),
             cluster_metadata: &cluster_metadata,

@@ -32,7 +32,8 @@ pub struct Facts<'a> {
 impl<'a> Facts<'a> {
     /// The path without query and fragment.
     pub(super) fn path(&self) -> Option<&'a str> {
-        self.http.map(|http| bare_path(http.path))
+        // A plain CONNECT has no path at all.
+        self.http.map(|http| bare_path(http.path)).filter(|path| !path.is_empty())
     }
 
     /// The policies that can match.

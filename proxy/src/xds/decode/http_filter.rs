@@ -6,8 +6,8 @@ use outrigger_wire::pb::envoy::extensions::filters::{
     http::{
         adaptive_concurrency::v3::AdaptiveConcurrency, buffer::v3::Buffer, cors::v3::Cors, fault::v3::HttpFault,
         grpc_web::v3::GrpcWeb, header_mutation::v3::HeaderMutation as PbHeaderMutation,
-        local_ratelimit::v3::LocalRateLimit, ratelimit::v3::RateLimit, router::v3::Router as PbRouter,
-        stateful_session::v3::StatefulSession,
+        local_ratelimit::v3::LocalRateLimit, ratelimit::v3::RateLimit, rbac::v3::Rbac as PbRbac,
+        router::v3::Router as PbRouter, stateful_session::v3::StatefulSession,
     },
     network::http_connection_manager::v3::{HttpFilter as Pb, http_filter::ConfigType},
 };
@@ -21,7 +21,7 @@ use super::{
     fields::fields,
     global_rate_limit,
     header_mutation::mutations,
-    local_rate_limit,
+    local_rate_limit, rbac,
     report::Reject,
     tls::without_peer_exchange,
 };
@@ -114,6 +114,9 @@ fn filter(extension: &Extension<'_>, at: &At<'_>) -> Result<Option<FilterKind>, 
     if extension.is::<LocalRateLimit>() {
         let limit = local_rate_limit::local(&extension.message(at)?, false, at)?;
         return Ok(Some(FilterKind::LocalRateLimit(Arc::new(limit))));
+    }
+    if extension.is::<PbRbac>() {
+        return Ok(Some(FilterKind::Rbac(share(rbac::http(&extension.message(at)?, at)?))));
     }
     if extension.is::<Buffer>() {
         return Ok(Some(FilterKind::Buffer(max_request_bytes(&extension.message(at)?, at)?)));

@@ -12,6 +12,7 @@ use outrigger_wire::pb::{
             header_mutation::v3::HeaderMutationPerRoute,
             local_ratelimit::v3::LocalRateLimit,
             ratelimit::v3::RateLimitPerRoute,
+            rbac::v3::RbacPerRoute,
             stateful_session::v3::StatefulSessionPerRoute,
         },
     },
@@ -27,7 +28,7 @@ use super::{
     global_rate_limit,
     header_mutation::mutations,
     http_filter::max_request_bytes,
-    local_rate_limit,
+    local_rate_limit, rbac,
     report::Reject,
 };
 use crate::ir::{
@@ -113,6 +114,16 @@ fn one(extension: &Extension<'_>, at: &At<'_>) -> Result<Option<Setting>, Reject
             }
             buffer_per_route::Override::Buffer(m) => Setting::Buffer(Some(max_request_bytes(m, &at.field("buffer"))?)),
         }));
+    }
+    if extension.is::<RbacPerRoute>() {
+        let message: RbacPerRoute = extension.message(at)?;
+        fields!(at, &message => RbacPerRoute { read: [rbac] });
+        let inner = at.field("rbac");
+        if message.rbac.as_ref().is_some_and(|rbac| rbac.track_per_rule_stats) {
+            inner.field("track_per_rule_stats").unsupported("policies of routes are not counted one by one");
+        }
+        let rbac = message.rbac.as_ref().map(|m| rbac::http(m, &inner)).transpose()?;
+        return Ok(Some(Setting::Rbac(rbac.map(share))));
     }
     if extension.is_empty() && (extension.is::<RouteCors>() || extension.is::<StatefulSessionPerRoute>()) {
         at.harmless("is empty and does nothing");

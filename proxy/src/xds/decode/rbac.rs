@@ -28,7 +28,6 @@ pub(super) enum Layer {
     Network,
 }
 
-#[allow(dead_code, reason = "for the HTTP filter")]
 pub(crate) fn http(message: &PbHttp, at: &At<'_>) -> Result<Rbac, Reject> {
     fields!(at, message => PbHttp {
         read: [

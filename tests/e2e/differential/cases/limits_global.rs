@@ -244,6 +244,7 @@ pub(crate) fn connections() -> Vec<Case> {
     vec![
         asking("ask-connections", Serve::Http2(plan([fine(), over(), fine()])), "").talk(talk()).talk(talk()),
         asking("ask-connections-error", Serve::Http2(plan([grpc(14)])), "").talk(talk()),
-        asking("ask-connections-denied", Serve::Http2(plan([grpc(14), fine()])), "failure_mode_deny: true").talk(talk()),
+        asking("ask-connections-denied", Serve::Http2(plan([grpc(14), fine()])), "failure_mode_deny: true")
+            .talk(talk()),
     ]
 }

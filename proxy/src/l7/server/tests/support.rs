@@ -37,6 +37,7 @@ use crate::{
         limits::LocalLimitStats,
         metrics::{ClusterStats, HttpStats, Sharded},
         record::ConnInfo,
+        registry::Registry,
     },
     tls::Secrets,
     upstream::Deps,
@@ -280,16 +281,15 @@ impl Setup {
         let publisher = Arc::new(Publisher::default());
         publisher.publish(Arc::new(live));
         let stats = Arc::<Sharded<HttpStats>>::default();
-        let filter_stats = Arc::<Sharded<FilterStats>>::default();
-        let limit_stats = Arc::<Sharded<LocalLimitStats>>::default();
+        let registry = Registry::default();
+        let filter_stats = registry.filters(&hcm.stat_prefix);
+        // The one prefix that tests give local limits.
+        let limit_stats = registry.local_limits(&"p".into());
+        let hcm = Arc::new(hcm);
         let live_hcm = Arc::new(LiveHcm {
-            filters: LiveFilters::new(
-                &hcm,
-                (filter_stats.clone(), &Arc::default(), &|_| limit_stats.clone()),
-                &Arc::default(),
-                Instant::now(),
-            ),
-            config: Arc::new(hcm),
+            filters: Arc::new(LiveFilters::new(&hcm, (&registry, &Arc::default()), None, Instant::now())),
+            standing: Arc::default(),
+            config: hcm,
             inline_routes: Some(table),
             stats: stats.clone(),
             logs: Arc::new(Loggers::new(if unlogged { Vec::new() } else { vec![logger] })),
@@ -309,7 +309,18 @@ impl Setup {
                 tokio::task::spawn_local(serving);
             }
         });
-        Proxy { address, stats, filter_stats, limit_stats, cluster, cluster_stats, drain: process, codecs, engine: of_proxy, log }
+        Proxy {
+            address,
+            stats,
+            filter_stats,
+            limit_stats,
+            cluster,
+            cluster_stats,
+            drain: process,
+            codecs,
+            engine: of_proxy,
+            log,
+        }
     }
 }
 

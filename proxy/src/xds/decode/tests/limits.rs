@@ -21,7 +21,8 @@ const CONNECTIONS: &str = "envoy.extensions.filters.network.local_ratelimit.v3.L
 const ASKING: &str = "envoy.extensions.filters.network.ratelimit.v3.RateLimit";
 
 const BUCKET: &str = "token_bucket: {max_tokens: 5, fill_interval: 1s}";
-const SERVICE: &str = "rate_limit_service: {transport_api_version: V3, grpc_service: {envoy_grpc: {cluster_name: rls}}}";
+const SERVICE: &str =
+    "rate_limit_service: {transport_api_version: V3, grpc_service: {envoy_grpc: {cluster_name: rls}}}";
 
 fn filter(kind: &str, fields: &str) -> String {
     hcm(&format!("{{name: f, typed_config: {{\"@type\": {T}/{kind}, {fields}}}}},"), "")
@@ -83,10 +84,8 @@ fn local_limits_arrive() {
 fn limits_at_different_places_are_different() {
     let route = |n: usize| {
         let own = format!("{{\"@type\": {T}/{LOCAL}, stat_prefix: p, {BUCKET}}}");
-        let routes = vec![
-            format!("{{match: {{prefix: /}}, route: {{cluster: c}}, typed_per_filter_config: {{f: {own}}}}}");
-            n
-        ];
+        let routes =
+            vec![format!("{{match: {{prefix: /}}, route: {{cluster: c}}, typed_per_filter_config: {{f: {own}}}}}"); n];
         routes_of(&format!("{{name: v, domains: ['*'], routes: [{}]}}", routes.join(",")))
     };
     let limits = |yaml: &str| -> Vec<Arc<LocalRateLimit>> {
@@ -110,18 +109,30 @@ fn wrong_local_limits_are_refused() {
         (filter(LOCAL, BUCKET), &at("stat_prefix"), "empty"),
         (local("token_bucket: {max_tokens: 1, fill_interval: 0.04s}"), &at("token_bucket.fill_interval"), "50ms"),
         (local("token_bucket: {max_tokens: 1}"), &at("token_bucket.fill_interval"), "required"),
-        (local("token_bucket: {max_tokens: 1, tokens_per_fill: 0, fill_interval: 1s}"), &at("token_bucket.tokens_per_fill"), "between"),
+        (
+            local("token_bucket: {max_tokens: 1, tokens_per_fill: 0, fill_interval: 1s}"),
+            &at("token_bucket.tokens_per_fill"),
+            "between",
+        ),
         (local("stage: 11"), &at("stage"), "more than 10"),
         (local("max_dynamic_descriptors: 0"), &at("max_dynamic_descriptors"), "between"),
         (local(&format!("descriptors: [{descriptor}, {descriptor}]")), &at("descriptors[1].entries"), "twice"),
         (local("descriptors: [{entries: [{key: k}]}]"), &at("descriptors[0].token_bucket"), "required"),
-        (local("descriptors: [{token_bucket: {max_tokens: 1, fill_interval: 1s}}]"), &at("descriptors[0].entries"), "empty"),
+        (
+            local("descriptors: [{token_bucket: {max_tokens: 1, fill_interval: 1s}}]"),
+            &at("descriptors[0].entries"),
+            "empty",
+        ),
         (
             local("local_cluster_rate_limit: {}, local_rate_limit_per_downstream_connection: true"),
             &at("local_cluster_rate_limit"),
             "excludes",
         ),
-        (local("rate_limits: [{stage: 1, actions: [{remote_address: {}}]}]"), &at("rate_limits[0].stage"), "not possible"),
+        (
+            local("rate_limits: [{stage: 1, actions: [{remote_address: {}}]}]"),
+            &at("rate_limits[0].stage"),
+            "not possible",
+        ),
         (local("rate_limits: [{actions: []}]"), &at("rate_limits[0].actions"), "empty"),
         (
             local("rate_limits: [{actions: [{remote_address: {}}], limit: {rate_limit: {requests_per_unit: 1}}}]"),
@@ -150,18 +161,30 @@ fn wrong_actions_are_refused() {
         (action(""), &first("action_specifier"), "required"),
         (action("generic_key: {}"), &first("generic_key.descriptor_value"), "empty"),
         (action("request_headers: {header_name: x}"), &first("request_headers.descriptor_key"), "empty"),
-        (action("request_headers: {header_name: 'x y', descriptor_key: k}"), &first("request_headers.header_name"), "header name"),
+        (
+            action("request_headers: {header_name: 'x y', descriptor_key: k}"),
+            &first("request_headers.header_name"),
+            "header name",
+        ),
         (action("query_parameters: {descriptor_key: k}"), &first("query_parameters.query_parameter_name"), "empty"),
         (action("header_value_match: {descriptor_value: v}"), &first("header_value_match.headers"), "empty"),
-        (action("masked_remote_address: {v4_prefix_mask_len: 33}"), &first("masked_remote_address.v4_prefix_mask_len"), "between"),
+        (
+            action("masked_remote_address: {v4_prefix_mask_len: 33}"),
+            &first("masked_remote_address.v4_prefix_mask_len"),
+            "between",
+        ),
         (action("metadata: {descriptor_key: k}"), &first("metadata.metadata_key"), "required"),
         (
-            action("metadata: {descriptor_key: k, source: CLUSTER_LOCALITY_ENTRY, metadata_key: {key: a, path: [{key: b}]}}"),
+            action(
+                "metadata: {descriptor_key: k, source: CLUSTER_LOCALITY_ENTRY, metadata_key: {key: a, path: [{key: b}]}}",
+            ),
             &first("metadata.source"),
             "no host",
         ),
         (
-            action(&format!("extension: {{name: e, typed_config: {{\"@type\": {T}/envoy.extensions.filters.http.buffer.v3.Buffer}}}}")),
+            action(&format!(
+                "extension: {{name: e, typed_config: {{\"@type\": {T}/envoy.extensions.filters.http.buffer.v3.Buffer}}}}"
+            )),
             &first("extension"),
             "not supported",
         ),
@@ -174,7 +197,10 @@ fn global_limits_arrive() {
     assert_eq!((&*bare.service.domain, &*bare.service.cluster), ("d", "rls"));
     assert_eq!((bare.service.timeout, bare.requests), (Some(Duration::from_millis(20)), RequestKind::Both));
     assert_eq!((bare.failure_deny.numerator, bare.enabled.numerator, bare.enforced.numerator), (0, 100, 100));
-    assert_eq!((bare.limited_status, bare.status_on_error), (StatusCode::TOO_MANY_REQUESTS, StatusCode::INTERNAL_SERVER_ERROR));
+    assert_eq!(
+        (bare.limited_status, bare.status_on_error),
+        (StatusCode::TOO_MANY_REQUESTS, StatusCode::INTERNAL_SERVER_ERROR)
+    );
     assert!(bare.limited_header && !bare.headers);
     let FilterKind::RateLimit(full) = kind(&global(
         "timeout: 0s, request_type: internal, failure_mode_deny: true, disable_x_envoy_ratelimited_header: true, \
@@ -216,7 +242,9 @@ fn wrong_global_limits_are_refused() {
         ),
         (global("request_type: other"), &at("request_type"), "internal"),
         (
-            global("rate_limits: [{actions: [{remote_address: {}}], apply_on_stream_done: true, hits_addend: {format: '%BYTES_SENT%'}}]"),
+            global(
+                "rate_limits: [{actions: [{remote_address: {}}], apply_on_stream_done: true, hits_addend: {format: '%BYTES_SENT%'}}]",
+            ),
             &at("rate_limits[0].hits_addend"),
             "apply_on_stream_done",
         ),
@@ -240,7 +268,8 @@ fn limits_of_connections_arrive() {
         listener_of(&format!("{filter}, {}", tcp("cluster: c")), "")
     };
     let kind = |yaml: &str| the_listener(yaml).chains[0].filters[0].kind.clone();
-    let local = kind(&network(CONNECTIONS, &format!("{BUCKET}, share_key: s, runtime_enabled: {{default_value: false}}")));
+    let local =
+        kind(&network(CONNECTIONS, &format!("{BUCKET}, share_key: s, runtime_enabled: {{default_value: false}}")));
     let NetworkFilterKind::LocalRateLimit(local) = local else { panic!("{local:?}") };
     assert_eq!((local.enabled, &*local.share_key, local.bucket.max_tokens), (false, "s", 5));
     let asking = "descriptors: [{entries: [{key: k, value: '%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%'}]}]";
