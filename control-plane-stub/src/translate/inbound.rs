@@ -1,9 +1,10 @@
 //! `virtualInbound`: for each port of the workload the chains that its PeerAuthentication allows, and for all other
 //! ports those of the workload's default.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
+    authorization::{self, Guards},
     filters::{self, ClientCertificate, TcpSettings},
     http_route, inspectors,
     limits::{self, Limits},
@@ -12,7 +13,7 @@ use super::{
     pb::{self, any, core, hcm, listener, route, upstream_http},
     policy, routes,
     scope::Scope,
-    special, tls,
+    special, tls, tokens,
 };
 use crate::{
     model::{Address, Class, ConnectionPool, H2Upgrade, IngressEndpoint, IngressListener, Mode, Protocol, Service},
@@ -23,6 +24,9 @@ use upstream_http::http_protocol_options::explicit_http_config::ProtocolConfig;
 
 const SERVER_ALPN_HTTP: &[&str] = &["h2", "http/1.1"];
 const SERVER_ALPN_TCP: &[&str] = &["istio", "h2", "http/1.1"];
+
+/// Metadata by which the proxy tells what policies that are only tried would do. Envoy passes it over.
+const DRY_RUN: &str = "outrigger.dev/dry_run";
 
 /// A port on which the application listens.
 struct Port<'a> {
@@ -41,6 +45,7 @@ pub(super) fn generate(scope: &Scope<'_>, resources: &mut Resources) {
         let cluster = cluster(scope, *number, port);
         resources.clusters.insert(cluster.name.clone(), any(cluster));
     }
+    tokens::clusters(scope, resources);
     let listener = virtual_inbound(scope, &ports);
     resources.listeners.insert(listener.name.clone(), any(listener));
 }
@@ -136,6 +141,7 @@ fn cluster(scope: &Scope<'_>, number: u16, port: &Port<'_>) -> pb::cluster::Clus
 fn virtual_inbound(scope: &Scope<'_>, ports: &BTreeMap<u16, Port<'_>>) -> listener::Listener {
     let settings = &scope.world.settings;
     let peers = scope.world.peer_policy(scope.namespace, scope.labels);
+    let tried = scope.world.peer_authentication(scope.namespace, scope.labels, true).policy();
     let mut listener = outbound::captured("virtualInbound", settings.inbound_port, settings.ipv6);
     listener.traffic_direction = core::TrafficDirection::Inbound as i32;
     let mut black_hole = super::l4::plain(names::BLACK_HOLE);
@@ -148,30 +154,45 @@ fn virtual_inbound(scope: &Scope<'_>, ports: &BTreeMap<u16, Port<'_>>) -> listen
 
     let (mut tls, mut http) = (inspectors::Need::default(), inspectors::Need::default());
     for (number, port) in ports.iter().filter(|(number, _)| **number != settings.inbound_port) {
-        let place = Place::of_port(*number, port);
         let mode = peers.of(*number);
+        let place = Place {
+            guards: authorization::guards(scope, &scope.own_services(Some(*number))),
+            would_be_strict: tried.of(*number) == Mode::Strict,
+            ..Place::of_port(*number, port)
+        };
         tls.set(*number, needs_tls(mode));
         http.set(*number, needs_http(mode, place.class));
         listener.filter_chains.extend(place.chains(scope, mode));
     }
     // Ports that no service names, but a policy does.
-    for (number, mode) in
-        peers.ports.iter().filter(|(number, _)| !ports.contains_key(number) && **number != settings.inbound_port)
-    {
-        let place = Place { port: Some(*number), ..Place::elsewhere() };
+    let named: BTreeSet<u16> = peers.ports.keys().chain(tried.ports.keys()).copied().collect();
+    for number in named.iter().filter(|number| !ports.contains_key(number) && **number != settings.inbound_port) {
+        let mode = &peers.of(*number);
+        let guards = authorization::guards(scope, &scope.own_services(Some(*number)));
+        let would_be_strict = tried.of(*number) == Mode::Strict;
+        let place = Place { port: Some(*number), guards, would_be_strict, ..Place::elsewhere() };
         tls.set(*number, needs_tls(*mode));
         http.set(*number, needs_http(*mode, place.class));
         listener.filter_chains.extend(place.chains(scope, *mode));
     }
     // And those that only a limit names.
-    let named = |number: &u16| ports.contains_key(number) || peers.ports.contains_key(number);
-    for number in limits::ports(scope).into_iter().filter(|n| !named(n) && *n != settings.inbound_port) {
-        let place = Place { port: Some(number), ..Place::elsewhere() };
+    let known = |number: &u16| ports.contains_key(number) || named.contains(number) || *number == settings.inbound_port;
+    for number in limits::ports(scope).into_iter().filter(|number| !known(number)) {
+        let place = Place {
+            port: Some(number),
+            guards: authorization::guards(scope, &scope.own_services(Some(number))),
+            would_be_strict: tried.default == Mode::Strict,
+            ..Place::elsewhere()
+        };
         tls.set(number, needs_tls(peers.default));
         http.set(number, needs_http(peers.default, place.class));
         listener.filter_chains.extend(place.chains(scope, peers.default));
     }
-    let elsewhere = Place::elsewhere();
+    let elsewhere = Place {
+        guards: authorization::guards(scope, &[]),
+        would_be_strict: tried.default == Mode::Strict,
+        ..Place::elsewhere()
+    };
     (tls.elsewhere, http.elsewhere) = (needs_tls(peers.default), needs_http(peers.default, elsewhere.class));
     listener.filter_chains.extend(elsewhere.chains(scope, peers.default));
 
@@ -205,6 +226,9 @@ struct Place {
     name: String,
     http_name: String,
     virtual_host: String,
+    guards: Guards,
+    /// A policy that is only tried would refuse plaintext here.
+    would_be_strict: bool,
 }
 
 /// One chain: how it is told from its siblings.
@@ -228,6 +252,8 @@ impl Place {
             name: format!("0.0.0.0_{number}"),
             http_name: format!("0.0.0.0_{number}"),
             virtual_host: format!("inbound|http|{}|{}", port.service_port, port.host),
+            guards: Guards::default(),
+            would_be_strict: false,
         }
     }
 
@@ -239,6 +265,8 @@ impl Place {
             name: "virtualInbound".to_owned(),
             http_name: "virtualInbound-catchall-http".to_owned(),
             virtual_host: "inbound|http|0".to_owned(),
+            guards: Guards::default(),
+            would_be_strict: false,
         }
     }
 
@@ -255,12 +283,14 @@ impl Place {
                 Some(port) => format!("inbound_0.0.0.0_{port}"),
                 None => self.cluster.clone(),
             };
-            let preserve_case = scope.world.settings.preserve_header_case;
-            let mut http_filters = limits.http(kind.mutual_tls);
+            // Behind the guards: what they refuse takes nothing from a limit.
+            let mut http_filters = self.guards.http.clone();
+            http_filters.extend(limits.http(kind.mutual_tls));
             http_filters.push(filters::router());
             let routes = self.routes(limits.headers());
-            filters.push(filters::http(&stat_prefix, routes, http_filters, certificate, preserve_case));
+            filters.push(filters::http(&stat_prefix, routes, http_filters, certificate, scope.http()));
         } else {
+            filters.extend(self.guards.tcp.iter().cloned());
             filters.extend(limits.tcp());
             let target = vec![(self.cluster.clone(), 1)];
             filters.push(filters::tcp_proxy(&self.cluster, target, TcpSettings::default()));
@@ -275,6 +305,8 @@ impl Place {
                 ..Default::default()
             }),
             filters,
+            // Chains that STRICT would not have: who comes here would be refused.
+            metadata: (self.would_be_strict && !kind.mutual_tls).then(|| pb::flag(DRY_RUN, "strict_mtls")),
             transport_socket: kind.mutual_tls.then(|| tls::downstream(scope, alpn)),
             ..Default::default()
         }

@@ -61,18 +61,18 @@ fn is_well_ahead(mine: u64, least: u64, few: bool) -> bool {
 
 /// Whether connections come one by one or in great number, as one worker sees it.
 #[derive(Debug)]
-pub struct Pace {
+pub(super) struct Pace {
     /// Connections that still count as few, and since when.
     left: Cell<(u32, Instant)>,
 }
 
 impl Pace {
-    pub fn new(now: Instant) -> Self {
+    pub(super) fn new(now: Instant) -> Self {
         Self { left: Cell::new((FEW, now)) }
     }
 
     /// Another connection: whether it is one of few.
-    pub fn few(&self, now: Instant) -> bool {
+    pub(super) fn few(&self, now: Instant) -> bool {
         let (left, since) = self.left.get();
         let gained = now.saturating_duration_since(since).as_nanos() / PAUSE.as_nanos();
         let left = left.saturating_add(u32::try_from(gained).unwrap_or(FEW)).min(FEW);

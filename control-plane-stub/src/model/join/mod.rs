@@ -1,6 +1,7 @@
 //! Joins the documents: selectors find workloads, names become absolute, duplicates are refused.
 
 mod endpoints;
+mod mesh;
 mod zones;
 
 use std::collections::{BTreeMap, HashMap};
@@ -45,15 +46,18 @@ pub(super) fn join(mut kinds: Kinds, settings: Settings, problems: &mut Vec<Prob
             world.by_address.entry(ip).or_default().push(index);
         }
     }
-    world.peer_authentications = sorted(kinds.peer_authentications);
+    world.peer_authentications = oldest_first(kinds.peer_authentications);
     decide_mtls(&mut world);
+    world.authorization_policies = oldest_first(kinds.authorization_policies);
+    world.request_authentications = oldest_first(kinds.request_authentications);
+    world.mesh = mesh::config(kinds.mesh_configs, kinds.istio_configs, &mut world, problems);
     let declared = Declared {
         virtual_services: routes(kinds.virtual_services, &mut world, problems),
         destination_rules: rules(kinds.destination_rules, &world, problems),
     };
     world.virtual_services = virtual_service::resolve(&declared.virtual_services, &mut world.notes, problems);
     world.destination_rules = destination_rule::merge(&declared.destination_rules, &mut world.notes);
-    world.rate_limits = sorted(kinds.rate_limits);
+    world.rate_limits = by_name(kinds.rate_limits);
     world.sidecars = oldest_first(kinds.sidecars);
     world.index();
     (world, declared)
@@ -66,8 +70,8 @@ fn oldest_first<T>(mut objects: Vec<Object<T>>) -> Vec<Object<T>> {
     objects
 }
 
-fn sorted<T>(mut objects: Vec<Object<T>>) -> Vec<Object<T>> {
-    objects.sort_by(|a, b| (&a.meta.namespace, &a.meta.name).cmp(&(&b.meta.namespace, &b.meta.name)));
+fn by_name<T>(mut objects: Vec<Object<T>>) -> Vec<Object<T>> {
+    objects.sort_by_cached_key(|o| (o.meta.namespace.clone(), o.meta.name.clone()));
     objects
 }
 
@@ -231,6 +235,9 @@ fn duplicates(kinds: &Kinds, problems: &mut Vec<Problem>) {
     check("VirtualService", &kinds.virtual_services, problems);
     check("DestinationRule", &kinds.destination_rules, problems);
     check("PeerAuthentication", &kinds.peer_authentications, problems);
+    check("AuthorizationPolicy", &kinds.authorization_policies, problems);
+    check("RequestAuthentication", &kinds.request_authentications, problems);
+    check("MeshConfig", &kinds.mesh_configs, problems);
     check("Sidecar", &kinds.sidecars, problems);
     check("RateLimit", &kinds.rate_limits, problems);
 }
