@@ -12,6 +12,8 @@ mod limits_tests;
 mod logging;
 mod memory;
 mod retiring;
+#[cfg(test)]
+mod revoked_tests;
 mod shutdown;
 mod sockets;
 #[cfg(test)]

@@ -7,6 +7,8 @@
 
 mod accepted;
 mod early;
+mod refusals;
+mod review;
 mod tcp;
 #[cfg(test)]
 mod tests;
@@ -24,7 +26,7 @@ use std::{
 
 use tokio::net::TcpStream;
 
-use self::{accepted::Accepted, early::Early};
+use self::{accepted::Accepted, early::Early, review::Reviewed};
 use crate::{
     drain,
     ir::listener::Direction,
@@ -32,7 +34,6 @@ use crate::{
     live::{Claim, LiveListener, LiveTerminal},
     net::{inspect::Inspected, io::Io, socket},
     telemetry::{
-        flags::Flags,
         metrics::{ListenerStats, Sharded},
         record::ConnInfo,
     },
@@ -113,21 +114,29 @@ async fn prepare(worker: &Rc<Worker>, accepted: (TcpStream, SocketAddr), claim: 
     drop(live);
     let inspected = accepted.inspect(worker, &listener, stream).await?;
     let Some(chain) = accepted.choose(&listener, &inspected) else {
-        listener.stats.local().no_filter_chain_match.inc();
-        accepted.refuse(&listener, &inspected, Flags::NO_ROUTE, "filter_chain_not_found");
+        accepted.unmatched(&listener, &inspected);
         return None;
     };
 
-    let Inspected { plain, server_name, .. } = inspected;
+    let Inspected { plain, server_name, transport, alpn, .. } = inspected;
     let (io, tls) = accepted.secure(&listener, &chain, plain, &server_name).await?;
-    let info = accepted.info(&listener, Some(&chain), server_name, tls);
+    let info = accepted.info(&listener, Some(&chain), server_name.clone(), tls.clone());
+    let signal = drain::Signal::new(worker.shared().drains.of(listener.config.direction), &chain.drain);
+    let signal = match listener.config.direction {
+        // Whom the workload itself may call is decided by whom it calls.
+        Direction::Outbound => signal,
+        Direction::Inbound | Direction::Unspecified => {
+            let reviewed = Reviewed { server_name, transport, alpn, tls };
+            signal.reviewed(reviewed.review(worker, &info, &listener.stats))
+        }
+    };
     Some(Ready {
         io,
         info,
         terminal: chain.terminal.clone(),
         early: accepted.early.take(),
         buffer: listener.config.buffer_limit,
-        signal: drain::Signal::new(worker.shared().drains.of(listener.config.direction), &chain.drain),
+        signal,
         open,
     })
 }

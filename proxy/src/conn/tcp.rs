@@ -164,7 +164,7 @@ pub(super) async fn serve(downstream: Downstream) {
                 biased;
                 dialled = Box::pin(open(&worker, &live, &proxy, &to)) => dialled,
                 () = signal.forced() => {
-                    session.cut();
+                    session.cut(&signal);
                     io.socket().reset_on_close();
                     return;
                 }
@@ -213,7 +213,7 @@ pub(super) async fn serve(downstream: Downstream) {
     };
     drop(permit);
     match end {
-        End::Cut => session.cut(),
+        End::Cut => session.cut(&signal),
         End::HostFailed => session.host_failed(),
         End::Relayed(Ok(end)) => session.ended(end),
         End::Relayed(Err(_)) => session.record.flags = Flags::DOWNSTREAM_CONNECTION_TERMINATION,
@@ -274,9 +274,9 @@ impl Session {
         self.upstream = Some(Active::new(cluster, endpoint));
     }
 
-    fn cut(&mut self) {
+    fn cut(&mut self, signal: &drain::Signal) {
         self.record.flags = Flags::LOCAL_RESET;
-        self.record.details = Some("drained".into());
+        self.record.details = Some(if signal.revoked() { "no_longer_admitted" } else { "drained" }.into());
     }
 
     fn host_failed(&mut self) {

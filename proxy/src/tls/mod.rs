@@ -4,6 +4,7 @@
 //! always holds a complete, consistent configuration (the last good one when a rotation is bad), and no session is
 //! resumed under rules other than those it was established under.
 
+mod cause;
 pub mod client;
 mod context;
 mod crypto;
@@ -16,11 +17,13 @@ mod peer;
 pub mod secrets;
 pub mod server;
 pub mod spiffe;
+mod svid;
 mod verify;
 
 #[cfg(test)]
 pub(crate) mod testing;
 
+pub use cause::Cause;
 pub use client::{ClientContext, ClientOptions};
 pub use error::{HandshakeError, HandshakeErrorKind, TlsError};
 pub use secrets::Secrets;
