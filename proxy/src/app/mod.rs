@@ -154,8 +154,8 @@ async fn run(settings: Settings, bootstrap: Bootstrap, log: logging::Handle) -> 
     let sinks = Sinks::start()?;
     let handles = (0..workers).map(|index| worker::spawn(index, shared.clone())).collect::<Result<Vec<_>, _>>()?;
 
-    let subscription =
-        xds::start(start_config(&settings, &bootstrap), Arc::new(transport::ClusterTransport::new(publisher.clone())));
+    let transport = transport::ClusterTransport::new(publisher.clone(), settings.spiffe_endpoint_socket.clone());
+    let subscription = xds::start(start_config(&settings, &bootstrap), Arc::new(transport));
     let mut sockets = sockets::Sockets::new(handles);
     // Before the first configuration: who connects now waits in the kernel instead of being refused.
     capture_addresses(&settings).into_iter().for_each(|address| sockets.reserve(address));
@@ -244,6 +244,7 @@ fn start_config(settings: &Settings, bootstrap: &Bootstrap) -> xds::StartConfig 
             ttl: std::time::Duration::from_secs(settings.cert_ttl_s),
             metadata: Vec::new(),
         }),
+        workload_api: settings.spiffe_endpoint_socket.is_some(),
         grpc,
         warming: xds::Warming::default(),
     }

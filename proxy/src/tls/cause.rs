@@ -99,6 +99,8 @@ fn of_incompatible(reason: &PeerIncompatible) -> Cause {
         P::ServerDoesNotSupportTls12Or13
         | P::ServerTlsVersionIsDisabledByOurConfig
         | P::SupportedVersionsExtensionRequired
+        // What every client since TLS 1.2 sends.
+        | P::SignatureAlgorithmsExtensionRequired
         | P::Tls12NotOffered
         | P::Tls12NotOfferedOrEnabled => Cause::Version,
         P::NoCipherSuitesInCommon

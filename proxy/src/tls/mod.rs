@@ -16,7 +16,7 @@ mod names;
 mod peer;
 pub mod secrets;
 pub mod server;
-pub mod spiffe;
+pub use crate::ir::spiffe;
 mod svid;
 mod verify;
 

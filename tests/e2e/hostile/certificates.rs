@@ -98,7 +98,7 @@ fn wrong_certificates_are_refused_and_counted() {
         assert!(said.contains("alert"), "{what} was not refused by an alert: {said}");
         until(&format!("{what} counted in {counter}"), || counted(counter) == before + 1);
         assert_eq!(counted("ssl_handshake"), handshakes, "{what} counts as a handshake");
-        assert_eq!(counted("ssl_connection_error"), all + 1, "{what} is not one failure");
+        assert_eq!(counted("ssl_connection_error"), all + 1, "{what} is not one failure: {}", failures(&target));
         target.answers(what);
     }
 
@@ -113,6 +113,11 @@ fn wrong_certificates_are_refused_and_counted() {
 
     many_at_once(&target, &outsider, &cases);
     target.unharmed("wrong certificates");
+}
+
+/// What handshakes failed of, for people.
+fn failures(target: &Target) -> String {
+    target.pair.server.pod.sh("curl -sS http://127.0.0.1:15000/stats | grep ssl_ | grep -v ': 0$'")
 }
 
 /// A storm of bad handshakes while good requests go on.

@@ -85,7 +85,7 @@ fn a_good_answer_is_taken_apart() {
 
 #[test]
 fn bad_answers_are_refused_with_the_reason() {
-    let refused = |rules: Rules| answer(&rules, Some(ID)).unwrap_err();
+    let refused = |rules: Rules| answer(&rules, Some(ID)).map(drop).unwrap_err();
     let failure = refused(Rules { id: "spiffe://cluster.local/ns/default/sa/other", ..Rules::default() });
     assert!(failure.reason.contains("sa/other, expected spiffe://"), "{failure:?}");
     assert!(refused(Rules { id: "https://x/", ..Rules::default() }).reason.contains("SPIFFE id"));
@@ -105,8 +105,32 @@ fn bad_answers_are_refused_with_the_reason() {
     let der_garbage = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n".to_owned();
     assert!(check(&[der_garbage.clone(), der_garbage], &key, None, SystemTime::now()).is_err());
     assert!(
-        check(&vec!["x".repeat(600_000); 2], &key, None, SystemTime::now()).unwrap_err().reason.contains("exceeds")
+        check(&vec!["x".repeat(600_000); 2], &key, None, SystemTime::now())
+            .map(drop)
+            .unwrap_err()
+            .reason
+            .contains("exceeds")
     );
+}
+
+#[test]
+fn several_roots_in_an_answer_are_all_trusted() {
+    let (key, csr) = key_and_request(Some(ID)).unwrap();
+    let ca = Ca::new();
+    let mut answer = ca.issue(&csr, &Rules::default());
+    let other = Ca::new().root;
+    // Whichever of them comes first.
+    for bundle in [format!("{other}{}", ca.root), format!("{}{other}", ca.root)] {
+        answer[1] = bundle;
+        let issued = check(&answer, &key, Some(ID), SystemTime::now()).unwrap();
+        assert_eq!(issued.root.matches("BEGIN CERTIFICATE").count(), 2);
+        assert_eq!(issued.chain.matches("BEGIN CERTIFICATE").count(), 1);
+    }
+    let one_text = vec![answer.concat()];
+    let issued = check(&one_text, &key, Some(ID), SystemTime::now());
+    assert!(issued.is_err(), "in a single text the last is the root, and the others would have to be a chain");
+    answer.push(String::new());
+    assert!(check(&answer, &key, Some(ID), SystemTime::now()).is_err(), "no root at the end");
 }
 
 #[test]
