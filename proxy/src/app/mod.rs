@@ -172,6 +172,7 @@ async fn run(settings: Settings, bootstrap: Bootstrap, log: logging::Handle) -> 
         publisher: publisher.clone(),
         shared: shared.clone(),
         registry: registry.clone(),
+        secrets: secrets.clone(),
         sinks: sinks.clone(),
         subscription: subscription.clone(),
         set_log_level: Box::new(move |level| log.set(level)),

@@ -9,6 +9,7 @@ pub mod client;
 mod context;
 mod crypto;
 pub mod error;
+pub mod expiry;
 pub mod files;
 mod known;
 mod material;

@@ -153,6 +153,19 @@ pub(super) fn examine(
     })
 }
 
+/// Serial number and end of each root in a bundle, each once.
+pub(super) fn anchors(bundle: &str) -> Vec<(Box<str>, SystemTime)> {
+    let mut found: Vec<(Box<str>, SystemTime)> = Vec::new();
+    for der in CertificateDer::pem_slice_iter(bundle.as_bytes()).flatten() {
+        let Ok((_, root)) = X509Certificate::from_der(&der) else { continue };
+        let anchor = (root.raw_serial_as_string().into(), wall(root.validity().not_after));
+        if !found.contains(&anchor) {
+            found.push(anchor);
+        }
+    }
+    found
+}
+
 /// The one URI name, which must be a SPIFFE id.
 fn spiffe_id(leaf: &X509Certificate<'_>) -> Result<Box<str>, Failure> {
     let names = leaf.subject_alternative_name().map_err(|e| format!("the issued certificate's names: {e}"))?;

@@ -68,6 +68,7 @@ pub(super) async fn run(config: IdentityConfig, dialer: Arc<Dialer>, events: mps
                 let due = schedule::renewal(issued.not_before, issued.not_after, now, fastrand::f64());
                 adopt(&mut status, &issued, Some(due), now);
                 extra = read_roots(&config).await;
+                status.roots = issue::anchors(&bundle(&issued, extra.as_deref()));
                 if publish(&events, &issued, extra.as_deref()).await.is_err() {
                     return;
                 }
@@ -89,9 +90,10 @@ pub(super) async fn run(config: IdentityConfig, dialer: Arc<Dialer>, events: mps
             let roots = read_roots(&config).await;
             if roots.is_some() && roots != extra {
                 extra = roots;
-                if let Some(current) = &current
-                    && publish(&events, current, extra.as_deref()).await.is_err()
-                {
+                let Some(current) = &current else { continue };
+                status.roots = issue::anchors(&bundle(current, extra.as_deref()));
+                let told = events.send(Event::Identity(status.clone())).await;
+                if told.is_err() || publish(&events, current, extra.as_deref()).await.is_err() {
                     return;
                 }
             }
@@ -116,6 +118,7 @@ fn adopt(status: &mut IdentityStatus, issued: &Issued, due: Option<SystemTime>, 
         clock_skewed: skewed,
         renewals: status.renewals + 1,
         failures: status.failures,
+        roots: issue::anchors(&issued.root),
     };
 }
 
@@ -138,12 +141,16 @@ async fn publish(events: &mpsc::Sender<Event>, issued: &Issued, extra: Option<&s
         key: DataSource::Inline(Arc::clone(&issued.key)),
         watched_directory: None,
     };
-    let mut roots = issued.root.clone();
-    roots.extend(extra);
+    let roots = bundle(issued, extra);
     let secrets = [Arc::new(Secret::Certificate(Arc::new(certificate))), validation(&roots)];
     let named = NAMES.into_iter().zip(secrets);
     let resources = named.map(|(name, secret)| Resource::Secret { name: name.into(), secret });
     events.send(Event::Local(resources.collect())).await.map_err(drop)
+}
+
+/// All roots to trust: the authority's, and those of the operator.
+fn bundle(issued: &Issued, extra: Option<&str>) -> String {
+    issued.root.clone() + extra.unwrap_or_default()
 }
 
 /// Trust in PEM roots.
