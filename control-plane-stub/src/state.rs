@@ -111,6 +111,35 @@ impl StateDir {
     }
 }
 
+impl StateDir {
+    /// Puts `content` in the place of what `name` holds, in one step that a crash leaves done or undone.
+    pub fn replace(&self, name: &str, content: &str, mode: u32) -> Result<(), Error> {
+        let path = self.file(name);
+        let temporary = self.file(&format!(".{name}.{}.{:016x}", std::process::id(), fastrand::u64(..)));
+        let at = |source| Error::Io { path: path.clone(), source };
+        let written = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(mode)
+            .open(&temporary)
+            .and_then(|mut file| file.write_all(content.as_bytes()).and_then(|()| file.sync_all()))
+            .and_then(|()| fs::rename(&temporary, &path));
+        if written.is_err() {
+            let _ = fs::remove_file(&temporary);
+        }
+        written.map_err(at)?;
+        File::open(&self.path).and_then(|dir| dir.sync_all()).map_err(at)
+    }
+
+    /// Removes `name`, if it is there.
+    pub fn remove(&self, name: &str) -> Result<(), Error> {
+        match fs::remove_file(self.file(name)) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(Error::Io { path: self.file(name), source }),
+            _ => Ok(()),
+        }
+    }
+}
+
 fn check(path: &Path, meta: &fs::Metadata, wanted: u32) -> Result<(), Error> {
     let mode = meta.permissions().mode() & 0o7777;
     if mode & 0o077 != 0 {

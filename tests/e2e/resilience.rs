@@ -4,6 +4,8 @@
 
 #[path = "resilience/deaths.rs"]
 mod deaths;
+#[path = "resilience/rotation.rs"]
+mod rotation;
 #[path = "resilience/streams.rs"]
 mod streams;
 

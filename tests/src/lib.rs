@@ -2,6 +2,7 @@
 //!
 //! Owns what it creates and removes it on drop, failed tests included. Nothing touches the machine's own namespace.
 
+pub mod agent;
 pub mod exchange;
 pub mod fabric;
 pub mod mesh;

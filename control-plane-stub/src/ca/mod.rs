@@ -4,6 +4,7 @@
 //! Invariant: names in a leaf come from the caller's proven identity, never from what it sent.
 
 pub mod limit;
+pub mod roots;
 pub mod service;
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,7 @@ use x509_parser::{
     public_key::PublicKey,
 };
 
+use self::roots::Root;
 use crate::{
     auth::Identity,
     state::{Error as StateError, StateDir},
@@ -33,7 +35,7 @@ use crate::{
 
 /// Private key of the root, PEM PKCS#8, mode 0600.
 pub const ROOT_KEY: &str = "root-key.pem";
-/// Certificate of the root, PEM; give it to whoever must trust the mesh.
+/// Certificates of the trusted roots, PEM; give them to whoever must trust the mesh.
 pub const ROOT_CERT: &str = "root-cert.pem";
 const ROOT_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// Certificates start this long ago, for peers whose clock is behind.
@@ -49,6 +51,8 @@ pub enum Error {
     Csr(String),
     #[error("signing failed: {0}")]
     Sign(String),
+    #[error("{0}")]
+    Step(String),
 }
 
 /// A leaf in PEM, and the times that decide when to replace it.
@@ -86,69 +90,32 @@ enum Names<'a> {
 /// The root and the means to sign with it.
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
-    root_pem: String,
-    root_der: Vec<u8>,
+    bundle: String,
+    roots: Vec<Root>,
     root_not_after: SystemTime,
     max_ttl: Duration,
 }
 
 impl Authority {
-    /// Reads the root from `state`, making it on first use. `max_ttl` bounds every leaf.
+    /// Reads the roots from `state`, making one on first use. `max_ttl` bounds every leaf.
     pub fn open(state: &StateDir, trust_domain: &str, max_ttl: Duration) -> Result<Self, Error> {
-        let corrupt = |name: &str, reason: String| {
-            Error::State(StateError::Corrupt {
-                path: state.file(name),
-                reason: format!(
-                    "{reason}; restore it from a backup, or remove both {ROOT_KEY} and {ROOT_CERT} to start a new root \
-                     (every certificate issued so far becomes invalid)"
-                ),
-            })
-        };
-        let found = (state.read_secret(ROOT_KEY)?, state.read_public(ROOT_CERT)?);
-        if let (None, Some(_)) = found {
-            return Err(corrupt(ROOT_KEY, "the root certificate is there but its key is missing".into()));
-        }
-        let key_pem = match found.0 {
-            Some(pem) => pem,
-            None => {
-                let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(|e| Error::Sign(e.to_string()))?;
-                state.create_once(ROOT_KEY, &key.serialize_pem(), 0o600)?
-            }
-        };
-        let key = KeyPair::from_pem(&key_pem).map_err(|e| corrupt(ROOT_KEY, format!("not a private key ({e})")))?;
-        let root_pem = match found.1 {
-            Some(pem) => pem,
-            // Also the way back from a crash between the two files: same key, so nothing issued becomes invalid.
-            None => state.create_once(ROOT_CERT, &self_sign(&key, trust_domain)?, 0o644)?,
-        };
-
-        let (_, pem) = parse_x509_pem(root_pem.as_bytes())
-            .map_err(|e| corrupt(ROOT_CERT, format!("not a PEM certificate ({e})")))?;
-        let certificate =
-            pem.parse_x509().map_err(|e| corrupt(ROOT_CERT, format!("not an X.509 certificate ({e})")))?;
-        if !certificate.is_ca() {
-            return Err(corrupt(ROOT_CERT, "not a CA certificate".into()));
-        }
-        if certificate.public_key().raw != key.subject_public_key_info() {
-            return Err(corrupt(ROOT_CERT, format!("does not belong to the key in {ROOT_KEY}")));
-        }
-        let root_not_after = system_time(certificate.validity().not_after.timestamp());
-        if root_not_after <= SystemTime::now() {
-            return Err(corrupt(ROOT_CERT, "has expired".into()));
-        }
-        let issuer = Issuer::from_ca_cert_der(&pem.contents.as_slice().into(), key)
-            .map_err(|e| corrupt(ROOT_CERT, e.to_string()))?;
-        Ok(Self { issuer, root_der: pem.contents, root_pem, root_not_after, max_ttl })
+        let (key, roots) = roots::open(state, trust_domain)?;
+        let signer = roots.first().ok_or_else(|| Error::Sign("there is no root".to_owned()))?;
+        let root_not_after = signer.not_after;
+        let issuer = Issuer::from_ca_cert_der(&signer.der.as_slice().into(), key)
+            .map_err(|e| Error::Sign(format!("{ROOT_CERT}: {e}")))?;
+        let bundle = roots.iter().map(|root| root.pem.as_str()).collect();
+        Ok(Self { issuer, bundle, roots, root_not_after, max_ttl })
     }
 
-    /// The root certificate in PEM.
+    /// All trusted roots in PEM, the one that signs first.
     pub fn root_pem(&self) -> &str {
-        &self.root_pem
+        &self.bundle
     }
 
-    /// The root certificate in DER.
-    pub fn root_der(&self) -> &[u8] {
-        &self.root_der
+    /// All trusted roots, the one that signs first.
+    pub fn roots(&self) -> &[Root] {
+        &self.roots
     }
 
     /// Signs the key in `csr_pem` for `identity`. The CSR proves possession of the key and nothing else.

@@ -61,7 +61,7 @@ impl CertificateService {
         let wanted = u64::try_from(message.validity_duration).ok().filter(|s| *s > 0).map(Duration::from_secs);
         let leaf = self.authority.sign_csr(&message.csr, &caller.identity, wanted, now).map_err(|e| match e {
             Error::Csr(_) => Status::invalid_argument(e.to_string()),
-            Error::State(_) | Error::Sign(_) => Status::internal(e.to_string()),
+            Error::State(_) | Error::Sign(_) | Error::Step(_) => Status::internal(e.to_string()),
         })?;
         tracing::info!(identity = %caller.identity, proof = caller.proof.as_str(), peer = %connection.peer, "certificate issued");
         Ok(IstioCertificateResponse { cert_chain: vec![leaf.certificate, self.authority.root_pem().to_owned()] })

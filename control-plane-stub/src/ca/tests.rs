@@ -51,7 +51,7 @@ fn a_foreign_san_in_the_csr_is_ignored() {
 
     let der = pem_to_der(&leaf.certificate).unwrap();
     let (_, certificate) = X509Certificate::from_der(&der).unwrap();
-    let (_, root) = X509Certificate::from_der(authority.root_der()).unwrap();
+    let (_, root) = X509Certificate::from_der(&authority.roots()[0].der).unwrap();
     certificate.verify_signature(Some(root.public_key())).unwrap();
     assert_eq!(certificate.public_key().raw, key.subject_public_key_info());
     assert!(!certificate.is_ca());

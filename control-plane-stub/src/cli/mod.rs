@@ -5,6 +5,7 @@ mod client;
 pub mod explain;
 mod limits;
 mod parse;
+pub mod root;
 pub mod serve;
 pub mod status;
 mod table;
@@ -53,6 +54,8 @@ enum CtlCommand {
     Wait(wait::Arguments),
     /// Mint a bearer token bound to a workload's identity.
     Token(token::Arguments),
+    /// Show the roots of trust, or move the mesh to a new one without an outage.
+    Root(root::Arguments),
 }
 
 /// Runs `outrigger-control`.
@@ -71,6 +74,7 @@ pub fn ctl() -> ExitCode {
         CtlCommand::Status(arguments) => status::run(&arguments),
         CtlCommand::Wait(arguments) => wait::run(&arguments),
         CtlCommand::Token(arguments) => token::run(&arguments),
+        CtlCommand::Root(arguments) => root::run(&arguments),
     })
 }
 

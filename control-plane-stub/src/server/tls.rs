@@ -59,7 +59,9 @@ impl OwnCertificate {
     /// The listener's TLS configuration.
     pub(super) fn config(self: &Arc<Self>) -> anyhow::Result<ServerConfig> {
         let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from(self.authority.root_der().to_vec())).context("our own root")?;
+        for root in self.authority.roots() {
+            roots.add(CertificateDer::from(root.der.clone())).context("our own root")?;
+        }
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&self.provider))
             .allow_unauthenticated()
             .build()

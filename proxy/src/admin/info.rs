@@ -81,7 +81,10 @@ pub(super) fn certs(inner: &Inner) -> Answer {
         .identity
         .iter()
         .map(|identity| {
-            json!({"cert_chain": [{
+            let roots = identity.roots.iter();
+            let roots =
+                roots.map(|(serial, end)| json!({"serial_number": **serial, "expiration_time": rfc3339(Some(*end))}));
+            json!({"ca_cert": roots.collect::<Vec<_>>(), "cert_chain": [{
                 "serial_number": *identity.serial,
                 "subject_alt_names": identity.spiffe_id.iter().map(|id| json!({"uri": **id})).collect::<Vec<_>>(),
                 "valid_from": rfc3339(identity.not_before),

@@ -18,7 +18,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Instant,
+    time::{Instant, SystemTime},
 };
 
 use outrigger_wire::pb::envoy::config::core::v3::Node;
@@ -30,6 +30,7 @@ use crate::{
     live::Publisher,
     settings::Settings,
     telemetry::{access_log::Sinks, registry::Registry},
+    tls::Secrets,
     worker::Shared,
     xds,
 };
@@ -61,6 +62,7 @@ pub struct Context {
     pub publisher: Arc<Publisher>,
     pub shared: Arc<Shared>,
     pub registry: Arc<Registry>,
+    pub secrets: Arc<Secrets>,
     pub sinks: Arc<Sinks>,
     pub subscription: xds::Handle,
     pub set_log_level: SetLogLevel,
@@ -151,6 +153,7 @@ impl State {
         if self.failed_health.load(Ordering::Relaxed) {
             reasons.push(("healthcheck_failed", "POST /healthcheck/fail was called".to_owned()));
         }
+        reasons.extend(status.identity.as_ref().and_then(|identity| identity.unusable(SystemTime::now())));
         if let Some(reason) = status.not_ready_reason() {
             reasons.push(("not_configured", reason));
         } else if self.version() == 0 {

@@ -15,6 +15,7 @@ use crate::{
         metrics::{Kind, panics},
         rbac::RbacOwner,
     },
+    tls::expiry::days_until_first,
     xds,
 };
 
@@ -116,8 +117,33 @@ fn own(inner: &Inner) -> Vec<Stat> {
         stats.push(stat("server.cert_seconds_to_expiry", Kind::Gauge, seconds.map_or(0, |d| d.as_secs())));
         stats.push(stat("server.cert_renewals", Kind::Counter, identity.renewals));
         stats.push(stat("server.cert_renewal_failures", Kind::Counter, identity.failures));
+        stats.push(stat("server.cert_renewal_failing", Kind::Gauge, u64::from(identity.last_error.is_some())));
+        stats.push(stat("server.clock_skewed", Kind::Gauge, u64::from(identity.clock_skewed)));
     }
+    certificates(inner, &mut stats);
     stats
+}
+
+/// When certificates end.
+fn certificates(inner: &Inner, stats: &mut Vec<Stat>) {
+    let expirations = inner.context.secrets.expirations();
+    let now = std::time::UNIX_EPOCH.elapsed().map_or(0, |d| i64::try_from(d.as_secs()).unwrap_or(i64::MAX));
+    stats.push(Stat {
+        scope: "",
+        owner: "".into(),
+        metric: "server.days_until_first_cert_expiring".into(),
+        kind: Kind::Gauge,
+        value: days_until_first(&expirations, now),
+        rbac: None,
+    });
+    stats.extend(expirations.into_iter().map(|e| Stat {
+        scope: "certificate",
+        owner: (*e.name).into(),
+        metric: "expiration_unix_time_seconds".into(),
+        kind: Kind::Gauge,
+        value: u64::try_from(e.at).unwrap_or(0),
+        rbac: None,
+    }));
 }
 
 /// `/stats`.
@@ -175,6 +201,7 @@ pub(super) fn prometheus(inner: &Inner, call: &Call) -> Answer {
             "http_local_rate_limit" => Some("envoy_local_http_ratelimit_prefix"),
             "local_rate_limit" => Some("envoy_local_ratelimit_prefix"),
             "ratelimit" => Some("envoy_ratelimit_prefix"),
+            "certificate" => Some("certificate"),
             _ => None,
         };
         let mut labels = Vec::new();

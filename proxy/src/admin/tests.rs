@@ -40,6 +40,7 @@ async fn start() -> Rig {
         shared: Arc::new(Shared::new(publisher.clone(), None)),
         publisher,
         registry: builder.registry.clone(),
+        secrets: builder.secrets.clone(),
         sinks: builder.sinks.clone(),
         subscription: xds::start(xds::StartConfig::default(), Arc::new(Nowhere)),
         set_log_level: Box::new(move |level| {

@@ -12,6 +12,8 @@ mod limits_tests;
 mod logging;
 mod memory;
 mod retiring;
+#[cfg(test)]
+mod revoked_tests;
 mod shutdown;
 mod sockets;
 #[cfg(test)]
@@ -154,8 +156,8 @@ async fn run(settings: Settings, bootstrap: Bootstrap, log: logging::Handle) -> 
     let sinks = Sinks::start()?;
     let handles = worker::spawn_all(workers, &shared)?;
 
-    let subscription =
-        xds::start(start_config(&settings, &bootstrap), Arc::new(transport::ClusterTransport::new(publisher.clone())));
+    let transport = transport::ClusterTransport::new(publisher.clone(), settings.spiffe_endpoint_socket.clone());
+    let subscription = xds::start(start_config(&settings, &bootstrap), Arc::new(transport));
     let mut sockets = sockets::Sockets::new(handles);
     // Before the first configuration: who connects now waits in the kernel instead of being refused.
     capture_addresses(&settings).into_iter().for_each(|address| sockets.reserve(address));
@@ -172,6 +174,7 @@ async fn run(settings: Settings, bootstrap: Bootstrap, log: logging::Handle) -> 
         publisher: publisher.clone(),
         shared: shared.clone(),
         registry: registry.clone(),
+        secrets: secrets.clone(),
         sinks: sinks.clone(),
         subscription: subscription.clone(),
         set_log_level: Box::new(move |level| log.set(level)),
@@ -244,6 +247,7 @@ fn start_config(settings: &Settings, bootstrap: &Bootstrap) -> xds::StartConfig 
             ttl: std::time::Duration::from_secs(settings.cert_ttl_s),
             metadata: Vec::new(),
         }),
+        workload_api: settings.spiffe_endpoint_socket.is_some(),
         grpc,
         warming: xds::Warming::default(),
     }

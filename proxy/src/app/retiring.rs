@@ -34,6 +34,10 @@ impl Retiring {
         for cluster in previous.removed_clusters(live) {
             cluster.retire();
         }
+        if !previous.same_listeners(live) {
+            // Those that outlived an earlier update are judged by this one too.
+            self.chains.iter().for_each(|(_, source)| source.wake());
+        }
         for chain in previous.removed_chains(live) {
             chain.drain.advance(Phase::Drain);
             self.chains.push((Instant::now() + CHAIN_DRAIN, chain.drain.clone()));

@@ -7,7 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::sockets::{Sockets, Unbound};
+use super::{
+    retiring::Retiring,
+    sockets::{Sockets, Unbound},
+};
 use crate::{
     live::{Builder, Publisher, Resolved, testing},
     worker::{self, Shared},
@@ -28,6 +31,7 @@ pub(super) struct Rig {
     pub(super) builder: Builder,
     pub(super) shared: Arc<Shared>,
     pub(super) sockets: Option<Sockets>,
+    retiring: Retiring,
     version: u64,
 }
 
@@ -35,7 +39,13 @@ impl Rig {
     pub(super) fn new(workers: usize, max_connections: Option<u64>) -> Self {
         let shared = Arc::new(Shared::new(Arc::new(Publisher::default()), max_connections));
         let workers = worker::spawn_all(workers, &shared).unwrap();
-        Self { builder: testing::builder(), shared, sockets: Some(Sockets::new(workers)), version: 0 }
+        Self {
+            builder: testing::builder(),
+            shared,
+            sockets: Some(Sockets::new(workers)),
+            retiring: Retiring::default(),
+            version: 0,
+        }
     }
 
     pub(super) fn sockets(&mut self) -> &mut Sockets {
@@ -49,7 +59,9 @@ impl Rig {
         let snapshot = testing::snapshot(self.version, yaml);
         let (live, problems) = self.builder.build(&snapshot, &Resolved::default(), &previous);
         assert_eq!(problems, []);
-        self.shared.publisher.publish(Arc::new(live));
+        let live = Arc::new(live);
+        self.shared.publisher.publish(live.clone());
+        self.retiring.replaced(previous, &live);
         self.reconcile()
     }
 

@@ -6,8 +6,9 @@ use futures_util::future::BoxFuture;
 
 use crate::{
     live::{Live, Publisher},
+    settings::AgentSocket,
     upstream::{ConnectOptions, PickContext, connect},
-    xds::{Connection, Transport},
+    xds::{Connection, Transport, WORKLOAD_API},
 };
 
 /// How long a dial waits for a cluster that has no endpoints yet (its name is still being resolved).
@@ -18,11 +19,26 @@ const MOST_ENDPOINTS: usize = 4;
 
 pub(super) struct ClusterTransport {
     publisher: Arc<Publisher>,
+    /// Of a SPIFFE agent, which is no cluster.
+    agent: Option<AgentSocket>,
 }
 
 impl ClusterTransport {
-    pub(super) fn new(publisher: Arc<Publisher>) -> Self {
-        Self { publisher }
+    pub(super) fn new(publisher: Arc<Publisher>, agent: Option<AgentSocket>) -> Self {
+        Self { publisher, agent }
+    }
+}
+
+async fn dial(agent: AgentSocket) -> Result<Box<dyn Connection>, String> {
+    match agent {
+        AgentSocket::Unix(path) => {
+            let stream = tokio::net::UnixStream::connect(&path).await;
+            stream.map(|s| Box::new(s) as Box<dyn Connection>).map_err(|e| format!("{}: {e}", path.display()))
+        }
+        AgentSocket::Tcp(address) => {
+            let stream = tokio::net::TcpStream::connect(address).await;
+            stream.map(|s| Box::new(s) as Box<dyn Connection>).map_err(|e| format!("{address}: {e}"))
+        }
     }
 }
 
@@ -34,6 +50,9 @@ impl fmt::Debug for ClusterTransport {
 
 impl Transport for ClusterTransport {
     fn connect(self: Arc<Self>, cluster: &str) -> BoxFuture<'static, Result<Box<dyn Connection>, String>> {
+        if let Some(agent) = self.agent.clone().filter(|_| cluster == WORKLOAD_API) {
+            return Box::pin(dial(agent));
+        }
         let name = cluster.to_owned();
         Box::pin(async move {
             let mut changes = self.publisher.watch();

@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 use super::{
     early::{self, Early},
     filters::{self, Refusal},
+    refusals,
 };
 use crate::{
     drain,
@@ -21,13 +22,12 @@ use crate::{
         inspect::{InspectError, InspectPlan, Inspected, inspect},
         io::{Io, Plain},
     },
-    policy::chain::ChainFacts,
+    policy::chain::{ChainFacts, lack},
     telemetry::{
         flags::Flags,
         metrics::{ListenerStats, Sharded},
         record::{ConnInfo, ConnectionRecord, PeerInfo},
     },
-    tls::HandshakeErrorKind,
     worker::Worker,
 };
 
@@ -120,16 +120,18 @@ impl Accepted {
     }
 
     pub(super) fn choose(&self, listener: &LiveListener, inspected: &impl FirstBytes) -> Option<Arc<LiveChain>> {
-        let facts = ChainFacts {
+        listener.choose(&self.facts(inspected)).cloned()
+    }
+
+    fn facts<'a>(&self, inspected: &'a impl FirstBytes) -> ChainFacts<'a> {
+        ChainFacts {
             destination: self.local,
             server_name: inspected.server_name(),
             transport: inspected.transport(),
             alpn: inspected.alpn(),
             direct_source: self.remote.ip(),
             source: self.remote,
-        };
-        let chosen = listener.index.select(&facts).map(|index| &listener.chains[index]);
-        chosen.or(listener.default_chain.as_ref()).cloned()
+        }
     }
 
     /// Terminates TLS where the chain asks for it. `None`: the handshake failed, and that is counted and logged.
@@ -152,15 +154,9 @@ impl Accepted {
             }
             Err(error) => {
                 stats.ssl_connection_error.inc();
-                match error.kind {
-                    HandshakeErrorKind::NoClientCert => stats.ssl_fail_verify_no_cert.inc(),
-                    HandshakeErrorKind::VerifyFailed => stats.ssl_fail_verify_error.inc(),
-                    HandshakeErrorKind::SanMismatch => stats.ssl_fail_verify_san.inc(),
-                    HandshakeErrorKind::Timeout => stats.ssl_handshake_timeout.inc(),
-                    HandshakeErrorKind::Protocol | HandshakeErrorKind::Io | HandshakeErrorKind::NotReady => {}
-                }
+                refusals::handshake(stats, &error);
                 tracing::debug!(listener = %listener.config.name, peer = %self.remote, chain = %chain.config.name,
-                    kind = error.kind.as_str(), reason = %error.reason, "TLS handshake failed");
+                    cause = ?error.cause, reason = %error.reason, "TLS handshake failed");
                 let info = self.info(listener, Some(chain), server_name.clone(), None);
                 let mut record = ConnectionRecord::new(Rc::new(info), listener.logs.clone());
                 record.transport_failure = Some(error.reason.into());
@@ -220,6 +216,12 @@ impl Accepted {
             () = refusal.end(&mut io) => {}
             () = signal.forced() => {}
         }
+    }
+
+    /// Turns away a connection that no chain takes.
+    pub(super) fn unmatched(&self, listener: &LiveListener, inspected: &Inspected) {
+        refusals::unmatched(&listener.stats, lack(&listener.config.chains, &self.facts(inspected)));
+        self.refuse(listener, inspected, Flags::NO_ROUTE, "filter_chain_not_found");
     }
 
     pub(super) fn refuse(&self, listener: &LiveListener, inspected: &Inspected, flags: Flags, details: &'static str) {

@@ -10,6 +10,8 @@ mod early;
 mod filters;
 mod limits;
 mod rbac;
+mod refusals;
+mod review;
 mod standing;
 mod tcp;
 #[cfg(test)]
@@ -28,7 +30,7 @@ use std::{
 
 use tokio::net::TcpStream;
 
-use self::{accepted::Accepted, early::Early};
+use self::{accepted::Accepted, early::Early, review::Reviewed};
 use crate::{
     drain,
     ir::listener::Direction,
@@ -36,7 +38,6 @@ use crate::{
     live::{Claim, LiveListener, LiveTerminal},
     net::{inspect::Inspected, io::Io, socket},
     telemetry::{
-        flags::Flags,
         metrics::{ListenerStats, Sharded},
         record::ConnInfo,
     },
@@ -116,17 +117,24 @@ async fn prepare(worker: &Rc<Worker>, accepted: (TcpStream, SocketAddr), claim: 
     drop(live);
     let inspected = accepted.inspect(worker, &listener, stream).await?;
     let Some(chain) = accepted.choose(&listener, &inspected) else {
-        listener.stats.local().no_filter_chain_match.inc();
-        accepted.refuse(&listener, &inspected, Flags::NO_ROUTE, "filter_chain_not_found");
+        accepted.unmatched(&listener, &inspected);
         return None;
     };
 
-    let Inspected { plain, server_name, .. } = inspected;
+    let Inspected { plain, server_name, transport, alpn, .. } = inspected;
     let (io, tls) = accepted.secure(&listener, &chain, plain, &server_name).await?;
-    let info = accepted.info(&listener, Some(&chain), server_name, tls);
+    let info = accepted.info(&listener, Some(&chain), server_name.clone(), tls.clone());
     let info = Rc::new(info);
     // The connection listens before it asks: a change in between is heard.
     let signal = drain::Signal::new(worker.shared().drains.of(listener.config.direction), &chain.drain);
+    let signal = match listener.config.direction {
+        // Whom the workload itself may call is decided by whom it calls.
+        Direction::Outbound => signal,
+        Direction::Inbound | Direction::Unspecified => {
+            let reviewed = Reviewed { server_name, transport, alpn, tls };
+            signal.reviewed(reviewed.review(worker, &info, &listener.stats))
+        }
+    };
     let (signal, network) = standing::of(&chain, &info, signal);
     if !network.filters.is_empty()
         && let Err(refusal) = Box::pin(filters::run(worker, &network, &info)).await

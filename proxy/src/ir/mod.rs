@@ -27,6 +27,7 @@ pub mod share;
 #[cfg(test)]
 mod sizes;
 pub mod snapshot;
+pub mod spiffe;
 
 /// An interned name: cluster, listener, route configuration, secret.
 pub type Name = std::sync::Arc<str>;

@@ -45,7 +45,10 @@ use crate::{
         name_map::NameMap,
         snapshot::Snapshot,
     },
-    policy::{chain::ChainIndex, router::RouteTable},
+    policy::{
+        chain::{ChainFacts, ChainIndex},
+        router::RouteTable,
+    },
     telemetry::{
         access_log::Loggers,
         metrics::{HttpStats, ListenerStats, Sharded, TcpStats},
@@ -182,6 +185,11 @@ pub struct LiveListener {
 }
 
 impl LiveListener {
+    /// The chain that serves a connection.
+    pub fn choose(&self, facts: &ChainFacts<'_>) -> Option<&Arc<LiveChain>> {
+        self.index.select(facts).map(|index| &self.chains[index]).or(self.default_chain.as_ref())
+    }
+
     fn all_chains(&self) -> impl Iterator<Item = &Arc<LiveChain>> {
         self.chains.iter().chain(&self.default_chain)
     }

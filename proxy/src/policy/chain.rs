@@ -5,6 +5,7 @@
 //! chains with the most specific match go on, and a step never goes back. Pure: knows nothing of sockets.
 //! Invariant: at most one chain is left at the end, because equal criteria are refused when the index is built.
 
+mod lack;
 mod tables;
 
 use std::{
@@ -16,6 +17,7 @@ use crate::ir::{
     listener::{ChainMatch, FilterChain, SourceType, Transport},
     matcher::Cidr,
 };
+pub use lack::{Lack, lack};
 use tables::{Addresses, Keyed, Names};
 
 /// Combinations of criteria one index may hold; beyond it a configuration is hostile, not large.

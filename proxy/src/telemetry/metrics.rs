@@ -222,6 +222,12 @@ block! {
             no_filter_chain_match, ssl_handshake, ssl_connection_error, ssl_fail_verify_no_cert,
             ssl_fail_verify_error, ssl_fail_verify_san, ssl_session_reused, ssl_handshake_timeout,
             downstream_cx_loop, downstream_listener_filter_error, accept_error,
+            no_chain_destination, no_chain_plaintext, no_chain_tls, no_chain_server_name, no_chain_protocol,
+            no_chain_other, downstream_cx_revoked,
+            ssl_fail_no_certificate, ssl_fail_expired, ssl_fail_not_yet_valid, ssl_fail_self_signed,
+            ssl_fail_unknown_issuer, ssl_fail_revoked, ssl_fail_purpose, ssl_fail_unpinned, ssl_fail_bad_svid,
+            ssl_fail_trust_domain, ssl_fail_name, ssl_fail_certificate, ssl_fail_version, ssl_fail_parameters,
+            ssl_fail_not_tls, ssl_fail_alert, ssl_fail_protocol, ssl_fail_timeout, ssl_fail_io, ssl_fail_not_ready,
         }
         gauges { downstream_cx_active, downstream_pre_cx_active }
     }

@@ -150,6 +150,11 @@ impl ClientContext {
         self.core.generation()
     }
 
+    #[cfg(test)]
+    pub(super) fn expirations(&self) -> Vec<super::expiry::Expiration> {
+        super::secrets::Dependent::expirations(&*self.core)
+    }
+
     /// What is missing or wrong with the newest inputs.
     pub fn problem(&self) -> Option<String> {
         self.core.problem()

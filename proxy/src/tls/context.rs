@@ -15,6 +15,7 @@ use arc_swap::ArcSwapOption;
 
 use super::{
     TlsError,
+    expiry::{self, Expiration},
     material::{self, Inputs, Lack},
     secrets::{Dependent, Secrets},
 };
@@ -41,6 +42,7 @@ pub(super) struct Core<B: Build> {
 struct State {
     /// Of the configuration in force.
     inputs: Option<Inputs>,
+    expirations: Vec<Expiration>,
     lack: Option<Lack>,
 }
 
@@ -117,6 +119,7 @@ impl<B: Build> Dependent for Core<B> {
             Ok(Some((inputs, built))) => {
                 self.built.store(Some(Arc::new(built)));
                 self.generation.fetch_add(1, Ordering::AcqRel);
+                state.expirations = expiry::of(self.builder.common(), &inputs);
                 state.inputs = Some(inputs);
                 None
             }
@@ -137,5 +140,9 @@ impl<B: Build> Dependent for Core<B> {
 
     fn failing(&self) -> bool {
         matches!(self.lack(), Some(Lack::Bad(_)))
+    }
+
+    fn expirations(&self) -> Vec<Expiration> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).expirations.clone()
     }
 }

@@ -4,6 +4,8 @@ use std::{fmt, io};
 
 use rustls::{CertificateError, pki_types::UnixTime};
 
+use super::cause::Cause;
+
 /// A TLS context that cannot be built from its configuration.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -50,12 +52,14 @@ impl HandshakeErrorKind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HandshakeError {
     pub kind: HandshakeErrorKind,
+    /// What exactly it is counted under.
+    pub cause: Cause,
     pub reason: String,
 }
 
 impl HandshakeError {
     pub fn new(kind: HandshakeErrorKind, reason: impl Into<String>) -> Self {
-        Self { kind, reason: reason.into() }
+        Self { kind, cause: Cause::of_kind(kind), reason: reason.into() }
     }
 }
 
@@ -82,7 +86,7 @@ impl From<io::Error> for HandshakeError {
 impl From<&rustls::Error> for HandshakeError {
     fn from(error: &rustls::Error) -> Self {
         use rustls::Error;
-        match error {
+        let described = match error {
             Error::NoCertificatesPresented => {
                 Self::new(HandshakeErrorKind::NoClientCert, "the peer presented no certificate")
             }
@@ -94,14 +98,38 @@ impl From<&rustls::Error> for HandshakeError {
                 Self::new(HandshakeErrorKind::Protocol, format!("the peer refused the handshake with alert {alert:?}"))
             }
             other => Self::new(HandshakeErrorKind::Protocol, other.to_string()),
-        }
+        };
+        Self { cause: Cause::of(error), ..described }
     }
 }
+
+/// A complaint of ours about a certificate. Travels through rustls as the cause of a failed verification.
+#[derive(Debug)]
+pub(super) struct Flaw {
+    pub(super) cause: Cause,
+    pub(super) reason: std::borrow::Cow<'static, str>,
+}
+
+impl From<Flaw> for rustls::Error {
+    fn from(flaw: Flaw) -> Self {
+        CertificateError::Other(rustls::OtherError(std::sync::Arc::new(flaw))).into()
+    }
+}
+
+impl fmt::Display for Flaw {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reason)
+    }
+}
+
+impl std::error::Error for Flaw {}
 
 /// The peer's certificate names somebody else. Travels through rustls as the cause of a failed verification.
 #[derive(Debug)]
 pub(super) struct SanMismatch {
     pub(super) presented: String,
+    /// It is a SPIFFE identity, of a trust domain that is not among the expected ones.
+    pub(super) foreign: bool,
 }
 
 impl fmt::Display for SanMismatch {
@@ -147,7 +175,7 @@ fn certificate(error: &CertificateError) -> HandshakeError {
         },
         other => (VerifyFailed, format!("the certificate does not verify: {other}")),
     };
-    HandshakeError { kind, reason }
+    HandshakeError::new(kind, reason)
 }
 
 fn utc(time: UnixTime) -> String {

@@ -189,6 +189,11 @@ fn read(source: &DataSource) -> Result<Arc<[u8]>, TlsError> {
 }
 
 impl Inputs {
+    /// The chains in PEM, in the order of the configuration.
+    pub(super) fn chains(&self) -> impl Iterator<Item = &[u8]> {
+        self.certificates.iter().map(|pair| &*pair.chain)
+    }
+
     /// Parses the certificates; each key must belong to its chain.
     pub(super) fn keys(&self, provider: &CryptoProvider) -> Result<Vec<Arc<CertifiedKey>>, TlsError> {
         self.certificates.iter().map(|pair| pair.parse(provider).map(Arc::new)).collect()
@@ -214,6 +219,11 @@ impl Pair {
 }
 
 impl Trust {
+    /// The trust anchors in PEM.
+    pub(super) fn anchors(&self) -> Option<&[u8]> {
+        self.ca.as_deref()
+    }
+
     /// The trust anchors and the certificates they are from, `None` when the chain is not to be verified.
     pub(super) fn roots(&self) -> Result<Option<(RootCertStore, Vec<CertificateDer<'static>>)>, TlsError> {
         let Some(pem) = &self.ca else { return Ok(None) };

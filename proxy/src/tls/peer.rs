@@ -1,6 +1,6 @@
 //! What a finished handshake tells about the peer.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use rustls::{
     CipherSuite, CommonState, HandshakeKind, ProtocolVersion,
@@ -37,7 +37,7 @@ pub(super) fn describe(
     };
     let Some((leaf, rest)) = session.peer_certificates().and_then(<[_]>::split_first) else { return Ok(info) };
     info.verified = verifier.verifies();
-    let now = UnixTime::since_unix_epoch(since_epoch());
+    let now = now();
     if info.verified && (info.resumed || verifier.lenient()) {
         // A resumed session skipped the verification, a lenient one its consequence.
         match verifier.judge(leaf, rest, now) {
@@ -55,8 +55,9 @@ pub(super) fn describe(
     Ok(info)
 }
 
-fn since_epoch() -> Duration {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default()
+pub(super) fn now() -> UnixTime {
+    let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    UnixTime::since_unix_epoch(since_epoch)
 }
 
 /// URI SANs of our own certificates.

@@ -14,7 +14,11 @@ use std::{
 
 use tokio::sync::Notify;
 
-use super::{client, context::Core};
+use super::{
+    client,
+    context::Core,
+    expiry::{self, Expiration},
+};
 use crate::ir::{Name, secret::Secret};
 
 /// Something built from secrets and files.
@@ -26,6 +30,8 @@ pub(super) trait Dependent: Send + Sync {
     fn watched(&self) -> Vec<PathBuf>;
     /// Whether the inputs at hand could not be used, so that another look is due soon.
     fn failing(&self) -> bool;
+    /// When the certificates in use end.
+    fn expirations(&self) -> Vec<Expiration>;
 }
 
 /// All secrets, shared by every context.
@@ -92,6 +98,11 @@ impl Secrets {
 
     pub(super) fn dependents(&self) -> Vec<Arc<dyn Dependent>> {
         self.dependents.read().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// When the certificates in use end, the earliest per name.
+    pub fn expirations(&self) -> Vec<Expiration> {
+        expiry::merged(self.dependents().iter().flat_map(|d| d.expirations()).collect())
     }
 
     /// Waits until the set of watched files may have changed.

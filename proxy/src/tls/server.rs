@@ -8,6 +8,7 @@ use std::{sync::Arc, time::Duration};
 use rustls::{
     ServerConfig,
     crypto::aws_lc_rs::Ticketer,
+    pki_types::CertificateDer,
     server::{ClientHello, NoServerSessionStorage, ResolvesServerCert},
     sign::CertifiedKey,
 };
@@ -23,7 +24,7 @@ use super::{
     verify::{Peer, Verifier},
 };
 use crate::{
-    ir::secret::{CommonTls, DownstreamTls, ValidationSource},
+    ir::secret::{CommonTls, DownstreamTls, TlsVersion, ValidationSource},
     net::io::{Io, Plain, handshake},
     telemetry::record::PeerInfo,
 };
@@ -39,6 +40,8 @@ struct Configs {
     plain: Arc<ServerConfig>,
     /// The same with ALPN; equal to `plain` when the context has none.
     alpn: Arc<ServerConfig>,
+    /// Whether clients are asked for a certificate.
+    asks: bool,
     verifier: Arc<Verifier>,
     local_uri_sans: Vec<Box<str>>,
 }
@@ -63,6 +66,11 @@ impl ServerContext {
         self.core.generation()
     }
 
+    #[cfg(test)]
+    pub(super) fn expirations(&self) -> Vec<super::expiry::Expiration> {
+        super::secrets::Dependent::expirations(&*self.core)
+    }
+
     /// What is missing or wrong with the newest inputs.
     pub fn problem(&self) -> Option<String> {
         self.core.problem()
@@ -71,6 +79,27 @@ impl ServerContext {
     /// How many times new inputs were refused.
     pub fn failures(&self) -> u64 {
         self.core.failures()
+    }
+
+    /// Whether a handshake made before would come to the same end under the rules in force.
+    pub fn admits(&self, peer: &PeerInfo) -> Result<(), HandshakeError> {
+        let Some(configs) = self.core.get() else { return Ok(()) };
+        let common = &self.core.builder().0.common;
+        if peer.version == "TLSv1.2" && common.min_version > TlsVersion::V1_2 {
+            return Err(HandshakeError::new(HandshakeErrorKind::Protocol, "TLS 1.2 is not spoken any more"));
+        }
+        if !configs.asks {
+            return Ok(());
+        }
+        let chain: Vec<_> = peer.chain.iter().map(|der| CertificateDer::from(&**der)).collect();
+        match chain.split_first() {
+            None if self.core.builder().0.require_client_certificate => {
+                Err((&rustls::Error::NoCertificatesPresented).into())
+            }
+            None => Ok(()),
+            Some(_) if configs.verifier.lenient() => Ok(()),
+            Some((leaf, rest)) => configs.verifier.judge(leaf, rest, peer::now()).map_err(|e| (&e).into()),
+        }
     }
 
     /// Performs the handshake within `timeout`.
@@ -154,7 +183,7 @@ impl Build for Builder {
         }
         let mut alpn = config.clone();
         alpn.alpn_protocols = crypto::alpn(&common.alpn)?;
-        Ok(Configs { plain: Arc::new(config), alpn: Arc::new(alpn), verifier, local_uri_sans })
+        Ok(Configs { plain: Arc::new(config), alpn: Arc::new(alpn), asks, verifier, local_uri_sans })
     }
 }
 

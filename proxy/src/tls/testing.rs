@@ -188,3 +188,11 @@ pub(crate) async fn handshake_with(
     };
     tokio::join!(connect, server.accept(Plain::from(far), TIMEOUT))
 }
+
+/// A workload's certificate that it signed itself.
+pub(crate) fn self_signed(account: &str) -> Arc<Certificate> {
+    let mut params = CertificateParams::default();
+    params.subject_alt_names = vec![SanType::URI(spiffe(account).as_str().try_into().unwrap())];
+    let key = KeyPair::generate().unwrap();
+    certificate(&params.self_signed(&key).unwrap().pem(), &key.serialize_pem())
+}

@@ -22,11 +22,11 @@ use rustls::{
 };
 
 use super::{
-    TlsError,
-    error::SanMismatch,
+    Cause, TlsError,
+    error::{Flaw, SanMismatch},
     known::{Identity, Known},
     material::Trust,
-    names,
+    names, svid,
 };
 use crate::ir::secret::Validation;
 
@@ -185,18 +185,24 @@ impl Verifier {
         if let Err(error) = verified
             && !self.trusts_itself(leaf, now)
         {
-            return Err(error);
+            let alone =
+                error == CertificateError::UnknownIssuer.into() && rest.is_empty() && svid::is_self_signed(leaf);
+            return Err(if alone { svid::SELF_SIGNED.into() } else { error });
         }
         let failed = || Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure);
+        if self.chain.is_some() {
+            svid::check(leaf)?;
+        }
         if self.chain.is_none() && self.name.is_some() && !self.pinned() {
-            return Err(other("the server's name is to be verified, but there is no trusted_ca to verify it against"));
+            let reason = "the server's name is to be verified, but there is no trusted_ca to verify it against".into();
+            return Err(Flaw { cause: Cause::Certificate, reason }.into());
         }
         if !self.rules.sans.is_empty() {
             let certificate = names::parse(leaf).ok_or(Error::InvalidCertificate(CertificateError::BadEncoding))?;
             let sans = names::sans(&certificate);
             if !names::any_match(&self.rules.sans, &sans) {
                 let presented = sans.iter().take(8).map(ToString::to_string).collect::<Vec<_>>().join(", ");
-                let mismatch = SanMismatch { presented };
+                let mismatch = SanMismatch { presented, foreign: svid::is_foreign(&self.rules.sans, &sans) };
                 return Err(CertificateError::Other(OtherError(Arc::new(mismatch))).into());
             }
         }
@@ -204,7 +210,8 @@ impl Verifier {
             let certificate = names::parse(leaf).ok_or_else(failed)?;
             let spki = sha256(certificate.public_key().raw);
             if !self.rules.certificate_sha256.contains(&sha256(leaf)) && !self.rules.spki_sha256.contains(&spki) {
-                return Err(other("the certificate is none of the pinned ones"));
+                let reason = "the certificate is none of the pinned ones".into();
+                return Err(Flaw { cause: Cause::Unpinned, reason }.into());
             }
         }
         Ok(())
@@ -252,10 +259,6 @@ impl Verifier {
         }
         self.judge(leaf, rest, now)
     }
-}
-
-fn other(reason: &'static str) -> Error {
-    CertificateError::Other(OtherError(Arc::from(Box::<dyn std::error::Error + Send + Sync>::from(reason)))).into()
 }
 
 fn sha256(data: &[u8]) -> [u8; 32] {

@@ -27,8 +27,17 @@ pub struct StartConfig {
     /// An encoded `envoy.config.bootstrap.v3.Bootstrap`, shown by `/config_dump`.
     pub bootstrap: Option<Packed>,
     pub identity: Option<IdentityConfig>,
+    /// The identity comes from a SPIFFE agent, which the transport knows as [`super::WORKLOAD_API`].
+    pub workload_api: bool,
     pub grpc: GrpcOptions,
     pub warming: Warming,
+}
+
+impl StartConfig {
+    /// Whether this process gets an identity of its own.
+    pub(super) fn has_identity(&self) -> bool {
+        self.workload_api || self.identity.is_some()
+    }
 }
 
 /// Resources of the bootstrap itself. Dynamic resources of the same name never replace them.

@@ -84,13 +84,18 @@ pub(super) fn start_with(config: StartConfig, transport: Arc<dyn Transport>, dec
     let (snapshots, snapshots_out) = watch::channel(snapshot);
     let dialer = Arc::new(Dialer { transport, options: config.grpc.clone() });
     let mut status = Status::default();
-    if let Some(identity) = config.identity.clone() {
+    if config.has_identity() {
         status.identity = Some(IdentityStatus::default());
-        tokio::spawn(stop.clone().run_until_cancelled_owned(identity::run(
-            identity,
-            Arc::clone(&dialer),
-            send.clone(),
-        )));
+        let (dialer, send) = (Arc::clone(&dialer), send.clone());
+        match config.identity.clone() {
+            // An agent on the machine goes before an authority elsewhere.
+            Some(identity) if !config.workload_api => {
+                tokio::spawn(stop.clone().run_until_cancelled_owned(identity::run(identity, dialer, send)));
+            }
+            _ => {
+                tokio::spawn(stop.clone().run_until_cancelled_owned(identity::workload::run(dialer, send)));
+            }
+        }
     }
     let (status_in, status_out) = watch::channel(Arc::new(status.clone()));
     let sources = Sources::new(&config, dialer, send.clone(), stop.clone());

@@ -27,7 +27,7 @@ pub use self::{
     config::{AdsConfig, GrpcOptions, StartConfig, Statics, TokenFile, Warming},
     dump::DumpQuery,
     handle::Handle,
-    identity::IdentityConfig,
+    identity::{IdentityConfig, workload::WORKLOAD_API},
     kind::Kind,
     status::{IdentityStatus, KindStatus, Rejected, SourceStatus, Status},
 };

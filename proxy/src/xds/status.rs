@@ -103,4 +103,54 @@ pub struct IdentityStatus {
     pub clock_skewed: bool,
     pub renewals: u64,
     pub failures: u64,
+    /// The trusted roots: serial number and end.
+    pub roots: Vec<(Box<str>, SystemTime)>,
+}
+
+impl IdentityStatus {
+    /// Why no handshake can succeed with the certificate at `now`: a short code, and the reason for people.
+    pub fn unusable(&self, now: SystemTime) -> Option<(&'static str, String)> {
+        let error = self.last_error.as_deref().unwrap_or("no error so far");
+        match (self.not_before, self.not_after) {
+            (Some(from), _) if from > now => {
+                let behind = from.duration_since(now).unwrap_or_default().as_secs();
+                let reason = format!(
+                    "the workload certificate is not valid for another {behind} s: this machine's clock is behind the \
+                     authority's"
+                );
+                Some(("clock_skewed", reason))
+            }
+            (_, Some(until)) if until <= now => {
+                let since = now.duration_since(until).unwrap_or_default().as_secs();
+                Some(("certificate_expired", format!("the workload certificate expired {since} s ago: {error}")))
+            }
+            (_, None) if self.clock_skewed => Some(("clock_skewed", error.to_owned())),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_certificate_outside_its_time_is_named_with_the_reason() {
+        let at = |s| SystemTime::UNIX_EPOCH + Duration::from_secs(s);
+        let mut identity =
+            IdentityStatus { not_before: Some(at(100)), not_after: Some(at(200)), ..IdentityStatus::default() };
+        assert_eq!(identity.unusable(at(150)), None);
+        let (code, reason) = identity.unusable(at(40)).unwrap();
+        assert_eq!(code, "clock_skewed");
+        assert!(reason.contains("60 s"), "{reason}");
+        identity.last_error = Some("the authority is away".into());
+        let (code, reason) = identity.unusable(at(230)).unwrap();
+        assert_eq!(code, "certificate_expired");
+        assert!(reason.contains("30 s") && reason.contains("is away"), "{reason}");
+        let none = IdentityStatus { clock_skewed: true, last_error: Some("ahead".into()), ..IdentityStatus::default() };
+        assert_eq!(none.unusable(at(0)), Some(("clock_skewed", "ahead".to_owned())));
+        assert_eq!(IdentityStatus::default().unusable(at(0)), None);
+    }
 }

@@ -134,13 +134,23 @@ fn a_client_with_a_wrong_certificate_is_not_let_in() {
         }
     }
     // Versions and names nobody serves.
-    for wrong in ["-tls1_1 -cipher DEFAULT@SECLEVEL=0", "-servername nobody.interop"] {
+    let stat = |name: &str| {
+        let stats = stage.server.sh("curl -sS http://127.0.0.1:15000/stats");
+        let of = stats.lines().filter(|line| line.starts_with("listener.")).filter_map(|line| line.split_once(": "));
+        of.filter(|(n, _)| n.ends_with(&format!(".{name}"))).map(|(_, v)| v.parse::<u64>().unwrap()).sum::<u64>()
+    };
+    for (wrong, reason) in [
+        ("-tls1_1 -cipher DEFAULT@SECLEVEL=0", "ssl_fail_version"),
+        ("-servername nobody.interop", "no_chain_server_name"),
+    ] {
+        let before = stat(reason);
         let (ok, output) = stage.client.try_sh(&format!(
             "printf 'GET / HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n' | timeout 20 openssl s_client -quiet {wrong} \
              -connect {}:8443 -cert {dir}/client.crt -key {dir}/client.key",
             stage.server.ip4
         ));
         assert!(!output.contains("HTTP/1.1"), "{wrong}: {ok} {output}");
+        eventually(reason, || if stat(reason) == before + 1 { Ok(()) } else { Err(format!("{wrong} is not counted")) });
     }
     let answer = stage.client.sh("curl -sS -m 20 http://localhost:8080/");
     assert!(answer.contains("\"version\":\"v1\""), "the right client goes on: {answer}");

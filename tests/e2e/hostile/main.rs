@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod ads;
+mod attacks;
 mod bootstraps;
 mod certificates;
 mod frames;

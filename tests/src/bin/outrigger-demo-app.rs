@@ -52,6 +52,7 @@ async fn http(listener: TcpListener, name: &str, version: &str) -> anyhow::Resul
                     "host": header("host"),
                     "peer": peer.ip().to_string(),
                     "client_identity": header("x-forwarded-client-cert"),
+                    "headers": headers(request.headers()),
                 });
                 let response = http::Response::builder()
                     .header("content-type", "application/json")
@@ -62,6 +63,16 @@ async fn http(listener: TcpListener, name: &str, version: &str) -> anyhow::Resul
             let _ = builder.serve_connection(TokioIo::new(stream), service).await;
         });
     }
+}
+
+/// All of them, for whoever wants to know what arrived; several lines of one name joined.
+fn headers(map: &http::HeaderMap) -> BTreeMap<&str, String> {
+    let mut all: BTreeMap<&str, String> = BTreeMap::new();
+    for (name, value) in map {
+        let value = String::from_utf8_lossy(value.as_bytes());
+        all.entry(name.as_str()).and_modify(|seen| *seen += &format!(",{value}")).or_insert_with(|| value.to_string());
+    }
+    all
 }
 
 async fn greet(listener: TcpListener, text: &str) -> anyhow::Result<()> {

@@ -129,7 +129,7 @@ impl Bench {
         client: Option<(String, Vec<u8>)>,
     ) -> Result<Channel, tonic::transport::Error> {
         let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from(self.authority.root_der().to_vec())).unwrap();
+        roots.add(CertificateDer::from(self.authority.roots()[0].der.clone())).unwrap();
         let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
             .unwrap()

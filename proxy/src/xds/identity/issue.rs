@@ -16,21 +16,23 @@ use tonic::Request;
 use x509_parser::{certificate::X509Certificate, extensions::GeneralName, prelude::FromDer, time::ASN1Time};
 
 use super::IdentityConfig;
+use crate::ir::spiffe::SpiffeId;
 use crate::xds::client::grpc::{Dialer, bearer, describe, metadata};
 
 /// Bound on the call once there is a connection.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Most certificates in an answer, and their total size.
-const MAX_CHAIN: usize = 16;
-const MAX_BYTES: usize = 1 << 20;
+pub(super) const MAX_CHAIN: usize = 16;
+pub(super) const MAX_BYTES: usize = 1 << 20;
 
-/// A checked answer.
-#[derive(Clone, Debug)]
+/// A checked answer. Without `Debug`: it holds a private key.
+#[derive(Clone)]
 pub(super) struct Issued {
     /// PEM, leaf first, without the root.
     pub(super) chain: String,
     /// PEM; printed by nobody.
     pub(super) key: Arc<[u8]>,
+    /// PEM, all that are to be trusted.
     pub(super) root: String,
     pub(super) not_before: SystemTime,
     pub(super) not_after: SystemTime,
@@ -97,19 +99,33 @@ pub(super) fn check(
         return Err(format!("the authority's answer exceeds {MAX_BYTES} bytes").into());
     }
     let mut certificates: Vec<CertificateDer<'static>> = Vec::new();
+    // The last text is the bundle of trusted roots; in a single one it is the last certificate.
+    let mut first_root = 0;
     for pem in answer {
+        first_root = certificates.len();
         for der in CertificateDer::pem_slice_iter(pem.as_bytes()).take(MAX_CHAIN + 1) {
             certificates.push(der.map_err(|e| format!("the authority's answer is not PEM: {e}"))?);
         }
     }
-    if !(2..=MAX_CHAIN).contains(&certificates.len()) {
+    if !(2..=MAX_CHAIN).contains(&certificates.len()) || first_root == certificates.len() {
         let count = certificates.len();
         return Err(
             format!("{count} certificates in the authority's answer; expected leaf, intermediates, root").into()
         );
     }
-    let (leaf_der, rest) = certificates.split_first().ok_or_else(|| "empty answer".to_owned())?;
-    let (root_der, intermediates) = rest.split_last().ok_or_else(|| "no root".to_owned())?;
+    let roots = certificates.split_off(if first_root == 0 { certificates.len() - 1 } else { first_root });
+    examine(&certificates, &roots, key, expected, now)
+}
+
+/// Checks a certificate for our key against the roots it came with.
+pub(super) fn examine(
+    chain: &[CertificateDer<'static>],
+    roots: &[CertificateDer<'static>],
+    key: &KeyPair,
+    expected: Option<&str>,
+    now: SystemTime,
+) -> Result<Issued, Failure> {
+    let (leaf_der, intermediates) = chain.split_first().ok_or_else(|| "empty answer".to_owned())?;
     let (_, leaf) = X509Certificate::from_der(leaf_der).map_err(|e| format!("the issued certificate: {e}"))?;
     if leaf.public_key().raw != key.subject_public_key_info() {
         return Err("the issued certificate is for another key".to_owned().into());
@@ -125,17 +141,29 @@ pub(super) fn check(
         return Err(format!("the issued certificate is for {spiffe_id}, expected {expected}").into());
     }
     // By a moment at which the leaf is valid: a skewed clock is reported, but the peers judge by theirs.
-    verify(leaf_der, intermediates, root_der, not_before.max(now))?;
-    let chain = std::iter::once(leaf_der).chain(intermediates).map(pem).collect();
+    verify(leaf_der, intermediates, roots, not_before.max(now))?;
     Ok(Issued {
-        chain,
+        chain: chain.iter().map(pem).collect(),
         key: Arc::from(key.serialize_pem().as_bytes()),
-        root: pem(root_der),
+        root: roots.iter().map(pem).collect(),
         not_before,
         not_after,
         spiffe_id,
         serial: leaf.raw_serial_as_string().into(),
     })
+}
+
+/// Serial number and end of each root in a bundle, each once.
+pub(super) fn anchors(bundle: &str) -> Vec<(Box<str>, SystemTime)> {
+    let mut found: Vec<(Box<str>, SystemTime)> = Vec::new();
+    for der in CertificateDer::pem_slice_iter(bundle.as_bytes()).flatten() {
+        let Ok((_, root)) = X509Certificate::from_der(&der) else { continue };
+        let anchor = (root.raw_serial_as_string().into(), wall(root.validity().not_after));
+        if !found.contains(&anchor) {
+            found.push(anchor);
+        }
+    }
+    found
 }
 
 /// The one URI name, which must be a SPIFFE id.
@@ -145,7 +173,7 @@ fn spiffe_id(leaf: &X509Certificate<'_>) -> Result<Box<str>, Failure> {
     let uris: Vec<&str> =
         names.iter().filter_map(|n| if let GeneralName::URI(uri) = n { Some(*uri) } else { None }).collect();
     match uris.as_slice() {
-        [id] if id.starts_with("spiffe://") => Ok((*id).into()),
+        [id] if SpiffeId::parse(id).is_some_and(|id| !id.path().is_empty()) => Ok((*id).into()),
         _ => Err(format!("the issued certificate does not carry exactly one SPIFFE id but {uris:?}").into()),
     }
 }
@@ -153,11 +181,13 @@ fn spiffe_id(leaf: &X509Certificate<'_>) -> Result<Box<str>, Failure> {
 fn verify(
     leaf: &CertificateDer<'_>,
     intermediates: &[CertificateDer<'_>],
-    root: &CertificateDer<'_>,
+    trusted: &[CertificateDer<'static>],
     at: SystemTime,
 ) -> Result<(), Failure> {
     let mut roots = RootCertStore::empty();
-    roots.add(root.clone().into_owned()).map_err(|e| format!("the authority's root: {e}"))?;
+    for root in trusted {
+        roots.add(root.clone()).map_err(|e| format!("the authority's root: {e}"))?;
+    }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
         .build()
@@ -180,7 +210,8 @@ fn wall(time: ASN1Time) -> SystemTime {
     at.unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
-fn pem(der: &CertificateDer<'_>) -> String {
+/// PEM of a certificate.
+pub(super) fn pem(der: &CertificateDer<'_>) -> String {
     use base64::Engine;
     let text = base64::engine::general_purpose::STANDARD.encode(der);
     let mut out = String::from("-----BEGIN CERTIFICATE-----\n");

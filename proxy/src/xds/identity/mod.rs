@@ -1,13 +1,15 @@
 //! The workload's identity without an agent: its own key, a certificate from the mesh's authority, renewed in time.
 //!
 //! The key is made here and never leaves the process or touches a disk. [`issue`] asks and checks the answer,
-//! [`schedule`] says when to ask again; this file is the loop around them. The invariant: the certificate in use is
+//! [`schedule`] says when to ask again; this file is the loop around them. [`workload`] is the other way to an identity:
+//! a SPIFFE agent hands it over. The invariant: the certificate in use is
 //! replaced only by one that is checked, and kept for as long as there is no better one.
 
 mod issue;
 mod schedule;
 #[cfg(test)]
 mod tests;
+pub(super) mod workload;
 
 use std::{
     path::PathBuf,
@@ -64,8 +66,9 @@ pub(super) async fn run(config: IdentityConfig, dialer: Arc<Dialer>, events: mps
                 backoff.reset();
                 let now = SystemTime::now();
                 let due = schedule::renewal(issued.not_before, issued.not_after, now, fastrand::f64());
-                adopt(&mut status, &issued, due, now);
+                adopt(&mut status, &issued, Some(due), now);
                 extra = read_roots(&config).await;
+                status.roots = issue::anchors(&bundle(&issued, extra.as_deref()));
                 if publish(&events, &issued, extra.as_deref()).await.is_err() {
                     return;
                 }
@@ -87,9 +90,10 @@ pub(super) async fn run(config: IdentityConfig, dialer: Arc<Dialer>, events: mps
             let roots = read_roots(&config).await;
             if roots.is_some() && roots != extra {
                 extra = roots;
-                if let Some(current) = &current
-                    && publish(&events, current, extra.as_deref()).await.is_err()
-                {
+                let Some(current) = &current else { continue };
+                status.roots = issue::anchors(&bundle(current, extra.as_deref()));
+                let told = events.send(Event::Identity(status.clone())).await;
+                if told.is_err() || publish(&events, current, extra.as_deref()).await.is_err() {
                     return;
                 }
             }
@@ -97,7 +101,7 @@ pub(super) async fn run(config: IdentityConfig, dialer: Arc<Dialer>, events: mps
     }
 }
 
-fn adopt(status: &mut IdentityStatus, issued: &Issued, due: SystemTime, now: SystemTime) {
+fn adopt(status: &mut IdentityStatus, issued: &Issued, due: Option<SystemTime>, now: SystemTime) {
     let skewed = issued.not_before > now;
     if skewed {
         let ahead = issued.not_before.duration_since(now).unwrap_or_default();
@@ -109,11 +113,12 @@ fn adopt(status: &mut IdentityStatus, issued: &Issued, due: SystemTime, now: Sys
         serial: issued.serial.clone(),
         not_before: Some(issued.not_before),
         not_after: Some(issued.not_after),
-        next_renewal: Some(due),
+        next_renewal: due,
         last_error: None,
         clock_skewed: skewed,
         renewals: status.renewals + 1,
         failures: status.failures,
+        roots: issue::anchors(&issued.root),
     };
 }
 
@@ -136,13 +141,22 @@ async fn publish(events: &mpsc::Sender<Event>, issued: &Issued, extra: Option<&s
         key: DataSource::Inline(Arc::clone(&issued.key)),
         watched_directory: None,
     };
-    let mut roots = issued.root.clone();
-    roots.extend(extra);
-    let validation = Validation { trusted_ca: Some(inline(&roots)), ..Validation::default() };
-    let secrets = [Secret::Certificate(Arc::new(certificate)), Secret::Validation(Arc::new(validation))];
+    let roots = bundle(issued, extra);
+    let secrets = [Arc::new(Secret::Certificate(Arc::new(certificate))), validation(&roots)];
     let named = NAMES.into_iter().zip(secrets);
-    let resources = named.map(|(name, secret)| Resource::Secret { name: name.into(), secret: Arc::new(secret) });
+    let resources = named.map(|(name, secret)| Resource::Secret { name: name.into(), secret });
     events.send(Event::Local(resources.collect())).await.map_err(drop)
+}
+
+/// All roots to trust: the authority's, and those of the operator.
+fn bundle(issued: &Issued, extra: Option<&str>) -> String {
+    issued.root.clone() + extra.unwrap_or_default()
+}
+
+/// Trust in PEM roots.
+fn validation(roots: &str) -> Arc<Secret> {
+    let trusted_ca = Some(DataSource::Inline(Arc::from(roots.as_bytes())));
+    Arc::new(Secret::Validation(Arc::new(Validation { trusted_ca, ..Validation::default() })))
 }
 
 /// The additional trust anchors; `None` when there are none or they cannot be read at the moment.

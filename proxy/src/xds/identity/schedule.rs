@@ -2,8 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
-/// Longest sleep between two looks at the wall clock.
-const STEP: Duration = Duration::from_secs(30);
+/// Longest sleep between two looks at the wall clock and at the operator's roots, whose change nobody announces.
+const STEP: Duration = Duration::from_secs(10);
 /// A certificate that lives shorter than this is not asked for more often.
 const MIN: Duration = Duration::from_secs(1);
 

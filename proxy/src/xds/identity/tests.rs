@@ -85,7 +85,7 @@ fn a_good_answer_is_taken_apart() {
 
 #[test]
 fn bad_answers_are_refused_with_the_reason() {
-    let refused = |rules: Rules| answer(&rules, Some(ID)).unwrap_err();
+    let refused = |rules: Rules| answer(&rules, Some(ID)).map(drop).unwrap_err();
     let failure = refused(Rules { id: "spiffe://cluster.local/ns/default/sa/other", ..Rules::default() });
     assert!(failure.reason.contains("sa/other, expected spiffe://"), "{failure:?}");
     assert!(refused(Rules { id: "https://x/", ..Rules::default() }).reason.contains("SPIFFE id"));
@@ -105,8 +105,32 @@ fn bad_answers_are_refused_with_the_reason() {
     let der_garbage = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n".to_owned();
     assert!(check(&[der_garbage.clone(), der_garbage], &key, None, SystemTime::now()).is_err());
     assert!(
-        check(&vec!["x".repeat(600_000); 2], &key, None, SystemTime::now()).unwrap_err().reason.contains("exceeds")
+        check(&vec!["x".repeat(600_000); 2], &key, None, SystemTime::now())
+            .map(drop)
+            .unwrap_err()
+            .reason
+            .contains("exceeds")
     );
+}
+
+#[test]
+fn several_roots_in_an_answer_are_all_trusted() {
+    let (key, csr) = key_and_request(Some(ID)).unwrap();
+    let ca = Ca::new();
+    let mut answer = ca.issue(&csr, &Rules::default());
+    let other = Ca::new().root;
+    // Whichever of them comes first.
+    for bundle in [format!("{other}{}", ca.root), format!("{}{other}", ca.root)] {
+        answer[1] = bundle;
+        let issued = check(&answer, &key, Some(ID), SystemTime::now()).unwrap();
+        assert_eq!(issued.root.matches("BEGIN CERTIFICATE").count(), 2);
+        assert_eq!(issued.chain.matches("BEGIN CERTIFICATE").count(), 1);
+    }
+    let one_text = vec![answer.concat()];
+    let issued = check(&one_text, &key, Some(ID), SystemTime::now());
+    assert!(issued.is_err(), "in a single text the last is the root, and the others would have to be a chain");
+    answer.push(String::new());
+    assert!(check(&answer, &key, Some(ID), SystemTime::now()).is_err(), "no root at the end");
 }
 
 #[test]
@@ -119,7 +143,7 @@ fn renewal_is_half_way_and_spread() {
     assert_eq!(schedule::renewal(at(3000), at(4000), at(1000), 0.5), at(1500));
     assert_eq!(schedule::renewal(at(0), at(10), at(1000), 0.5), at(1001));
     assert_eq!(schedule::rest(at(10), at(5)), Some(Duration::from_secs(5)));
-    assert_eq!(schedule::rest(at(1000), at(5)), Some(Duration::from_secs(30)));
+    assert_eq!(schedule::rest(at(1000), at(5)), Some(Duration::from_secs(10)));
     assert_eq!(schedule::rest(at(5), at(5)), None);
 }
 
@@ -228,6 +252,7 @@ async fn an_identity_is_obtained_despite_refusals_and_renewed() {
     let roots = std::str::from_utf8(roots).unwrap();
     assert_eq!(roots.matches("BEGIN CERTIFICATE").count(), 2);
     assert!(roots.contains(&more));
+    assert_eq!(got.roots.len(), 2, "{:?}", got.roots);
     status(&handle, "renewal", |s| s.renewals >= 2).await;
     let second = certificate(&handle);
     assert_ne!(first.key, second.key, "a new key each time");

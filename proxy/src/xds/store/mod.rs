@@ -181,7 +181,9 @@ impl Store {
             started: now.mono,
             received: BTreeSet::new(),
             subscriptions: Arc::default(),
-            references: References::new(config.identity.iter().flat_map(|_| identity::NAMES).map(Name::from).collect()),
+            references: References::new(
+                config.has_identity().then_some(identity::NAMES).into_iter().flatten().map(Name::from).collect(),
+            ),
             unrest: Unrest::default(),
             snapshot: Snapshot::default(),
             changed: true,

@@ -15,10 +15,7 @@ impl<'a> SpiffeId<'a> {
         if uri.len() > 2048 {
             return None;
         }
-        let (scheme, rest) = uri.split_at_checked("spiffe://".len())?;
-        if !scheme.eq_ignore_ascii_case("spiffe://") {
-            return None;
-        }
+        let rest = uri.strip_prefix("spiffe://")?;
         let (trust_domain, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         let label = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-._".contains(&b);
         if trust_domain.is_empty() || trust_domain.len() > 255 || !trust_domain.bytes().all(label) {
@@ -71,6 +68,7 @@ mod tests {
             "spiffe://",
             "spiffe:///ns/a/sa/b",
             "https://td/ns/a/sa/b",
+            "SPIFFE://td/ns/a/sa/b",
             "spiffe://TD/x",
             "spiffe://td:80/x",
             "spiffe://user@td/x",
