@@ -12,6 +12,7 @@ use super::{Admission, RbacCounts};
 use crate::{
     ir::{
         filters::Fault,
+        format::AccessLog,
         http::{ConnectionManager, FilterKind, HttpFilter},
     },
     telemetry::{filters::FilterStats, metrics::Sharded, registry::Registry},
@@ -27,6 +28,8 @@ pub struct LiveFilters {
     pub always: bool,
     /// They write header values of what is else noted for access logs only.
     pub look_at_notes: bool,
+    /// What filters note of their results is read by somebody, routes apart.
+    pub results_are_read: bool,
     pub stats: Arc<Sharded<FilterStats>>,
     faults: Arc<AtomicU64>,
     /// By the place of their filter in the chain.
@@ -67,7 +70,11 @@ impl LiveFilters {
             any = true;
             always |= acts && !filter.disabled;
         }
+        let results_are_read = look_at_notes
+            || config.access_log.iter().any(AccessLog::reads_metadata)
+            || config.filters.iter().any(|filter| reads_metadata(&filter.kind));
         Self {
+            results_are_read,
             config: Some(config.clone()),
             any,
             always,
@@ -104,6 +111,21 @@ impl LiveFilters {
         self.faults.fetch_add(1, Relaxed);
         self.stats.local().active_faults.inc();
         ActiveFault { stats: self.stats.clone(), faults: self.faults.clone() }
+    }
+}
+
+/// Whether a filter may look at metadata.
+fn reads_metadata(kind: &FilterKind) -> bool {
+    match kind {
+        FilterKind::Rbac(rbac) => rbac.reads_metadata(),
+        FilterKind::Alpn(_)
+        | FilterKind::Fault(_)
+        | FilterKind::Cors
+        | FilterKind::HeaderMutation { .. }
+        | FilterKind::Buffer(_)
+        | FilterKind::AdaptiveConcurrency(_)
+        | FilterKind::GrpcWeb
+        | FilterKind::Router(_) => false,
     }
 }
 
