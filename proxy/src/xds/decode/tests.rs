@@ -9,6 +9,7 @@ mod hostile;
 mod istio;
 mod listeners;
 mod managers;
+mod rbac;
 mod retries;
 mod routes;
 mod secrets;
