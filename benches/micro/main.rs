@@ -6,6 +6,7 @@ mod access_log;
 mod chain;
 mod headers;
 mod pick;
+mod rbac;
 mod rebuild;
 mod router;
 mod sniff;
@@ -21,6 +22,7 @@ criterion_group!(
     pick::bench,
     rebuild::bench,
     headers::bench,
-    access_log::bench
+    access_log::bench,
+    rbac::bench
 );
 criterion_main!(benches);

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    SanType, date_time_ymd,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType, date_time_ymd,
 };
 
 /// A certificate authority.
@@ -46,10 +46,26 @@ impl Authority {
         self.issue_until(dir, name, uri, 2099)
     }
 
+    /// Issues a certificate for a common name and these other names: URIs where there is a colon, else DNS names.
+    pub fn issue_named(&self, dir: &Path, name: &str, common_name: &str, names: &[&str]) -> Files {
+        let mut params = CertificateParams::new(Vec::new()).expect("no names, no bad name");
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, common_name);
+        params.subject_alt_names.extend(names.iter().map(|name| match name.contains(':') {
+            true => SanType::URI((*name).try_into().expect("an ASCII URI")),
+            false => SanType::DnsName((*name).try_into().expect("an ASCII name")),
+        }));
+        self.write(dir, name, params, 2099)
+    }
+
     /// As [`Authority::issue`], expiring at the beginning of `year`.
     pub fn issue_until(&self, dir: &Path, name: &str, uri: &str, year: i32) -> Files {
         let mut params = CertificateParams::new(Vec::new()).expect("no names, no bad name");
         params.subject_alt_names.push(SanType::URI(uri.try_into().expect("an ASCII URI")));
+        self.write(dir, name, params, year)
+    }
+
+    fn write(&self, dir: &Path, name: &str, mut params: CertificateParams, year: i32) -> Files {
         params.not_before = date_time_ymd(2001, 1, 1);
         params.not_after = date_time_ymd(year, 1, 1);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];

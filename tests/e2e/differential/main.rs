@@ -47,6 +47,11 @@ tests! {
     cors,
     mirroring,
     other_filters,
+    rbac,
+    rbac_trees,
+    rbac_paths,
+    rbac_connections,
+    rbac_identities,
 }
 
 #[test]

@@ -10,6 +10,10 @@ mod headers;
 mod health;
 mod normalise;
 mod protocol;
+mod rbac;
+mod rbac_network;
+mod rbac_paths;
+mod rbac_trees;
 mod redirects;
 mod retries;
 mod retry_limits;
@@ -44,5 +48,10 @@ pub(crate) fn groups() -> Vec<Group> {
         group("cors", filters::cors()),
         group("mirroring", filters::mirroring()),
         group("other_filters", filters::others()),
+        group("rbac", rbac::cases()),
+        group("rbac_trees", rbac_trees::cases()),
+        group("rbac_paths", rbac_paths::cases()),
+        group("rbac_connections", rbac_network::connections()),
+        group("rbac_identities", rbac_network::identities()),
     ]
 }
