@@ -7,6 +7,7 @@ mod chain;
 mod headers;
 mod limits;
 mod pick;
+mod rbac;
 mod rebuild;
 mod router;
 mod sniff;
@@ -23,6 +24,7 @@ criterion_group!(
     rebuild::bench,
     headers::bench,
     access_log::bench,
-    limits::bench
+    limits::bench,
+    rbac::bench
 );
 criterion_main!(benches);

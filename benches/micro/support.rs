@@ -2,7 +2,7 @@
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, OnceLock},
+    sync::Arc,
     time::{Instant, SystemTime},
 };
 
@@ -15,7 +15,7 @@ use outrigger_proxy::{
     },
     telemetry::{
         flags::Flags,
-        format::{Facts, Headers, Times},
+        format::{Facts, Headers, Known, Times},
         record::{ConnInfo, UpstreamFacts},
     },
 };
@@ -85,9 +85,9 @@ pub(crate) fn routes(virtual_hosts: Value) -> Arc<RouteConfiguration> {
     }
 }
 
-fn connection() -> &'static (ConnInfo, UpstreamFacts) {
-    static CONNECTION: OnceLock<(ConnInfo, UpstreamFacts)> = OnceLock::new();
-    CONNECTION.get_or_init(|| {
+thread_local! {
+    /// A connection belongs to its worker.
+    static CONNECTION: &'static (ConnInfo, UpstreamFacts) = Box::leak(Box::new({
         let info = ConnInfo {
             id: 7,
             remote: SocketAddr::from(([10, 0, 0, 1], 40_000)),
@@ -101,6 +101,7 @@ fn connection() -> &'static (ConnInfo, UpstreamFacts) {
             buffer_limit: 1 << 20,
             started: SystemTime::now(),
             started_at: Instant::now(),
+            metadata: Default::default(),
         };
         let upstream = UpstreamFacts {
             cluster: Some("inbound|8080||".into()),
@@ -111,7 +112,11 @@ fn connection() -> &'static (ConnInfo, UpstreamFacts) {
             protocol: Some("HTTP/2"),
         };
         (info, upstream)
-    })
+    }));
+}
+
+fn connection() -> &'static (ConnInfo, UpstreamFacts) {
+    CONNECTION.with(|known| *known)
 }
 
 /// The facts of an answered request.
@@ -129,10 +134,12 @@ pub(crate) fn facts<'a>(request: &'a dyn Headers, response: &'a dyn Headers) -> 
         bytes_sent: 6789,
         upstream,
         downstream_failure: None,
+        termination: None,
         route: Some("default"),
         remote: conn.remote,
         request: Some(request),
         response: Some(response),
         trailers: None,
+        metadata: Known::default(),
     }
 }

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    SanType, date_time_ymd,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType, date_time_ymd,
 };
 
 /// A certificate authority.
@@ -81,16 +81,30 @@ impl Authority {
     pub fn issue_host(&self, dir: &Path, name: &str, host: &str) -> Files {
         let (mut params, key) = leaf("https://unused.example/", 2099);
         params.subject_alt_names = vec![SanType::DnsName(host.try_into().expect("an ASCII name"))];
-        let files = Files { certificate: dir.join(format!("{name}.crt")), key: dir.join(format!("{name}.key")) };
-        let certificate = params.signed_by(&key, &self.issuer).expect("a valid request").pem();
-        std::fs::write(&files.certificate, certificate).expect("own folder");
-        std::fs::write(&files.key, key.serialize_pem()).expect("own folder");
-        files
+        self.write(dir, name, (params, key))
+    }
+
+    /// Issues a certificate for a common name and these other names: URIs where there is a colon, else DNS names.
+    pub fn issue_named(&self, dir: &Path, name: &str, common_name: &str, names: &[&str]) -> Files {
+        let (mut params, key) = leaf("https://unused.example/", 2099);
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, common_name);
+        params.subject_alt_names = names
+            .iter()
+            .map(|name| match name.contains(':') {
+                true => SanType::URI((*name).try_into().expect("an ASCII URI")),
+                false => SanType::DnsName((*name).try_into().expect("an ASCII name")),
+            })
+            .collect();
+        self.write(dir, name, (params, key))
     }
 
     /// As [`Authority::issue`], expiring at the beginning of `year`.
     pub fn issue_until(&self, dir: &Path, name: &str, uri: &str, year: i32) -> Files {
-        let (params, key) = leaf(uri, year);
+        self.write(dir, name, leaf(uri, year))
+    }
+
+    fn write(&self, dir: &Path, name: &str, (params, key): (CertificateParams, KeyPair)) -> Files {
         let certificate = params.signed_by(&key, &self.issuer).expect("a valid request").pem();
         let files = Files { certificate: dir.join(format!("{name}.crt")), key: dir.join(format!("{name}.key")) };
         std::fs::write(&files.certificate, certificate).expect("own folder");

@@ -280,4 +280,33 @@ mod tests {
         assert_eq!(sanitize("listener_manager.lds.update_success"), "listener_manager_lds_update_success");
         assert_eq!(escape("a\"b\\c"), "a\\\"b\\\\c");
     }
+
+    #[test]
+    fn statistics_of_rbac_filters_have_envoys_tags() {
+        let owner = RbacOwner {
+            http: true,
+            prefix: "in".into(),
+            rules: "dry_".into(),
+            shadow: true,
+            policy: Some("ns[a]-policy[b]-rule[0]".into()),
+        };
+        let stat = |owner: &RbacOwner| Stat {
+            scope: "",
+            owner: owner.prefix.clone(),
+            metric: "denied".into(),
+            kind: Kind::Counter,
+            value: 1,
+            rbac: Some(owner.clone()),
+        };
+        assert_eq!(rbac_name(&stat(&owner)), "envoy_http_rbac_policy_shadow_denied");
+        let labels = [
+            "envoy_http_conn_manager_prefix=\"in\"",
+            "envoy_rbac_http_prefix=\"dry_\"",
+            "envoy_rbac_policy_name=\"ns[a]-policy[b]-rule[0]\"",
+        ];
+        assert_eq!(rbac_labels(&owner), labels);
+        let network = RbacOwner { http: false, prefix: "tcp.".into(), rules: "".into(), shadow: false, policy: None };
+        assert_eq!(rbac_name(&stat(&network)), "envoy_rbac_denied");
+        assert_eq!(rbac_labels(&network), ["envoy_rbac_prefix=\"tcp\""]);
+    }
 }

@@ -11,6 +11,8 @@ mod ending;
 mod limits_tests;
 mod logging;
 mod memory;
+#[cfg(test)]
+mod policy_tests;
 mod retiring;
 #[cfg(test)]
 mod revoked_tests;

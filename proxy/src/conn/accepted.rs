@@ -209,7 +209,7 @@ impl Accepted {
         let _records = [logs, listener.logs.clone()].map(|logs| {
             let mut record = ConnectionRecord::new(info.clone(), logs);
             record.flags = refusal.flags;
-            record.details = Some(refusal.details.clone());
+            record.termination = Some(refusal.details.as_ref().into());
             record
         });
         tokio::select! {

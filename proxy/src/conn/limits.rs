@@ -98,6 +98,7 @@ fn text(template: &Template, info: &ConnInfo) -> String {
         status: 0,
         flags: Flags::default(),
         details: None,
+        termination: None,
         start: SystemTime::now(),
         times: Times::default(),
         bytes_received: 0,

@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use super::filters::Refusal;
 use crate::{
-    ir::Metadata,
+    ir::{Metadata, rbac::Engine},
     live::LiveNetworkRbac,
     policy::rbac::{self, Decision, Facts},
     telemetry::{flags::Flags, record::ConnInfo},
@@ -18,14 +18,12 @@ const COMMON: &str = "envoy.common";
 pub(super) fn check(filter: &LiveNetworkRbac, info: &ConnInfo) -> Result<(), Refusal> {
     let config = &filter.config.rbac;
     if let Some(engine) = &config.shadow {
-        let metadata = info.metadata.get().clone();
-        let decision = rbac::decide(engine, &facts(info, metadata.as_deref()));
+        let decision = decide(engine, info);
         filter.counts.shadow.count(decision.allowed, decision.policy);
         note(info, &config.shadow_prefix, decision);
     }
     let Some(engine) = &config.rules else { return Ok(()) };
-    let metadata = info.metadata.get().clone();
-    let decision = rbac::decide(engine, &facts(info, metadata.as_deref()));
+    let decision = decide(engine, info);
     filter.counts.rules.count(decision.allowed, decision.policy);
     if let Some(log) = decision.log {
         info.metadata.set(COMMON, Map::from_iter([("access_log_hint".into(), Value::Bool(log))]));
@@ -39,15 +37,17 @@ pub(super) fn check(filter: &LiveNetworkRbac, info: &ConnInfo) -> Result<(), Ref
 
 /// Whether it would pass. Counts nothing.
 pub(super) fn allows(filter: &LiveNetworkRbac, info: &ConnInfo) -> bool {
+    filter.config.rbac.rules.as_ref().is_none_or(|engine| decide(engine, info).allowed)
+}
+
+fn decide<'a>(engine: &'a Engine, info: &ConnInfo) -> Decision<'a> {
     let metadata = info.metadata.get();
-    let facts = facts(info, metadata.as_deref());
-    filter.config.rbac.rules.as_ref().is_none_or(|engine| rbac::decide(engine, &facts).allowed)
+    rbac::decide(engine, &facts(info, metadata.as_deref()))
 }
 
 /// Why a connection that passed before would be refused now. Counts only that.
 pub(super) fn refusal(filter: &LiveNetworkRbac, info: &ConnInfo) -> Option<String> {
-    let metadata = info.metadata.get();
-    let decision = rbac::decide(filter.config.rbac.rules.as_ref()?, &facts(info, metadata.as_deref()));
+    let decision = decide(filter.config.rbac.rules.as_ref()?, info);
     if decision.allowed {
         return None;
     }

@@ -276,7 +276,7 @@ impl Session {
 
     fn cut(&mut self, signal: &drain::Signal) {
         if let Some(refusal) = signal.refusal() {
-            self.record.details = Some(refusal.to_string().into());
+            self.record.termination = Some(refusal.as_ref().into());
             return;
         }
         self.record.flags = Flags::LOCAL_RESET;

@@ -4,7 +4,7 @@
 
 use super::{
     filters::{Mutation, Mutations, Overrides, Setting},
-    format::{MetadataPath, MetadataSource, Operator, Segment, Template},
+    format::{AccessLog, JsonField, LogFormat, MetadataPath, MetadataSource, Operator, Segment, Template},
     rate_limit::{Action as RateAction, GlobalRateLimit, Hits, HitsNumber, LocalRateLimit, Rule},
     route::{Action, Forward, HeaderAdd, HeaderOps, HostRewrite, PathRewrite, Route, RouteConfiguration, Target},
 };
@@ -14,7 +14,7 @@ impl Operator {
     fn is_noted(&self) -> bool {
         matches!(
             self,
-            Self::Metadata(MetadataPath { source: MetadataSource::Route, .. })
+            Self::Metadata(MetadataPath { source: MetadataSource::Route | MetadataSource::Dynamic, .. })
                 | Self::RouteName
                 | Self::UpstreamHost
                 | Self::UpstreamCluster
@@ -51,6 +51,26 @@ fn list(mutations: &[Mutation]) -> bool {
     })
 }
 
+impl AccessLog {
+    /// Whether lines hold what filters noted of a stream.
+    pub fn reads_metadata(&self) -> bool {
+        fn reads(template: &Template) -> bool {
+            let is_metadata = |segment: &Segment| matches!(segment, Segment::Op { op: Operator::Metadata(_), .. });
+            template.segments.iter().any(is_metadata)
+        }
+        fn fields(all: &[(Box<str>, JsonField)]) -> bool {
+            all.iter().any(|(_, field)| match field {
+                JsonField::Value(template) => reads(template),
+                JsonField::Object(all) => fields(all),
+            })
+        }
+        match &self.format {
+            LogFormat::Text(template) => reads(template),
+            LogFormat::Json(all) => fields(all),
+        }
+    }
+}
+
 impl Mutations {
     /// Whether some value is noted on demand only.
     pub fn look_at_notes(&self) -> bool {
@@ -85,12 +105,13 @@ impl Overrides {
             Setting::HeaderMutation(m) => m.look_at_notes(),
             Setting::LocalRateLimit(l) => l.look_at_notes(),
             Setting::RateLimit(l) => rules(&l.rules),
+            Setting::Rbac(Some(rbac)) => rbac.reads_metadata(),
             Setting::Disabled
             | Setting::Enabled
             | Setting::Fault(_)
             | Setting::Cors(_)
             | Setting::Buffer(_)
-            | Setting::Rbac(_) => false,
+            | Setting::Rbac(None) => false,
         }) || self.rate_limits.as_ref().is_some_and(|limits| rules(&limits.rules))
     }
 }

@@ -122,9 +122,11 @@ fn rfc3986(path: &str) -> Option<Option<String>> {
     let mut segments = decoded[1..].split('/').peekable();
     while let Some(segment) = segments.next() {
         let last = segments.peek().is_none();
-        match segment {
+        // Many servers drop parameters before they look for dots: `..;x` is `..` to them, so it is here.
+        let bare = segment.split_once(';').map_or(segment, |(bare, _)| bare);
+        match bare {
             "." | ".." => {
-                if segment == ".." {
+                if bare == ".." {
                     kept.pop();
                 }
                 // `/a/.` and `/a/b/..` name a directory: they keep the slash.
@@ -132,7 +134,7 @@ fn rfc3986(path: &str) -> Option<Option<String>> {
                     kept.push("");
                 }
             }
-            segment => kept.push(segment),
+            _ => kept.push(segment),
         }
     }
     let normal = format!("/{}", kept.join("/"));

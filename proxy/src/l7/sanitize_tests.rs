@@ -41,6 +41,10 @@ fn paths_are_normalised() {
         ("/%61%7E/x", "/a~/x"),
         ("/a//b", "/a//b"),
         ("/..a/.b/c..", "/..a/.b/c.."),
+        ("/a/..;/b", "/b"),
+        ("/a/..;x=1/b/.;y", "/b/"),
+        ("/a/%2e%2e;/b", "/b"),
+        ("/a;x/b/...;/c", "/a;x/b/...;/c"),
     ] {
         let mut request = parts(path, &[]);
         sanitize(&config, &conn("1.2.3.4:5"), &mut request).unwrap();

@@ -13,6 +13,7 @@ use crate::{
     ir::{
         Name,
         filters::Fault,
+        format::AccessLog,
         http::{ConnectionManager, FilterKind, HttpFilter},
     },
     policy::rate_limit::limits::LocalLimit,
@@ -30,6 +31,8 @@ pub struct LiveFilters {
     pub always: bool,
     /// They write header values of what is else noted for access logs only.
     pub look_at_notes: bool,
+    /// What filters note of their results is read by somebody, routes apart.
+    pub results_are_read: bool,
     pub stats: Arc<Sharded<FilterStats>>,
     faults: Arc<AtomicU64>,
     /// By the place of their filter in the chain.
@@ -104,7 +107,11 @@ impl LiveFilters {
             any = true;
             always |= acts && !filter.disabled;
         }
+        let results_are_read = look_at_notes
+            || config.access_log.iter().any(AccessLog::reads_metadata)
+            || config.filters.iter().any(|filter| reads_metadata(&filter.kind));
         Self {
+            results_are_read,
             config: Some(config.clone()),
             any,
             always,
@@ -175,6 +182,23 @@ impl LiveGlobalLimit {
             fallback_name,
             replicas: format!("{filter}.replicas").into(),
         }
+    }
+}
+
+/// Whether a filter may look at metadata.
+fn reads_metadata(kind: &FilterKind) -> bool {
+    match kind {
+        FilterKind::Rbac(rbac) => rbac.reads_metadata(),
+        // What is counted may be chosen by the routes.
+        FilterKind::LocalRateLimit(_) | FilterKind::RateLimit(_) => true,
+        FilterKind::Alpn(_)
+        | FilterKind::Fault(_)
+        | FilterKind::Cors
+        | FilterKind::HeaderMutation { .. }
+        | FilterKind::Buffer(_)
+        | FilterKind::AdaptiveConcurrency(_)
+        | FilterKind::GrpcWeb
+        | FilterKind::Router(_) => false,
     }
 }
 

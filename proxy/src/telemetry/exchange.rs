@@ -289,6 +289,7 @@ impl RequestRecord {
             bytes_sent: self.bytes_sent.get(),
             upstream: &upstream,
             downstream_failure: None,
+            termination: None,
             route: seen.as_ref().and_then(|s| s.route.as_deref()),
             remote: seen.as_ref().and_then(|s| s.remote).unwrap_or(self.scope.conn.remote),
             request: request.or(heads.as_ref().map(|h| &h.0 as &dyn Headers)),

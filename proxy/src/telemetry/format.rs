@@ -73,6 +73,7 @@ pub struct Facts<'a> {
     pub bytes_sent: u64,
     pub upstream: &'a UpstreamFacts,
     pub downstream_failure: Option<&'a str>,
+    pub termination: Option<&'a str>,
     pub route: Option<&'a str>,
     /// The client's address as trusted forwarding headers tell it, else the peer's.
     pub remote: SocketAddr,
@@ -189,6 +190,7 @@ pub fn value<'a>(op: &'a Operator, facts: &Facts<'a>) -> Value<'a> {
         Operator::DownstreamTlsVersion => optional(tls.map(|t| t.version)),
         Operator::DownstreamTlsCipher => optional(tls.map(|t| t.cipher)),
         Operator::DownstreamTransportFailureReason => optional(facts.downstream_failure.map(|r| r.replace(' ', "_"))),
+        Operator::ConnectionTerminationDetails => optional(facts.termination),
         Operator::RequestedServerName => optional(conn.server_name.as_deref()),
         Operator::RouteName => optional(facts.route),
         Operator::ConnectionId => Value::Number(conn.id),
@@ -197,10 +199,7 @@ pub fn value<'a>(op: &'a Operator, facts: &Facts<'a>) -> Value<'a> {
         Operator::FilterChainName => optional(Some(&*conn.chain).filter(|c| !c.is_empty())),
         Operator::Environment(name) => optional(environment(name)),
         // Nothing in the data path produces these: an exchange that has none is logged as such.
-        Operator::LocalReplyBody
-        | Operator::ConnectionTerminationDetails
-        | Operator::VirtualClusterName
-        | Operator::FilterState(_) => Value::Absent,
+        Operator::LocalReplyBody | Operator::VirtualClusterName | Operator::FilterState(_) => Value::Absent,
         Operator::Metadata(path) => metadata(path, &facts.metadata),
     }
 }

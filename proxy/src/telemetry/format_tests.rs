@@ -70,6 +70,7 @@ fn operators_are_evaluated() {
         bytes_sent: 22,
         upstream: &upstream,
         downstream_failure: None,
+        termination: None,
         route: Some("r"),
         remote: "9.9.9.9:0".parse().unwrap(),
         request: Some(&request),

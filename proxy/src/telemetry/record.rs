@@ -96,6 +96,8 @@ pub struct ConnectionRecord {
     pub upstream: UpstreamFacts,
     /// Why the downstream handshake failed.
     pub transport_failure: Option<Box<str>>,
+    /// Envoy's `connection_termination_details`: why this proxy ended the connection.
+    pub termination: Option<Box<str>>,
 }
 
 impl ConnectionRecord {
@@ -109,6 +111,7 @@ impl ConnectionRecord {
             bytes_sent: 0,
             upstream: UpstreamFacts::default(),
             transport_failure: None,
+            termination: None,
         }
     }
 }
@@ -131,6 +134,7 @@ impl Drop for ConnectionRecord {
             bytes_sent: self.bytes_sent,
             upstream: &self.upstream,
             downstream_failure: self.transport_failure.as_deref(),
+            termination: self.termination.as_deref(),
             route: None,
             remote: self.info.remote,
             request: None,

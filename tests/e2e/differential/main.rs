@@ -50,6 +50,11 @@ tests! {
     local_limits,
     connection_limits,
     global_limits,
+    rbac,
+    rbac_trees,
+    rbac_paths,
+    rbac_connections,
+    rbac_identities,
 }
 
 #[test]

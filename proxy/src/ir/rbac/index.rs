@@ -143,12 +143,13 @@ impl Index {
 
     pub fn name(&self, name: &str, found: &mut Places) {
         extend(&self.names, name, found);
-        if !self.namespaces.is_empty() {
-            for (at, marker) in name.match_indices(NAMESPACE) {
-                if let Some((namespace, _)) = name[at + marker.len()..].split_once('/') {
-                    extend(&self.namespaces, namespace, found);
-                }
+        let mut rest = if self.namespaces.is_empty() { "" } else { name };
+        // Markers may overlap: `/ns/ns/a/` is of the namespaces `ns` and `a`.
+        while let Some(at) = rest.find(NAMESPACE) {
+            if let Some((namespace, _)) = rest[at + NAMESPACE.len()..].split_once('/') {
+                extend(&self.namespaces, namespace, found);
             }
+            rest = &rest[at + 1..];
         }
     }
 

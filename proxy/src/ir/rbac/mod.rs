@@ -30,6 +30,18 @@ pub struct Rbac {
     pub track_per_rule: bool,
 }
 
+impl Rbac {
+    /// Whether some rule looks at what filters noted of a stream.
+    pub fn reads_metadata(&self) -> bool {
+        [&self.rules, &self.shadow].into_iter().flatten().any(|engine| match engine {
+            Engine::Policies(set) => {
+                set.policies.iter().any(|p| p.permissions.reads_metadata() || p.principals.reads_metadata())
+            }
+            Engine::Tree(tree) => tree.reads_metadata,
+        })
+    }
+}
+
 /// `envoy.extensions.filters.network.rbac.v3.RBAC`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NetworkRbac {
@@ -110,6 +122,15 @@ pub enum Rule {
 }
 
 impl Rule {
+    fn reads_metadata(&self) -> bool {
+        match self {
+            Self::Metadata(..) => true,
+            Self::All(rules) | Self::OneOf(rules) => rules.iter().any(Self::reads_metadata),
+            Self::Not(rule) => rule.reads_metadata(),
+            _ => false,
+        }
+    }
+
     /// Every one of `rules`.
     pub fn all_of(rules: Vec<Rule>) -> Self {
         Self::alone(rules).unwrap_or_else(Self::All)

@@ -15,6 +15,8 @@ pub struct Tree {
     pub root: Matcher,
     /// Some leaf logs: every decision then says whether to log.
     pub logs: bool,
+    /// Some input is metadata.
+    pub reads_metadata: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -26,16 +26,21 @@ impl Call<'_> {
             // Statistics and metadata are all that comes of it.
             self.decide(engine, request, |decision| {
                 counts.shadow.count(decision.allowed, decision.policy);
-                self.note(&rbac.shadow_prefix, "shadow", decision);
+                if self.results_are_read() {
+                    self.note(&rbac.shadow_prefix, "shadow", decision);
+                }
             });
         }
         let Some(engine) = &rbac.rules else { return Ok(()) };
         self.decide(engine, request, |decision| {
             counts.rules.count(decision.allowed, decision.policy);
-            if let Some(log) = decision.log {
+            let noted = self.results_are_read();
+            if let Some(log) = decision.log.filter(|_| noted) {
                 self.flow.record.metadata.set(COMMON, Map::from_iter([("access_log_hint".into(), Value::Bool(log))]));
             }
-            self.note(&rbac.rules_prefix, "enforced", decision);
+            if noted {
+                self.note(&rbac.rules_prefix, "enforced", decision);
+            }
             if decision.allowed {
                 return Ok(());
             }
@@ -64,6 +69,11 @@ impl Call<'_> {
             )
         };
         then(decision)
+    }
+
+    /// Notes cost more than most decisions.
+    fn results_are_read(&self) -> bool {
+        self.filters.results_are_read || self.table.is_some_and(|table| table.looks_at_notes)
     }
 
     fn note(&self, prefix: &str, engine: &str, decision: Decision<'_>) {

@@ -199,7 +199,7 @@ fn details_stay_one_word() {
 #[test]
 fn the_index_only_saves_work() {
     let mut random = fastrand::Rng::with_seed(7);
-    let names = ["spiffe://t/ns/a/sa/x", "spiffe://t/ns/b/sa/y", "plain", "CN=z"];
+    let names = ["spiffe://t/ns/a/sa/x", "spiffe://t/ns/ns/a/sa/x", "spiffe://t/ns/b/sa/y", "plain", "CN=z"];
     let paths = ["/", "/a", "/a/b", "/a/bc", "/A", ""];
     for round in 0..3000 {
         let policies: Vec<_> = (0..random.usize(8..14))

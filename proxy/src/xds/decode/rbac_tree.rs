@@ -36,7 +36,7 @@ use crate::ir::rbac::{
 
 pub(super) fn tree(message: &Pb, layer: Layer, at: &At<'_>) -> Result<Tree, Reject> {
     let root = matcher(message, layer, at)?;
-    Ok(Tree { logs: logs(&root), root })
+    Ok(Tree { logs: logs(&root), reads_metadata: reads_metadata(&root), root })
 }
 
 fn matcher(message: &Pb, layer: Layer, at: &At<'_>) -> Result<Matcher, Reject> {
@@ -132,6 +132,23 @@ pub(super) fn refuse(message: &TypedExtensionConfig, what: &str, at: &At<'_>) ->
         Some(Err(reject)) => reject,
         None => at.reject("is required"),
     }
+}
+
+fn reads_metadata(matcher: &Matcher) -> bool {
+    fn asked(predicate: &Predicate) -> bool {
+        match predicate {
+            Predicate::Single(input, _) => matches!(input, Input::Metadata { .. }),
+            Predicate::Or(all) | Predicate::And(all) => all.iter().any(asked),
+            Predicate::Not(one) => asked(one),
+        }
+    }
+    let next = |next: &OnMatch| matches!(next, OnMatch::Matcher(matcher) if reads_metadata(matcher));
+    let within = match &matcher.kind {
+        None => false,
+        Some(Kind::List(fields)) => fields.iter().any(|(when, then)| asked(when) || next(then)),
+        Some(Kind::Exact(_, map) | Kind::Prefix(_, map)) => map.values().any(next),
+    };
+    within || matcher.otherwise.as_ref().is_some_and(next)
 }
 
 fn logs(matcher: &Matcher) -> bool {

@@ -10,6 +10,7 @@ mod istio;
 mod limits;
 mod listeners;
 mod managers;
+mod rbac;
 mod retries;
 mod routes;
 mod secrets;

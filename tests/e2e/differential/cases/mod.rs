@@ -12,6 +12,10 @@ mod limits;
 mod limits_global;
 mod normalise;
 mod protocol;
+mod rbac;
+mod rbac_network;
+mod rbac_paths;
+mod rbac_trees;
 mod redirects;
 mod retries;
 mod retry_limits;
@@ -49,5 +53,10 @@ pub(crate) fn groups() -> Vec<Group> {
         group("local_limits", limits::local()),
         group("connection_limits", limits::connections().into_iter().chain(limits_global::connections()).collect()),
         group("global_limits", limits_global::global()),
+        group("rbac", rbac::cases()),
+        group("rbac_trees", rbac_trees::cases()),
+        group("rbac_paths", rbac_paths::cases()),
+        group("rbac_connections", rbac_network::connections()),
+        group("rbac_identities", rbac_network::identities()),
     ]
 }

@@ -20,7 +20,7 @@ fn talk(say: &'static str) -> Talk {
 const SILENT: Talk = Talk { say: "", hear: "", finish: false, tls: None };
 
 fn over_tls(server_name: &'static str, alpn: &'static [&'static str]) -> Talk {
-    Talk { tls: Some(Tls { server_name, alpn }), ..talk("hello") }
+    Talk { tls: Some(Tls { server_name, alpn, certificate: "" }), ..talk("hello") }
 }
 
 pub(crate) fn cases() -> Vec<Case> {

@@ -26,7 +26,7 @@ pub(crate) struct Ports {
 }
 
 /// The file of some cases. `ready` is the port of a listener that answers by itself.
-pub(crate) fn bootstrap(cases: &[(&Case, &Ports)], ready: u16, dir: &Path) -> String {
+pub(crate) fn bootstrap(cases: &[(&Case, &Ports)], ready: u16, admin: Option<u16>, dir: &Path) -> String {
     let mut listeners = String::new();
     let mut clusters = String::new();
     for (case, ports) in cases {
@@ -36,6 +36,9 @@ pub(crate) fn bootstrap(cases: &[(&Case, &Ports)], ready: u16, dir: &Path) -> St
     }
     listeners += &indent(4, &ready_listener(ready));
     let mut text = String::from("node: {id: differential, cluster: differential}\n");
+    if let Some(port) = admin {
+        let _ = writeln!(text, "admin: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}}}");
+    }
     let _ = write!(text, "static_resources:\n  listeners:\n{listeners}");
     if !clusters.trim().is_empty() {
         let _ = write!(text, "  clusters:\n{clusters}");

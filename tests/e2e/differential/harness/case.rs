@@ -198,6 +198,11 @@ impl Case {
         self.step(Step::Pause(Duration::from_millis(ms)))
     }
 
+    /// Compares what was counted under names in which this follows the case's.
+    pub(crate) fn stats(self, part: &'static str) -> Self {
+        self.step(Step::Stats(part))
+    }
+
     pub(crate) fn alike(mut self) -> Self {
         self.alike = true;
         self

@@ -3,6 +3,7 @@
 use std::{
     fmt::Write,
     io::ErrorKind,
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
@@ -23,21 +24,35 @@ const WATCH: Duration = Duration::from_millis(2500);
 /// Lines that say what the client observed.
 pub(crate) type Lines = Vec<String>;
 
-pub(crate) async fn connect(port: u16) -> std::io::Result<TcpStream> {
-    let stream = TcpStream::connect(("127.0.0.1", port)).await?;
+/// Where a client goes, and what it brings.
+#[derive(Clone, Debug)]
+pub(crate) struct Door {
+    pub(crate) port: u16,
+    /// The folder of the certificates.
+    pub(crate) dir: PathBuf,
+}
+
+pub(crate) async fn connect(door: &Door) -> std::io::Result<TcpStream> {
+    let stream = TcpStream::connect(("127.0.0.1", door.port)).await?;
     stream.set_nodelay(true)?;
     Ok(stream)
 }
 
 /// Sends the requests on one connection, one after the other.
-pub(crate) async fn send(port: u16, requests: &[Req]) -> Lines {
+pub(crate) async fn send(door: &Door, requests: &[Req]) -> Lines {
     let mut lines = Vec::new();
     if requests.first().is_some_and(|r| r.version == Version::Http2) {
-        client_http2::send(port, requests, &mut lines).await;
+        client_http2::send(door, requests, &mut lines).await;
         return lines;
     }
-    let mut wire = match connect(port).await {
-        Ok(stream) => Wire::new(stream),
+    let mut wire = match connect(door).await {
+        Ok(stream) => match requests.first().and_then(|r| r.tls) {
+            None => Wire::new(stream),
+            Some(tls) => match super::tls::handshake(stream, tls, &door.dir, &mut lines).await {
+                Some(stream) => Wire::new(stream),
+                None => return lines,
+            },
+        },
         Err(e) => return vec![format!("no connection: {:?}", e.kind())],
     };
     for request in requests {
@@ -56,6 +71,15 @@ pub(crate) async fn send(port: u16, requests: &[Req]) -> Lines {
         }
     }
     lines
+}
+
+/// The body of the answer to one request.
+pub(crate) async fn fetch(door: &Door, request: &Req) -> Option<String> {
+    let mut wire = Wire::new(connect(door).await.ok()?);
+    wire.write(&encode(request).0).await.ok()?;
+    let head = wire.head().await.ok()?;
+    let framing = Framing::of_response(&head, &request.method, head.word(1).parse().ok()?);
+    Some(String::from_utf8_lossy(&wire.body(framing).await.data).into_owned())
 }
 
 /// Notes on which side of each mark the answer came.
@@ -190,16 +214,16 @@ async fn tunnel(wire: &mut Wire, request: &Req, lines: &mut Lines) -> bool {
 }
 
 /// Talks over a plain connection, or over TLS.
-pub(crate) async fn talk(port: u16, talk: &Talk) -> Lines {
+pub(crate) async fn talk(door: &Door, talk: &Talk) -> Lines {
     let mut lines = vec![format!("{:?} {:?}", talk.say, talk.tls)];
-    if timeout(PATIENCE, converse(port, talk, &mut lines)).await.is_err() {
+    if timeout(PATIENCE, converse(door, talk, &mut lines)).await.is_err() {
         lines.push("< (no end within patience)".to_owned());
     }
     lines
 }
 
-async fn converse(port: u16, talk: &Talk, lines: &mut Lines) {
-    let stream = match connect(port).await {
+async fn converse(door: &Door, talk: &Talk, lines: &mut Lines) {
+    let stream = match connect(door).await {
         Ok(stream) => stream,
         // Accepted and reset before we looked.
         Err(e) if e.kind() == ErrorKind::ConnectionReset => {
@@ -210,7 +234,7 @@ async fn converse(port: u16, talk: &Talk, lines: &mut Lines) {
     };
     let mut wire = match talk.tls {
         None => Wire::new(stream),
-        Some(tls) => match super::tls::handshake(stream, tls, lines).await {
+        Some(tls) => match super::tls::handshake(stream, tls, &door.dir, lines).await {
             Some(stream) => Wire::new(stream),
             None => return,
         },

@@ -8,15 +8,15 @@ use http::Request;
 use tokio::time::timeout;
 
 use super::{
-    client::{Lines, PATIENCE, connect, marks},
+    client::{Door, Lines, PATIENCE, connect, marks},
     observe::{body_text, field_line},
     request::Req,
     server_http2::{collect, fields, map, reason},
     wire::{End, Fields},
 };
 
-pub(crate) async fn send(port: u16, requests: &[Req], lines: &mut Lines) {
-    let stream = match connect(port).await {
+pub(crate) async fn send(door: &Door, requests: &[Req], lines: &mut Lines) {
+    let stream = match connect(door).await {
         Ok(stream) => stream,
         Err(e) => return lines.push(format!("no connection: {:?}", e.kind())),
     };

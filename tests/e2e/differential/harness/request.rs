@@ -36,6 +36,8 @@ pub(crate) struct Req {
     pub(crate) tunnel: Option<&'static str>,
     /// HTTP/1: instead of everything above.
     pub(crate) raw: Option<Vec<u8>>,
+    /// HTTP/1: over TLS. That of the first request on a connection counts.
+    pub(crate) tls: Option<Tls>,
 }
 
 pub(crate) fn request(method: &str, target: &str) -> Req {
@@ -55,6 +57,7 @@ pub(crate) fn request(method: &str, target: &str) -> Req {
         afterwards: false,
         tunnel: None,
         raw: None,
+        tls: None,
     }
 }
 
@@ -143,6 +146,12 @@ impl Req {
         self
     }
 
+    /// Over TLS with this certificate, or with none.
+    pub(crate) fn tls(mut self, certificate: &'static str) -> Self {
+        self.tls = Some(Tls { server_name: "case.test", alpn: &[], certificate });
+        self
+    }
+
     pub(crate) fn tunnel(mut self, text: &'static str) -> Self {
         self.tunnel = Some(text);
         self
@@ -172,6 +181,8 @@ pub(crate) struct Talk {
 pub(crate) struct Tls {
     pub(crate) server_name: &'static str,
     pub(crate) alpn: &'static [&'static str],
+    /// The client's own certificate, by the name of its files; empty: none.
+    pub(crate) certificate: &'static str,
 }
 
 /// One step of a case's script; steps follow each other.
@@ -192,4 +203,6 @@ pub(crate) enum Step {
     Talk(Talk),
     Talks(usize, Talk),
     Pause(Duration),
+    /// What the proxy counted under names in which this follows the case's.
+    Stats(&'static str),
 }

@@ -90,7 +90,8 @@ fn accepts(kind: Kind, dir: &Path, text: &str) -> Result<(), String> {
 /// Runs all scripts against one proxy.
 fn side(runtime: &tokio::runtime::Runtime, stage: &Stage, kind: Kind, dir: &Path) -> Vec<Observation> {
     let file = dir.join("bootstrap.yaml");
-    std::fs::write(&file, bootstrap(&stage.parts().collect::<Vec<_>>(), stage.ready_port(), dir)).expect("own folder");
+    std::fs::write(&file, bootstrap(&stage.parts().collect::<Vec<_>>(), stage.ready_port(), stage.admin(), dir))
+        .expect("own folder");
     let log = dir.join("access.log");
     let _ = std::fs::remove_file(&log);
     let mut command = Command::new(kind.program());

@@ -15,7 +15,7 @@ use tokio::time::{sleep, timeout};
 use super::{
     bootstrap::{Ports, bootstrap},
     case::Case,
-    client,
+    client::{self, Door},
     host::Host,
     observe::{Observation, host_lines},
     request::{Req, Step, get},
@@ -27,12 +27,16 @@ const OBVIOUSLY_WAITING: Duration = Duration::from_millis(800);
 struct Part {
     case: Case,
     ports: Ports,
+    door: Door,
+    admin: Door,
     hosts: Vec<Arc<Host>>,
 }
 
 pub(crate) struct Stage {
     parts: Vec<Part>,
-    ready: u16,
+    ready: Door,
+    /// The port of the administration interface, where some case asks it.
+    admin: Option<u16>,
     dir: std::path::PathBuf,
     /// Bound and not listening: the kernel gives these ports to nobody else, and the proxies share them.
     _reserved: Vec<Socket>,
@@ -56,6 +60,27 @@ impl Stage {
         for name in ["one", "two", "three"] {
             authority.issue(dir, name, &format!("spiffe://differential/{name}"));
         }
+        // A name that differs in its end only, in case, or that is of another kind.
+        let clients: [(&str, &[&str]); 7] = [
+            ("client", &["spiffe://differential/ns/good/sa/client"]),
+            ("slash", &["spiffe://differential/ns/good/sa/client/"]),
+            ("upper", &["spiffe://differential/ns/GOOD/sa/client"]),
+            ("dns", &["client.good.test"]),
+            ("both", &["spiffe://differential/ns/other/sa/client", "client.good.test"]),
+            ("two-uris", &["spiffe://differential/ns/other/sa/x", "spiffe://differential/ns/good/sa/client"]),
+            ("subject", &[]),
+        ];
+        for (name, names) in clients {
+            authority.issue_named(dir, name, &format!("{name} of differential"), names);
+        }
+        // Of somebody nobody trusts.
+        Authority::new("stranger").issue(dir, "stranger", "spiffe://differential/ns/good/sa/client");
+        let asks = cases.iter().flat_map(|c| &c.steps).any(|step| matches!(step, Step::Stats(_)));
+        let admin = asks.then(|| {
+            let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr());
+            free.expect("port 0 is free").port()
+        });
+        let door = |port| Door { port, dir: dir.to_path_buf() };
         let mut held = Vec::new();
         let parts = cases
             .into_iter()
@@ -67,15 +92,21 @@ impl Stage {
                     hosts.push(host);
                 }
                 let ports = hosts.iter().map(|h| (h.name, h.port)).collect();
-                Part { case, ports: Ports { listener: reserve(&mut held), hosts: ports }, hosts }
+                let listener = reserve(&mut held);
+                let (door, admin) = (door(listener), door(admin.unwrap_or_default()));
+                Part { case, ports: Ports { listener, hosts: ports }, hosts, door, admin }
             })
             .collect();
-        let ready = reserve(&mut held);
-        Self { parts, ready, dir: dir.to_path_buf(), _reserved: held }
+        let ready = door(reserve(&mut held));
+        Self { parts, ready, admin, dir: dir.to_path_buf(), _reserved: held }
     }
 
     pub(crate) fn ready_port(&self) -> u16 {
-        self.ready
+        self.ready.port
+    }
+
+    pub(crate) fn admin(&self) -> Option<u16> {
+        self.admin
     }
 
     pub(crate) fn cases(&self) -> impl Iterator<Item = &Case> {
@@ -88,12 +119,12 @@ impl Stage {
 
     /// Takes the cases out that a proxy refuses, so that the others can run; `why` says what is wrong with a file.
     pub(crate) fn refused(&mut self, why: impl Fn(&str) -> Option<String>) -> Vec<String> {
-        let (ready, dir) = (self.ready, self.dir.clone());
-        if why(&bootstrap(&self.parts().collect::<Vec<_>>(), ready, &dir)).is_none() {
+        let (ready, admin, dir) = (self.ready.port, self.admin, self.dir.clone());
+        if why(&bootstrap(&self.parts().collect::<Vec<_>>(), ready, admin, &dir)).is_none() {
             return Vec::new();
         }
         let mut said = Vec::new();
-        self.parts.retain(|part| match why(&bootstrap(&[(&part.case, &part.ports)], ready, &dir)) {
+        self.parts.retain(|part| match why(&bootstrap(&[(&part.case, &part.ports)], ready, admin, &dir)) {
             Some(reason) => {
                 said.push(format!("=== {} is refused: {reason}", part.case.name));
                 false
@@ -105,7 +136,7 @@ impl Stage {
     }
 
     pub(crate) async fn ready(&self) -> bool {
-        let answer = timeout(Duration::from_secs(5), client::send(self.ready, &[get("/")])).await;
+        let answer = timeout(Duration::from_secs(5), client::send(&self.ready, &[get("/")])).await;
         answer.is_ok_and(|lines| lines.iter().any(|l| l.ends_with(" 204")))
     }
 
@@ -178,15 +209,15 @@ impl Part {
     }
 
     async fn step(&self, step: &Step, observation: &mut Observation) -> Vec<String> {
-        let port = self.ports.listener;
+        let door = &self.door;
         match step {
-            Step::Requests(requests) => client::send(port, requests).await,
+            Step::Requests(requests) => client::send(door, requests).await,
             Step::Overlapping(requests) => self.overlapping(requests).await,
             Step::Spread(times, requests) => {
                 let mut shares: BTreeMap<String, usize> = BTreeMap::new();
                 let all: Vec<Req> = std::iter::repeat_n(requests, *times).flatten().cloned().collect();
                 let mut status = String::new();
-                for line in client::send(port, &all).await {
+                for line in client::send(door, &all).await {
                     if line.starts_with("< HTTP/") {
                         status = line;
                     } else if line.starts_with("< body") {
@@ -197,7 +228,7 @@ impl Part {
                 Vec::new()
             }
             Step::Warm(times, request) => {
-                client::send(port, &vec![request.clone(); *times]).await;
+                client::send(door, &vec![request.clone(); *times]).await;
                 Vec::new()
             }
             Step::Until(request, status) => vec![self.until(request, *status).await],
@@ -205,21 +236,31 @@ impl Part {
                 self.hosts.iter().filter(|h| h.name == *name).for_each(|h| h.follow(plan.clone()));
                 Vec::new()
             }
-            Step::Talk(talk) => client::talk(port, talk).await,
+            Step::Talk(talk) => client::talk(door, talk).await,
             Step::Talks(times, talk) => {
                 let mut shares: BTreeMap<String, usize> = BTreeMap::new();
                 for _ in 0..*times {
-                    let heard = client::talk(port, talk).await.swap_remove(1);
+                    let heard = client::talk(door, talk).await.swap_remove(1);
                     *shares.entry(heard).or_default() += 1;
                 }
                 observation.shares.push(shares);
                 Vec::new()
             }
+            Step::Stats(part) => self.stats(part).await,
             Step::Pause(time) => {
                 sleep(*time).await;
                 Vec::new()
             }
         }
+    }
+
+    /// Statistics that are not zero. A connection is counted some time after its client noticed.
+    async fn stats(&self, part: &str) -> Vec<String> {
+        let target = format!("/stats?usedonly&filter={}.{part}", self.case.name);
+        let body = client::fetch(&self.admin, &get(&target)).await.unwrap_or_else(|| "nothing".to_owned());
+        let mut lines: Vec<String> = body.lines().map(|l| format!("counted {l}")).collect();
+        lines.sort();
+        lines
     }
 
     fn arrived(&self) -> usize {
@@ -228,12 +269,12 @@ impl Part {
 
     /// Each request begins once the one before has arrived upstream, was answered, or obviously waits.
     async fn overlapping(&self, requests: &[Req]) -> Vec<String> {
-        let port = self.ports.listener;
+        let door = &self.door;
         let mut tasks = Vec::new();
         for request in requests {
             let before = self.arrived();
-            let request = request.clone();
-            let task = tokio::spawn(async move { client::send(port, &[request]).await });
+            let (door, request) = (door.clone(), request.clone());
+            let task = tokio::spawn(async move { client::send(&door, &[request]).await });
             let deadline = Instant::now() + OBVIOUSLY_WAITING;
             while self.arrived() == before && !task.is_finished() && Instant::now() < deadline {
                 sleep(Duration::from_millis(5)).await;
@@ -251,7 +292,7 @@ impl Part {
         let deadline = Instant::now() + client::PATIENCE;
         let end = format!(" {status}");
         while Instant::now() < deadline {
-            let lines = client::send(self.ports.listener, std::slice::from_ref(request)).await;
+            let lines = client::send(&self.door, std::slice::from_ref(request)).await;
             if lines.iter().any(|l| l.starts_with("< HTTP/") && l.ends_with(&end)) {
                 return format!("reached {status}");
             }

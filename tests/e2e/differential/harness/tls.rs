@@ -1,7 +1,8 @@
 //! The scripted client's TLS: it accepts every certificate and notes which one came.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
+use rustls::pki_types::{PrivateKeyDer, pem::PemObject};
 use rustls::{
     ClientConfig, DigitallySignedStruct, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -51,14 +52,27 @@ impl ServerCertVerifier for Anybody {
 }
 
 /// Shakes hands and notes the outcome.
-pub(crate) async fn handshake(stream: TcpStream, tls: Tls, lines: &mut Lines) -> Option<TlsStream<TcpStream>> {
+pub(crate) async fn handshake(
+    stream: TcpStream,
+    tls: Tls,
+    dir: &Path,
+    lines: &mut Lines,
+) -> Option<TlsStream<TcpStream>> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
+    let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .expect("the provider's own versions")
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anybody))
-        .with_no_client_auth();
+        .with_custom_certificate_verifier(Arc::new(Anybody));
+    let mut config = match tls.certificate {
+        "" => config.with_no_client_auth(),
+        name => {
+            let chain = CertificateDer::pem_file_iter(dir.join(format!("{name}.crt"))).expect("it was issued");
+            let chain = chain.collect::<Result<Vec<_>, _>>().expect("it was issued");
+            let key = PrivateKeyDer::from_pem_file(dir.join(format!("{name}.key"))).expect("it was issued");
+            config.with_client_auth_cert(chain, key).expect("a key and its certificate")
+        }
+    };
     config.alpn_protocols = tls.alpn.iter().map(|p| p.as_bytes().to_vec()).collect();
     config.enable_sni = !tls.server_name.is_empty();
     let name = if tls.server_name.is_empty() { "unnamed.test" } else { tls.server_name };
