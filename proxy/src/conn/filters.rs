@@ -84,6 +84,7 @@ async fn step(worker: &Worker, filter: &LiveNetworkFilter, info: &ConnInfo) -> R
     match filter {
         LiveNetworkFilter::Rbac(rbac) => super::rbac::check(rbac, info),
         LiveNetworkFilter::LocalRateLimit(limit) => super::limits::local(limit),
-        LiveNetworkFilter::RateLimit(limit) => super::limits::global(worker, limit, info).await,
+        // Boxed: few connections wait here, all would keep the room for it.
+        LiveNetworkFilter::RateLimit(limit) => Box::pin(super::limits::global(worker, limit, info)).await,
     }
 }

@@ -6,9 +6,7 @@ block! {
     /// `<stat_prefix>.http_local_rate_limit.*`.
     pub struct LocalLimitStats {
         counters {
-            enabled, enforced, rate_limited, ok,
-            // Ours: what descriptors in shadow mode would have refused.
-            shadow_rate_limited,
+            enabled, enforced, rate_limited, ok, shadow_mode,
         }
         gauges {}
     }

@@ -85,17 +85,18 @@ impl Call<'_> {
                 false => decide(&limit.limiter),
             }
         };
-        if decision.shadowed > 0 {
-            stats.shadow_rate_limited.add(decision.shadowed.into());
-        }
-        let Decision { allowed, drawn, headers, .. } = decision;
+        let Decision { allowed, drawn, headers, shadowed, .. } = decision;
         if headers.unwrap_or(config.headers)
             && let Some(drawn) = &drawn
         {
             after.announce(drawn.clone());
         }
+        if shadowed > 0 {
+            stats.shadow_mode.inc();
+        }
         if allowed {
-            stats.ok.inc();
+            // What only shadows refuse is counted as if it were refused.
+            if shadowed > 0 { &stats.rate_limited } else { &stats.ok }.inc();
             return Ok(());
         }
         stats.rate_limited.inc();
@@ -224,14 +225,19 @@ pub(super) fn add_to_request(adds: &[HeaderAdd], flow: &Flow, request: &mut Inbo
 pub(super) fn add_to_response<B>(adds: &[HeaderAdd], flow: &Flow, request: &Inbound, response: &mut http::Response<B>) {
     let pseudo = Pseudo { method: &request.parts.method, path: request.path(), scheme: request.sane.origin.scheme };
     let view = RequestView { pseudo, headers: &request.parts.headers };
-    let status = response.status();
+    let content_type = response.headers().get(header::CONTENT_TYPE).cloned().filter(|_| request.sane.grpc);
     for add in adds {
-        let map = response.headers_mut();
+        let (status, map) = (response.status(), response.headers_mut());
+        // The code of the answer is not noted yet, as in Envoy.
         let value: Option<HeaderValue> = flow.record.facts(Some(&view), |facts| {
             let seen = ResponseView(status, map);
-            headers::evaluate(add, &format::Facts { status: status.as_u16(), response: Some(&seen), ..*facts })
+            headers::evaluate(add, &format::Facts { response: Some(&seen), ..*facts })
         });
         headers::insert(map, add, value);
+    }
+    // An answer to a gRPC client stays one.
+    if let Some(content_type) = content_type {
+        response.headers_mut().insert(header::CONTENT_TYPE, content_type);
     }
 }
 

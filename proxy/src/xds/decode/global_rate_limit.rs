@@ -169,7 +169,7 @@ fn service(
             return Err(at.field("google_grpc").reject("is not supported by this release: use envoy_grpc"));
         }
     };
-    let metadata = at.each("initial_metadata", &grpc.initial_metadata, |m, at| initial(m, at))?;
+    let metadata = at.each("initial_metadata", &grpc.initial_metadata, initial)?;
     let at = at.field("envoy_grpc");
     fields!(&at, envoy => EnvoyGrpc {
         read: [cluster_name, authority],

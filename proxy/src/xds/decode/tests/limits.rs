@@ -205,14 +205,14 @@ fn global_limits_arrive() {
     let FilterKind::RateLimit(full) = kind(&global(
         "timeout: 0s, request_type: internal, failure_mode_deny: true, disable_x_envoy_ratelimited_header: true, \
          rate_limits: [{actions: [{generic_key: {descriptor_value: v}}], apply_on_stream_done: true, limit: \
-         {rate_limit: {requests_per_unit: 3, unit: DAY}}}], metadata_namespace: n, \
+         {rate_limit: {requests_per_unit: 3, unit: DAY}}}], metadata_namespace: ns, \
          filter_enforced: {default_value: {numerator: 0}}",
     )) else {
         panic!()
     };
     assert_eq!((full.service.timeout, full.requests, full.failure_deny.numerator), (None, RequestKind::Internal, 100));
     assert!(full.rules[0].on_stream_done && full.rules[0].limit.is_some() && !full.limited_header);
-    assert_eq!((&*full.metadata_namespace, full.enforced.numerator), ("n", 0));
+    assert_eq!((&*full.metadata_namespace, full.enforced.numerator), ("ns", 0));
     let per_route = format!(
         "route: {{cluster: c}}, typed_per_filter_config: {{f: {{\"@type\": {T}/{PER_ROUTE}, vh_rate_limits: INCLUDE, domain: e}}}}"
     );
