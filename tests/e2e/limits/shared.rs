@@ -15,8 +15,9 @@ const SERVICE: &str = "10.96.0.10";
 /// The second replica is the second Pod.
 const REPLICA: &str = "10.88.0.2";
 const RATE: f64 = 100.0;
-const BURST: f64 = 20.0;
-/// Of the measured time; longer by far than the burst and than what a round trip blurs.
+/// What comes in five seconds: a machine that stalls for less loses nothing of the limit.
+const BURST: f64 = 500.0;
+/// Measured from the first refusal, when nothing is left of the burst.
 const TIME: Duration = Duration::from_secs(10);
 
 fn redis(pod: &Pod) -> Process {
@@ -110,11 +111,11 @@ impl Bench {
     }
 }
 
-/// Never more than the limit; and not much less, on however slow a machine.
+/// Never more than the limit, nor less: but for what a stall at the very end has left in the bucket.
 fn assert_held(tally: &Tally) {
     let allowed = RATE * tally.elapsed.as_secs_f64();
-    assert!(tally.admitted as f64 <= allowed * 1.01 + BURST, "{tally:?}");
-    assert!(tally.admitted as f64 >= allowed * 0.9, "{tally:?}");
+    assert!(tally.admitted as f64 <= allowed * 1.01, "{tally:?}");
+    assert!(tally.admitted as f64 >= allowed * 0.97, "{tally:?}");
     assert_eq!(tally.other, 0, "{tally:?}");
 }
 
