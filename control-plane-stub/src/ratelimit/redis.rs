@@ -209,7 +209,7 @@ impl Redis {
     async fn probe(&self) {
         let Some(mut connection) = self.current() else { return };
         let ping = redis::cmd("PING");
-        match timeout(CONNECT, ping.query_async::<()>(&mut connection)).await {
+        match timeout(CONNECT.max(self.answer), ping.query_async::<()>(&mut connection)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => drop(self.lose(&described(&error), Away::Refused)),
             Err(_) => drop(self.lose("did not answer in time", Away::TimedOut)),
