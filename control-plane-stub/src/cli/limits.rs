@@ -6,6 +6,7 @@ use anyhow::Context;
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
+use super::parse::duration;
 use crate::{
     model::LimitEndpoint,
     ratelimit::{
@@ -30,6 +31,9 @@ pub(super) struct LimitArguments {
     /// Roots that a rediss:// server must chain to; without it the system's.
     #[arg(long, env = "OUTRIGGER_REDIS_CA", value_name = "FILE", requires = "redis")]
     redis_ca: Option<PathBuf>,
+    /// How long Redis may take for a decision before proxies are told that there is none.
+    #[arg(long, env = "OUTRIGGER_REDIS_TIMEOUT", default_value = "250ms", value_parser = duration, value_name = "TIME")]
+    redis_timeout: Duration,
     /// Rate limits for other domains than RateLimit objects', in lyft/ratelimit's YAML; may be repeated, is watched.
     #[arg(long, env = "OUTRIGGER_RATELIMIT_RULES", value_delimiter = ',', value_name = "FILE")]
     ratelimit_rules: Vec<PathBuf>,
@@ -49,8 +53,9 @@ impl LimitArguments {
 
     /// The service, with its rules files read.
     pub(super) fn service(&self) -> anyhow::Result<Arc<RateLimits>> {
+        anyhow::ensure!(!self.redis_timeout.is_zero(), "--redis-timeout must be at least 1ms");
         let store = match &self.redis {
-            Some(url) => Store::Redis(Box::new(Redis::new(url, self.redis_ca.as_deref())?)),
+            Some(url) => Store::Redis(Box::new(Redis::new(url, self.redis_ca.as_deref(), self.redis_timeout)?)),
             None => Store::Memory(Memory::new(self.ratelimit_max_keys)),
         };
         let domains = read(&self.ratelimit_rules)?;

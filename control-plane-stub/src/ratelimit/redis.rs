@@ -1,6 +1,6 @@
 //! Counters that several replicas share, in Redis: one script per request, so that a decision is atomic.
 //!
-//! Owns the connection: one, multiplexed, kept up by a task of its own. Invariant: nobody waits longer than [`ANSWER`].
+//! Owns the connection: one, multiplexed, kept up by a task of its own. Invariant: nobody waits longer than `answer`.
 //! While Redis is away every decision fails at once, so that proxies can fall back; nothing is counted twice or later.
 
 use std::{
@@ -23,8 +23,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::rate::{Algorithm, Ask, Hits, Verdict};
 
-/// How long a decision may take.
-const ANSWER: Duration = Duration::from_millis(250);
 const CONNECT: Duration = Duration::from_secs(1);
 /// How often an idle connection proves that it is one.
 const PROBE: Duration = Duration::from_secs(1);
@@ -74,6 +72,7 @@ pub struct Health {
 pub struct Redis {
     client: Client,
     address: String,
+    answer: Duration,
     script: Script,
     connection: Mutex<Option<MultiplexedConnection>>,
     lost: Notify,
@@ -90,7 +89,8 @@ impl fmt::Debug for Redis {
 
 impl Redis {
     /// `redis://[user:password@]host[:port][/db]`, or `rediss://` for TLS, verified by `roots` or the system's.
-    pub fn new(url: &str, roots: Option<&Path>) -> anyhow::Result<Self> {
+    /// `answer`: how long a decision may take.
+    pub fn new(url: &str, roots: Option<&Path>, answer: Duration) -> anyhow::Result<Self> {
         // The URL may hold a password: no error shows it.
         let Ok(info) = url.into_connection_info() else { bail!("--redis is not a redis:// or rediss:// URL") };
         let address = info.addr().to_string();
@@ -105,6 +105,7 @@ impl Redis {
         Ok(Self {
             client,
             address,
+            answer,
             script: Script::new(include_str!("decide.lua")),
             connection: Mutex::default(),
             lost: Notify::new(),
@@ -149,7 +150,7 @@ impl Redis {
             call.arg(kind).arg(ask.rate.requests).arg(ask.rate.period()).arg(ask.rate.burst);
             call.arg(hits).arg(u8::from(ask.enforced));
         }
-        let answers: Vec<(u8, u64, u64)> = match timeout(ANSWER, call.invoke_async(&mut connection)).await {
+        let answers: Vec<(u8, u64, u64)> = match timeout(self.answer, call.invoke_async(&mut connection)).await {
             Err(_) => return Err(self.lose("did not answer in time", Away::TimedOut)),
             Ok(Err(error)) if error.is_timeout() => return Err(self.lose("did not answer in time", Away::TimedOut)),
             Ok(Err(error)) => return Err(self.lose(&described(&error), Away::Refused)),
@@ -196,7 +197,7 @@ impl Redis {
     async fn connect(&self) -> Result<MultiplexedConnection, String> {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT))
-            .set_response_timeout(Some(ANSWER))
+            .set_response_timeout(Some(self.answer))
             .set_pipeline_buffer_size(AT_ONCE);
         let connection = self.client.get_multiplexed_async_connection_with_config(&config);
         match timeout(2 * CONNECT, connection).await {
@@ -208,7 +209,7 @@ impl Redis {
     async fn probe(&self) {
         let Some(mut connection) = self.current() else { return };
         let ping = redis::cmd("PING");
-        match timeout(CONNECT, ping.query_async::<()>(&mut connection)).await {
+        match timeout(CONNECT.max(self.answer), ping.query_async::<()>(&mut connection)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => drop(self.lose(&described(&error), Away::Refused)),
             Err(_) => drop(self.lose("did not answer in time", Away::TimedOut)),

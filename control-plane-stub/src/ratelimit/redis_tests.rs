@@ -14,6 +14,8 @@ use super::{
     redis::{Away, Redis},
 };
 
+/// Long, as machines are slow; one test is about this time.
+const ANSWER: Duration = Duration::from_secs(20);
 const DEADLINE: Duration = Duration::from_secs(60);
 
 struct Server {
@@ -72,7 +74,11 @@ async fn until(what: &str, holds: impl Fn() -> bool) {
 }
 
 async fn replica(url: &str) -> Arc<Redis> {
-    let redis = Arc::new(Redis::new(url, None).unwrap());
+    replica_that_waits(url, ANSWER).await
+}
+
+async fn replica_that_waits(url: &str, answer: Duration) -> Arc<Redis> {
+    let redis = Arc::new(Redis::new(url, None, answer).unwrap());
     let kept = Arc::clone(&redis);
     tokio::spawn(async move { kept.keep_connected(CancellationToken::new()).await });
     until("connected", || redis.is_connected()).await;
@@ -126,7 +132,7 @@ async fn redis_gone_is_an_error_at_once_and_exact_again_when_it_is_back() {
 #[tokio::test]
 async fn redis_that_hangs_is_given_up_in_bounded_time() {
     let Some(server) = Server::start(&[]) else { return };
-    let redis = replica(&server.url()).await;
+    let redis = replica_that_waits(&server.url(), Duration::from_millis(300)).await;
     let asks = [ask("a", 5, Unit::Year, Algorithm::Gcra)];
     server.signal(nix::sys::signal::Signal::SIGSTOP);
     assert_eq!(redis.decide(&asks).await, Err(Away::TimedOut));
@@ -143,12 +149,12 @@ async fn passwords_are_used_and_never_shown() {
     let redis = replica(&right).await;
     assert!(!redis.decide(&[ask("a", 1, Unit::Day, Algorithm::Gcra)]).await.unwrap()[0].over);
     assert!(!format!("{redis:?} {}", redis.address()).contains("s3cret"));
-    let wrong = Arc::new(Redis::new(&format!("redis://:guess@127.0.0.1:{}", server.port), None).unwrap());
+    let wrong = Arc::new(Redis::new(&format!("redis://:guess@127.0.0.1:{}", server.port), None, ANSWER).unwrap());
     let kept = Arc::clone(&wrong);
     tokio::spawn(async move { kept.keep_connected(CancellationToken::new()).await });
     until("refused", || wrong.health().error != "not connected yet").await;
     assert!(!wrong.is_connected() && !wrong.health().error.contains("guess"), "{}", wrong.health().error);
-    let error = Redis::new("http://:s3cret@host", None).unwrap_err().to_string();
+    let error = Redis::new("http://:s3cret@host", None, ANSWER).unwrap_err().to_string();
     assert!(!error.contains("s3cret"), "{error}");
 }
 
@@ -228,7 +234,7 @@ async fn tls_is_verified_by_the_given_roots() {
     let Some(_server) = Server::start_at(0, &tls) else { return };
     let url = format!("rediss://localhost:{port}");
     let start = |roots: Option<&str>| {
-        let redis = Arc::new(Redis::new(&url, roots.map(std::path::Path::new)).unwrap());
+        let redis = Arc::new(Redis::new(&url, roots.map(std::path::Path::new), ANSWER).unwrap());
         let kept = Arc::clone(&redis);
         tokio::spawn(async move { kept.keep_connected(CancellationToken::new()).await });
         redis

@@ -15,15 +15,15 @@ use outrigger_tests::{Pod, wait::PATIENCE};
 
 /// What came of many requests.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Tally {
-    pub admitted: u64,
-    pub limited: u64,
-    pub other: u64,
-    pub elapsed: Duration,
+pub(crate) struct Tally {
+    pub(crate) admitted: u64,
+    pub(crate) limited: u64,
+    pub(crate) other: u64,
+    pub(crate) elapsed: Duration,
 }
 
 impl Tally {
-    pub fn rate(&self) -> f64 {
+    pub(crate) fn rate(&self) -> f64 {
         self.admitted as f64 / self.elapsed.as_secs_f64()
     }
 }
@@ -41,7 +41,7 @@ impl std::iter::Sum for Tally {
 
 /// Until when to ask.
 #[derive(Clone, Copy, Debug)]
-pub enum Until {
+pub(crate) enum Until {
     /// So many answers.
     Answers(u64),
     /// Until the first refusal, then for so long; what was before the refusal is not counted.
@@ -49,12 +49,13 @@ pub enum Until {
 }
 
 /// Asks over `connections` connections at once, as an application of the Pod.
-pub fn ask(pod: &Pod, to: SocketAddr, connections: usize, until: Until) -> Tally {
+pub(crate) fn ask(pod: &Pod, (host, to): (&str, SocketAddr), connections: usize, until: Until) -> Tally {
     pod.within(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let state = Arc::new(Mutex::new((Tally::default(), None::<Instant>)));
-            let tasks: Vec<_> = (0..connections).map(|_| tokio::spawn(one(to, until, Arc::clone(&state)))).collect();
+            let tasks: Vec<_> =
+                (0..connections).map(|_| tokio::spawn(one((host.to_owned(), to), until, Arc::clone(&state)))).collect();
             for task in tasks {
                 task.await.unwrap();
             }
@@ -64,13 +65,13 @@ pub fn ask(pod: &Pod, to: SocketAddr, connections: usize, until: Until) -> Tally
     })
 }
 
-async fn one(to: SocketAddr, until: Until, state: Arc<Mutex<(Tally, Option<Instant>)>>) {
+async fn one((host, to): (String, SocketAddr), until: Until, state: Arc<Mutex<(Tally, Option<Instant>)>>) {
     let mut sender = None;
-    let deadline = Instant::now() + 2 * PATIENCE;
+    let deadline = Instant::now() + 4 * PATIENCE;
     loop {
         let asked = Instant::now();
         assert!(asked < deadline, "asking does not end: {:?}", state.lock().unwrap().0);
-        let status = answer(&mut sender, to).await;
+        let status = answer(&mut sender, (&host, to)).await;
         let (tally, refused) = &mut *state.lock().unwrap();
         if let Until::Refused(_) = until
             && refused.is_none()
@@ -101,7 +102,7 @@ async fn one(to: SocketAddr, until: Until, state: Arc<Mutex<(Tally, Option<Insta
     }
 }
 
-async fn answer(sender: &mut Option<SendRequest<Empty<Bytes>>>, to: SocketAddr) -> Option<u16> {
+async fn answer(sender: &mut Option<SendRequest<Empty<Bytes>>>, (host, to): (&str, SocketAddr)) -> Option<u16> {
     let mut ready = match sender.take() {
         Some(ready) => ready,
         None => {
@@ -112,7 +113,7 @@ async fn answer(sender: &mut Option<SendRequest<Empty<Bytes>>>, to: SocketAddr) 
         }
     };
     ready.ready().await.ok()?;
-    let request = http::Request::get("/").header("host", "app").body(Empty::new()).unwrap();
+    let request = http::Request::get("/").header("host", host).body(Empty::new()).unwrap();
     let response = tokio::time::timeout(PATIENCE, ready.send_request(request)).await.ok()?.ok()?;
     let status = response.status().as_u16();
     response.into_body().collect().await.ok()?;
@@ -122,10 +123,10 @@ async fn answer(sender: &mut Option<SendRequest<Empty<Bytes>>>, to: SocketAddr) 
 
 /// An HTTP/1 server that answers 200 and keeps the heads of requests.
 #[derive(Clone, Default)]
-pub struct Recorder(Arc<Mutex<Vec<String>>>);
+pub(crate) struct Recorder(Arc<Mutex<Vec<String>>>);
 
 impl Recorder {
-    pub fn start(pod: &Pod, port: u16) -> Self {
+    pub(crate) fn start(pod: &Pod, port: u16) -> Self {
         let (recorder, listener) = (Self::default(), pod.listen(port));
         let own = recorder.clone();
         std::thread::spawn(move || own.accept(&listener));
@@ -151,7 +152,7 @@ impl Recorder {
         }
     }
 
-    pub fn heads(&self) -> Vec<String> {
+    pub(crate) fn heads(&self) -> Vec<String> {
         self.0.lock().unwrap().clone()
     }
 }

@@ -14,9 +14,10 @@ use crate::load::{Tally, Until, ask};
 const SERVICE: &str = "10.96.0.10";
 /// The second replica is the second Pod.
 const REPLICA: &str = "10.88.0.2";
-const RATE: f64 = 100.0;
+const RATE: f64 = 10.0;
+/// What comes in two seconds: a machine that stalls for less loses nothing of the limit.
 const BURST: f64 = 20.0;
-/// Of the measured time; longer by far than the burst and than what a round trip blurs.
+/// Measured from the first refusal, when nothing is left of the burst.
 const TIME: Duration = Duration::from_secs(10);
 
 fn redis(pod: &Pod) -> Process {
@@ -41,6 +42,8 @@ impl Bench {
             &format!("redis://{CONTROL}:6379"),
             "--ratelimit-service",
             &format!("{CONTROL}:15012,{REPLICA}:15012"),
+            "--redis-timeout",
+            "5s",
         ];
         let mut mesh = Mesh::start_with(&[(SERVICE, "app")], &flags);
         let redis = Some(redis(mesh.control_pod()));
@@ -59,7 +62,7 @@ impl Bench {
             &format!(
                 "apiVersion: outrigger.dev/v1alpha1\nkind: RateLimit\nmetadata: {{name: shared, namespace: default}}\n\
                  spec:\n  selector: {{matchLabels: {{app: app}}}}\n  scope: global\n  \
-                 rate: {{requests: {RATE}, per: second}}\n  burst: {BURST}\n  global: {{timeout: 2s}}\n"
+                 rate: {{requests: {RATE}, per: second}}\n  burst: {BURST}\n  global: {{timeout: 10s}}\n"
             ),
         );
         let two = ["--concurrency", "2"];
@@ -93,7 +96,7 @@ impl Bench {
             let asking = self
                 .clients
                 .each_ref()
-                .map(|client| scope.spawn(move || ask(&client.pod, to, 4, Until::Refused(TIME))));
+                .map(|client| scope.spawn(move || ask(&client.pod, ("app", to), 4, Until::Refused(TIME))));
             asking.into_iter().map(|thread| thread.join().unwrap()).sum()
         });
         println!("{:.2}/s admitted of {RATE}: {tally:?}", tally.rate());
@@ -110,11 +113,11 @@ impl Bench {
     }
 }
 
-/// Never more than the limit; and not much less, on however slow a machine.
+/// Never more than the limit, nor less: but for what a stall at the very end has left in the buckets.
 fn assert_held(tally: &Tally) {
     let allowed = RATE * tally.elapsed.as_secs_f64();
-    assert!(tally.admitted as f64 <= allowed * 1.01 + BURST, "{tally:?}");
-    assert!(tally.admitted as f64 >= allowed * 0.9, "{tally:?}");
+    assert!(tally.admitted as f64 <= allowed * 1.01 + 1.0, "{tally:?}");
+    assert!(tally.admitted as f64 >= allowed * 0.99 - BURST, "{tally:?}");
     assert_eq!(tally.other, 0, "{tally:?}");
 }
 
