@@ -151,7 +151,7 @@ fn mutual_tls(world: &World, workload: &Workload, call: &Call<'_>) -> MutualTls 
     let (mode, would_be) = (chosen.policy().of(port), tried.policy().of(port));
     MutualTls {
         mode,
-        decided_by: chosen.decides(port).map(|object| report::place(object)),
+        decided_by: chosen.decides(port).map(report::place),
         used: call.mutual_tls,
         tried: (mode != would_be).then_some(would_be),
     }
