@@ -4,10 +4,11 @@ use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
+use serde_json::{Map, Value};
 
 use super::{parse::pair, table::print};
 use crate::{
-    explain::{Kind, Request, explain},
+    explain::{Caller, Kind, Request, explain},
     model::{self, Locality, World},
     resources::{ClientKind, Node},
 };
@@ -55,6 +56,27 @@ pub struct Arguments {
     /// Opaque bytes instead of HTTP.
     #[arg(long, conflicts_with = "sni")]
     tcp: bool,
+    /// Identity that the called side sees, where it is not the caller's own: spiffe://DOMAIN/ns/NAMESPACE/sa/ACCOUNT.
+    #[arg(long, value_name = "SPIFFE-ID", conflicts_with = "plaintext")]
+    source_principal: Option<String>,
+    /// Address that the called side sees.
+    #[arg(long, value_name = "IP")]
+    source_ip: Option<IpAddr>,
+    /// Service account of a workload that the documents do not have.
+    #[arg(long, default_value = "default", conflicts_with = "from")]
+    service_account: String,
+    /// No mutual TLS, as a caller without sidecar.
+    #[arg(long)]
+    plaintext: bool,
+    /// Claim of a valid token; may be repeated, with one name for a list.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
+    claim: Vec<(String, String)>,
+    /// Claims of a valid token, as JSON.
+    #[arg(long, value_name = "JSON", value_parser = claims)]
+    claims: Option<Map<String, Value>>,
+    /// First part of every identity.
+    #[arg(long, env = "OUTRIGGER_TRUST_DOMAIN", default_value = "cluster.local")]
+    trust_domain: String,
     /// TLS of the application, with this server name.
     #[arg(long, value_name = "NAME")]
     sni: Option<String>,
@@ -63,7 +85,8 @@ pub struct Arguments {
 }
 
 pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let world = match model::load(&arguments.dir) {
+    let settings = model::Settings { trust_domain: arguments.trust_domain.clone(), ..model::Settings::default() };
+    let world = match model::load_with(&arguments.dir, settings) {
         Ok(world) => world,
         Err(problems) => {
             for problem in &problems {
@@ -82,11 +105,11 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
 }
 
 fn client(world: &World, arguments: &Arguments) -> anyhow::Result<Node> {
-    let node = |namespace: &str, ips, labels| Node {
+    let node = |(namespace, account): (&str, &str), ips, labels| Node {
         id: "outriggerctl".to_owned(),
         kind: ClientKind::Outrigger,
         namespace: namespace.to_owned(),
-        service_account: "default".to_owned(),
+        service_account: account.to_owned(),
         ips,
         labels,
         locality: Locality::default(),
@@ -94,7 +117,7 @@ fn client(world: &World, arguments: &Arguments) -> anyhow::Result<Node> {
     let Some(from) = &arguments.from else {
         let namespace = arguments.namespace.as_deref().unwrap_or("default");
         let labels: BTreeMap<_, _> = arguments.label.iter().cloned().collect();
-        return Ok(node(namespace, arguments.ip.clone(), labels));
+        return Ok(node((namespace, &arguments.service_account), arguments.ip.clone(), labels));
     };
     let (namespace, name) = from.split_once('/').unwrap_or(("default", from));
     let mut own = world.workloads.iter().filter(|w| w.namespace == namespace);
@@ -102,7 +125,8 @@ fn client(world: &World, arguments: &Arguments) -> anyhow::Result<Node> {
         bail!("the documents have no Pod or WorkloadEntry {name} in namespace {namespace} that runs");
     };
     let ips = workload.addresses.iter().filter_map(model::Address::ip).collect();
-    Ok(node(namespace, ips, workload.labels.clone()))
+    let account = if workload.service_account.is_empty() { "default" } else { &workload.service_account };
+    Ok(node((namespace, account), ips, workload.labels.clone()))
 }
 
 fn request(arguments: &Arguments) -> anyhow::Result<Request> {
@@ -129,5 +153,29 @@ fn request(arguments: &Arguments) -> anyhow::Result<Request> {
         path: arguments.path.clone(),
         authority: arguments.authority.clone(),
         headers,
+        caller: Caller {
+            principal: arguments.source_principal.clone(),
+            address: arguments.source_ip,
+            plaintext: arguments.plaintext,
+            claims: token(arguments),
+        },
     })
+}
+
+fn claims(text: &str) -> Result<Map<String, Value>, String> {
+    serde_json::from_str(text).map_err(|e| format!("not an object of JSON: {e}"))
+}
+
+/// One value of a name is text, several are a list.
+fn token(arguments: &Arguments) -> Map<String, Value> {
+    let mut all = arguments.claims.clone().unwrap_or_default();
+    let mut given: BTreeMap<&str, Vec<Value>> = BTreeMap::new();
+    for (name, value) in &arguments.claim {
+        given.entry(name).or_default().push(value.as_str().into());
+    }
+    for (name, mut values) in given {
+        let value = if values.len() == 1 { values.swap_remove(0) } else { Value::Array(values) };
+        all.insert(name.to_owned(), value);
+    }
+    all
 }

@@ -47,7 +47,7 @@ enum CtlCommand {
     /// Print the xDS of one workload.
     Translate(translate::Arguments),
     /// Tell which way a described request would take, and why.
-    Explain(explain::Arguments),
+    Explain(Box<explain::Arguments>),
     /// Show what the control plane serves and how far each proxy is.
     Status(status::Arguments),
     /// Wait until every connected proxy has applied what the directory holds.
@@ -70,7 +70,7 @@ pub fn ctl() -> ExitCode {
     report(match Ctl::parse().command {
         CtlCommand::Validate(arguments) => validate::run(&arguments),
         CtlCommand::Translate(arguments) => translate::run(arguments),
-        CtlCommand::Explain(arguments) => explain::run(arguments),
+        CtlCommand::Explain(arguments) => explain::run(*arguments),
         CtlCommand::Status(arguments) => status::run(&arguments),
         CtlCommand::Wait(arguments) => wait::run(&arguments),
         CtlCommand::Token(arguments) => token::run(&arguments),

@@ -30,7 +30,8 @@ pub(super) enum Choice {
     Route(usize, usize),
 }
 
-fn decoded(any: &outrigger_wire::pb::google::protobuf::Any) -> Result<Resource, String> {
+/// One resource as the proxy reads it.
+pub(super) fn decoded(any: &outrigger_wire::pb::google::protobuf::Any) -> Result<Resource, String> {
     decode::resource(any, &mut Notes::default()).map_err(|reject| format!("the proxy would refuse it: {reject}"))
 }
 

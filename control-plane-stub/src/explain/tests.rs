@@ -34,6 +34,7 @@ pub(super) fn get(host: &str, port: u16, path: &str, headers: &[(&'static str, &
         path: path.to_owned(),
         authority: None,
         headers: headers.iter().map(pair).collect(),
+        caller: Default::default(),
     }
 }
 

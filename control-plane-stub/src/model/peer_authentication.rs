@@ -102,7 +102,7 @@ impl<'a> Chosen<'a> {
     }
 }
 
-/// `policies` are the oldest first.
+/// Of `policies` on one level the first counts.
 pub(super) fn choose<'a>(
     policies: impl Iterator<Item = &'a Object<PeerAuthentication>>,
     settings: &Settings,

@@ -170,6 +170,11 @@ impl World {
         at.map(|index| &self.workloads[*index]).find(|workload| workload.namespace == namespace)
     }
 
+    /// The first workload at an address.
+    pub fn at(&self, ip: IpAddr) -> Option<&Workload> {
+        self.by_address.get(&ip).and_then(|found| Some(&self.workloads[*found.first()?]))
+    }
+
     /// The trust domain and its other names.
     pub fn trust_domains(&self) -> impl Iterator<Item = &str> {
         let aliases = self.mesh.trust_domain_aliases.iter().map(|alias| alias.0.as_str());
@@ -181,10 +186,12 @@ impl World {
         self.peer_authentication(namespace, labels, false).policy()
     }
 
-    /// The PeerAuthentications that count for a workload; with `dry_run`, those too which are only tried.
+    /// The PeerAuthentications that count for a workload. With `dry_run`, those which are only tried count before the
+    /// others of their level, in whose place they are meant to come.
     pub fn peer_authentication(&self, namespace: &str, labels: &BTreeMap<String, String>, dry_run: bool) -> Chosen<'_> {
-        let counts = self.peer_authentications.iter().filter(|object| dry_run || !object.is_dry_run());
-        peer_authentication::choose(counts, &self.settings, namespace, labels)
+        let tried = self.peer_authentications.iter().filter(|object| dry_run && object.is_dry_run());
+        let in_force = self.peer_authentications.iter().filter(|object| !object.is_dry_run());
+        peer_authentication::choose(tried.chain(in_force), &self.settings, namespace, labels)
     }
 
     /// The AuthorizationPolicies that hold at a port.
@@ -198,6 +205,14 @@ impl World {
         place: Place<'a>,
     ) -> impl Iterator<Item = &'a Object<RequestAuthentication>> {
         self.holding(&self.request_authentications, place)
+    }
+
+    /// Whether some policy is for what lies behind a Service.
+    pub(crate) fn has_policies_of_services(&self) -> bool {
+        fn any<T: Attached>(objects: &[Object<T>]) -> bool {
+            objects.iter().any(|object| object.spec.target_refs().next().is_some())
+        }
+        any(&self.authorization_policies) || any(&self.request_authentications)
     }
 
     fn holding<'a, T: Attached>(

@@ -152,11 +152,16 @@ fn virtual_inbound(scope: &Scope<'_>, ports: &BTreeMap<u16, Port<'_>>) -> listen
     });
     listener.filter_chains.push(black_hole);
 
+    let of_workload = authorization::guards(scope, &[]);
+    let guards = |port| match scope.own_services(Some(port)).as_slice() {
+        [] => of_workload.clone(),
+        services => authorization::guards(scope, services),
+    };
     let (mut tls, mut http) = (inspectors::Need::default(), inspectors::Need::default());
     for (number, port) in ports.iter().filter(|(number, _)| **number != settings.inbound_port) {
         let mode = peers.of(*number);
         let place = Place {
-            guards: authorization::guards(scope, &scope.own_services(Some(*number))),
+            guards: guards(*number),
             would_be_strict: tried.of(*number) == Mode::Strict,
             ..Place::of_port(*number, port)
         };
@@ -164,35 +169,19 @@ fn virtual_inbound(scope: &Scope<'_>, ports: &BTreeMap<u16, Port<'_>>) -> listen
         http.set(*number, needs_http(mode, place.class));
         listener.filter_chains.extend(place.chains(scope, mode));
     }
-    // Ports that no service names, but a policy does.
-    let named: BTreeSet<u16> = peers.ports.keys().chain(tried.ports.keys()).copied().collect();
+    // Ports that no service names, but a policy or a limit does.
+    let limited = limits::ports(scope);
+    let named: BTreeSet<u16> = peers.ports.keys().chain(tried.ports.keys()).copied().chain(limited).collect();
     for number in named.iter().filter(|number| !ports.contains_key(number) && **number != settings.inbound_port) {
         let mode = &peers.of(*number);
-        let guards = authorization::guards(scope, &scope.own_services(Some(*number)));
         let would_be_strict = tried.of(*number) == Mode::Strict;
-        let place = Place { port: Some(*number), guards, would_be_strict, ..Place::elsewhere() };
+        let place = Place { port: Some(*number), guards: guards(*number), would_be_strict, ..Place::elsewhere() };
         tls.set(*number, needs_tls(*mode));
         http.set(*number, needs_http(*mode, place.class));
         listener.filter_chains.extend(place.chains(scope, *mode));
     }
-    // And those that only a limit names.
-    let known = |number: &u16| ports.contains_key(number) || named.contains(number) || *number == settings.inbound_port;
-    for number in limits::ports(scope).into_iter().filter(|number| !known(number)) {
-        let place = Place {
-            port: Some(number),
-            guards: authorization::guards(scope, &scope.own_services(Some(number))),
-            would_be_strict: tried.default == Mode::Strict,
-            ..Place::elsewhere()
-        };
-        tls.set(number, needs_tls(peers.default));
-        http.set(number, needs_http(peers.default, place.class));
-        listener.filter_chains.extend(place.chains(scope, peers.default));
-    }
-    let elsewhere = Place {
-        guards: authorization::guards(scope, &[]),
-        would_be_strict: tried.default == Mode::Strict,
-        ..Place::elsewhere()
-    };
+    let elsewhere =
+        Place { guards: of_workload.clone(), would_be_strict: tried.default == Mode::Strict, ..Place::elsewhere() };
     (tls.elsewhere, http.elsewhere) = (needs_tls(peers.default), needs_http(peers.default, elsewhere.class));
     listener.filter_chains.extend(elsewhere.chains(scope, peers.default));
 

@@ -33,6 +33,10 @@ mod tokens;
 
 pub use self::limits::limits;
 use self::scope::Scope;
+pub(crate) use self::{
+    authorization::{Part, parts},
+    names::sni,
+};
 use crate::{
     model::{Locality, Object, World},
     resources::{ClientKind, Node, Resources},
@@ -79,6 +83,11 @@ pub fn sources(world: &World, node: &Node, host: Option<&str>) -> Sources {
         destination_rule: service.and_then(|service| scope.destination_rule(service)).map(place),
         sidecar: scope.sidecar.map(place),
     }
+}
+
+/// The names of the Services that lead to a port of the client, as far as policies are concerned.
+pub fn services(world: &World, node: &Node, port: u16) -> Vec<String> {
+    Scope::new(world, node).own_services(Some(port))
 }
 
 /// Where [`translate`] takes the client to be.

@@ -36,6 +36,6 @@ pub(super) fn inbound(port: u16) -> String {
 }
 
 /// The SNI by which a peer knows what was called.
-pub(super) fn sni(port: u16, subset: Option<&str>, host: &str) -> String {
+pub(crate) fn sni(port: u16, subset: Option<&str>, host: &str) -> String {
     format!("outbound_.{port}_.{}_.{host}", subset.unwrap_or_default())
 }

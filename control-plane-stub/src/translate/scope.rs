@@ -90,8 +90,12 @@ impl<'a> Scope<'a> {
         }
     }
 
-    /// The names of the Services of its namespace that lead to this workload; to `port` of it, if given.
+    /// The names of the Services of its namespace that lead to this workload; to `port` of it, if given. None where no
+    /// policy asks for Services.
     pub(super) fn own_services(&self, port: Option<u16>) -> Vec<String> {
+        if !self.world.has_policies_of_services() {
+            return Vec::new();
+        }
         let here = |address: &Address| address.ip().is_some_and(|ip| self.ips.contains(&ip));
         let leads = |endpoint: &Endpoint| {
             let mut ports = endpoint.ports.values();

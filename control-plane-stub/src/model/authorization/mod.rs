@@ -4,6 +4,7 @@
 //! a pattern or an address that is not understood refuses the document, because leaving it out would change who gets in.
 
 mod rule;
+mod told;
 mod values;
 
 use std::collections::BTreeMap;

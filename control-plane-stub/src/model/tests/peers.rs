@@ -84,6 +84,9 @@ fn a_dry_run_is_not_in_force() {
     let world = loaded(&strict);
     let tried = world.peer_authentication("apps", &Default::default(), true);
     assert_eq!((tried.policy().default, tried.decides(80).unwrap().meta.name.as_str()), (Mode::Strict, "dry"));
+    let beside = loaded(&(policy("a", "apps", "mtls: {mode: PERMISSIVE}") + &strict));
+    let mode_of = |dry_run| beside.peer_authentication("apps", &Default::default(), dry_run).policy().default;
+    assert_eq!((mode_of(false), mode_of(true)), (Mode::Permissive, Mode::Strict), "it is to replace the other");
     assert_eq!(mode(&dry("mtls: {mode: STRICT}", "false"), &[], 80), Mode::Strict);
     assert_problems(&dry("mtls: {mode: STRICT}", "yes"), &["1 metadata.annotations.istio.io/dry-run: is neither"]);
     let pointless = loaded(&dry("mtls: {mode: DISABLE}", "true"));

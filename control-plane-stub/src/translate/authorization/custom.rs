@@ -16,6 +16,7 @@ use outrigger_wire::pb::envoy::{
 use super::{Guards, HTTP_RBAC, Layer, NETWORK_RBAC, http, matchers, rules, rules::Rules, tcp};
 use crate::{
     model::{AuthorizationPolicy, Call, ExtAuthzHttp, ExtensionProvider, HeaderPattern, Object},
+    resources::ClientKind,
     translate::{
         filters,
         names::{self, Variant},
@@ -48,8 +49,10 @@ pub(super) fn filters(scope: &Scope<'_>, policies: &[&Object<AuthorizationPolicy
             }
             None => guards.http.push(http((Some(refused(rules(Layer::Http))), None), "")),
         }
-        // A provider that knows HTTP only cannot be asked about other bytes, which are therefore refused.
-        match provider.and_then(|p| of_network(p, &prefix)) {
+        // A provider that knows HTTP only cannot be asked about other bytes, nor does our own proxy ask any: what
+        // would have been asked about is refused.
+        let asks = scope.kind != ClientKind::Outrigger;
+        match provider.filter(|_| asks).and_then(|p| of_network(p, &prefix)) {
             Some(config) => {
                 guards.tcp.push(tcp((None, Some(rules(Layer::Tcp))), SHADOW_PREFIX));
                 guards.tcp.push(filters::network(NETWORK_EXT_AUTHZ, any(config)));

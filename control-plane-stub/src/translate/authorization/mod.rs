@@ -10,7 +10,7 @@ mod rules;
 
 use std::collections::BTreeMap;
 
-use outrigger_wire::pb::envoy::config::rbac::v3::rbac::Action as Effect;
+use outrigger_wire::pb::envoy::config::rbac::v3::{Policy, rbac::Action as Effect};
 
 pub(super) use self::matchers::TOKEN_PAYLOAD;
 use self::rules::Rules;
@@ -20,7 +20,10 @@ use super::{
     scope::Scope,
     tokens,
 };
-use crate::model::{Action, AuthorizationPolicy, Object, Place, Service};
+use crate::{
+    model::{Action, AuthorizationPolicy, Clause, Object, Place, Rule, Service, World},
+    resources::Node,
+};
 
 pub(super) const HTTP_RBAC: &str = "envoy.filters.http.rbac";
 pub(super) const NETWORK_RBAC: &str = "envoy.filters.network.rbac";
@@ -71,6 +74,28 @@ pub(super) fn asked<'a>(scope: &Scope<'a>) -> Vec<&'a Service> {
     let providers = custom.filter_map(|object| world.mesh.provider(&object.spec.provider.as_ref()?.name));
     let hosts = providers.filter_map(|provider| Some(provider.call()?.service));
     hosts.filter_map(|host| world.services.get(host)).chain(tokens::asked(scope)).collect()
+}
+
+/// One clause of a rule alone: as a policy, or nothing where the connection has no such attribute.
+pub(crate) struct Part {
+    pub text: String,
+    pub policy: Option<Policy>,
+}
+
+/// The parts of a rule, of the call and of the caller: of each, all parts of one list must match.
+pub(crate) fn parts(
+    world: &World,
+    node: &Node,
+    object: &Object<AuthorizationPolicy>,
+    rule: &Rule,
+    http: bool,
+) -> [Vec<Vec<Part>>; 2] {
+    let scope = Scope::new(world, node);
+    let effect = if object.spec.action == Action::Allow { Effect::Allow } else { Effect::Deny };
+    let layer = if http { Layer::Http } else { Layer::Tcp };
+    let context = rules::Context { scope: &scope, namespace: &object.meta.namespace, effect, layer };
+    let of = |lists: Vec<Vec<Clause<'_>>>| lists.iter().map(|clauses| context.parts(clauses)).collect();
+    [of(rule.calls()), of(rule.callers())]
 }
 
 /// Enforced rules and shadow rules.

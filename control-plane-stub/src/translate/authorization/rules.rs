@@ -7,7 +7,7 @@ use outrigger_wire::pb::envoy::config::rbac::v3::{
 };
 use prost::Message;
 
-use super::{Layer, matchers};
+use super::{Layer, Part, matchers};
 use crate::{
     model::{AuthorizationPolicy, Clause, Object, Rule},
     translate::{pb, scope::Scope},
@@ -93,6 +93,23 @@ impl Context<'_, '_> {
         }
         let known: Vec<_> = clauses.iter().copied().filter(|clause| !clause.is_http_only()).collect();
         (self.effect != Effect::Allow || known.len() == clauses.len()).then_some(known)
+    }
+
+    /// Each clause alone; those that widen a rule by not being there are left out.
+    pub(super) fn parts(&self, clauses: &[Clause<'_>]) -> Vec<Part> {
+        let unknown = |clause: &Clause<'_>| self.layer == Layer::Tcp && clause.is_http_only();
+        let asked = clauses.iter().filter(|clause| self.effect == Effect::Allow || !unknown(clause));
+        let policy = |clause: &Clause<'_>| {
+            let one = std::slice::from_ref(clause);
+            let of_caller = !matchers::principals(self, clause).is_empty();
+            let (calls, callers): (&[_], &[_]) = if of_caller { (&[], one) } else { (one, &[]) };
+            Some(Policy {
+                permissions: vec![self.permission(calls)?],
+                principals: vec![self.principal(callers)?],
+                ..Default::default()
+            })
+        };
+        asked.map(|clause| Part { text: clause.to_string(), policy: policy(clause) }).collect()
     }
 
     fn permission(&self, clauses: &[Clause<'_>]) -> Option<Permission> {

@@ -39,3 +39,13 @@ fn the_proxy_takes_all_traffic_policy() {
         accepts(&translate(&world, &node(ClientKind::Outrigger, "default", ip)), ip);
     }
 }
+
+#[test]
+fn the_proxy_takes_security_policy() {
+    for name in ["allow-nothing", "tcp-allow", "tcp-allow-get", "tcp-deny-get", "deny", "dry-run", "peers"] {
+        let world = security::task(&["security/workloads.yaml", &format!("security/{name}.yaml")]);
+        for ip in ["10.244.1.20", "10.244.1.30", "10.244.1.50"] {
+            accepts(&translate(&world, &node(ClientKind::Outrigger, "foo", ip)), name);
+        }
+    }
+}

@@ -66,9 +66,12 @@ fn golden(name: &str, found: &Value) {
     assert!(*found == expected, "{name} differs:\n{found:#}");
 }
 
+/// Name, further files, workload, port.
+type Example<'a> = (&'a str, &'a [&'a str], (&'a str, &'a str), Option<u16>);
+
 #[test]
 fn published_examples() {
-    let table: [(&str, &[&str], (&str, &str), Option<u16>); 14] = [
+    let table: [Example<'_>; 14] = [
         ("allow-nothing", &[], HTTPBIN, Some(8080)),
         ("bookinfo-viewers", &["tasks/bookinfo.yaml"], ("default", "10.244.0.21"), Some(9080)),
         ("tcp-allow", &[], TCP_ECHO, Some(9000)),
@@ -144,6 +147,19 @@ fn whom_policies_ask_is_reached_past_a_sidecar_that_imports_nothing() {
     let clusters = sidecar(&world, HTTPBIN.0, HTTPBIN.1).clusters;
     assert!(clusters.contains_key("outbound|9000||ext-authz.foo.svc.cluster.local"), "{:?}", clusters.keys());
     assert!(!sidecar(&world, TCP_ECHO.0, TCP_ECHO.1).clusters.keys().any(|name| name.starts_with("outbound|")));
+}
+
+/// Our proxy refuses a listener with a filter it does not know, and asks no provider about opaque connections.
+#[test]
+fn our_own_proxy_denies_opaque_connections_that_envoy_would_ask_about() {
+    let world = task(&["security/workloads.yaml", "security/custom.yaml"]);
+    let resources = translate(&world, &node(ClientKind::Outrigger, HTTPBIN.0, HTTPBIN.1));
+    let tcp = &guarded(&resources, None)["tcp"];
+    assert_eq!(tcp.as_array().unwrap().len(), 1);
+    assert_eq!(at(tcp, "/0/typed_config/rules/action"), "DENY");
+    let policies = at(tcp, "/0/typed_config/rules/policies").as_object().unwrap();
+    assert!(policies.keys().all(|name| name.ends_with("-deny-due-to-bad-CUSTOM-action")), "{policies:?}");
+    assert_eq!(guarded(&resources, Some(8080))["http"].as_array().unwrap().len(), 2, "HTTP is asked about");
 }
 
 #[test]
