@@ -36,7 +36,7 @@ impl Retiring {
         }
         if !previous.same_listeners(live) {
             // Those that outlived an earlier update are judged by this one too.
-            self.chains.iter().for_each(|(_, source)| source.review());
+            self.chains.iter().for_each(|(_, source)| source.wake());
         }
         for chain in previous.removed_chains(live) {
             chain.drain.advance(Phase::Drain);

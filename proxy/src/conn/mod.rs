@@ -7,8 +7,11 @@
 
 mod accepted;
 mod early;
+mod filters;
+mod rbac;
 mod refusals;
 mod review;
+mod standing;
 mod tcp;
 #[cfg(test)]
 mod tests;
@@ -57,13 +60,12 @@ async fn admit(worker: Rc<Worker>, accepted: (TcpStream, SocketAddr), claim: Rc<
     let filter: Filter = match terminal {
         LiveTerminal::Tcp(proxy) => {
             let early = early.filter(|early| Arc::ptr_eq(&early.proxy, &proxy));
-            let info = Arc::new(info);
             Box::pin(tcp::serve(tcp::Downstream { worker, io, info, proxy, early, buffer, signal }))
         }
         LiveTerminal::Http(hcm) => {
             // A connection dialled while waiting for the first byte is of no use to HTTP.
             drop(early);
-            Box::pin(l7::server::serve(io, Rc::new(info), hcm, worker.engine.clone(), signal))
+            Box::pin(l7::server::serve(io, info, hcm, worker.engine.clone(), signal))
         }
     };
     Some((filter, open))
@@ -72,7 +74,7 @@ async fn admit(worker: Rc<Worker>, accepted: (TcpStream, SocketAddr), claim: Rc<
 /// A connection whose terminal filter can run.
 struct Ready {
     io: Io,
-    info: ConnInfo,
+    info: Rc<ConnInfo>,
     terminal: LiveTerminal,
     early: Option<Early>,
     /// Bound on bytes buffered per direction.
@@ -118,18 +120,28 @@ async fn prepare(worker: &Rc<Worker>, accepted: (TcpStream, SocketAddr), claim: 
         return None;
     };
 
+    accepted.try_strict(&listener, &chain);
     let Inspected { plain, server_name, transport, alpn, .. } = inspected;
     let (io, tls) = accepted.secure(&listener, &chain, plain, &server_name).await?;
-    let info = accepted.info(&listener, Some(&chain), server_name.clone(), tls.clone());
+    let info = Rc::new(accepted.info(&listener, Some(&chain), server_name.clone(), tls.clone()));
+    // The connection listens before it asks: a change in between is heard.
     let signal = drain::Signal::new(worker.shared().drains.of(listener.config.direction), &chain.drain);
-    let signal = match listener.config.direction {
+    let reviewed = match listener.config.direction {
         // Whom the workload itself may call is decided by whom it calls.
-        Direction::Outbound => signal,
-        Direction::Inbound | Direction::Unspecified => {
-            let reviewed = Reviewed { server_name, transport, alpn, tls };
-            signal.reviewed(reviewed.review(worker, &info, &listener.stats))
-        }
+        Direction::Outbound => None,
+        Direction::Inbound | Direction::Unspecified => Some(Reviewed::new(
+            worker.engine.clone(),
+            listener.stats.clone(),
+            review::Facts { server_name, transport, alpn },
+        )),
     };
+    let (signal, network) = standing::of(&chain, &info, signal, reviewed);
+    if !network.filters.is_empty()
+        && let Err(refusal) = Box::pin(filters::run(worker, &network, &info)).await
+    {
+        Box::pin(accepted.turn_away(&listener, &chain, io, info, refusal, signal)).await;
+        return None;
+    }
     Some(Ready {
         io,
         info,

@@ -143,7 +143,7 @@ fn report(
 pub(super) struct Downstream {
     pub(super) worker: Rc<Worker>,
     pub(super) io: Io,
-    pub(super) info: Arc<ConnInfo>,
+    pub(super) info: Rc<ConnInfo>,
     pub(super) proxy: Arc<LiveTcp>,
     pub(super) early: Option<Early>,
     /// Bound on bytes buffered per direction.
@@ -247,7 +247,7 @@ struct Session {
 }
 
 impl Session {
-    fn new(proxy: &Arc<LiveTcp>, info: &Arc<ConnInfo>) -> Self {
+    fn new(proxy: &Arc<LiveTcp>, info: &Rc<ConnInfo>) -> Self {
         let stats = proxy.stats.local();
         stats.downstream_cx_total.inc();
         stats.downstream_cx_active.inc();
@@ -275,8 +275,12 @@ impl Session {
     }
 
     fn cut(&mut self, signal: &drain::Signal) {
+        if let Some(refusal) = signal.refusal() {
+            self.record.details = Some(refusal.to_string().into());
+            return;
+        }
         self.record.flags = Flags::LOCAL_RESET;
-        self.record.details = Some(if signal.revoked() { "no_longer_admitted" } else { "drained" }.into());
+        self.record.details = Some("drained".into());
     }
 
     fn host_failed(&mut self) {

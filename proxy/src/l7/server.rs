@@ -5,6 +5,7 @@
 
 mod clocks;
 mod drive;
+mod filters;
 mod http1;
 mod http2;
 
@@ -20,12 +21,12 @@ use bytes::Bytes;
 use http::Version;
 use tokio::task::JoinSet;
 
-use self::clocks::Clocks;
+use self::{clocks::Clocks, filters::Filters};
 use super::{engine::Engine, flow::Flow, wire};
 use crate::{
     drain,
     ir::http::Codec,
-    live::LiveHcm,
+    live::{LiveFilters, LiveHcm},
     net::io::Io,
     telemetry::{exchange::HttpScope, record::ConnInfo},
 };
@@ -49,6 +50,7 @@ const ERROR_RESETS: usize = 256;
 pub(super) struct Connection {
     pub scope: Rc<HttpScope>,
     pub hcm: Arc<LiveHcm>,
+    filters: Filters,
     pub engine: Rc<Engine>,
     wire: Arc<wire::Shared>,
     active: Cell<usize>,
@@ -75,6 +77,11 @@ impl Connection {
         let flow = Flow::open(self.scope.clone(), version, Some(Active(self.clone())));
         *self.current.borrow_mut() = Rc::downgrade(&flow);
         flow
+    }
+
+    /// The filters that are in force.
+    pub(super) fn filters(&self) -> Rc<Arc<LiveFilters>> {
+        self.filters.get(&self.hcm.standing)
     }
 
     /// Whether the response under way should be the connection's last.
@@ -146,6 +153,7 @@ pub async fn serve(mut io: Io, info: Rc<ConnInfo>, hcm: Arc<LiveHcm>, engine: Rc
     let _counted = Counted::new(&scope, is_http2);
     let conn = Rc::new(Connection {
         scope: scope.clone(),
+        filters: Filters::new(&hcm),
         hcm,
         engine,
         wire: wire::Shared::new(),

@@ -176,6 +176,7 @@ block! {
             upstream_rq_pending_total, upstream_rq_pending_overflow, upstream_rq_cancelled, upstream_rq_rx_reset,
             upstream_rq_tx_reset, upstream_rq_replayed, upstream_internal_redirect_succeeded_total,
             upstream_internal_redirect_failed_total, ssl_handshake, ssl_connection_error, ssl_session_reused,
+            ssl_fail_verify_error, ssl_fail_verify_san,
             update_attempt, update_success, update_failure, update_empty,
         }
         gauges { upstream_cx_active, upstream_rq_active, upstream_rq_pending_active }
@@ -221,7 +222,7 @@ block! {
             ssl_fail_verify_error, ssl_fail_verify_san, ssl_session_reused, ssl_handshake_timeout,
             downstream_cx_loop, downstream_listener_filter_error, accept_error,
             no_chain_destination, no_chain_plaintext, no_chain_tls, no_chain_server_name, no_chain_protocol,
-            no_chain_other, downstream_cx_revoked,
+            no_chain_other, downstream_cx_revoked, strict_mtls_would_deny,
             ssl_fail_no_certificate, ssl_fail_expired, ssl_fail_not_yet_valid, ssl_fail_self_signed,
             ssl_fail_unknown_issuer, ssl_fail_revoked, ssl_fail_purpose, ssl_fail_unpinned, ssl_fail_bad_svid,
             ssl_fail_trust_domain, ssl_fail_name, ssl_fail_certificate, ssl_fail_version, ssl_fail_parameters,

@@ -2,29 +2,23 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use outrigger_wire::pb::envoy::{
-    config::listener::v3::{
-        Filter, FilterChain as Pb, FilterChainMatch, filter::ConfigType, filter_chain_match::ConnectionSourceType,
-    },
-    extensions::filters::network::{
-        http_connection_manager::v3::HttpConnectionManager, tcp_proxy::v3::TcpProxy as PbTcp,
-    },
+use outrigger_wire::pb::envoy::config::listener::v3::{
+    FilterChain as Pb, FilterChainMatch, filter_chain_match::ConnectionSourceType,
 };
 
 use super::{
     address::cidr,
     at::At,
-    extension,
     fields::fields,
-    hcm,
-    hosts::Apart,
+    metadata::metadata,
+    network_filter,
     report::Reject,
     scalar::{bool_or, enumeration, port, positive},
-    tcp_proxy, tls,
+    tls,
 };
 use crate::ir::{
     Name,
-    listener::{ChainMatch, FilterChain, SourceType, Terminal, Transport},
+    listener::{ChainMatch, FilterChain, SourceType, Transport},
 };
 
 /// Bound on a TLS handshake where the configuration gives none (Envoy then waits for ever).
@@ -57,8 +51,8 @@ fn chain(message: &Pb, at: &At<'_>) -> Result<FilterChain, Reject> {
     fields!(at, message => Pb {
         read: [
             filter_chain_match, filters, use_proxy_proto, transport_socket, transport_socket_connect_timeout, name,
+            metadata,
         ],
-        harmless: [metadata],
     });
     if bool_or(&message.use_proxy_proto, false) {
         return Err(at.field("use_proxy_proto").reject("the PROXY protocol is not supported by this release"));
@@ -70,13 +64,25 @@ fn chain(message: &Pb, at: &At<'_>) -> Result<FilterChain, Reject> {
     let tls = tls::downstream(&message.transport_socket, &at.field("transport_socket"))?;
     let timeout_at = at.field("transport_socket_connect_timeout");
     let timeout = at.duration("transport_socket_connect_timeout", &message.transport_socket_connect_timeout)?;
+    let (filters, terminal) = network_filter::filters(&message.filters, at)?;
     Ok(FilterChain {
         name: Name::from(message.name.as_str()),
         matches,
         tls,
         handshake_timeout: positive(timeout, &timeout_at)?.unwrap_or(HANDSHAKE_TIMEOUT),
-        terminal: terminal(&message.filters, at)?,
+        strict_trial: strict_trial(message, at)?,
+        filters,
+        terminal,
     })
+}
+
+/// What the control plane marks chains with that STRICT would take away.
+const DRY_RUN: &str = "outrigger.dev/dry_run";
+
+fn strict_trial(message: &Pb, at: &At<'_>) -> Result<bool, Reject> {
+    let Some(marks) = metadata(&message.metadata, at) else { return Ok(false) };
+    let Some(mark) = marks.get(DRY_RUN).and_then(|mark| mark.get("strict_mtls")) else { return Ok(false) };
+    mark.as_bool().ok_or_else(|| at.field("metadata").field(DRY_RUN).field("strict_mtls").reject("is true or false"))
 }
 
 fn chain_match(message: &FilterChainMatch, at: &At<'_>) -> Result<ChainMatch, Reject> {
@@ -153,33 +159,4 @@ fn overlap(chains: &[Arc<FilterChain>]) -> Option<(usize, usize)> {
         peers.push(later);
     }
     None
-}
-
-fn terminal(filters: &[Filter], at: &At<'_>) -> Result<Terminal, Reject> {
-    let mut terminal = None;
-    for (i, filter) in filters.iter().enumerate() {
-        let at = at.index("filters", i);
-        let any = match &filter.config_type {
-            Some(ConfigType::TypedConfig(any)) => any,
-            Some(ConfigType::ConfigDiscovery(_)) => {
-                return Err(at.field("config_discovery").reject("is not supported by this release"));
-            }
-            None => return Err(at.field("typed_config").reject("is required")),
-        };
-        if terminal.is_some() {
-            return Err(at.reject("follows a terminal filter, which must be the last one"));
-        }
-        let inner = at.field("typed_config");
-        let extension = extension::open(any, &inner)?;
-        if extension.is::<PbTcp>() {
-            terminal = Some(Terminal::Tcp(Arc::new(tcp_proxy::tcp_proxy(&extension.message(&inner)?, &inner)?)));
-        } else if extension.is::<HttpConnectionManager>() {
-            let encoded = extension.encoded::<HttpConnectionManager>(&inner)?;
-            let manager = Apart::manager(&encoded).map_err(|e| extension.malformed(&e, &inner))?;
-            terminal = Some(Terminal::Http(Arc::new(hcm::manager(&manager, &inner)?)));
-        } else {
-            extension.ignore("network filter", &inner)?;
-        }
-    }
-    terminal.ok_or_else(|| at.field("filters").reject("a chain needs a terminal filter (tcp_proxy or HTTP) at its end"))
 }

@@ -43,9 +43,15 @@ pub(crate) mod listener;
 mod listener_filter;
 mod matcher;
 pub(crate) mod metadata;
+mod metadata_matcher;
 mod mirror;
+mod network_filter;
 mod path_template;
 mod per_route;
+mod rbac;
+mod rbac_input;
+mod rbac_rule;
+mod rbac_tree;
 mod report;
 mod retry;
 mod route;
@@ -56,6 +62,7 @@ pub(crate) mod secret;
 pub(crate) mod source;
 mod tcp_proxy;
 mod tls;
+mod tls_names;
 mod virtual_host;
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ mod outliers;
 mod peer;
 mod rest;
 mod retries;
+mod side;
 pub(crate) mod support;
 mod timeouts;
 mod tunnel;
