@@ -3,9 +3,13 @@
 //! Two ways to run: with Envoy's own bootstrap (`-c FILE`), or without any file against a control plane
 //! (`--xds-address`), where the bootstrap is made from these settings and the identity comes from the control plane's CA.
 
+mod agent;
+
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Parser, ValueEnum};
+
+pub use self::agent::AgentSocket;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Mode {
@@ -146,7 +150,7 @@ pub struct Settings {
         long,
         env = "SPIFFE_ENDPOINT_SOCKET",
         value_name = "URI",
-        value_parser = agent,
+        value_parser = agent::parse,
         help_heading = "Identity"
     )]
     pub spiffe_endpoint_socket: Option<AgentSocket>,
@@ -302,30 +306,6 @@ impl Settings {
     }
 }
 
-/// Where a SPIFFE agent listens.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AgentSocket {
-    Unix(PathBuf),
-    Tcp(SocketAddr),
-}
-
-/// By the SPIFFE Workload Endpoint specification, section 4: a scheme and what belongs to it, nothing else.
-fn agent(text: &str) -> Result<AgentSocket, String> {
-    let plain = |rest: &str| !rest.contains(['?', '#']);
-    if let Some(rest) = text.strip_prefix("unix:") {
-        let path = rest.strip_prefix("//").unwrap_or(rest);
-        return match path.strip_prefix('/') {
-            Some(name) if !name.is_empty() && plain(path) => Ok(AgentSocket::Unix(path.into())),
-            _ => Err("a Unix socket is `unix:///PATH` with an absolute path".to_owned()),
-        };
-    }
-    match text.strip_prefix("tcp://").map(str::parse) {
-        Some(Ok(address)) => Ok(AgentSocket::Tcp(address)),
-        Some(Err(_)) => Err("a TCP socket is `tcp://IP:PORT`, without a name or a path".to_owned()),
-        None => Err("neither `unix:///PATH` nor `tcp://IP:PORT`".to_owned()),
-    }
-}
-
 /// Threads cost memory each; more than this is a typing error.
 const MAX_WORKERS: usize = 1024;
 
@@ -404,29 +384,6 @@ mod tests {
         assert!(settings(&["--concurrency", "0"]).workers() >= 1);
         for wrong in ["-1", "100000", "two"] {
             assert!(Settings::try_parse_from(["outrigger-proxy", "--concurrency", wrong]).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn an_agents_socket_is_what_the_specification_says() {
-        let unix = |path: &str| Ok(AgentSocket::Unix(path.into()));
-        assert_eq!(agent("unix:///run/spire/agent.sock"), unix("/run/spire/agent.sock"));
-        assert_eq!(agent("unix:/run/agent.sock"), unix("/run/agent.sock"));
-        assert_eq!(agent("tcp://127.0.0.1:8081"), Ok(AgentSocket::Tcp(([127, 0, 0, 1], 8081).into())));
-        assert!(agent("tcp://[::1]:8081").is_ok());
-        for wrong in [
-            "",
-            "/run/agent.sock",
-            "unix:agent.sock",
-            "unix://host/agent.sock",
-            "unix:///",
-            "unix:///a?x",
-            "tcp://localhost:1",
-            "tcp://127.0.0.1",
-            "tcp://127.0.0.1:1/x",
-            "http://127.0.0.1:1",
-        ] {
-            assert!(agent(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -53,7 +53,7 @@ impl Mesh {
     }
 
     fn apply(&mut self, chain: &str) {
-        self.rig.apply(&statics(&[listener(chain)], &[self.cluster.clone()]));
+        self.rig.apply(&statics(&[listener(chain)], std::slice::from_ref(&self.cluster)));
         self.address = Some(self.rig.address("l"));
     }
 
@@ -113,8 +113,28 @@ fn a_listener_that_is_gone_lets_its_connections_finish() {
     mesh.apply("");
     let mut stream = mesh.rig.connect("l");
     echoes(&mut stream, "before");
-    mesh.rig.apply(&statics(&[], &[mesh.cluster.clone()]));
+    mesh.rig.apply(&statics(&[], std::slice::from_ref(&mesh.cluster)));
     echoes(&mut stream, "after");
     stream.flush().unwrap();
     assert_eq!(mesh.revoked(), 0);
+}
+
+#[test]
+fn strict_on_trial_counts_exactly_those_it_would_refuse() {
+    let mut mesh = Mesh::new();
+    mesh.apply("      metadata: {filter_metadata: {outrigger.dev/dry_run: {strict_mtls: true}}}\n");
+    for _ in 0..3 {
+        echoes(&mut mesh.rig.connect("l"), "served all the same");
+    }
+    let stat = |mesh: &Mesh, name: &str| mesh.rig.stat("listener", "s", name);
+    assert_eq!((stat(&mesh, "strict_mtls_would_deny"), stat(&mesh, "no_chain_plaintext")), (3, 0));
+    mesh.apply("      filter_chain_match: {transport_protocol: tls}\n");
+    for _ in 0..3 {
+        // The match asks for a look at the first bytes.
+        let mut stream = mesh.rig.connect("l");
+        stream.write_all(b"plaintext").unwrap();
+        assert!(is_closed(&mut stream));
+    }
+    until("the same connections refused", || stat(&mesh, "no_chain_plaintext") == 3);
+    assert_eq!(stat(&mesh, "strict_mtls_would_deny"), 3);
 }

@@ -22,7 +22,10 @@ use crate::{
         inspect::{InspectError, InspectPlan, Inspected, inspect},
         io::{Io, Plain},
     },
-    policy::chain::{ChainFacts, lack},
+    policy::{
+        chain::{ChainFacts, lack},
+        dry_run::Seen,
+    },
     telemetry::{
         flags::Flags,
         metrics::{ListenerStats, Sharded},
@@ -153,7 +156,6 @@ impl Accepted {
                 Some((io, Some(peer)))
             }
             Err(error) => {
-                stats.ssl_connection_error.inc();
                 refusals::handshake(stats, &error);
                 tracing::debug!(listener = %listener.config.name, peer = %self.remote, chain = %chain.config.name,
                     cause = ?error.cause, reason = %error.reason, "TLS handshake failed");
@@ -216,6 +218,19 @@ impl Accepted {
             () = refusal.end(&mut io) => {}
             () = signal.forced() => {}
         }
+    }
+
+    /// Counts and names a peer that is served only because STRICT is on trial.
+    pub(super) fn try_strict(&self, listener: &LiveListener, chain: &LiveChain) {
+        let Some(trial) = &chain.strict_trial else { return };
+        listener.stats.local().strict_mtls_would_deny.inc();
+        let more = match trial.saw(self.remote.ip()) {
+            Seen::Before => return,
+            Seen::First => "",
+            Seen::Last => "; further peers are counted, not named",
+        };
+        tracing::warn!(listener = %listener.config.name, chain = %chain.config.name, peer = %self.remote.ip(),
+            destination = %self.local, "STRICT mutual TLS would refuse this peer{more}");
     }
 
     /// Turns away a connection that no chain takes.

@@ -121,21 +121,22 @@ async fn prepare(worker: &Rc<Worker>, accepted: (TcpStream, SocketAddr), claim: 
         return None;
     };
 
+    accepted.try_strict(&listener, &chain);
     let Inspected { plain, server_name, transport, alpn, .. } = inspected;
     let (io, tls) = accepted.secure(&listener, &chain, plain, &server_name).await?;
-    let info = accepted.info(&listener, Some(&chain), server_name.clone(), tls.clone());
-    let info = Rc::new(info);
+    let info = Rc::new(accepted.info(&listener, Some(&chain), server_name.clone(), tls.clone()));
     // The connection listens before it asks: a change in between is heard.
     let signal = drain::Signal::new(worker.shared().drains.of(listener.config.direction), &chain.drain);
-    let signal = match listener.config.direction {
+    let reviewed = match listener.config.direction {
         // Whom the workload itself may call is decided by whom it calls.
-        Direction::Outbound => signal,
-        Direction::Inbound | Direction::Unspecified => {
-            let reviewed = Reviewed { server_name, transport, alpn, tls };
-            signal.reviewed(reviewed.review(worker, &info, &listener.stats))
-        }
+        Direction::Outbound => None,
+        Direction::Inbound | Direction::Unspecified => Some(Reviewed::new(
+            worker.engine.clone(),
+            listener.stats.clone(),
+            review::Facts { server_name, transport, alpn },
+        )),
     };
-    let (signal, network) = standing::of(&chain, &info, signal);
+    let (signal, network) = standing::of(&chain, &info, signal, reviewed);
     if !network.filters.is_empty()
         && let Err(refusal) = Box::pin(filters::run(worker, &network, &info)).await
     {

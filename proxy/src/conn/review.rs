@@ -4,59 +4,53 @@
 //! accepted, a newer TLS demanded) holds for those who are already inside. Knows nothing of how connections are cut.
 //! Invariant: only a chain that takes its place can turn a connection out; one whose listener is gone just drains.
 
-use std::{cell::Cell, rc::Rc, sync::Arc};
+use std::{rc::Rc, sync::Arc};
 
 use crate::{
-    drain,
     ir::listener::Transport,
+    l7::Engine,
     live::LiveListener,
     policy::chain::ChainFacts,
     telemetry::{
         metrics::{ListenerStats, Sharded},
         record::{ConnInfo, PeerInfo},
     },
-    worker::Worker,
 };
 
-/// What a connection was admitted by, besides its addresses.
-pub(super) struct Reviewed {
+/// What a connection was admitted by, besides what is known of it anyway.
+pub(super) struct Facts {
     pub(super) server_name: Option<Box<str>>,
     pub(super) transport: Transport,
     pub(super) alpn: Vec<Box<str>>,
-    pub(super) tls: Option<Arc<PeerInfo>>,
+}
+
+/// What it takes to judge a connection again.
+pub(super) struct Reviewed {
+    engine: Rc<Engine>,
+    stats: Arc<Sharded<ListenerStats>>,
+    facts: Facts,
 }
 
 impl Reviewed {
-    /// The question, to be asked on the connection's own worker. Turning a connection out is counted once.
-    pub(super) fn review(
-        self,
-        worker: &Rc<Worker>,
-        info: &ConnInfo,
-        stats: &Arc<Sharded<ListenerStats>>,
-    ) -> drain::Review {
-        let (engine, stats) = (worker.engine.clone(), stats.clone());
-        let (listener, remote, local) = (info.listener.clone(), info.remote, info.local);
-        let out = Cell::new(false);
-        Rc::new(move || {
-            let facts = ChainFacts {
-                destination: local,
-                server_name: self.server_name.as_deref(),
-                transport: self.transport,
-                alpn: &self.alpn,
-                direct_source: remote.ip(),
-                source: remote,
-            };
-            let live = engine.live.get();
-            let Some(now) = live.listener(&listener) else { return !out.get() };
-            let verdict = admits(now, &facts, self.tls.as_deref());
-            if let Err(reason) = &verdict
-                && !out.replace(true)
-            {
-                stats.local().downstream_cx_revoked.inc();
-                tracing::info!(listener = %listener, peer = %remote, reason, "a connection is not admitted any more");
-            }
-            !out.get()
-        })
+    pub(super) fn new(engine: Rc<Engine>, stats: Arc<Sharded<ListenerStats>>, facts: Facts) -> Self {
+        Self { engine, stats, facts }
+    }
+
+    /// Why the connection is not admitted any more; counted, so to be asked until the first refusal only.
+    pub(super) fn refusal(&self, info: &ConnInfo) -> Option<String> {
+        let facts = ChainFacts {
+            destination: info.local,
+            server_name: self.facts.server_name.as_deref(),
+            transport: self.facts.transport,
+            alpn: &self.facts.alpn,
+            direct_source: info.remote.ip(),
+            source: info.remote,
+        };
+        let live = self.engine.live.get();
+        let reason = admits(live.listener(&info.listener)?, &facts, info.tls.as_deref()).err()?;
+        self.stats.local().downstream_cx_revoked.inc();
+        tracing::info!(listener = %info.listener, peer = %info.remote, reason, "a connection is not admitted any more");
+        Some("no_longer_admitted".to_owned())
     }
 }
 

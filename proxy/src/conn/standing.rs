@@ -6,19 +6,25 @@ use std::{
     sync::Arc,
 };
 
-use super::filters;
+use super::{filters, review::Reviewed};
 use crate::{
-    drain::{Guard, Signal},
+    drain::{Guard, Phase, Signal},
     live::{LiveChain, LiveNetwork, Standing},
     telemetry::record::ConnInfo,
 };
 
 /// The network filters that are in force, and a signal that ends the connection when later ones refuse it.
-pub(super) fn of(chain: &LiveChain, info: &Rc<ConnInfo>, signal: Signal) -> (Signal, Arc<LiveNetwork>) {
+/// When the chain itself was replaced, `reviewed` judges.
+pub(super) fn of(
+    chain: &LiveChain,
+    info: &Rc<ConnInfo>,
+    signal: Signal,
+    reviewed: Option<Reviewed>,
+) -> (Signal, Arc<LiveNetwork>) {
     let standing = &chain.standing;
     let (seen, info) = (Cell::new(standing.generation()), info.clone());
     let network = standing.network();
-    let guard = Revocable { standing: standing.clone(), seen, info, refusal: RefCell::default() };
+    let guard = Revocable { standing: standing.clone(), seen, info, reviewed, refusal: RefCell::default() };
     (signal.guarded(Rc::new(guard)), network)
 }
 
@@ -26,11 +32,12 @@ struct Revocable {
     standing: Arc<Standing>,
     seen: Cell<u64>,
     info: Rc<ConnInfo>,
+    reviewed: Option<Reviewed>,
     refusal: RefCell<Option<Rc<str>>>,
 }
 
 impl Guard for Revocable {
-    fn refusal(&self) -> Option<Rc<str>> {
+    fn refusal(&self, chain: Phase) -> Option<Rc<str>> {
         let generation = self.standing.generation();
         let mut refusal = self.refusal.borrow_mut();
         if refusal.is_none() && self.seen.replace(generation) != generation {
@@ -39,6 +46,12 @@ impl Guard for Revocable {
                 tracing::debug!(peer = %self.info.remote, destination = %self.info.local, %details,
                     "connection closed: it is not allowed any more");
             }
+        }
+        if refusal.is_none()
+            && chain >= Phase::Drain
+            && let Some(reviewed) = &self.reviewed
+        {
+            *refusal = reviewed.refusal(&self.info).map(Rc::from);
         }
         refusal.clone()
     }

@@ -280,7 +280,7 @@ impl Session {
             return;
         }
         self.record.flags = Flags::LOCAL_RESET;
-        self.record.details = Some(if signal.revoked() { "no_longer_admitted" } else { "drained" }.into());
+        self.record.details = Some("drained".into());
     }
 
     fn host_failed(&mut self) {

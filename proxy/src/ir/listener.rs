@@ -109,6 +109,8 @@ pub struct FilterChain {
     pub tls: Option<Arc<DownstreamTls>>,
     /// `transport_socket_connect_timeout`: bound on the TLS handshake.
     pub handshake_timeout: Duration,
+    /// Serves plaintext only until STRICT mutual TLS is enforced: whoever comes here is counted and named.
+    pub strict_trial: bool,
     /// Before the terminal one, in configured order.
     pub filters: Vec<NetworkFilter>,
     pub terminal: Terminal,
@@ -117,7 +119,7 @@ pub struct FilterChain {
 impl FilterChain {
     /// Whether the two differ at most in who may do what: connections need not end for it.
     pub fn same_but_policy(&self, other: &Self) -> bool {
-        let Self { name, matches, tls, handshake_timeout, filters: _, terminal } = self;
+        let Self { name, matches, tls, handshake_timeout, strict_trial: _, filters: _, terminal } = self;
         *name == other.name
             && *matches == other.matches
             && *tls == other.tls

@@ -27,6 +27,7 @@ use crate::{
     },
     policy::{
         chain::ChainIndex,
+        dry_run::StrictTrial,
         rate_limit::limits::{FindStats, RouteLimits},
         router::RouteTable,
     },
@@ -194,7 +195,9 @@ impl Builder {
             Some(chain) => chain.terminal.clone(),
             None => self.terminal(config, &standing),
         };
-        let chain = Arc::new(LiveChain { config: config.clone(), tls, network, terminal, standing, drain });
+        let strict_trial = (config.strict_trial && tls.is_none()).then(StrictTrial::default);
+        let config = config.clone();
+        let chain = Arc::new(LiveChain { config, tls, strict_trial, network, terminal, standing, drain });
         if former.is_none() {
             // Nobody came through it yet; later versions take effect with their publication.
             chain.enforce();

@@ -47,6 +47,7 @@ use crate::{
     },
     policy::{
         chain::{ChainFacts, ChainIndex},
+        dry_run::StrictTrial,
         router::RouteTable,
     },
     telemetry::{
@@ -200,6 +201,8 @@ impl LiveListener {
 pub struct LiveChain {
     pub config: Arc<FilterChain>,
     pub tls: Option<Arc<ServerContext>>,
+    /// Of a chain that STRICT would take away.
+    pub strict_trial: Option<StrictTrial>,
     pub network: Arc<LiveNetwork>,
     pub terminal: LiveTerminal,
     /// What is in force for the connections of all versions of this chain.

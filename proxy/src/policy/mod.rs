@@ -3,6 +3,7 @@
 pub mod chain;
 pub mod concurrency;
 pub mod cors;
+pub mod dry_run;
 pub mod fault;
 pub mod rate_limit;
 pub mod rbac;

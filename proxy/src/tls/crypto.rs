@@ -220,4 +220,12 @@ mod tests {
         assert_eq!(alpn(&["istio-peer-exchange".into(), "h2".into()]).unwrap(), [b"h2".to_vec()]);
         assert!(alpn(&["".into()]).is_err() && alpn(&["x".repeat(256).into()]).is_err());
     }
+
+    #[test]
+    fn post_quantum_key_exchange_is_offered_first_and_never_required() {
+        let provider = provider(&CommonTls::default()).unwrap();
+        let groups: Vec<_> = provider.kx_groups.iter().map(|group| group.name()).collect();
+        assert_eq!(groups[0], NamedGroup::X25519MLKEM768);
+        assert!(groups.contains(&NamedGroup::X25519) && groups.contains(&NamedGroup::secp256r1));
+    }
 }

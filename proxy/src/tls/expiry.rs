@@ -101,7 +101,8 @@ mod tests {
         let server = server(&leaf, Some(ca.trust()));
         let told = server.expirations();
         assert_eq!(told.len(), 2, "{told:?}");
-        assert_eq!(days_until_first(&told, now), 9);
+        // Whether a second passed in between is not the question.
+        assert!((9..=10).contains(&days_until_first(&told, now)));
         let client = client(None, Some(ca.trust()));
         assert_eq!(client.expirations().len(), 1);
     }

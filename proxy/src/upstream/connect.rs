@@ -294,6 +294,11 @@ async fn handshake(
         }
         Err(error) => {
             stats.ssl_connection_error.inc();
+            match error.kind {
+                HandshakeErrorKind::VerifyFailed => stats.ssl_fail_verify_error.inc(),
+                HandshakeErrorKind::SanMismatch => stats.ssl_fail_verify_san.inc(),
+                _ => {}
+            }
             Err(ConnectError::tls(error))
         }
     }

@@ -140,7 +140,7 @@ fn a_client_with_a_wrong_certificate_is_not_let_in() {
         of.filter(|(n, _)| n.ends_with(&format!(".{name}"))).map(|(_, v)| v.parse::<u64>().unwrap()).sum::<u64>()
     };
     for (wrong, reason) in [
-        ("-tls1_1 -cipher DEFAULT@SECLEVEL=0", "ssl_fail_version"),
+        ("-tls1_1 -cipher DEFAULT@SECLEVEL=0 -servername server.interop", "ssl_fail_version"),
         ("-servername nobody.interop", "no_chain_server_name"),
     ] {
         let before = stat(reason);

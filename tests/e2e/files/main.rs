@@ -4,3 +4,4 @@
 
 mod bootstraps;
 mod certificates;
+mod https;

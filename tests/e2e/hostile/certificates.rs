@@ -71,7 +71,6 @@ fn wrong_certificates_are_refused_and_counted() {
     let said = attempt(Some(&right));
     assert!(said.contains("HTTP/1.1 200") && said.contains("sa/client"), "{said}");
 
-    let other_domain = ["spiffe://elsewhere/ns/default/sa/client"];
     let client = |name: &str, years| Some(mesh.issue(&dir, name, &[CLIENT], years, usage.clone()));
     let named = |name: &str, uri: &str| Some(mesh.issue(&dir, name, &[uri], valid, usage.clone()));
     let cases: Vec<(&str, Option<Files>, &str)> = vec![

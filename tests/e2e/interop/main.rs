@@ -4,4 +4,5 @@
 
 mod control_plane;
 mod grpc_xds;
+mod origination;
 mod static_files;

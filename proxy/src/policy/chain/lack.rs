@@ -48,8 +48,10 @@ pub fn lack(chains: &[Arc<FilterChain>], facts: &ChainFacts<'_>) -> Lack {
     if left.is_empty() {
         return Lack::ServerName;
     }
-    let known = &|p: &Box<str>| facts.alpn.contains(p);
-    left.retain(|m| m.application_protocols.is_empty() || m.application_protocols.iter().any(known));
+    left.retain(|m| {
+        let wanted = &m.application_protocols;
+        wanted.is_empty() || wanted.iter().any(|protocol| facts.alpn.contains(protocol))
+    });
     if left.is_empty() { Lack::Protocol } else { Lack::Other }
 }
 

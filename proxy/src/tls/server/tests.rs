@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     ir::secret::{CertificateSource, DataSource, SanKind, SanMatcher, Secret, SecretRef, TlsVersion, Validation},
     ir::{ConfigSource, matcher::StringMatcher},
-    tls::{ClientOptions, testing::*},
+    tls::{Cause, ClientOptions, testing::*},
 };
 
 fn sds(name: &str) -> SecretRef {
@@ -287,4 +287,44 @@ fn static_mistakes_are_errors_and_expired_certificates_are_not() {
     assert!(make(&Arc::new(gone), None).unwrap_err().0.contains("/nonexistent/chain.pem"));
     let expired = ca.issue(Spec { days: (-9, -3), ..Spec::default() });
     assert!(make(&expired, None).unwrap().ready());
+}
+
+#[tokio::test]
+async fn a_peer_of_any_group_is_served_and_one_of_none_is_told_apart() {
+    let ca = Ca::new("root");
+    let with = |groups: &[&str]| {
+        let mut common = common(Some(&ca.spiffe("a")), Some(ca.trust()));
+        common.groups = groups.iter().map(|g| Box::from(*g)).collect();
+        common
+    };
+    let served = |groups| {
+        let common = with(groups);
+        server_of(DownstreamTls { common, require_client_certificate: true, resumption: true })
+    };
+    let client = |groups| client_of(upstream(with(groups)));
+    for (ours, theirs, works) in [
+        (&[][..], &[][..], true),
+        (&[], &["X25519"], true),
+        (&["X25519"], &[], true),
+        (&[], &["X25519MLKEM768"], true),
+        (&["X25519MLKEM768"], &["X25519"], false),
+    ] {
+        let (_, far) = handshake(&client(theirs), &served(ours)).await;
+        match far {
+            Ok(_) => assert!(works, "{ours:?} and {theirs:?}"),
+            Err(error) => assert!(!works && error.cause == Cause::Parameters, "{ours:?} and {theirs:?}: {error}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_older_version_is_told_apart() {
+    let ca = Ca::new("root");
+    let mut floor = common(Some(&ca.spiffe("a")), Some(ca.trust()));
+    floor.min_version = TlsVersion::V1_3;
+    let server = server_of(DownstreamTls { common: floor, require_client_certificate: true, resumption: true });
+    let mut old = common(Some(&ca.spiffe("b")), Some(ca.trust()));
+    old.max_version = TlsVersion::V1_2;
+    let (_, far) = handshake(&client_of(upstream(old)), &server).await;
+    assert_eq!(far.unwrap_err().cause, Cause::Version);
 }

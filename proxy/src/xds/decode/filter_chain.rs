@@ -10,6 +10,7 @@ use super::{
     address::cidr,
     at::At,
     fields::fields,
+    metadata::metadata,
     network_filter,
     report::Reject,
     scalar::{bool_or, enumeration, port, positive},
@@ -50,8 +51,8 @@ fn chain(message: &Pb, at: &At<'_>) -> Result<FilterChain, Reject> {
     fields!(at, message => Pb {
         read: [
             filter_chain_match, filters, use_proxy_proto, transport_socket, transport_socket_connect_timeout, name,
+            metadata,
         ],
-        harmless: [metadata],
     });
     if bool_or(&message.use_proxy_proto, false) {
         return Err(at.field("use_proxy_proto").reject("the PROXY protocol is not supported by this release"));
@@ -69,9 +70,19 @@ fn chain(message: &Pb, at: &At<'_>) -> Result<FilterChain, Reject> {
         matches,
         tls,
         handshake_timeout: positive(timeout, &timeout_at)?.unwrap_or(HANDSHAKE_TIMEOUT),
+        strict_trial: strict_trial(message, at)?,
         filters,
         terminal,
     })
+}
+
+/// What the control plane marks chains with that STRICT would take away.
+const DRY_RUN: &str = "outrigger.dev/dry_run";
+
+fn strict_trial(message: &Pb, at: &At<'_>) -> Result<bool, Reject> {
+    let Some(marks) = metadata(&message.metadata, at) else { return Ok(false) };
+    let Some(mark) = marks.get(DRY_RUN).and_then(|mark| mark.get("strict_mtls")) else { return Ok(false) };
+    mark.as_bool().ok_or_else(|| at.field("metadata").field(DRY_RUN).field("strict_mtls").reject("is true or false"))
 }
 
 fn chain_match(message: &FilterChainMatch, at: &At<'_>) -> Result<ChainMatch, Reject> {

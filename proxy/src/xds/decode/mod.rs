@@ -65,6 +65,7 @@ pub(crate) mod secret;
 pub(crate) mod source;
 mod tcp_proxy;
 mod tls;
+mod tls_names;
 mod virtual_host;
 
 #[cfg(test)]

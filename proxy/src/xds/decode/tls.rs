@@ -23,6 +23,7 @@ use super::{
     scalar::{bool_or, enumeration, not_empty, u32_or},
     secret,
     source::config_source,
+    tls_names::{self, Known},
 };
 use crate::ir::{
     secret::{CertificateSource, CommonTls, DownstreamTls, SecretRef, TlsVersion, UpstreamTls, ValidationSource},
@@ -199,10 +200,33 @@ fn parameters(message: &TlsParameters, tls: &mut CommonTls, at: &At<'_>) -> Resu
             if suite.is_empty() || !plausible {
                 return Err(at.index("cipher_suites", i).reject(format!("{suite:?} is not a cipher suite")));
             }
-            tls.cipher_suites.push(suite.into());
+            match tls_names::suite(suite) {
+                Known::Spoken => tls.cipher_suites.push(suite.into()),
+                Known::Unspoken => {
+                    let reason = format!("{suite} is never spoken: no forward secrecy, or no authenticated encryption");
+                    at.index("cipher_suites", i).unsupported(reason);
+                }
+                Known::Nothing => {
+                    return Err(at.index("cipher_suites", i).reject(format!("{suite:?} is not a cipher suite")));
+                }
+            }
         }
     }
-    tls.groups = message.ecdh_curves.iter().map(|c| c.as_str().into()).collect();
+    if tls.cipher_suites.is_empty() && !message.cipher_suites.is_empty() && tls.max_version == TlsVersion::V1_2 {
+        return Err(at.field("cipher_suites").reject("none of these suites is spoken here"));
+    }
+    for (i, curve) in message.ecdh_curves.iter().enumerate() {
+        match tls_names::group(curve) {
+            Known::Spoken => tls.groups.push(curve.as_str().into()),
+            Known::Unspoken => at.index("ecdh_curves", i).unsupported(format!("{curve} is not spoken here")),
+            Known::Nothing => {
+                return Err(at.index("ecdh_curves", i).reject(format!("{curve:?} is not a key exchange group")));
+            }
+        }
+    }
+    if tls.groups.is_empty() && !message.ecdh_curves.is_empty() {
+        return Err(at.field("ecdh_curves").reject("none of these groups is spoken here"));
+    }
     Ok(())
 }
 

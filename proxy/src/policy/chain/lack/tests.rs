@@ -13,7 +13,15 @@ fn chain(matches: ChainMatch) -> Arc<FilterChain> {
     };
     let handshake_timeout = std::time::Duration::from_secs(1);
     let terminal = Terminal::Tcp(Arc::new(proxy));
-    Arc::new(FilterChain { name: "c".into(), matches, tls: None, handshake_timeout, terminal, filters: Vec::new() })
+    Arc::new(FilterChain {
+        name: "c".into(),
+        matches,
+        tls: None,
+        handshake_timeout,
+        strict_trial: false,
+        filters: Default::default(),
+        terminal,
+    })
 }
 
 #[test]

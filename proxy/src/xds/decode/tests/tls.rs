@@ -21,7 +21,7 @@ fn tls_contexts() {
         )
     };
     let context = format!(
-        "sni: outbound_.80_._.h, common_tls_context: {{tls_params: {{tls_minimum_protocol_version: TLSv1_3, cipher_suites: ['[A-B|C-D]', E]}}, \
+        "sni: outbound_.80_._.h, common_tls_context: {{tls_params: {{tls_minimum_protocol_version: TLSv1_3, cipher_suites: ['[ECDHE-ECDSA-AES128-GCM-SHA256|ECDHE-ECDSA-CHACHA20-POLY1305]', AES128-SHA, ECDHE-RSA-AES128-GCM-SHA256], ecdh_curves: [P-521, X25519]}}, \
          alpn_protocols: [istio-peer-exchange, istio, h2], tls_certificate_sds_secret_configs: [{}], \
          combined_validation_context: {{default_validation_context: {{match_typed_subject_alt_names: [{{san_type: URI, matcher: {{exact: 'spiffe://t/ns/n/sa/s'}}}}]}}, \
          validation_context_sds_secret_config: {}}}}}",
@@ -37,7 +37,9 @@ fn tls_contexts() {
         "the peer exchange is stripped"
     );
     assert_eq!((t.common.min_version, t.common.max_version), (TlsVersion::V1_3, TlsVersion::V1_3));
-    assert_eq!(t.common.cipher_suites.iter().map(|p| &**p).collect::<Vec<_>>(), ["A-B", "C-D", "E"]);
+    let suites = ["ECDHE-ECDSA-AES128-GCM-SHA256", "ECDHE-ECDSA-CHACHA20-POLY1305", "ECDHE-RSA-AES128-GCM-SHA256"];
+    assert_eq!(t.common.cipher_suites.iter().map(|p| &**p).collect::<Vec<_>>(), suites);
+    assert_eq!(t.common.groups.iter().map(|p| &**p).collect::<Vec<_>>(), ["X25519"]);
     assert!(matches!(&t.common.certificates[..], [CertificateSource::Sds(s)] if &*s.name == "default"));
     let ValidationSource::Combined { default, secret } = &t.common.validation else { panic!("{t:?}") };
     assert_eq!((default.sans[0].kind, &*secret.name), (SanKind::Uri, "ROOTCA"));
@@ -81,6 +83,26 @@ fn tls_contexts() {
             common("tls_params: {cipher_suites: ['!A']}"),
             &p("common_tls_context.tls_params.cipher_suites[0]"),
             "not a cipher suite",
+        ),
+        (
+            common("tls_params: {cipher_suites: [ECDHE-ECDSA-AES128-GCM-SHA256, AES-ROT13]}"),
+            &p("common_tls_context.tls_params.cipher_suites[1]"),
+            "not a cipher suite",
+        ),
+        (
+            common("tls_params: {cipher_suites: [AES128-SHA], tls_maximum_protocol_version: TLSv1_2}"),
+            &p("common_tls_context.tls_params.cipher_suites"),
+            "none of these suites",
+        ),
+        (
+            common("tls_params: {ecdh_curves: [X25519, P-1]}"),
+            &p("common_tls_context.tls_params.ecdh_curves[1]"),
+            "not a key exchange group",
+        ),
+        (
+            common("tls_params: {ecdh_curves: [P-521]}"),
+            &p("common_tls_context.tls_params.ecdh_curves"),
+            "none of these groups",
         ),
         (
             common(&format!("alpn_protocols: [{}]", "a".repeat(256))),

@@ -99,10 +99,13 @@ fn what_does_not_fit_together_is_refused() {
     assert!(refusal(not_an_id, "no SPIFFE id").contains("SPIFFE id"));
 }
 
-/// An agent with a script: what each stream says, one after the other.
+/// What one stream says.
+type Script = mpsc::UnboundedReceiver<Result<X509SvidResponse, Status>>;
+
+/// An agent with a script for each stream.
 #[derive(Clone, Default)]
 struct Agent {
-    streams: Arc<Mutex<Vec<mpsc::UnboundedReceiver<Result<X509SvidResponse, Status>>>>>,
+    streams: Arc<Mutex<Vec<Script>>>,
 }
 
 #[tonic::async_trait]
