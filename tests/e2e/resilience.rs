@@ -4,6 +4,8 @@
 
 #[path = "resilience/deaths.rs"]
 mod deaths;
+#[path = "resilience/replicas.rs"]
+mod replicas;
 #[path = "resilience/streams.rs"]
 mod streams;
 

@@ -13,8 +13,9 @@ use crate::telemetry::metrics::{Block, Kind};
 
 /// Thousandths of a retry.
 const RETRY: i64 = 1000;
-/// What may be saved up, and what a cluster starts with.
-const MOST: i64 = 20 * RETRY;
+/// What may be saved up, and what a cluster starts with: each worker of each proxy in a chain may spend it on a service
+/// that fails.
+const MOST: i64 = 10 * RETRY;
 /// What every request brings, whatever comes of it: a service that recovers is noticed.
 const REQUEST: i64 = RETRY / 100;
 
@@ -104,7 +105,7 @@ mod tests {
     #[test]
     fn retries_that_fail_use_it_up_and_those_that_succeed_do_not() {
         let credit = Credit::default();
-        assert_eq!((0..100).filter(|_| credit.take()).count(), 20);
+        assert_eq!((0..100).filter(|_| credit.take()).count(), 10);
         for _ in 0..99 {
             credit.ended(false, 200);
         }
@@ -121,7 +122,7 @@ mod tests {
             credit.give_back();
             credit.ended(true, 200);
         }
-        assert_eq!((0..100).filter(|_| credit.take()).count(), 20, "it does not pile up");
+        assert_eq!((0..100).filter(|_| credit.take()).count(), 10, "it does not pile up");
     }
 
     #[test]
