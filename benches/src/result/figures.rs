@@ -71,6 +71,8 @@ pub(crate) const FIGURES: &[Figure] = &[
     figure("p99_factor", "p99 under updates / without", "", Lower, true),
     figure("cpu_update", "CPU per update", "us", Lower, true),
     figure("acknowledged", "acknowledged", "/s", Higher, false),
+    figure("cpu_added", "CPU added, inbound", "us/req", Lower, true),
+    figure("p50_added", "p50 added", "us", Lower, true),
     figure("slow_share", "share of the slow replica", "%", Lower, true),
     figure("before_ok", "success before", "%", Higher, false),
     figure("before_p50", "p50 before", "ms", Lower, false),

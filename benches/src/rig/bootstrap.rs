@@ -84,8 +84,9 @@ fn outbound(plan: &Plan, dir: &str) -> Value {
 
 fn inbound(plan: &Plan, dir: &str) -> Value {
     let filter = if plan.is_http() {
-        let route =
-            json!({"name": "default", "match": {"prefix": "/"}, "route": {"cluster": "inbound", "timeout": "0s"}});
+        let mut action = json!({"cluster": "inbound", "timeout": "0s"});
+        overlay(&mut action, &plan.extra.inbound);
+        let route = json!({"name": "default", "match": {"prefix": "/"}, "route": action});
         let host = json!({"name": "inbound", "domains": ["*"], "routes": [route]});
         http(plan, dir, Side::In, json!({"name": "inbound", "virtual_hosts": [host]}))
     } else {

@@ -27,6 +27,7 @@ pub(crate) use self::{
     chain::Chain,
     contender::{Contender, Kind},
     origin::Origin,
+    pki::CLIENT_ID,
     plan::{App, Between, Extra, Features, Plan, Sessions, Via},
     replica::Replica,
     xds_messages::assignment,

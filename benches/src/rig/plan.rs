@@ -92,6 +92,8 @@ pub(crate) struct Extra {
     pub(crate) action: Value,
     /// HTTP filters of the inbound proxy before its router.
     pub(crate) filters: Vec<Value>,
+    /// Fields of the inbound route's action.
+    pub(crate) inbound: Value,
     /// Clusters of the inbound proxy.
     pub(crate) clusters: Vec<Value>,
 }

@@ -96,6 +96,12 @@ impl Work {
         super::hops::COUNT * self.rounds.min(super::failures::ROUNDS.into()) * 2.0 * (2.0 * START + windows + AROUND)
     }
 
+    /// Everything without and with it, with many connections and with one.
+    pub(super) fn policy(&self) -> f64 {
+        let rigs = 2.0 * (START + self.warm_up + AROUND);
+        rigs + super::policy::CASES * (rigs + 2.0 * self.rounds * 4.0 * (self.window + AROUND))
+    }
+
     pub(super) fn soak(&self) -> f64 {
         self.proxies * (START + self.soak)
     }

@@ -13,6 +13,7 @@ mod http;
 mod idle;
 mod measure;
 mod open_loop;
+mod policy;
 mod scale;
 mod slow_replica;
 mod soak;
@@ -113,6 +114,12 @@ const SCENARIOS: &[Scenario] = &[
         "three proxies with retries in a row before a service that fails: the load multiplied",
         hops::run,
         Work::hops,
+    )),
+    by_name(scenario(
+        "policy",
+        "CPU and p50 that authorization and rate limits add at the inbound proxy",
+        policy::run,
+        Work::policy,
     )),
 ];
 

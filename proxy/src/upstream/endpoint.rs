@@ -24,7 +24,7 @@ use super::{
     cluster::Reporter,
     credit::Streak,
     lb::Latency,
-    outlier::{Monitor, Outcome},
+    outlier::Monitor,
     transport::Transport,
     uptime,
 };
@@ -364,10 +364,10 @@ impl RequestPermit {
         self.scope.stats.local()
     }
 
-    /// The host broke its answer off: outlier detection counts that, although it was told of the answer.
-    pub fn broke_off(&self) {
+    /// The host's answer came to its end, or was broken off: outlier detection was told of its head only.
+    pub fn answered(&self, whole: bool) {
         if let Some(reporter) = &self.scope.reporter {
-            reporter.report(&self.scope.endpoint, Outcome::Failed);
+            reporter.answered(&self.scope.endpoint, whole);
         }
     }
 }

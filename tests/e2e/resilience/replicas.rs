@@ -52,14 +52,16 @@ fn one_replica_of_three_may_be_killed() {
     need!("ip", "curl");
     let mut v = replicas();
     // So many in flight that a third of them is more than the floor of the retry budget.
-    let load = Load::start(&v, "load", "--connections 80");
-    v.progress(2000);
+    let load = Load::start(&v, "load", "--connections 60");
+    v.progress(400);
     v.servers[0].proxy.signal(Signal::SIGKILL);
     drop(v.applications.remove(0));
     v.servers[0].proxy.wait();
-    v.progress(2000);
+    v.progress(400);
     load.end(&v);
-    assert!(v.client.stat("cluster.outbound|80||app.default.svc.cluster.local.upstream_rq_retry_success") > 0);
+    let stat = |name: &str| v.client.stat(&format!("cluster.outbound|80||app.default.svc.cluster.local.{name}"));
+    assert!(stat("upstream_rq_retry_success") > 0);
+    assert!(stat("outlier_detection.ejections_enforced_total") > 0);
     v.servers.remove(0);
     v.assert_sound();
 }
@@ -68,12 +70,42 @@ fn one_replica_of_three_may_be_killed() {
 fn one_application_of_three_may_be_killed() {
     need!("ip", "curl");
     let mut v = replicas();
-    let load = Load::start(&v, "load", "--connections 80");
-    v.progress(2000);
+    let load = Load::start(&v, "load", "--connections 60");
+    v.progress(400);
     // Its sidecar answers 503.
     drop(v.applications.remove(0));
-    v.progress(2000);
+    v.progress(400);
     load.end(&v);
+    v.assert_sound();
+}
+
+#[test]
+fn a_replica_that_breaks_its_answers_off_is_ejected() {
+    need!("ip", "curl");
+    let mut v = replicas();
+    v.applications.remove(0).stop();
+    let listener = v.servers[0].pod.listen(9080);
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            std::thread::spawn(move || {
+                let mut stream = patient(stream);
+                if stream.peek(&mut [0]).is_ok_and(|count| count > 0) {
+                    stream.head();
+                    stream.say("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf of it");
+                }
+            });
+        }
+    });
+    let name =
+        "cluster.outbound|80||app.default.svc.cluster.local.outlier_detection.ejections_enforced_consecutive_5xx";
+    eventually("an ejection", || {
+        v.client.pod.try_sh("for n in 1 2 3 4 5 6; do curl -sS -m 5 -o /dev/null http://app/; done");
+        if v.client.stat(name) > 0 { Ok(()) } else { Err("nobody is ejected".to_owned()) }
+    });
+    // Fails when a single request does.
+    v.client
+        .pod
+        .sh(&format!("{} load http://app/ --requests 60 --new-connections", bin("outrigger-demo-app").display()));
     v.assert_sound();
 }
 
