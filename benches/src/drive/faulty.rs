@@ -125,7 +125,7 @@ mod tests {
             })
             .unwrap()
         };
-        let mut said = |mood| {
+        let said = |mood| {
             controls.set(mood);
             (ask().ok(), ask().ok())
         };
