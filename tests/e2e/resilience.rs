@@ -4,6 +4,8 @@
 
 #[path = "resilience/deaths.rs"]
 mod deaths;
+#[path = "resilience/replicas.rs"]
+mod replicas;
 #[path = "resilience/rotation.rs"]
 mod rotation;
 #[path = "resilience/streams.rs"]

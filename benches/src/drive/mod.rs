@@ -6,6 +6,7 @@
 pub(crate) mod ads;
 pub(crate) mod bulk;
 pub(crate) mod churn;
+pub(crate) mod faulty;
 pub(crate) mod grpc;
 pub(crate) mod http1;
 pub(crate) mod idle;
@@ -25,7 +26,10 @@ pub(crate) struct Service {
 
 impl Service {
     /// Runs `serve` on `listener`.
-    pub(crate) fn start<F>(listener: TcpListener, serve: fn(tokio::net::TcpListener) -> F) -> anyhow::Result<Self>
+    pub(crate) fn start<F>(
+        listener: TcpListener,
+        serve: impl FnOnce(tokio::net::TcpListener) -> F + Send + 'static,
+    ) -> anyhow::Result<Self>
     where
         F: Future<Output = ()> + 'static,
     {

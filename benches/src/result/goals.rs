@@ -59,6 +59,9 @@ const GOALS: &[Goal] = &[
     goal("scale 5000", "ready_ms", "time to ready", ENVOY, 0.15),
     goal("churn updates", "use_p99", "update in use, p99", Bound::Absolute, 5.0),
     goal("churn updates", "p99_factor", "p99 under updates / without", Bound::Absolute, 1.1),
+    goal("failures killed", "lost", "lost by a killed replica, with retries", Bound::Absolute, 0.0),
+    goal("failures app-killed", "lost", "lost by a killed application, with retries", Bound::Absolute, 0.0),
+    goal("hops failing", "multiplier", "calls at the bottom of three hops", Bound::Absolute, 1.2),
     goal("binary size", "binary_mb", "program, stripped", Bound::Absolute, 15.0),
 ];
 

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{
     APP_PORT, HOST, XDS_PORT,
     pki::{CLIENT_ID, SERVER_ID},
-    plan::{App, Between, Features, Place, Plan, Sessions, Via},
+    plan::{App, Between, Extra, Features, Place, Plan, Sessions, Via},
 };
 use crate::account::Side;
 
@@ -24,7 +24,10 @@ pub(super) fn bootstrap(side: Side, plan: &Plan, place: &Place<'_>) -> Value {
     let dir = place.dir.display().to_string();
     let (listener, mut clusters) = match side {
         Side::Out => (outbound(plan, &dir), outbound_clusters(plan, place, &dir)),
-        Side::In => (inbound(plan, &dir), vec![inbound_cluster(plan)]),
+        Side::In => {
+            let own = std::iter::once(inbound_cluster(plan));
+            (inbound(plan, &dir), own.chain(plan.extra.clusters.iter().cloned()).collect())
+        }
     };
     let mut file = json!({
         "node": {"id": format!("bench-{}", side.as_str()), "cluster": "bench"},
@@ -67,10 +70,10 @@ fn listener(name: &str, direction: &str, port: u16, filters: &[&str], chain: Val
 
 fn outbound(plan: &Plan, dir: &str) -> Value {
     let filter = if plan.is_http() {
-        let mut hosts = vec![virtual_host(PROBE, &domains(HOST))];
+        let mut hosts = vec![virtual_host(PROBE, &domains(HOST), &plan.extra.action)];
         hosts.extend((0..plan.services).map(|n| {
             let name = service_name(n);
-            virtual_host(&name, &domains(&format!("{name}.default.svc.cluster.local")))
+            virtual_host(&name, &domains(&format!("{name}.default.svc.cluster.local")), &Value::Null)
         }));
         http(plan, dir, Side::Out, json!({"name": "outbound", "virtual_hosts": hosts}))
     } else {
@@ -81,8 +84,9 @@ fn outbound(plan: &Plan, dir: &str) -> Value {
 
 fn inbound(plan: &Plan, dir: &str) -> Value {
     let filter = if plan.is_http() {
-        let route =
-            json!({"name": "default", "match": {"prefix": "/"}, "route": {"cluster": "inbound", "timeout": "0s"}});
+        let mut action = json!({"cluster": "inbound", "timeout": "0s"});
+        overlay(&mut action, &plan.extra.inbound);
+        let route = json!({"name": "default", "match": {"prefix": "/"}, "route": action});
         let host = json!({"name": "inbound", "domains": ["*"], "routes": [route]});
         http(plan, dir, Side::In, json!({"name": "inbound", "virtual_hosts": [host]}))
     } else {
@@ -124,7 +128,14 @@ pub(crate) fn service_name(n: usize) -> String {
     format!("service-{n}")
 }
 
-fn virtual_host(cluster: &str, domains: &[String]) -> Value {
+/// Puts the fields of `more` in the place of those of `base`.
+fn overlay(base: &mut Value, more: &Value) {
+    for (name, value) in more.as_object().into_iter().flatten() {
+        base[name] = value.clone();
+    }
+}
+
+fn virtual_host(cluster: &str, domains: &[String], more: &Value) -> Value {
     let retry = json!({
         "retry_on": "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes",
         "num_retries": 2,
@@ -135,7 +146,8 @@ fn virtual_host(cluster: &str, domains: &[String]) -> Value {
         }],
         "host_selection_retry_max_attempts": 5,
     });
-    let action = json!({"cluster": cluster, "timeout": "0s", "retry_policy": retry});
+    let mut action = json!({"cluster": cluster, "timeout": "0s", "retry_policy": retry});
+    overlay(&mut action, more);
     json!({
         "name": cluster,
         "domains": domains,
@@ -167,6 +179,8 @@ fn http(plan: &Plan, dir: &str, side: Side, routes: Value) -> Value {
         "http_filters": [router],
     });
     if side == Side::In {
+        let filters = plan.extra.filters.iter().cloned().chain([config["http_filters"][0].take()]);
+        config["http_filters"] = filters.collect();
         config["forward_client_cert_details"] = json!("SANITIZE_SET");
         config["set_current_client_cert_details"] = json!({"uri": true});
     }
@@ -263,9 +277,30 @@ fn outbound_clusters(plan: &Plan, place: &Place<'_>, dir: &str) -> Vec<Value> {
         }
         cluster
     };
-    let mut clusters = vec![secured(PROBE, &[(place.server.to_string(), APP_PORT)])];
+    let servers: Vec<_> = place.servers.iter().map(|ip| (ip.to_string(), APP_PORT)).collect();
+    let mut clusters = vec![secured(PROBE, &servers)];
+    overlay(&mut clusters[0], &plan.extra.cluster);
     clusters.extend((0..plan.services).map(|n| secured(&service_name(n), &service_endpoints(n))));
     clusters
+}
+
+/// A proxy in a row of them: whatever comes to the application's port goes on to `next`.
+pub(super) fn hop(next: &[(String, u16)], extra: &Extra) -> Value {
+    let plan = Plan::http(Between::Http1);
+    let hosts = [virtual_host(PROBE, &["*".to_owned()], &extra.action)];
+    let chain = json!({"filters": [http(&plan, "", Side::Out, json!({"name": "hop", "virtual_hosts": hosts}))]});
+    let mut cluster = cluster(PROBE, next, protocol(App::Http1, Sessions::Pooled));
+    overlay(&mut cluster, &extra.cluster);
+    json!({
+        "node": {"id": "bench-hop", "cluster": "bench"},
+        "admin": {"address": address("127.0.0.1", 15_000)},
+        "static_resources": {"listeners": [listener("hop", "OUTBOUND", APP_PORT, &[], chain)], "clusters": [cluster]},
+    })
+}
+
+/// A cluster of one host that speaks gRPC.
+pub(crate) fn grpc_cluster(name: &str, ip: &str, port: u16) -> Value {
+    cluster(name, &[(ip.into(), port)], protocol(App::Http2, Sessions::Pooled))
 }
 
 /// Endpoints that nobody is ever connected to.

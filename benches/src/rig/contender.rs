@@ -10,6 +10,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use outrigger_tests::{Pod, Process, mesh::PROXY_UID};
+use serde_json::Value;
 
 use super::{
     bootstrap, haproxy,
@@ -108,21 +109,37 @@ impl Contender {
         plan: &Plan,
         place: &Place<'_>,
     ) -> anyhow::Result<(Process, Instant)> {
-        let program = reachable(&self.label, &self.program()?, place.dir)?;
-        let name = format!("{}-{}", self.label, side.as_str());
-        let mut command = pod.command_as(PROXY_UID, program);
-        if self.kind == Kind::Haproxy {
-            let file = place.dir.join(format!("{name}.cfg"));
-            std::fs::write(&file, haproxy::config(side, plan, place)?)?;
-            command.args(["-db", "-f"]).arg(file);
-        } else {
-            let file = place.dir.join(format!("{name}.json"));
-            std::fs::write(&file, serde_json::to_vec(&bootstrap::bootstrap(side, plan, place))?)?;
-            command.arg("-c").arg(file).args(["--disable-hot-restart", "--log-level", "warning"]);
-            command.args(["--concurrency", &place.workers.to_string()]);
+        if self.kind != Kind::Haproxy {
+            return self.start_with(pod, side.as_str(), &bootstrap::bootstrap(side, plan, place), place);
         }
+        let program = reachable(&self.label, &self.program()?, place.dir)?;
+        let file = place.dir.join(format!("{}-{}.cfg", self.label, side.as_str()));
+        std::fs::write(&file, haproxy::config(side, plan, place)?)?;
+        let mut command = pod.command_as(PROXY_UID, program);
+        command.args(["-db", "-f"]).arg(file);
         let started = Instant::now();
-        Ok((Process::spawn(&name, command, place.dir), started))
+        Ok((Process::spawn(&format!("{}-{}", pod.name, side.as_str()), command, place.dir), started))
+    }
+
+    /// Starts a proxy with a bootstrap file in Envoy's format.
+    pub(super) fn start_with(
+        &self,
+        pod: &Pod,
+        role: &str,
+        bootstrap: &Value,
+        place: &Place<'_>,
+    ) -> anyhow::Result<(Process, Instant)> {
+        if self.kind == Kind::Haproxy {
+            bail!("HAProxy has no equivalent of this configuration");
+        }
+        let program = reachable(&self.label, &self.program()?, place.dir)?;
+        let file = place.dir.join(format!("{}-{role}.json", self.label));
+        std::fs::write(&file, serde_json::to_vec(bootstrap)?)?;
+        let mut command = pod.command_as(PROXY_UID, program);
+        command.arg("-c").arg(file).args(["--disable-hot-restart", "--log-level", "warning"]);
+        command.args(["--concurrency", &place.workers.to_string()]);
+        let started = Instant::now();
+        Ok((Process::spawn(&format!("{}-{role}", pod.name), command, place.dir), started))
     }
 }
 

@@ -15,6 +15,9 @@ pub(super) fn config(side: Side, plan: &Plan, place: &Place<'_>) -> anyhow::Resu
     if plan.via == Via::Xds {
         bail!("HAProxy takes no xDS");
     }
+    if !plan.extra.is_empty() {
+        bail!("HAProxy has no equivalent of this configuration");
+    }
     if plan.features == Features::AccessLog {
         bail!("HAProxy logs to a syslog server, not to a file: not comparable");
     }
@@ -81,7 +84,8 @@ fn outbound(text: &mut String, plan: &Plan, place: &Place<'_>) -> anyhow::Result
             let _ = writeln!(text, "  server s{n} {ip}:{port}{tls}");
         }
     };
-    backend(PROBE, &[(place.server.to_string(), APP_PORT)]);
+    let servers: Vec<_> = place.servers.iter().map(|ip| (ip.to_string(), APP_PORT)).collect();
+    backend(PROBE, &servers);
     (0..plan.services).for_each(|n| backend(&service_name(n), &service_endpoints(n)));
     Ok(())
 }

@@ -4,26 +4,32 @@
 //! when the rig is dropped.
 
 mod bootstrap;
+mod chain;
 mod contender;
 mod haproxy;
 mod origin;
 mod pki;
 mod plan;
+mod replica;
 mod xds_messages;
 
 use std::{
-    path::PathBuf,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, bail};
 use outrigger_tests::{Fabric, Pod, Process};
 
+use self::replica::Recipe;
 pub(crate) use self::{
-    bootstrap::{PROBE, service_name},
+    bootstrap::{PROBE, grpc_cluster, service_name},
+    chain::Chain,
     contender::{Contender, Kind},
-    origin::{Origin, OriginServer},
-    plan::{App, Between, Features, Plan, Sessions, Via},
+    origin::Origin,
+    pki::CLIENT_ID,
+    plan::{App, Between, Extra, Features, Plan, Sessions, Via},
+    replica::Replica,
     xds_messages::assignment,
 };
 use crate::{
@@ -46,13 +52,11 @@ const READY_WITHIN: Duration = Duration::from_secs(60);
 pub(crate) struct Rig {
     pub(crate) contender: Contender,
     pub(crate) client: Pod,
-    pub(crate) server: Pod,
+    /// The service's Pods, at least one.
+    pub(crate) replicas: Vec<Replica>,
     /// From the start of the outbound proxy to the first answered request.
     pub(crate) ready_after: Duration,
     outbound: Option<Process>,
-    inbound: Option<Process>,
-    _origin: OriginServer,
-    dir: PathBuf,
 }
 
 impl Rig {
@@ -62,42 +66,39 @@ impl Rig {
         let serial = std::fs::read_dir(fabric.dir())?.filter(|e| e.as_ref().is_ok_and(|e| e.path().is_dir())).count();
         let label = contender.label();
         let client = fabric.pod(&format!("{label}-c{serial}"), &[]);
-        let server = fabric.pod(&format!("{label}-s{serial}"), &[]);
         let dir = fabric.dir().join(format!("{label}-{serial}"));
         std::fs::create_dir(&dir)?;
-        let origin = OriginServer::start(&server, plan.origin, &dir)?;
-        let mut rig = Self {
+        let letters = ('s'..).take(plan.replicas.max(1));
+        let pods: Vec<Pod> = letters.map(|letter| fabric.pod(&format!("{label}-{letter}{serial}"), &[])).collect();
+        pki::write(&dir)?;
+        let recipe = Arc::new(Recipe {
             contender: contender.clone(),
-            ready_after: Duration::ZERO,
-            outbound: None,
-            inbound: None,
-            _origin: origin,
-            client,
-            server,
+            plan: plan.clone(),
             dir,
-        };
-        pki::write(&rig.dir)?;
-        rig.start_proxies(plan, workers)?;
+            servers: pods.iter().map(|pod| pod.ip4).collect(),
+            workers,
+        });
+        let replicas = pods.into_iter().map(|pod| Replica::new(pod, recipe.clone())).collect::<Result<_, _>>()?;
+        let mut rig =
+            Self { contender: contender.clone(), ready_after: Duration::ZERO, outbound: None, client, replicas };
+        rig.start_proxies(&recipe)?;
         Ok(rig)
     }
 
-    fn start_proxies(&mut self, plan: &Plan, workers: u32) -> anyhow::Result<()> {
+    fn start_proxies(&mut self, recipe: &Recipe) -> anyhow::Result<()> {
+        let plan = &recipe.plan;
         let started = if self.contender.kind() == Kind::Direct {
             Instant::now()
         } else {
-            let dir = self.dir.clone();
-            let place = plan::Place { dir: &dir, server: self.server.ip4, workers };
-            // Endpoints that change are the servers themselves.
-            if plan.via == Via::File {
-                intercept(&self.server)?;
-                let (inbound, _) = self.contender.start(&self.server, Side::In, plan, &place)?;
-                self.inbound = Some(inbound);
-                self.until("the inbound proxy listens", |rig| {
-                    rig.server.within(|| std::net::TcpStream::connect(("127.0.0.1", 15006)).is_ok())
-                })?;
+            for replica in &mut self.replicas {
+                // Endpoints that change are the servers themselves.
+                if plan.via == Via::File {
+                    intercept(&replica.pod)?;
+                }
+                replica.start_proxy()?;
             }
             intercept(&self.client)?;
-            let (outbound, started) = self.contender.start(&self.client, Side::Out, plan, &place)?;
+            let (outbound, started) = recipe.start(&self.client, Side::Out)?;
             self.outbound = Some(outbound);
             started
         };
@@ -115,9 +116,14 @@ impl Rig {
         Ok(())
     }
 
+    /// The first of the service's Pods.
+    pub(crate) fn server(&self) -> &Pod {
+        &self.replicas[0].pod
+    }
+
     /// Where the application connects to.
     pub(crate) fn target(&self) -> std::net::SocketAddr {
-        (self.server.ip4, APP_PORT).into()
+        (self.server().ip4, APP_PORT).into()
     }
 
     fn connects(&self) -> bool {
@@ -141,7 +147,7 @@ impl Rig {
     fn until(&mut self, what: &str, ready: impl Fn(&Self) -> bool) -> anyhow::Result<()> {
         let deadline = Instant::now() + READY_WITHIN;
         while !ready(self) {
-            for process in [&mut self.outbound, &mut self.inbound].into_iter().flatten() {
+            for process in self.processes_mut() {
                 if !process.is_running() {
                     bail!("{} ended before {what}: {}", process.name(), last_lines(&process.output()));
                 }
@@ -155,17 +161,21 @@ impl Rig {
         Ok(())
     }
 
-    /// The last lines both proxies printed.
+    fn processes_mut(&mut self) -> impl Iterator<Item = &mut Process> {
+        self.outbound.iter_mut().chain(self.replicas.iter_mut().filter_map(|r| r.inbound.as_mut()))
+    }
+
+    /// The last lines the proxies printed.
     pub(crate) fn logs(&self) -> String {
-        let ends = [&self.outbound, &self.inbound].into_iter().flatten();
+        let ends = self.outbound.iter().chain(self.replicas.iter().filter_map(|r| r.inbound.as_ref()));
         let ends = ends.filter(|p| !p.output().is_empty());
         ends.map(|p| format!("{}: {}", p.name(), last_lines(&p.output()))).collect::<Vec<_>>().join("; ")
     }
 
     /// The processes to account for; nothing without a proxy.
     pub(crate) fn proxies(&self) -> Proxies {
-        let pids = |p: &Option<Process>| p.as_ref().map(|p| p.pid()).into_iter().collect();
-        Proxies { out: pids(&self.outbound), into: pids(&self.inbound) }
+        let into = self.replicas.iter().filter_map(|r| r.inbound.as_ref());
+        Proxies { out: self.outbound.iter().map(Process::pid).collect(), into: into.map(Process::pid).collect() }
     }
 
     pub(crate) fn memory(&self) -> Memory {
@@ -174,7 +184,7 @@ impl Rig {
 
     /// Fails when a proxy died: what was measured then means nothing.
     pub(crate) fn check(&mut self) -> anyhow::Result<()> {
-        for process in [&mut self.outbound, &mut self.inbound].into_iter().flatten() {
+        for process in self.processes_mut() {
             if !process.is_running() {
                 bail!("{} died: {}", process.name(), last_lines(&process.output()));
             }

@@ -3,6 +3,7 @@
 use std::{
     path::Path,
     process::Command,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -10,7 +11,7 @@ use anyhow::{Context as _, bail};
 use outrigger_tests::{Pod, Process};
 
 use super::{APP_PORT, OTHER_PORT, contender::tool};
-use crate::drive::{self, Service};
+use crate::drive::{self, Service, faulty::Controls};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Origin {
@@ -20,12 +21,15 @@ pub(crate) enum Origin {
     Bulk,
     /// Unary and streaming echo.
     Grpc,
+    /// HTTP/1.1 that misbehaves when told to: milliseconds for an answer, and for a slow one.
+    Faulty(u16, u16),
 }
 
 /// A running server; ended by drop.
 pub(crate) enum OriginServer {
     Nginx { _process: Process },
     Own { _service: Service },
+    Faulty { _service: Service, controls: Arc<Controls> },
 }
 
 impl OriginServer {
@@ -33,8 +37,22 @@ impl OriginServer {
         match origin {
             Origin::Nginx => nginx(pod, dir),
             Origin::Bulk => Ok(Self::Own { _service: Service::start(pod.listen(APP_PORT), drive::bulk::serve)? }),
+            Origin::Faulty(takes, slow) => {
+                let [takes, slow] = [takes, slow].map(|ms| Duration::from_millis(ms.into()));
+                let controls = Controls::new(takes, slow);
+                let own = controls.clone();
+                let service = Service::start(pod.listen(APP_PORT), move |on| drive::faulty::serve(on, own))?;
+                Ok(Self::Faulty { _service: service, controls })
+            }
             Origin::Grpc => Ok(Self::Own { _service: Service::start(pod.listen(APP_PORT), drive::grpc::serve)? }),
         }
+    }
+}
+
+impl OriginServer {
+    /// What tells it to misbehave.
+    pub(crate) fn controls(&self) -> Option<&Arc<Controls>> {
+        if let Self::Faulty { controls, .. } = self { Some(controls) } else { None }
     }
 }
 

@@ -7,7 +7,7 @@ use outrigger_tests::pki::Authority;
 /// The server's identity, which the client's proxy insists on.
 pub(super) const SERVER_ID: &str = "spiffe://cluster.local/ns/default/sa/server";
 /// The client's identity.
-pub(super) const CLIENT_ID: &str = "spiffe://cluster.local/ns/default/sa/client";
+pub(crate) const CLIENT_ID: &str = "spiffe://cluster.local/ns/default/sa/client";
 
 /// Writes `root.pem`, and for `client` and `server` `.crt`, `.key` and (for HAProxy) `.pem` with both.
 pub(super) fn write(dir: &Path) -> anyhow::Result<()> {

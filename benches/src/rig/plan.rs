@@ -2,6 +2,8 @@
 
 use std::{net::Ipv4Addr, path::Path};
 
+use serde_json::Value;
+
 use super::Origin;
 
 /// What travels between the two proxies.
@@ -75,6 +77,31 @@ pub(crate) struct Plan {
     /// Services in the outbound proxy's configuration besides the one that is used.
     pub(crate) services: usize,
     pub(crate) via: Via,
+    /// Pods of the service that is used; more than one only with an origin of the bench's own.
+    pub(crate) replicas: usize,
+    /// What contenders with Envoy's configuration get besides.
+    pub(crate) extra: Extra,
+}
+
+/// Pieces of Envoy's configuration that take the place of the usual or come besides: objects, or null.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Extra {
+    /// Fields of the cluster that is used.
+    pub(crate) cluster: Value,
+    /// Fields of the outbound routes' action.
+    pub(crate) action: Value,
+    /// HTTP filters of the inbound proxy before its router.
+    pub(crate) filters: Vec<Value>,
+    /// Fields of the inbound route's action.
+    pub(crate) inbound: Value,
+    /// Clusters of the inbound proxy.
+    pub(crate) clusters: Vec<Value>,
+}
+
+impl Extra {
+    pub(crate) fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 impl Plan {
@@ -87,6 +114,8 @@ impl Plan {
             origin: Origin::Nginx,
             services: 0,
             via: Via::File,
+            replicas: 1,
+            extra: Extra::default(),
         }
     }
 
@@ -109,6 +138,7 @@ impl Plan {
 pub(crate) struct Place<'a> {
     /// Certificates, logs, configuration.
     pub(crate) dir: &'a Path,
-    pub(crate) server: Ipv4Addr,
+    /// The service's Pods.
+    pub(crate) servers: &'a [Ipv4Addr],
     pub(crate) workers: u32,
 }

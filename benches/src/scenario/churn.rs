@@ -43,7 +43,7 @@ pub(super) fn run(bench: &mut Bench<'_>) -> anyhow::Result<()> {
 
 fn measure(rig: &Rig, clusters: usize, flips: usize, window: Duration) -> anyhow::Result<Sample> {
     let ads = Ads::start(rig.client.within(|| std::net::TcpListener::bind(("127.0.0.1", XDS_PORT)))?)?;
-    let server = rig.server.ip4.to_string();
+    let server = rig.server().ip4.to_string();
     let app = |port| assignment(PROBE, [(server.clone(), port)]);
     ads.put(&app(APP_PORT));
     (0..clusters).for_each(|n| ads.put(&change(n, 0)));

@@ -39,7 +39,7 @@ fn load(rig: &Rig, length: Duration) -> anyhow::Result<Seen> {
 
 /// Tens of thousands of connections between two addresses need all ports, and soon again.
 fn widen_ports(rig: &Rig) {
-    for pod in [&rig.client, &rig.server] {
+    for pod in [&rig.client, rig.server()] {
         pod.sh("sysctl -qw net.ipv4.ip_local_port_range='1024 65535' net.ipv4.tcp_tw_reuse=1");
         // Without conntrack (no proxy, no redirection) there is nothing to shorten.
         let _ = pod.try_sh("sysctl -qw net.netfilter.nf_conntrack_tcp_timeout_time_wait=1");

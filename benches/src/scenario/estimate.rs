@@ -75,6 +75,33 @@ impl Work {
         self.rounds * (self.proxies - 1.0).max(1.0) * (START + 3.0 * self.window + 6.0 * self.size)
     }
 
+    /// Four balancers; two of them are only ours.
+    pub(super) fn slow_replica(&self) -> f64 {
+        let rounds = self.rounds.min(super::slow_replica::ROUNDS.into());
+        let windows = f64::from(super::slow_replica::WINDOWS);
+        super::slow_replica::CASES * 1.5 * (2.5 * START + rounds * (windows * self.window + AROUND))
+    }
+
+    /// A mesh of three replicas for every measurement.
+    pub(super) fn failures(&self) -> f64 {
+        let windows = f64::from(super::failures::WINDOWS) * self.window;
+        super::failures::CASES
+            * self.rounds.min(super::failures::ROUNDS.into())
+            * 2.0
+            * (2.0 * START + windows + AROUND)
+    }
+
+    pub(super) fn hops(&self) -> f64 {
+        let windows = f64::from(super::hops::WINDOWS) * self.window;
+        super::hops::COUNT * self.rounds.min(super::failures::ROUNDS.into()) * 2.0 * (2.0 * START + windows + AROUND)
+    }
+
+    /// Everything without and with it, with many connections and with one.
+    pub(super) fn policy(&self) -> f64 {
+        let rigs = 2.0 * (START + self.warm_up + AROUND);
+        rigs + super::policy::CASES * (rigs + 2.0 * self.rounds * 4.0 * (self.window + AROUND))
+    }
+
     pub(super) fn soak(&self) -> f64 {
         self.proxies * (START + self.soak)
     }
@@ -104,7 +131,7 @@ mod tests {
     fn whole(arguments: &[&str]) -> f64 {
         let line = Line::parse_from([&["x"], arguments].concat());
         let work = Work::of(&line.options, 4, 3);
-        super::super::SCENARIOS.iter().map(|scenario| (scenario.cost)(&work)).sum()
+        super::super::SCENARIOS.iter().filter(|scenario| !scenario.by_name).map(|scenario| (scenario.cost)(&work)).sum()
     }
 
     #[test]

@@ -6,12 +6,16 @@ mod bulk;
 mod churn;
 mod connections;
 mod estimate;
+mod failures;
 mod grpc;
+mod hops;
 mod http;
 mod idle;
 mod measure;
 mod open_loop;
+mod policy;
 mod scale;
+mod slow_replica;
 mod soak;
 
 use anyhow::{bail, ensure};
@@ -31,6 +35,8 @@ struct Scenario {
     run: fn(&mut Bench<'_>) -> anyhow::Result<()>,
     /// Seconds it is expected to take.
     cost: fn(&Work) -> f64,
+    /// It only runs when it is asked for.
+    by_name: bool,
 }
 
 const fn scenario(
@@ -39,7 +45,11 @@ const fn scenario(
     run: fn(&mut Bench<'_>) -> anyhow::Result<()>,
     cost: fn(&Work) -> f64,
 ) -> Scenario {
-    Scenario { name, about, run, cost }
+    Scenario { name, about, run, cost, by_name: false }
+}
+
+const fn by_name(scenario: Scenario) -> Scenario {
+    Scenario { by_name: true, ..scenario }
 }
 
 /// Neighbours with the same plan share their rigs.
@@ -87,12 +97,37 @@ const SCENARIOS: &[Scenario] = &[
         Work::churn,
     ),
     scenario("soak", "mixed load for minutes: memory over time", soak::run, Work::soak),
+    by_name(scenario(
+        "slow-replica",
+        "one replica of four is slow: p50, p99 and its share with each balancer",
+        slow_replica::run,
+        Work::slow_replica,
+    )),
+    by_name(scenario(
+        "failures",
+        "one replica of three is killed, black-holed, slow, answers 503, resets: success, p99, load on the others",
+        failures::run,
+        Work::failures,
+    )),
+    by_name(scenario(
+        "hops",
+        "three proxies with retries in a row before a service that fails: the load multiplied",
+        hops::run,
+        Work::hops,
+    )),
+    by_name(scenario(
+        "policy",
+        "CPU and p50 that authorization and rate limits add at the inbound proxy",
+        policy::run,
+        Work::policy,
+    )),
 ];
 
 /// Runs what was asked for and leaves table, JSON and HTML.
 pub(crate) fn run(options: &MeshOptions) -> anyhow::Result<()> {
     if options.scenario.iter().any(|s| s == "list") {
-        SCENARIOS.iter().for_each(|s| println!("{:10} {}", s.name, s.about));
+        let note = |s: &Scenario| if s.by_name { " (only by name)" } else { "" };
+        SCENARIOS.iter().for_each(|s| println!("{:12} {}{}", s.name, s.about, note(s)));
         return Ok(());
     }
     if let Some(unknown) = options.scenario.iter().find(|n| SCENARIOS.iter().all(|s| s.name != **n)) {
@@ -111,7 +146,8 @@ pub(crate) fn run(options: &MeshOptions) -> anyhow::Result<()> {
         progress.note(&format!("the machine is not quiet (load {:.1}): ratios will be noisy", host::load_average()));
     }
     let mut bench = Bench::new(options, progress, &mut run);
-    let chosen = |s: &&Scenario| options.scenario.is_empty() || options.scenario.iter().any(|n| n == s.name);
+    let named = |s: &Scenario| options.scenario.iter().any(|n| n == s.name);
+    let chosen = |s: &&Scenario| if options.scenario.is_empty() { !s.by_name } else { named(s) };
     let mut outcome = Ok(());
     let work = Work::of(options, bench.contenders().len(), bench.proxies().len());
     let parts: Vec<f64> = SCENARIOS.iter().filter(chosen).map(|scenario| (scenario.cost)(&work)).collect();

@@ -182,6 +182,8 @@ pub struct RetryBudget {
     pub permille: u32,
     /// Retries always allowed concurrently.
     pub min_concurrency: u32,
+    /// Nobody configured it: it yields where what failed is one host and the others are well.
+    pub yields: bool,
 }
 
 impl Default for BreakerThresholds {
@@ -195,7 +197,7 @@ impl Default for BreakerThresholds {
             track_remaining: false,
             // A floor below which retries are no storm: with fewer, one host that goes down fails requests of a small
             // service although others could answer.
-            retry_budget: RetryBudget { permille: 200, min_concurrency: 10 },
+            retry_budget: RetryBudget { permille: 200, min_concurrency: 10, yields: true },
         }
     }
 }

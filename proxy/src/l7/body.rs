@@ -252,7 +252,7 @@ impl Download {
                 };
                 self.flow.record.flag(flag);
                 self.flow.record.details(details);
-                self.guard.iter().for_each(StreamGuard::broke_off);
+                self.guard.iter().for_each(|guard| guard.answered(false));
                 self.give_up();
                 Poll::Ready(Some(Err(BodyError::Upstream)))
             }
@@ -266,7 +266,7 @@ impl Download {
             self.give_up();
         }
         // Dropping the guard hands the connection back.
-        self.guard.take();
+        self.guard.take().iter().for_each(|guard| guard.answered(true));
         self.timer = Timer::default();
     }
 

@@ -9,7 +9,7 @@ use crate::{
     ir::cluster::{BreakerThresholds, RetryBudget},
     upstream::{
         breaker::{Breaker, Permit},
-        credit::Credit,
+        credit::{Credit, Streak, is_own_fault},
     },
 };
 
@@ -18,25 +18,54 @@ struct Frame {
     replays: u32,
     retries: u32,
     retry: Option<Permit>,
-    _request: Permit,
+    /// Where the try under way went, and where those before it did.
+    host: usize,
+    tried: Vec<usize>,
+    /// Whether a retry took credit.
+    charged: bool,
+    request: Option<Permit>,
 }
 
 /// One proxy with its view of the next.
 struct Hop {
     breaker: Arc<Breaker>,
     credit: Credit,
+    /// The hosts of the next: each is the whole rest of the chain, and the last hop's are told apart.
+    hosts: Vec<Streak>,
     thresholds: BreakerThresholds,
     policy: RetryPolicy,
 }
 
 impl Hop {
-    fn new(thresholds: BreakerThresholds, policy: RetryPolicy) -> Self {
-        Self { breaker: Breaker::new(&thresholds), credit: Credit::default(), thresholds, policy }
+    fn new(thresholds: BreakerThresholds, policy: RetryPolicy, hosts: usize) -> Self {
+        let hosts = (0..hosts).map(|_| Streak::default()).collect();
+        Self { breaker: Breaker::new(&thresholds), credit: Credit::default(), hosts, thresholds, policy }
     }
 
-    fn enter(&self) -> Option<Frame> {
-        let request = self.breaker.try_request()?;
-        Some(Frame { replays: 0, retries: 0, retry: None, _request: request })
+    fn enter(&self, rng: &mut Rng) -> Option<Frame> {
+        let request = Some(self.breaker.try_request()?);
+        let host = rng.usize(..self.hosts.len());
+        Some(Frame { replays: 0, retries: 0, retry: None, host, tried: Vec::new(), charged: false, request })
+    }
+
+    /// The next try of a request: somewhere else, where there is somewhere else.
+    fn again(&self, frame: &mut Frame, rng: &mut Rng) {
+        frame.tried.push(frame.host);
+        let left: Vec<usize> = (0..self.hosts.len()).filter(|host| !frame.tried.contains(host)).collect();
+        frame.host = rng.choice(left).unwrap_or_else(|| rng.usize(..self.hosts.len()));
+        frame.request = self.breaker.try_request();
+    }
+
+    fn permit(&self, frame: &mut Frame, failing: bool) -> Option<Permit> {
+        let others = self.hosts.iter().enumerate().filter(|(host, _)| *host != frame.host);
+        if self.thresholds.retry_budget.yields && failing && is_own_fault(others.map(|(_, streak)| streak.is_well())) {
+            return self.breaker.try_any_retry();
+        }
+        let allowed = self.allowed();
+        let permit = self.breaker.try_retry().filter(|_| self.credit.take())?;
+        assert!(self.breaker.used()[3] <= allowed, "the budget is exceeded");
+        frame.charged = true;
+        Some(permit)
     }
 
     /// How many retries may be in flight by what is configured.
@@ -54,10 +83,11 @@ impl Hop {
         outcome: &Outcome<'_>,
         rng: &mut Rng,
     ) -> Option<Duration> {
-        frame.retry = None;
+        (frame.retry, frame.request) = (None, None);
         let rules = Rules::new(Some(&self.policy), &HeaderMap::new(), false, |_| true);
         let verdict = decide(rules.as_ref(), request, outcome, (frame.replays, frame.retries));
         let mut wait = None;
+        let failing = verdict != Verdict::Replay && self.hosts[frame.host].ended(verdict == Verdict::Enough);
         match verdict {
             Verdict::Replay => {
                 frame.replays += 1;
@@ -65,9 +95,7 @@ impl Hop {
             }
             Verdict::Retry => {
                 assert!(request.replayable && frame.retries < self.policy.max_retries);
-                let allowed = self.allowed();
-                if let Some(permit) = self.breaker.try_retry().filter(|_| self.credit.take()) {
-                    assert!(self.breaker.used()[3] <= allowed, "the budget is exceeded");
+                if let Some(permit) = self.permit(frame, failing) {
                     frame.retries += 1;
                     frame.retry = Some(permit);
                     let Wait::Exponential(pause) =
@@ -83,7 +111,7 @@ impl Hop {
         if wait.is_none() {
             let good = verdict == Verdict::Enough && matches!(outcome, Outcome::Response { .. });
             self.credit.ended(good, self.thresholds.retry_budget.permille);
-            if good && frame.retries > 0 {
+            if good && frame.charged {
                 self.credit.give_back();
             }
         }
@@ -104,13 +132,14 @@ struct Tally {
     most_tries: u32,
 }
 
-/// Sends requests through a chain of proxies to a service that `serve` plays: how long a call takes and what it says.
+/// Sends requests through a chain of proxies to a service that `serve` plays: how long a call that comes to a host at
+/// some time takes, and what it says.
 fn run(
     hops: &[Hop],
     requests: u32,
     gap: u64,
     rng: &mut Rng,
-    mut serve: impl FnMut(&mut Rng) -> (u64, Result<StatusCode, Failure>),
+    mut serve: impl FnMut(&mut Rng, usize, u64) -> (u64, Result<StatusCode, Failure>),
 ) -> Tally {
     let mut tally = Tally { requests, ..Tally::default() };
     let mut jobs: Vec<Job> = Vec::new();
@@ -128,12 +157,17 @@ fn run(
     while let Some(Reverse((now, id, back))) = events.pop() {
         let frames = &mut jobs[id].0;
         if !back {
-            while frames.len() < hops.len() {
-                let Some(frame) = hops[frames.len()].enter() else { break };
+            let at = frames.len();
+            if let Some(frame) = frames.last_mut() {
+                hops[at - 1].again(frame, rng);
+            }
+            while frames.len() < hops.len() && frames.last().is_none_or(|frame| frame.request.is_some()) {
+                let Some(frame) = hops[frames.len()].enter(rng) else { break };
                 frames.push(frame);
             }
-            let (takes, result) = if frames.len() == hops.len() { serve(rng) } else { (0, Err(Failure::Overflow)) };
-            tally.calls += u32::from(frames.len() == hops.len());
+            let host = frames.get(hops.len() - 1).filter(|frame| frame.request.is_some()).map(|frame| frame.host);
+            let (takes, result) = host.map_or((0, Err(Failure::Overflow)), |host| serve(rng, host, now));
+            tally.calls += u32::from(host.is_some());
             results[id] = result;
             events.push(Reverse((now + takes, id, true)));
             continue;
@@ -182,7 +216,11 @@ fn neither_the_policy_nor_the_budget_is_ever_exceeded() {
         let thresholds = BreakerThresholds {
             max_requests: rng.u32(1..40),
             max_retries: rng.u32(0..12),
-            retry_budget: RetryBudget { permille: rng.u32(0..1001), min_concurrency: rng.u32(0..5) },
+            retry_budget: RetryBudget {
+                permille: rng.u32(0..1001),
+                min_concurrency: rng.u32(0..5),
+                yields: rng.bool(),
+            },
             ..BreakerThresholds::default()
         };
         let policy = RetryPolicy {
@@ -193,8 +231,8 @@ fn neither_the_policy_nor_the_budget_is_ever_exceeded() {
             ..RetryPolicy::default()
         };
         let (limit, bad) = (policy.max_retries, rng.u32(0..101));
-        let hops = [Hop::new(thresholds, policy)];
-        let tally = run(&hops, 30, 50, &mut rng, |rng| {
+        let hops = [Hop::new(thresholds, policy, rng.usize(1..4))];
+        let tally = run(&hops, 30, 50, &mut rng, |rng, _, _| {
             let takes = rng.u64(0..500);
             if rng.u32(0..100) >= bad {
                 return (takes, Ok(StatusCode::OK));
@@ -215,11 +253,13 @@ fn neither_the_policy_nor_the_budget_is_ever_exceeded() {
     }
 }
 
-fn three_hops() -> [Hop; 3] {
-    std::array::from_fn(|_| {
+/// Proxies with what a control plane like Istio's makes of limits, each before so many hosts.
+fn chain(hosts: [usize; 3]) -> [Hop; 3] {
+    hosts.map(|hosts| {
         let thresholds =
             BreakerThresholds { max_requests: u32::MAX, max_retries: u32::MAX, ..BreakerThresholds::default() };
-        Hop::new(thresholds, RetryPolicy { on: RetryOn::SERVER_ERROR, max_retries: 3, ..RetryPolicy::default() })
+        let policy = RetryPolicy { on: RetryOn::SERVER_ERROR, max_retries: 3, ..RetryPolicy::default() };
+        Hop::new(thresholds, policy, hosts)
     })
 }
 
@@ -229,7 +269,8 @@ fn a_chain_of_retrying_proxies_does_not_multiply_the_load_on_what_fails() {
         let mut rng = Rng::with_seed(seed);
         let (gap, takes) = (rng.u64(50..2000), rng.u64(100..20_000));
         let works = rng.u32(0..10);
-        let tally = run(&three_hops(), 3000, gap, &mut rng, |rng| {
+        let hops = chain(std::array::from_fn(|_| rng.usize(1..6)));
+        let tally = run(&hops, 3000, gap, &mut rng, |rng, _, _| {
             let status = if rng.u32(0..100) < works { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
             (takes, Ok(status))
         });
@@ -239,12 +280,64 @@ fn a_chain_of_retrying_proxies_does_not_multiply_the_load_on_what_fails() {
 }
 
 #[test]
+fn a_service_that_was_well_and_fails_gets_no_storm_either() {
+    for seed in 0..20 {
+        let mut rng = Rng::with_seed(seed);
+        let (gap, takes) = (rng.u64(50..500), rng.u64(100..20_000));
+        let hops = chain(std::array::from_fn(|_| rng.usize(1..6)));
+        // It fails for the last two thirds.
+        let from = gap * 1000;
+        let (mut early, mut late) = (0, 0);
+        run(&hops, 3000, gap, &mut rng, |_, _, now| {
+            *if now < from { &mut early } else { &mut late } += 1;
+            (takes, Ok(if now < from { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }))
+        });
+        let multiplier = f64::from(late) / f64::from(3000 - early);
+        assert!(multiplier <= 1.2, "seed {seed}: {multiplier}");
+    }
+}
+
+#[test]
+fn requests_that_always_fail_are_not_multiplied_by_every_hop() {
+    for seed in 0..10 {
+        let mut rng = Rng::with_seed(seed);
+        let hops = chain([3; 3]);
+        let poison = rng.u32(2..30);
+        // Which requests are poison is chance for each call: the hosts are all the same.
+        let tally = run(&hops, 3000, 500, &mut rng, |rng, _, _| {
+            (3000, Ok(if rng.u32(0..100) < poison { StatusCode::BAD_GATEWAY } else { StatusCode::OK }))
+        });
+        let multiplier = f64::from(tally.calls) / f64::from(tally.requests);
+        assert!(multiplier <= 1.5, "seed {seed}, {poison} %: {multiplier} {tally:?}");
+    }
+}
+
+#[test]
 fn retries_that_help_are_not_held_back() {
     for seed in 0..100 {
         let mut rng = Rng::with_seed(seed);
         // One of ten calls goes to a replica that is gone; in flight there are few, so the floor of the budget holds.
-        let tally = run(&three_hops(), 3000, 1000, &mut rng, |rng| {
+        let tally = run(&chain([1; 3]), 3000, 1000, &mut rng, |rng, _, _| {
             if rng.u32(0..10) == 0 { (10, Err(Failure::Connect)) } else { (3000, Ok(StatusCode::OK)) }
+        });
+        assert_eq!(tally.answered, tally.requests, "seed {seed}: {tally:?}");
+    }
+}
+
+#[test]
+fn a_replica_that_dies_fails_nothing_however_much_is_in_flight() {
+    for seed in 0..20 {
+        let mut rng = Rng::with_seed(seed);
+        let (gap, replicas) = (rng.u64(20..1000), rng.usize(2..6));
+        let takes = gap * rng.u64(2..500);
+        let mut hops = chain([replicas; 3]);
+        let hop = &mut hops[2..];
+        // In the middle one dies with all that is in flight to it, and refuses connections from then on.
+        let dies = gap * 2000;
+        let tally = run(hop, 4000, gap, &mut rng, |_, host, now| match host {
+            0 if now >= dies => (10, Err(Failure::Connect)),
+            0 if now + takes > dies => (dies - now, Err(Failure::Reset { reused: true })),
+            _ => (takes, Ok(StatusCode::OK)),
         });
         assert_eq!(tally.answered, tally.requests, "seed {seed}: {tally:?}");
     }

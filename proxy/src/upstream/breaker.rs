@@ -122,6 +122,12 @@ impl Breaker {
         self.permit(Resource::Retry, self.retries.max.load(Relaxed).min(self.retry_budget()))
     }
 
+    /// A retry that the budget yields to: bounded by `max_retries` alone, and by there being one at a time for each
+    /// request.
+    pub fn try_any_retry(self: &Arc<Self>) -> Option<Permit> {
+        self.permit(Resource::Retry, self.retries.max.load(Relaxed))
+    }
+
     /// Retries the budget allows now: a share of the active and waiting requests, with a floor.
     fn retry_budget(&self) -> u32 {
         let active = u64::from(self.requests.used.load(Relaxed)) + u64::from(self.pending.used.load(Relaxed));
@@ -190,7 +196,7 @@ mod tests {
             max_pending_requests: 1,
             max_requests: 100,
             max_retries: 10,
-            retry_budget: RetryBudget { permille: 200, min_concurrency: 3 },
+            retry_budget: RetryBudget { permille: 200, min_concurrency: 3, yields: false },
             ..BreakerThresholds::default()
         }
     }
@@ -220,6 +226,17 @@ mod tests {
         let more: Vec<_> = (0..70).map(|_| breaker.try_request().unwrap()).collect();
         assert_eq!(take(20).len(), 10, "max_retries");
         drop((requests, more));
+        assert_eq!(breaker.used(), [0; 4]);
+    }
+
+    #[test]
+    fn where_the_budget_yields_the_limit_holds() {
+        let breaker = Breaker::new(&thresholds());
+        let take = || std::iter::from_fn(|| breaker.try_any_retry()).take(20).collect::<Vec<_>>();
+        let retries = take();
+        assert_eq!(retries.len(), 10, "max_retries");
+        assert!(breaker.try_retry().is_none(), "they count for the budget");
+        drop(retries);
         assert_eq!(breaker.used(), [0; 4]);
     }
 

@@ -11,7 +11,7 @@ fn random_thresholds(rng: &mut fastrand::Rng) -> BreakerThresholds {
         max_retries: rng.u32(0..8),
         max_connection_pools: rng.u32(0..4),
         track_remaining: false,
-        retry_budget: RetryBudget { permille: rng.u32(0..=1000), min_concurrency: rng.u32(0..4) },
+        retry_budget: RetryBudget { permille: rng.u32(0..=1000), min_concurrency: rng.u32(0..4), yields: false },
     }
 }
 

@@ -20,7 +20,12 @@ pub use self::{
     parts::Parts,
     watch::{Alarm, Alarms, Picked},
 };
-use super::{breaker::Breaker, credit::Credit, endpoint::Endpoint, lb, original_dst, uptime};
+use super::{
+    breaker::Breaker,
+    credit::{self, Credit},
+    endpoint::Endpoint,
+    lb, original_dst, uptime,
+};
 use crate::{
     ir::{
         self, Name,
@@ -34,6 +39,9 @@ use crate::{
         secrets::Secrets,
     },
 };
+
+/// Most hosts to look at for how a cluster does.
+const ASKED: usize = 32;
 
 /// What building a cluster needs from outside.
 #[derive(Default)]
@@ -186,6 +194,30 @@ impl Cluster {
     /// The calling worker's credit for retries.
     pub fn credit(&self) -> &Credit {
         self.parts().runtime.credit.local()
+    }
+
+    /// Whether `failed` is alone in failing, as far as is known: at least half of the hosts that could stand in for it are well.
+    /// `random` says where to look in a large cluster.
+    pub fn is_own_fault(&self, failed: &Endpoint, random: u64) -> bool {
+        let (members, parts) = (self.members(), self.parts());
+        // Which hosts could stand in is up to the request's labels then; and a hash means one host.
+        if self.config.lb_options.subsets.is_some() || self.config.lb.is_hashed() || members.len() < 2 {
+            return false;
+        }
+        let priority = |member: &Member| parts.localities()[member.locality as usize].priority;
+        let own = if parts.localities().len() > 1 {
+            members.iter().find(|m| std::ptr::eq(&*m.endpoint, failed)).map(priority)
+        } else {
+            None
+        };
+        let others = members.iter().cycle().skip((random % members.len() as u64) as usize);
+        credit::is_own_fault(
+            others
+                .take(members.len().min(ASKED))
+                .filter(|m| !std::ptr::eq(&*m.endpoint, failed) && own.is_none_or(|own| priority(m) == own))
+                .filter(|m| matches!(m.endpoint.health(m.health), Health::Healthy | Health::Degraded))
+                .map(|m| m.endpoint.streak.is_well()),
+        )
     }
 
     /// Identifies the cluster over all its views.

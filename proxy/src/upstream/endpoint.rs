@@ -22,8 +22,9 @@ use super::{
     Cluster, ConnectOptions,
     breaker::{Breaker, Permit},
     cluster::Reporter,
+    credit::Streak,
     lb::Latency,
-    outlier::{Monitor, Outcome},
+    outlier::Monitor,
     transport::Transport,
     uptime,
 };
@@ -56,6 +57,8 @@ pub struct Endpoint {
     pub cx_active: AtomicU32,
     /// How long it takes to answer; written only where the balancer reads it.
     pub(super) latency: Latency,
+    /// Whether retries away from other hosts may count on it.
+    pub streak: Streak,
     /// Since when it takes traffic, in milliseconds of the uptime.
     since: AtomicU64,
     stats: OnceLock<Box<EndpointStats>>,
@@ -86,16 +89,6 @@ pub enum HealthFlag {
     ActivelyChecked = 32,
 }
 
-/// Counters of one endpoint; allocated at first use, for most endpoints of a large mesh get no traffic.
-#[derive(Debug, Default)]
-pub struct EndpointStats {
-    pub cx_total: AtomicU64,
-    pub cx_connect_fail: AtomicU64,
-    pub rq_total: AtomicU64,
-    pub rq_success: AtomicU64,
-    pub rq_error: AtomicU64,
-}
-
 impl Endpoint {
     pub(super) fn new(
         address: Address,
@@ -114,6 +107,7 @@ impl Endpoint {
             rq_active: AtomicU32::new(0),
             cx_active: AtomicU32::new(0),
             latency: Latency::default(),
+            streak: Streak::default(),
             since: AtomicU64::new(uptime().as_millis() as u64),
             stats: OnceLock::new(),
             monitor: OnceLock::new(),
@@ -370,10 +364,10 @@ impl RequestPermit {
         self.scope.stats.local()
     }
 
-    /// The host broke its answer off: outlier detection counts that, although it was told of the answer.
-    pub fn broke_off(&self) {
+    /// The host's answer came to its end, or was broken off: outlier detection was told of its head only.
+    pub fn answered(&self, whole: bool) {
         if let Some(reporter) = &self.scope.reporter {
-            reporter.report(&self.scope.endpoint, Outcome::Failed);
+            reporter.answered(&self.scope.endpoint, whole);
         }
     }
 }
@@ -398,3 +392,7 @@ impl Drop for PendingPermit {
         self.scope.endpoint.rq_active.fetch_sub(1, Relaxed);
     }
 }
+
+mod stats;
+
+pub use stats::EndpointStats;

@@ -92,9 +92,9 @@ impl StreamGuard {
         self.permit.stats()
     }
 
-    /// Says that the peer broke the response off.
-    pub fn broke_off(&self) {
-        self.permit.broke_off();
+    /// Says that the response came to its end, or that the peer broke it off.
+    pub fn answered(&self, whole: bool) {
+        self.permit.answered(whole);
     }
 
     /// Gives the stream up: an HTTP/1 connection is closed at once instead of after its message.

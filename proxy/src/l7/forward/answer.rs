@@ -114,7 +114,7 @@ impl Forwarding<'_> {
         }
         let (parts, incoming) = response.into_parts();
         let body = if incoming.is_end_stream() {
-            drop(guard);
+            guard.answered(true);
             Body::Empty
         } else {
             Body::Download(Box::new(Download::new(incoming, guard, self.flow.clone())))

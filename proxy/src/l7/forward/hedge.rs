@@ -137,7 +137,8 @@ impl Forwarding<'_> {
                     slow.replaced = true;
                     feed::report(plan.cluster, &slow.endpoint, slow.probe.take(), &Err(expired));
                     self.observe(plan, &slow.endpoint, slow.started.take(), &Err(expired));
-                    self.join(plan, &mut race, &supply, &mut count);
+                    let failing = slow.endpoint.streak.ended(false).then(|| slow.endpoint.clone());
+                    self.join(plan, failing.as_deref(), &mut race, &supply, &mut count);
                     continue;
                 }
                 Event::Expired(index, expired) => (race.running.swap_remove(index), Err(expired)),
@@ -148,14 +149,14 @@ impl Forwarding<'_> {
             }
             self.observe(plan, &running.endpoint, running.started, &result);
             let result = self.settle(plan, result, &mut supply, &count)?;
-            let Running { replaced, clock, sending, _permit: permit, .. } = running;
+            let Running { replaced, clock, sending, endpoint, _permit: permit, .. } = running;
             drop((sending, permit));
             let next = if replaced {
                 // Another took its place already.
                 let wanted = plan.rules.as_ref().is_some_and(|rules| rules.wants(&result.outcome()));
                 Next::Stop { wanted }
             } else {
-                self.judge(plan, &result, &mut supply, &mut count)
+                self.judge(plan, &endpoint, &result, &mut supply, &mut count)
             };
             match next {
                 Next::Replay => race.due.push(Due { at: Instant::now(), permit: None, timed_out: false }),
@@ -167,8 +168,8 @@ impl Forwarding<'_> {
                 Next::Stop { wanted } => {
                     // The first try owes its success to no retry.
                     supply.settle();
-                    let retries = if replaced { 0 } else { count.retries };
-                    self.account(plan, &result, wanted, retries);
+                    let owed = if replaced { &Count::default() } else { &count };
+                    self.account(plan, &result, wanted, owed);
                     return result.end(&count, clock.as_deref());
                 }
             }
@@ -187,13 +188,20 @@ impl Forwarding<'_> {
     }
 
     /// A try takes too long: asks for another one beside it. Which responses call for a retry does not matter here.
-    fn join(&self, plan: &Plan<'_>, race: &mut Race<'_>, supply: &Supply<'_>, count: &mut Count) {
+    fn join(
+        &self,
+        plan: &Plan<'_>,
+        failing: Option<&Endpoint>,
+        race: &mut Race<'_>,
+        supply: &Supply<'_>,
+        count: &mut Count,
+    ) {
         if !supply.can_repeat() || race.running.len() >= MAX_RUNNING {
             return;
         }
         if plan.rules.as_ref().is_none_or(|rules| count.retries >= rules.max_retries) {
             self.limit_exceeded(plan);
-        } else if let Next::Retry(permit, wait) = self.retry(plan, None, count) {
+        } else if let Next::Retry(permit, wait) = self.retry(plan, failing, None, count) {
             race.due.push(Due { at: Instant::now() + wait, permit: Some(permit), timed_out: true });
         }
     }

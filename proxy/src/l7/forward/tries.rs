@@ -12,6 +12,7 @@ use http_body::Body as _;
 
 use super::{Forwarding, Plan, feed, supply::Supply};
 use crate::{
+    ir::cluster::RetryBudget,
     l7::{
         body::Body,
         client::{Attempt, SendError, SendErrorKind, Sent},
@@ -87,6 +88,8 @@ pub(super) struct Count {
     pub tries: u32,
     pub replays: u32,
     pub retries: u32,
+    /// Retries that took credit.
+    pub charged: u32,
 }
 
 /// What follows on a try.
@@ -130,10 +133,10 @@ impl Forwarding<'_> {
             timed_out = matches!(result, Err(Expired::PerTry | Expired::PerTryIdle));
             let result = self.settle(plan, result, &mut supply, &count)?;
             drop(permit.take());
-            match self.judge(plan, &result, &mut supply, &mut count) {
+            match self.judge(plan, &attempt.endpoint, &result, &mut supply, &mut count) {
                 Next::Stop { wanted } => {
                     supply.settle();
-                    self.account(plan, &result, wanted, count.retries);
+                    self.account(plan, &result, wanted, &count);
                     return result.end(&count, attempt.clock.as_deref());
                 }
                 Next::Replay => result.forget(),
@@ -202,29 +205,45 @@ impl Forwarding<'_> {
     }
 
     /// Asks the rules, and the budget where they would retry.
-    pub(super) fn judge(&self, plan: &Plan<'_>, result: &Tried, supply: &mut Supply<'_>, count: &mut Count) -> Next {
+    pub(super) fn judge(
+        &self,
+        plan: &Plan<'_>,
+        endpoint: &Endpoint,
+        result: &Tried,
+        supply: &mut Supply<'_>,
+        count: &mut Count,
+    ) -> Next {
         let stats = plan.cluster.stats.local();
         if supply.is_too_long() && !std::mem::replace(&mut supply.abandoned, true) {
             stats.retry_or_shadow_abandoned.inc();
         }
         let request = retry::Request { method: &plan.method, replayable: supply.can_repeat(), has_body: plan.has_body };
-        match retry::decide(plan.rules.as_ref(), &request, &result.outcome(), (count.replays, count.retries)) {
+        let verdict = retry::decide(plan.rules.as_ref(), &request, &result.outcome(), (count.replays, count.retries));
+        let measured = plan.rules.is_some() && verdict != Verdict::Replay;
+        let failing = measured && endpoint.streak.ended(verdict == Verdict::Enough);
+        match verdict {
             Verdict::Replay => {
                 count.replays += 1;
                 stats.upstream_rq_replayed.inc();
                 Next::Replay
             }
-            Verdict::Retry => self.retry(plan, Some(result), count),
+            Verdict::Retry => self.retry(plan, failing.then_some(endpoint), Some(result), count),
             Verdict::LimitExceeded => self.limit_exceeded(plan),
             Verdict::Enough => Next::Stop { wanted: false },
             Verdict::Unable => Next::Stop { wanted: true },
         }
     }
 
-    /// Asks the budget for another try, after the one that came to `result`.
-    pub(super) fn retry(&self, plan: &Plan<'_>, result: Option<&Tried>, count: &mut Count) -> Next {
+    /// Asks the budget for another try, after the one that came to `result`. `failing`: its host, if it failed before.
+    pub(super) fn retry(
+        &self,
+        plan: &Plan<'_>,
+        failing: Option<&Endpoint>,
+        result: Option<&Tried>,
+        count: &mut Count,
+    ) -> Next {
         let stats = plan.cluster.stats.local();
-        let Some((rules, permit)) = plan.rules.as_ref().zip(self.permit(plan)) else {
+        let Some((rules, permit)) = plan.rules.as_ref().zip(self.permit(plan, failing, count)) else {
             stats.upstream_rq_retry_overflow.inc();
             self.flow.record.flag(Flags::UPSTREAM_OVERFLOW);
             return Next::Stop { wanted: true };
@@ -247,30 +266,40 @@ impl Forwarding<'_> {
         }
     }
 
-    /// What a retry needs: a place in the budget, and credit.
-    fn permit(&self, plan: &Plan<'_>) -> Option<Permit> {
-        let permit = plan.cluster.breaker(self.route.high_priority).try_retry()?;
-        (self.retry_share(plan) >= UNLIMITED || plan.cluster.credit().take()).then_some(permit)
+    /// What a retry needs: a place in the budget, and credit; or that what failed is a single host.
+    fn permit(&self, plan: &Plan<'_>, failing: Option<&Endpoint>, count: &mut Count) -> Option<Permit> {
+        let (breaker, budget) = (plan.cluster.breaker(self.route.high_priority), self.retry_budget(plan));
+        if budget.yields && failing.is_some_and(|host| plan.cluster.is_own_fault(host, fastrand::u64(..))) {
+            return breaker.try_any_retry();
+        }
+        let permit = breaker.try_retry()?;
+        if budget.permille < UNLIMITED {
+            if !plan.cluster.credit().take() {
+                return None;
+            }
+            count.charged += 1;
+        }
+        Some(permit)
     }
 
-    /// Of the requests in flight that may be retries, in thousandths.
-    fn retry_share(&self, plan: &Plan<'_>) -> u32 {
+    fn retry_budget(&self, plan: &Plan<'_>) -> RetryBudget {
         let config = &plan.cluster.config;
-        let thresholds = if self.route.high_priority { &config.breaker_high } else { &config.breaker };
-        thresholds.retry_budget.permille
+        if self.route.high_priority { config.breaker_high.retry_budget } else { config.breaker.retry_budget }
     }
 
     /// The credit for the request's last result.
-    pub(super) fn account(&self, plan: &Plan<'_>, result: &Tried, wanted: bool, retries: u32) {
+    pub(super) fn account(&self, plan: &Plan<'_>, result: &Tried, wanted: bool, count: &Count) {
         if plan.rules.is_none() {
             return;
         }
         let credit = plan.cluster.credit();
         let good = !wanted && matches!(result, Tried::Response(_));
-        credit.ended(good, self.retry_share(plan));
-        if good && retries > 0 {
+        credit.ended(good, self.retry_budget(plan).permille);
+        if good && count.retries > 0 {
             plan.cluster.stats.local().upstream_rq_retry_success.inc();
-            credit.give_back();
+            if count.charged > 0 {
+                credit.give_back();
+            }
         }
     }
 

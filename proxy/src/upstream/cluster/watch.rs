@@ -19,7 +19,7 @@ use crate::ir::{cluster::HealthPolicy, endpoint::Health, outlier::OutlierDetecti
 use crate::upstream::{
     endpoint::{Endpoint, HealthFlag},
     health::CheckStats,
-    outlier::{Outcome, OutlierStats, Probe},
+    outlier::{Monitor, Outcome, OutlierStats, Probe},
 };
 
 /// A host of which the control thread is to hear.
@@ -195,9 +195,12 @@ pub(in crate::upstream) struct Reporter {
 }
 
 impl Reporter {
-    pub(in crate::upstream) fn report(&self, endpoint: &Arc<Endpoint>, outcome: Outcome) {
-        if let Some(config) = &self.policy.outlier {
-            self.life.report(config, endpoint, None, outcome);
+    /// An answer whose head was reported came to its end, or was broken off.
+    pub(in crate::upstream) fn answered(&self, endpoint: &Arc<Endpoint>, whole: bool) {
+        match &self.policy.outlier {
+            Some(_) if whole => endpoint.monitor_if_used().into_iter().for_each(Monitor::completed),
+            Some(config) => self.life.report(config, endpoint, None, Outcome::BrokeOff),
+            None => {}
         }
     }
 }

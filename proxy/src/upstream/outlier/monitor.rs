@@ -23,6 +23,8 @@ pub enum Outcome {
     Failed,
     /// It did not connect, or answer, in time.
     TimedOut,
+    /// It broke an answer off whose head is counted already.
+    BrokeOff,
 }
 
 impl Outcome {
@@ -31,7 +33,7 @@ impl Outcome {
         match self {
             Self::Response(status) => status < 500,
             Self::Connected => true,
-            Self::Failed | Self::TimedOut => false,
+            Self::Failed | Self::TimedOut | Self::BrokeOff => false,
         }
     }
 }
@@ -42,6 +44,8 @@ pub struct Monitor {
     /// Failures in a row: 5xx in the upper half, gateway failures in the lower.
     streaks: AtomicU64,
     local_streak: AtomicU32,
+    /// Answers broken off with no whole one in between: their heads keep ending the streaks above.
+    broken: AtomicU32,
     /// Requests of this interval in the upper half, successful ones in the lower.
     external: AtomicU64,
     local: AtomicU64,
@@ -58,6 +62,7 @@ impl Default for Monitor {
         Self {
             streaks: AtomicU64::new(0),
             local_streak: AtomicU32::new(0),
+            broken: AtomicU32::new(0),
             external: AtomicU64::new(0),
             local: AtomicU64::new(0),
             raised: AtomicU8::new(0),
@@ -105,6 +110,8 @@ impl Monitor {
             Outcome::Failed | Outcome::TimedOut if split => self.unreached(config),
             Outcome::Failed => self.answered(config, 503),
             Outcome::TimedOut => self.answered(config, 504),
+            Outcome::BrokeOff if split => self.unreached(config) | self.broke_off(LOCAL, config),
+            Outcome::BrokeOff => self.answered(config, 503) | self.broke_off(FIVE, config),
         };
         self.raise(bits)
     }
@@ -113,6 +120,20 @@ impl Monitor {
     #[must_use]
     pub fn probe_answered(&self, round: u32, good: bool) -> bool {
         self.probes.answered(round, good) && self.raise(PROBED)
+    }
+
+    /// Counts an answer that came to its end.
+    pub fn completed(&self) {
+        if self.broken.load(Relaxed) != 0 {
+            self.broken.store(0, Relaxed);
+        }
+    }
+
+    /// As a streak of the kind that `bit` stands for.
+    fn broke_off(&self, bit: u8, config: &OutlierDetection) -> u8 {
+        let kind = if bit == LOCAL { &config.consecutive_local_origin_failure } else { &config.consecutive_5xx };
+        let now = self.broken.fetch_add(1, Relaxed).wrapping_add(1);
+        if now == kind.threshold { bit } else { 0 }
     }
 
     fn raise(&self, bits: u8) -> bool {
@@ -171,9 +192,15 @@ impl Monitor {
     /// Begins the count of one kind of streak anew.
     pub fn reset(&self, kind: Kind) {
         match kind {
-            Kind::Consecutive5xx => drop(self.streaks.fetch_and(u64::from(u32::MAX), Relaxed)),
+            Kind::Consecutive5xx => {
+                self.streaks.fetch_and(u64::from(u32::MAX), Relaxed);
+                self.broken.store(0, Relaxed);
+            }
             Kind::ConsecutiveGatewayFailure => drop(self.streaks.fetch_and(!u64::from(u32::MAX), Relaxed)),
-            Kind::ConsecutiveLocalOriginFailure => self.local_streak.store(0, Relaxed),
+            Kind::ConsecutiveLocalOriginFailure => {
+                self.local_streak.store(0, Relaxed);
+                self.broken.store(0, Relaxed);
+            }
             Kind::SuccessRate
             | Kind::LocalOriginSuccessRate
             | Kind::FailurePercentage
@@ -185,6 +212,7 @@ impl Monitor {
     pub fn reset_all(&self) {
         self.streaks.store(0, Relaxed);
         self.local_streak.store(0, Relaxed);
+        self.broken.store(0, Relaxed);
     }
 
     pub fn set_rate(&self, origin: usize, rate: f64) {

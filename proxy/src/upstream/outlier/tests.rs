@@ -95,6 +95,31 @@ fn local_failures_are_told_apart_when_asked_for() {
 }
 
 #[test]
+fn answers_that_keep_breaking_off_are_a_streak_although_their_heads_are_good() {
+    let config = config();
+    let split = OutlierDetection {
+        split_local_origin: true,
+        consecutive_local_origin_failure: Consecutive { threshold: 5, enforcing: 100 },
+        ..config.clone()
+    };
+    for (config, kind) in [(&config, FIVE), (&split, Kind::ConsecutiveLocalOriginFailure)] {
+        let monitor = Monitor::default();
+        let breaks = || {
+            assert!(!monitor.record(config, Outcome::Response(200)));
+            monitor.record(config, Outcome::BrokeOff)
+        };
+        assert!((0..4).all(|_| !breaks()));
+        monitor.completed();
+        assert!((0..4).all(|_| !breaks()), "a whole answer came in between");
+        assert!(breaks());
+        assert_eq!(monitor.take_raised().streaks().collect::<Vec<_>>(), [kind]);
+        monitor.reset(kind);
+        assert!((0..4).all(|_| !breaks()));
+        assert!(breaks());
+    }
+}
+
+#[test]
 fn no_more_than_the_percentage_is_ejected_but_one_may_always_be() {
     let now = Instant::now();
     let (mut three, stats) = detector(3);

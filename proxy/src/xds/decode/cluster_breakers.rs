@@ -94,6 +94,7 @@ fn thresholds(message: &Thresholds, at: &At<'_>) -> Result<BreakerThresholds, Re
         result.retry_budget = RetryBudget {
             permille: (share * 10.0).round() as u32,
             min_concurrency: u32_or(&budget.min_retry_concurrency, 3),
+            yields: false,
         };
         // A configured budget takes the place of the fixed limit.
         result.max_retries = u32::MAX;
