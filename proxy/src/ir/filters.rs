@@ -6,7 +6,9 @@ use http::{HeaderName, HeaderValue, StatusCode};
 
 use super::{
     Fraction,
+    ext_authz::AuthzPerRoute,
     format::Template,
+    jwt_authn::JwtPerRoute,
     matcher::{HeaderMatcher, StringMatcher},
     route::{AppendAction, HeaderAdd},
 };
@@ -48,6 +50,8 @@ pub enum Setting {
     HeaderMutation(Arc<Mutations>),
     /// `max_request_bytes`; `None` switches buffering off.
     Buffer(Option<u32>),
+    ExtAuthz(Arc<AuthzPerRoute>),
+    JwtAuthn(Arc<JwtPerRoute>),
 }
 
 /// `envoy.extensions.filters.http.fault.v3.HTTPFault`. The default injects nothing.

@@ -6,8 +6,10 @@ use http::HeaderValue;
 
 use super::{
     ConfigSource, Name,
+    ext_authz::ExtAuthz,
     filters::{Concurrency, Fault, Mutations},
     format::AccessLog,
+    jwt_authn::{JwksSource, JwtAuthn},
     matcher::Cidr,
     route::RouteConfiguration,
 };
@@ -106,7 +108,28 @@ pub enum FilterKind {
     Buffer(u32),
     AdaptiveConcurrency(Arc<Concurrency>),
     GrpcWeb,
+    ExtAuthz(Arc<ExtAuthz>),
+    JwtAuthn(Arc<JwtAuthn>),
     Router(Router),
+}
+
+impl FilterKind {
+    /// The clusters of the services that the filter asks.
+    pub fn clusters(&self) -> impl Iterator<Item = &Name> {
+        let authz = match self {
+            Self::ExtAuthz(config) => Some(config.service.cluster()),
+            _ => None,
+        };
+        let providers = match self {
+            Self::JwtAuthn(config) => &config.providers[..],
+            _ => &[],
+        };
+        let keys = providers.iter().filter_map(|provider| match &provider.keys {
+            JwksSource::Remote(remote) => Some(&remote.uri.cluster),
+            JwksSource::Local(_) => None,
+        });
+        authz.into_iter().chain(keys)
+    }
 }
 
 /// ALPN lists per protocol of the upstream request; an empty list means no override.

@@ -184,6 +184,7 @@ impl Builder {
                     let registry = &self.registry;
                     let stats = registry.filters(&hcm.stat_prefix);
                     LiveFilters::new(hcm, stats, &registry.gradient(&hcm.stat_prefix), Instant::now())
+                        .counted(hcm, registry)
                 },
                 config: hcm.clone(),
             })),

@@ -8,15 +8,16 @@ use std::{
     time::Instant,
 };
 
-use super::Admission;
+use super::{Admission, LiveJwt};
 use crate::{
     ir::{
         filters::Fault,
         http::{ConnectionManager, FilterKind},
     },
     telemetry::{
-        filters::{FilterStats, GradientStats},
+        filters::{ExtAuthzStats, FilterStats, GradientStats},
         metrics::Sharded,
+        registry::Registry,
     },
 };
 
@@ -33,6 +34,8 @@ pub struct LiveFilters {
     faults: Arc<AtomicU64>,
     /// By the place of their filter in the chain.
     admissions: Vec<(usize, Arc<Admission>)>,
+    ext_authz: Vec<(usize, Arc<Sharded<ExtAuthzStats>>)>,
+    jwt: Vec<(usize, Arc<LiveJwt>)>,
 }
 
 impl LiveFilters {
@@ -59,12 +62,54 @@ impl LiveFilters {
                     look_at_notes |= mutations.look_at_notes();
                     !mutations.is_empty()
                 }
-                FilterKind::Buffer(_) | FilterKind::AdaptiveConcurrency(_) | FilterKind::GrpcWeb => true,
+                FilterKind::Buffer(_)
+                | FilterKind::AdaptiveConcurrency(_)
+                | FilterKind::GrpcWeb
+                | FilterKind::ExtAuthz(_)
+                | FilterKind::JwtAuthn(_) => true,
             };
             any = true;
             always |= acts && !filter.disabled;
         }
-        Self { any, always, look_at_notes, stats, faults: Arc::default(), admissions }
+        Self {
+            any,
+            always,
+            look_at_notes,
+            stats,
+            faults: Arc::default(),
+            admissions,
+            ext_authz: Vec::new(),
+            jwt: Vec::new(),
+        }
+    }
+
+    /// With what filters have of their own: statistics, keys.
+    pub fn counted(mut self, config: &ConnectionManager, registry: &Registry) -> Self {
+        for (place, filter) in config.filters.iter().enumerate() {
+            let name = |own: &str| match own {
+                "" => config.stat_prefix.clone(),
+                own => format!("{}.{own}", config.stat_prefix).into(),
+            };
+            match &filter.kind {
+                FilterKind::ExtAuthz(c) => self.ext_authz.push((place, registry.ext_authz(&name(&c.stat_prefix)))),
+                FilterKind::JwtAuthn(c) => {
+                    let stats = registry.jwt_authn(&name(&c.stat_prefix));
+                    self.jwt.push((place, Arc::new(LiveJwt::new(c, stats))));
+                }
+                _ => {}
+            }
+        }
+        self
+    }
+
+    /// What is kept for the JWT filter at this place of the chain.
+    pub fn jwt(&self, place: usize) -> Option<&Arc<LiveJwt>> {
+        self.jwt.iter().find(|(at, _)| *at == place).map(|(_, jwt)| jwt)
+    }
+
+    /// The statistics of the external authorization filter at this place of the chain.
+    pub fn ext_authz(&self, place: usize) -> Option<&Arc<Sharded<ExtAuthzStats>>> {
+        self.ext_authz.iter().find(|(at, _)| *at == place).map(|(_, stats)| stats)
     }
 
     /// The adaptive concurrency limit of the filter at this place of the chain.

@@ -9,6 +9,7 @@ mod address;
 mod admission;
 mod build;
 mod filters;
+mod jwks;
 mod publish;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -26,6 +27,7 @@ pub use address::Claim;
 pub use admission::{Admission, Admitted};
 pub use build::{Builder, Problem, Resolved, check};
 pub use filters::{ActiveFault, LiveFilters};
+pub use jwks::{Fetching, Kept, KeyStore, LiveJwt};
 pub use publish::{LiveRef, Publisher, Reader};
 
 use crate::{

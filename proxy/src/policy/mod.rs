@@ -4,4 +4,6 @@ pub mod chain;
 pub mod concurrency;
 pub mod cors;
 pub mod fault;
+pub mod jwt;
+pub mod mutation_rules;
 pub mod router;

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError, Weak},
 };
 
-use super::filters::{FilterStats, GradientStats};
+use super::filters::{ExtAuthzStats, FilterStats, GradientStats, JwtStats};
 use super::metrics::{Block, HttpStats, Kind, ListenerStats, Sharded, TcpStats};
 use crate::ir::Name;
 
@@ -35,6 +35,8 @@ pub struct Registry {
     http: Scope<HttpStats>,
     filters: Scope<FilterStats>,
     gradient: Scope<GradientStats>,
+    ext_authz: Scope<ExtAuthzStats>,
+    jwt_authn: Scope<JwtStats>,
 }
 
 impl Registry {
@@ -60,6 +62,16 @@ impl Registry {
         get(&self.gradient, name)
     }
 
+    /// Of external authorization filters with one prefix.
+    pub fn ext_authz(&self, name: &Name) -> Arc<Sharded<ExtAuthzStats>> {
+        get(&self.ext_authz, name)
+    }
+
+    /// Of JWT filters with one prefix.
+    pub fn jwt_authn(&self, name: &Name) -> Arc<Sharded<JwtStats>> {
+        get(&self.jwt_authn, name)
+    }
+
     /// Visits every value as (scope, name, metric, kind, value), scopes being `listener`, `tcp` and `http`.
     pub fn visit(&self, visitor: &mut dyn FnMut(&'static str, &Name, &'static str, Kind, u64)) {
         visit(&self.listeners, "listener", visitor);
@@ -67,6 +79,8 @@ impl Registry {
         visit(&self.http, "http", visitor);
         visit(&self.filters, "http", visitor);
         visit(&self.gradient, "http", visitor);
+        visit(&self.ext_authz, "http", visitor);
+        visit(&self.jwt_authn, "http", visitor);
     }
 }
 

@@ -46,6 +46,10 @@ tests! {
     faults,
     cors,
     mirroring,
+    ext_authz_http,
+    ext_authz_grpc,
+    jwt_tokens,
+    jwt_requirements,
     other_filters,
 }
 

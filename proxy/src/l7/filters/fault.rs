@@ -79,7 +79,7 @@ impl Call<'_> {
     }
 
     /// The cluster the request is bound for.
-    fn cluster<'r>(&'r self, request: &'r Inbound) -> Option<Chosen<'r>> {
+    pub(super) fn cluster<'r>(&'r self, request: &'r Inbound) -> Option<Chosen<'r>> {
         match &self.selected?.route.action {
             Action::Forward(forward) => pick_target(&forward.target, &request.parts.headers, self.random),
             Action::Redirect(_) | Action::Direct(_) | Action::NonForwarding => None,

@@ -7,8 +7,10 @@
 mod admission;
 mod buffer;
 mod cors;
+mod ext_authz;
 mod fault;
 mod grpc_web;
+mod jwt_authn;
 mod mutation;
 mod response;
 mod throttle;
@@ -20,7 +22,7 @@ use http::Response;
 
 pub(super) use self::response::After;
 pub use self::{
-    buffer::Gathered,
+    buffer::{Gathered, Resumed},
     grpc_web::{Decoded, GrpcWeb},
     throttle::Throttled,
     trailers::Retrailed,
@@ -77,6 +79,13 @@ pub(super) struct Call<'a> {
     pub random: u64,
 }
 
+/// How far a request came.
+pub(super) enum Progress {
+    Through,
+    /// Its route is to be found anew, then it goes on at this place.
+    Rerouted(usize),
+}
+
 /// A filter answers the request itself.
 pub(super) enum Stop {
     Reply(Box<Reply>),
@@ -105,10 +114,16 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// Runs the filters over a request. `after` gets what they want to do with the response, whoever makes it.
-    pub(super) async fn run(&self, levels: &Levels<'a>, request: &mut Inbound, after: &mut After) -> Result<(), Stop> {
+    /// Runs the filters from the place `from` on over a request. `after` gets what they want to do with the response,
+    /// whoever makes it.
+    pub(super) async fn run(
+        &self,
+        (levels, from): (&Levels<'a>, usize),
+        request: &mut Inbound,
+        after: &mut After,
+    ) -> Result<Progress, Stop> {
         let mut stopped = None;
-        for (place, filter) in self.conn.hcm.config.filters.iter().enumerate() {
+        for (place, filter) in self.conn.hcm.config.filters.iter().enumerate().skip(from) {
             if !is_on(filter, levels) {
                 continue;
             }
@@ -150,10 +165,26 @@ impl<'a> Call<'a> {
                     grpc_web::request(request, after);
                     Ok(())
                 }
+                FilterKind::ExtAuthz(config) => {
+                    let authorizing = ext_authz::Authorizing { config, filter, place };
+                    // Boxed: few requests wait here, all would keep the room for it.
+                    match Box::pin(self.authorize(authorizing, levels, request, after)).await {
+                        Ok(true) => return Ok(Progress::Rerouted(place + 1)),
+                        Ok(false) => Ok(()),
+                        Err(stop) => Err(stop),
+                    }
+                }
+                FilterKind::JwtAuthn(config) => {
+                    match Box::pin(self.authenticate(config, (filter, place), levels, request)).await {
+                        Ok(true) => return Ok(Progress::Rerouted(place + 1)),
+                        Ok(false) => Ok(()),
+                        Err(stop) => Err(stop),
+                    }
+                }
                 FilterKind::Alpn(_) | FilterKind::Router(_) => Ok(()),
             };
             stopped = result.err();
         }
-        stopped.map_or(Ok(()), Err)
+        stopped.map_or(Ok(Progress::Through), Err)
     }
 }

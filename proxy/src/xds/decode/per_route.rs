@@ -8,8 +8,10 @@ use outrigger_wire::pb::{
         extensions::filters::http::{
             buffer::v3::{BufferPerRoute, buffer_per_route},
             cors::v3::CorsPolicy,
+            ext_authz::v3::ExtAuthzPerRoute,
             fault::v3::HttpFault,
             header_mutation::v3::HeaderMutationPerRoute,
+            jwt_authn::v3::PerRouteConfig,
             stateful_session::v3::StatefulSessionPerRoute,
         },
     },
@@ -18,12 +20,13 @@ use outrigger_wire::pb::{
 
 use super::{
     at::At,
-    cors,
+    cors, ext_authz,
     extension::{self, Extension},
     fault::fault,
     fields::fields,
     header_mutation::mutations,
     http_filter::max_request_bytes,
+    jwt_authn,
     report::Reject,
 };
 use crate::ir::{
@@ -100,6 +103,12 @@ fn one(extension: &Extension<'_>, at: &At<'_>) -> Result<Option<Setting>, Reject
             }
             buffer_per_route::Override::Buffer(m) => Setting::Buffer(Some(max_request_bytes(m, &at.field("buffer"))?)),
         }));
+    }
+    if extension.is::<ExtAuthzPerRoute>() {
+        return Ok(Some(Setting::ExtAuthz(share(ext_authz::per_route(&extension.message(at)?, at)?))));
+    }
+    if extension.is::<PerRouteConfig>() {
+        return Ok(Some(Setting::JwtAuthn(share(jwt_authn::per_route(&extension.message(at)?, at)?))));
     }
     if extension.is_empty() && (extension.is::<RouteCors>() || extension.is::<StatefulSessionPerRoute>()) {
         at.harmless("is empty and does nothing");

@@ -36,6 +36,7 @@ use crate::{
         filters::FilterStats,
         metrics::{ClusterStats, HttpStats, Sharded},
         record::ConnInfo,
+        registry::Registry,
     },
     tls::Secrets,
     upstream::Deps,
@@ -281,7 +282,8 @@ impl Setup {
         let stats = Arc::<Sharded<HttpStats>>::default();
         let filter_stats = Arc::<Sharded<FilterStats>>::default();
         let live_hcm = Arc::new(LiveHcm {
-            filters: LiveFilters::new(&hcm, filter_stats.clone(), &Arc::default(), Instant::now()),
+            filters: LiveFilters::new(&hcm, filter_stats.clone(), &Arc::default(), Instant::now())
+                .counted(&hcm, &Registry::default()),
             config: Arc::new(hcm),
             inline_routes: Some(table),
             stats: stats.clone(),

