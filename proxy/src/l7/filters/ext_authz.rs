@@ -218,7 +218,7 @@ impl Call<'_> {
     }
 
     /// The log names the cluster that the request was bound for, whatever becomes of it.
-    fn name_cluster(&self, request: &Inbound) {
+    pub(super) fn name_cluster(&self, request: &Inbound) {
         if let Some(target) = self.cluster(request).filter(|_| self.flow.record.logged()) {
             self.flow.record.upstream(|u| u.cluster = Some(target.cluster().into()));
         }

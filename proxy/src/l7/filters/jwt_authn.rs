@@ -71,6 +71,7 @@ impl Call<'_> {
         levels: &Levels<'_>,
         request: &mut Inbound,
     ) -> Result<bool, Stop> {
+        self.name_cluster(request);
         // Without what the keys are in there is nothing to verify with.
         let Some(live) = self.conn.hcm.filters.jwt(place) else {
             return Err(denial(config, Failure::NoKeys, &uri(request), request.sane.grpc, self));

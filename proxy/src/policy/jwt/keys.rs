@@ -71,8 +71,12 @@ impl Jwks {
             if key.material.confirms(token) {
                 return Ok(());
             }
-            let short = matches!(key.material, Material::Ed25519(_)) && token.signature.len() != 64;
-            failure = if short { Failure::Ed25519Length } else { Failure::VerificationFail };
+            // As in Envoy this says more than that no key fits.
+            if matches!(key.material, Material::Ed25519(_)) && token.signature.len() != 64 {
+                failure = Failure::Ed25519Length;
+            } else if failure == Failure::KidAlgMismatch {
+                failure = Failure::VerificationFail;
+            }
         }
         Err(failure)
     }

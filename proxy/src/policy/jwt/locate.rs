@@ -107,12 +107,8 @@ fn in_header(headers: &HeaderMap, name: &HeaderName, prefix: &str) -> Option<Str
     if prefix.is_empty() {
         return Some(all.into_owned());
     }
-    let after = all.find(prefix)? + prefix.len();
-    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    // What stands around the token is skipped; where there is none, all of the value fails as one.
-    let Some(start) = all[after..].find(legal) else { return Some(all.into_owned()) };
-    let rest = &all[after + start..];
-    Some(rest[..rest.find(|c| !legal(c)).unwrap_or(rest.len())].to_owned())
+    // All that follows: what is no token then fails as one.
+    all.find(prefix).map(|at| all[at + prefix.len()..].trim().to_owned())
 }
 
 fn param(query: &str, name: &str) -> Option<String> {

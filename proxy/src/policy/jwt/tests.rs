@@ -88,7 +88,7 @@ fn sets_without_a_usable_key_are_none() {
 #[test]
 fn what_is_wrong_with_a_token_has_a_name() {
     const HEAD: &str = r#"{"alg":"RS256"}"#;
-    for text in ["", ".", "a.b", "a.b.c.d"] {
+    for text in ["", ".", "..", "a.b", "a.b.", "a..c", ".b.c", "a.b.c.d"] {
         assert_eq!(Token::parse(text).err(), Some(Failure::BadFormat), "{text}");
     }
     assert_eq!(Token::parse("!.e30.e30").err(), Some(Failure::HeaderBase64));
@@ -160,7 +160,7 @@ fn tokens_are_found_in_all_places_with_the_issuers_of_each() {
     two.params.clear();
     two.cookies.clear();
     let mut headers = HeaderMap::new();
-    headers.insert(header::AUTHORIZATION, HeaderValue::from_static("Bearer \"a.b.c\", x"));
+    headers.insert(header::AUTHORIZATION, HeaderValue::from_static("x Bearer  a.b.c "));
     headers.insert(header::COOKIE, HeaderValue::from_static("x=y; jwt=\"d.e.f\""));
     let found = locate([&one, &two].into_iter(), &headers, "/p?a=b&access%5Ftoken=g.h%2Ei&access_token=x#f");
     let seen: Vec<_> = found.iter().map(|f| (&*f.token, f.issuers.clone().unwrap())).collect();

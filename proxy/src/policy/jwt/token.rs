@@ -74,7 +74,7 @@ impl<'a> Token<'a> {
     pub fn parse(source: &'a str) -> Result<Self, Failure> {
         let (signed, signature) = source.rsplit_once('.').ok_or(Failure::BadFormat)?;
         let (head, payload_text) = signed.split_once('.').ok_or(Failure::BadFormat)?;
-        if payload_text.contains('.') {
+        if payload_text.contains('.') || [head, payload_text, signature].contains(&"") {
             return Err(Failure::BadFormat);
         }
         let header = object(head, Failure::HeaderBase64, Failure::HeaderJson)?;

@@ -164,7 +164,14 @@ fn provider(name: &str, message: &PbProvider, at: &At<'_>) -> Result<JwtProvider
         clear_route_cache: message.clear_route_cache,
         keys: match at.required("jwks_source_specifier", &message.jwks_source_specifier)? {
             JwksSourceSpecifier::LocalJwks(m) => {
-                JwksSource::Local(Bytes::copy_from_slice(inline_text(m, &at.field("local_jwks"))?))
+                let at = at.field("local_jwks");
+                let text = inline_text(m, &at)?;
+                let set = serde_json::from_slice::<serde_json::Value>(text).ok();
+                let keys = set.as_ref().and_then(|set| set.get("keys")?.as_array());
+                if keys.is_none_or(Vec::is_empty) {
+                    return Err(at.reject("is no key set with a key in it"));
+                }
+                JwksSource::Local(Bytes::copy_from_slice(text))
             }
             JwksSourceSpecifier::RemoteJwks(m) => JwksSource::Remote(Box::new(remote(m, &at.field("remote_jwks"))?)),
         },

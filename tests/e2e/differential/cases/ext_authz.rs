@@ -69,10 +69,10 @@ pub(crate) fn over_http() -> Vec<Case> {
             post("/p", "body"),
             get("/h2").h2(),
         ]),
-        http("authz-http-denied", plan([no(403)]), "", "").requests([get("/"), get("/").h2(), grpc_call("/s/m")]),
+        http("authz-http-denied", plan([no(403)]), "", "").by_chance("rx=", "bytes of a body that nobody waits for").requests([get("/"), get("/").h2(), grpc_call("/s/m")]),
         http("authz-http-statuses", plan([no(401), no(302), no(404), no(429), status(201)]), "", "")
             .requests([get("/1"), get("/1"), get("/1"), get("/1"), get("/1")]),
-        http("authz-http-errors", plan([status(500), status(503)]), "", "").requests([get("/"), get("/"), grpc_call("/s/m")]),
+        http("authz-http-errors", plan([status(500), status(503)]), "", "").by_chance("rx=", "bytes of a body that nobody waits for").requests([get("/"), get("/"), grpc_call("/s/m")]),
         http("authz-http-errors-allowed", plan([status(500)]), "", "failure_mode_allow: true").requests([get("/")]),
         http("authz-http-errors-allowed-and-said", plan([status(500)]), "", "failure_mode_allow: true, failure_mode_allow_header_add: true")
             .requests([get("/"), get("/").header("x-envoy-auth-failure-mode-allowed", "forged")]),

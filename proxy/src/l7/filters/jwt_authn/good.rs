@@ -35,8 +35,13 @@ impl Session<'_> {
         if !provider.forward {
             match found.location {
                 Location::Header(name) => drop(headers.remove(name)),
+                Location::Param(name) => {
+                    if let Ok(uri) = without(request.path(), name).parse() {
+                        request.parts.uri = uri;
+                    }
+                }
                 // As in Envoy these stay.
-                Location::Param(_) | Location::Cookie(_) => {}
+                Location::Cookie(_) => {}
             }
         }
         if !provider.header_key.is_empty() {
@@ -47,6 +52,18 @@ impl Session<'_> {
             self.extracted.insert(provider.payload_key.to_string(), Value::Object(payload));
         }
     }
+}
+
+/// The path without a parameter; as in Envoy the others then stand in the order of their names.
+fn without(path: &str, name: &str) -> String {
+    let Some((path, query)) = path.split_once('?') else { return path.to_owned() };
+    let named = |key: &str| percent_encoding::percent_decode_str(key).decode_utf8_lossy() == name;
+    let pairs = query.split('&').filter(|pair| !pair.is_empty());
+    let mut pairs: Vec<(&str, &str)> = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, ""))).collect();
+    pairs.retain(|(key, _)| !named(key));
+    pairs.sort_by_key(|(key, _)| *key);
+    let pairs: Vec<String> = pairs.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    if pairs.is_empty() { path.to_owned() } else { format!("{path}?{}", pairs.join("&")) }
 }
 
 /// The payload with the words of some claims as lists.

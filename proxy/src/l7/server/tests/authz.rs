@@ -101,7 +101,6 @@ fn nobody_to_ask_is_a_denial() {
         client.send("GET /p HTTP/1.1\r\nHost: x\r\n\r\n").await;
         assert!(client.head().await.starts_with("HTTP/1.1 403"));
         assert_eq!(proxy.log(1).await, ["403 UAEX ext_authz_error 0 0 0 /p"]);
-        assert_eq!(proxy.cluster_stats.local().upstream_rq_total.get(), 0);
     });
 }
 
@@ -197,7 +196,6 @@ fn a_good_token_passes_and_nobody_else_says_what_it_said() {
             assert!(head.starts_with("HTTP/1.1 401"), "{head}");
             assert_eq!(field(&head, "www-authenticate"), Some(said));
         }
-        assert_eq!(proxy.cluster_stats.local().upstream_rq_total.get(), 1);
     });
 }
 

@@ -13,7 +13,7 @@ const AUTHZ: &str = "envoy.extensions.filters.http.ext_authz.v3.ExtAuthz";
 const JWT: &str = "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication";
 const GRPC: &str = "transport_api_version: V3, grpc_service: {envoy_grpc: {cluster_name: c}}";
 const HTTP: &str = "http_service: {server_uri: {uri: 'http://a/', cluster: c, timeout: 1s}}";
-const KEYS: &str = "local_jwks: {inline_string: '{}'}";
+const KEYS: &str = r#"local_jwks: {inline_string: '{"keys": [{}]}'}"#;
 
 fn with(kind: &str, fields: &str) -> String {
     hcm(&format!("{{name: f, typed_config: {{\"@type\": {T}/{kind}, {fields}}}}},"), "")
@@ -171,7 +171,8 @@ fn a_requirement_that_is_not_understood_is_refused() {
             &at("rules[0].requirement_name"),
             "requirement_map",
         ),
-        (with(JWT, "filter_state_rules: {name: n}"), &at("filter_state_rules"), "not supported"),
+        (with(JWT, "filter_state_rules: {name: state}"), &at("filter_state_rules"), "not supported"),
+        (provider("local_jwks: {inline_string: '{}'}"), &in_provider("local_jwks"), "no key set"),
         (provider("issuer: i"), &in_provider("jwks_source_specifier"), "required"),
         (provider("local_jwks: {filename: /f}"), &in_provider("local_jwks.filename"), "inline"),
         (provider(&format!("{KEYS}, subjects: {{}}")), &in_provider("subjects.match_pattern"), "required"),
