@@ -275,9 +275,9 @@ pub(crate) fn requirements() -> Vec<Case> {
         remote("jwt-remote-keys-gone", "").http1("keys", plan([status(503)])).requests([bearer(&mine()), bearer(&mine())]),
         remote("jwt-remote-keys-reset", "").http1("keys", plan([reset(), ok().body(&jwks())])).requests([bearer(&mine()), bearer(&mine())]),
         remote("jwt-remote-keys-no-keys", "").http1("keys", plan([ok().body("{}"), ok().body("text"), ok().body(&jwks())])).requests([bearer(&mine()), bearer(&mine()), bearer(&mine())]),
-        remote("jwt-remote-keys-retried", ", retry_policy: {num_retries: 2, retry_back_off: {base_interval: 0.01s, max_interval: 0.02s}}")
+        remote("jwt-remote-keys-retried", ", retry_policy: {num_retries: 2, retry_back_off: {base_interval: 0.1s, max_interval: 3s}}")
             .http1("keys", plan([status(503), ok().body(&jwks())]))
-            .requests([bearer(&mine())]),
-        remote("jwt-remote-keys-short-lived", ", cache_duration: 0.5s").http1("keys", plan([ok().body(&jwks())])).requests([bearer(&mine()), bearer(&mine())]).pause(900).requests([bearer(&mine())]),
+            .explained("x-envoy-expected-rq-timeout-ms | transfer-encoding", "a fetch that may be tried again goes out as a request without a body and with its whole time").requests([bearer(&mine())]),
+        remote("jwt-remote-keys-short-lived", ", cache_duration: 2s").http1("keys", plan([ok().body(&jwks())])).requests([bearer(&mine()), bearer(&mine())]).pause(3200).requests([bearer(&mine())]),
     ]
 }

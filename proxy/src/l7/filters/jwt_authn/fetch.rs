@@ -10,6 +10,7 @@ use crate::{
     l7::{
         Engine,
         filters::Call,
+        mirror,
         side::{self, Ask},
     },
     live::{Kept, LiveJwt},
@@ -95,7 +96,13 @@ async fn once(engine: &Engine, remote: &RemoteJwks) -> Result<Jwks, Failure> {
     let host = uri.authority().and_then(|a| HeaderValue::from_str(a.as_str()).ok()).ok_or(Failure::Fetch)?;
     let mut request = Request::new(Bytes::new());
     *request.uri_mut() = uri.path_and_query().map_or("/", |p| p.as_str()).parse().map_err(|_| Failure::Fetch)?;
-    request.headers_mut().insert(header::HOST, host);
+    let headers = request.headers_mut();
+    headers.insert(header::HOST, host);
+    // As Envoy asks: some servers of keys want to know a browser.
+    headers.insert(header::USER_AGENT, HeaderValue::from_static("Go-browser"));
+    if let Some(address) = mirror::local_address() {
+        headers.insert(mirror::FORWARDED_FOR, HeaderValue::from_static(address));
+    }
     let ask =
         Ask { cluster: remote.uri.cluster.clone(), timeout: remote.uri.timeout, limit: MAX_SET, downstream: None };
     let answer = side::http(engine, &ask, request).await.map_err(|error| {
