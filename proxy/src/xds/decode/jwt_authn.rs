@@ -30,7 +30,7 @@ const CLOCK_SKEW: u64 = 60;
 const CACHE: Duration = Duration::from_secs(600);
 const BACKOFF: Duration = Duration::from_secs(1);
 /// How deep requirements may lie in each other.
-const MAX_DEPTH: u32 = 16;
+const MAX_DEPTH: u32 = 8;
 
 type Map = HashMap<String, PbRequirement>;
 

@@ -181,7 +181,7 @@ fn a_good_token_passes_and_nobody_else_says_what_it_said() {
         let mut server = upstream.accept().await;
         let head = server.head().await;
         assert_eq!((field(&head, "x-iss"), field(&head, "authorization")), (Some("joe"), None));
-        assert_eq!(head.matches("iss").count(), 1);
+        assert_eq!(head.to_ascii_lowercase().matches("x-iss:").count(), 1);
         server.send(OK).await;
         assert_eq!(client.message().await.1, "ok");
         for (sent, said) in [

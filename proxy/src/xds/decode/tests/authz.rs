@@ -187,7 +187,7 @@ fn a_requirement_that_is_not_understood_is_refused() {
             "host",
         ),
     ]);
-    let deep = (0..40).fold("provider_name: p".to_owned(), |inner, _| {
+    let deep = (0..10).fold("provider_name: p".to_owned(), |inner, _| {
         format!("requires_all: {{requirements: [{{provider_name: p}}, {{{inner}}}]}}")
     });
     assert!(decode(&rule(&deep)).unwrap_err().reason.contains("in each other"));
