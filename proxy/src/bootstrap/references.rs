@@ -7,7 +7,8 @@ use crate::{
     ir::{
         ConfigSource,
         cluster::{Cluster, Discovery},
-        http::RouteSource,
+        ext_authz::AuthService,
+        http::{FilterKind, RouteSource},
         listener::{FilterChain, Listener, Terminal},
         route::{Action, RouteConfiguration, Target},
         secret::{CertificateSource, CommonTls, SecretRef, ValidationSource},
@@ -107,10 +108,28 @@ impl Known<'_> {
         let at = at.field("filters");
         match &chain.terminal {
             Terminal::Tcp(tcp) => tcp.targets.iter().for_each(|t| self.target(&t.cluster, &at)),
-            Terminal::Http(http) => match &http.routes {
-                RouteSource::Rds { source, .. } => self.source(source, &at)?,
-                RouteSource::Inline(routes) => self.routes(routes, &at.field("route_config"))?,
-            },
+            Terminal::Http(http) => {
+                for filter in &http.filters {
+                    self.service(&filter.kind, &at.field("http_filters"))?;
+                }
+                match &http.routes {
+                    RouteSource::Rds { source, .. } => self.source(source, &at)?,
+                    RouteSource::Inline(routes) => self.routes(routes, &at.field("route_config"))?,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// As Envoy: a gRPC service that can never be asked is an error; one over HTTP fails when it is asked.
+    fn service(&self, filter: &FilterKind, at: &At<'_>) -> Result<(), Reject> {
+        for cluster in filter.clusters().filter(|c| !self.open && !self.clusters.contains_key(&***c)) {
+            match filter {
+                FilterKind::ExtAuthz(config) if matches!(config.service, AuthService::Grpc(_)) => {
+                    return Err(at.reject(format!("unknown gRPC client cluster {cluster:?}")));
+                }
+                _ => at.unsupported(format!("cluster {cluster:?} does not exist: nobody can be asked there")),
+            }
         }
         Ok(())
     }

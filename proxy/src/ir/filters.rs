@@ -6,7 +6,9 @@ use http::{HeaderName, HeaderValue, StatusCode};
 
 use super::{
     Fraction,
+    ext_authz::AuthzPerRoute,
     format::Template,
+    jwt_authn::JwtPerRoute,
     matcher::{HeaderMatcher, StringMatcher},
     rate_limit::{LocalRateLimit, RateLimits, RouteRateLimit},
     rbac::Rbac,
@@ -56,6 +58,8 @@ pub enum Setting {
     RateLimit(Arc<RouteRateLimit>),
     /// `None`: nothing is decided here.
     Rbac(Option<Arc<Rbac>>),
+    ExtAuthz(Arc<AuthzPerRoute>),
+    JwtAuthn(Arc<JwtPerRoute>),
 }
 
 /// `envoy.extensions.filters.http.fault.v3.HTTPFault`. The default injects nothing.

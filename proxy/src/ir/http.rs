@@ -6,8 +6,10 @@ use http::HeaderValue;
 
 use super::{
     ConfigSource, Name,
+    ext_authz::ExtAuthz,
     filters::{Concurrency, Fault, Mutations},
     format::AccessLog,
+    jwt_authn::{JwksSource, JwtAuthn},
     matcher::Cidr,
     rate_limit::{GlobalRateLimit, LocalRateLimit},
     rbac::Rbac,
@@ -122,6 +124,8 @@ pub enum FilterKind {
     LocalRateLimit(Arc<LocalRateLimit>),
     RateLimit(Arc<GlobalRateLimit>),
     Rbac(Arc<Rbac>),
+    ExtAuthz(Arc<ExtAuthz>),
+    JwtAuthn(Arc<JwtAuthn>),
     Router(Router),
 }
 
@@ -129,7 +133,9 @@ impl FilterKind {
     /// Whether it decides who may do what, by nothing but the request: a connection can go on under other rules.
     pub fn is_policy(&self) -> bool {
         match self {
-            Self::Rbac(_) | Self::LocalRateLimit(_) | Self::RateLimit(_) => true,
+            Self::Rbac(_) | Self::LocalRateLimit(_) | Self::RateLimit(_) | Self::ExtAuthz(_) | Self::JwtAuthn(_) => {
+                true
+            }
             Self::Alpn(_)
             | Self::Fault(_)
             | Self::Cors
@@ -139,6 +145,23 @@ impl FilterKind {
             | Self::GrpcWeb
             | Self::Router(_) => false,
         }
+    }
+
+    /// The clusters of the services that the filter asks.
+    pub fn clusters(&self) -> impl Iterator<Item = &Name> {
+        let authz = match self {
+            Self::ExtAuthz(config) => Some(config.service.cluster()),
+            _ => None,
+        };
+        let providers = match self {
+            Self::JwtAuthn(config) => &config.providers[..],
+            _ => &[],
+        };
+        let keys = providers.iter().filter_map(|provider| match &provider.keys {
+            JwksSource::Remote(remote) => Some(&remote.uri.cluster),
+            JwksSource::Local(_) => None,
+        });
+        authz.into_iter().chain(keys)
     }
 }
 

@@ -6,10 +6,12 @@
 pub mod balancing;
 pub mod cluster;
 pub mod endpoint;
+pub mod ext_authz;
 pub mod filters;
 pub mod format;
 pub mod health_check;
 pub mod http;
+pub mod jwt_authn;
 pub mod listener;
 pub mod matcher;
 pub mod metadata;
@@ -23,6 +25,7 @@ pub mod rbac;
 pub mod retry;
 pub mod route;
 pub mod secret;
+pub mod service;
 pub mod share;
 #[cfg(test)]
 mod sizes;

@@ -111,7 +111,9 @@ impl Overrides {
             | Setting::Fault(_)
             | Setting::Cors(_)
             | Setting::Buffer(_)
-            | Setting::Rbac(None) => false,
+            | Setting::Rbac(None)
+            | Setting::ExtAuthz(_)
+            | Setting::JwtAuthn(_) => false,
         }) || self.rate_limits.as_ref().is_some_and(|limits| rules(&limits.rules))
     }
 }

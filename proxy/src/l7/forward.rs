@@ -265,6 +265,8 @@ impl<'a> Forwarding<'a> {
                 | FilterKind::LocalRateLimit(_)
                 | FilterKind::RateLimit(_)
                 | FilterKind::GrpcWeb
+                | FilterKind::ExtAuthz(_)
+                | FilterKind::JwtAuthn(_)
                 | FilterKind::Rbac(_) => {}
             }
         }

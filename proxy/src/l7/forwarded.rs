@@ -242,7 +242,7 @@ fn aws_digest(data: &[u8]) -> Vec<u8> {
 }
 
 /// PEM, URL-encoded as Envoy does (everything outside the unreserved set).
-fn url_encoded_pem<'a>(certificates: impl IntoIterator<Item = &'a [u8]>) -> String {
+pub(super) fn url_encoded_pem<'a>(certificates: impl IntoIterator<Item = &'a [u8]>) -> String {
     let mut pem = String::new();
     for der in certificates {
         pem.push_str("-----BEGIN CERTIFICATE-----\n");

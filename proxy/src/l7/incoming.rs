@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::{
-    filters::{Decoded, Gathered, Retrailed},
+    filters::{Decoded, Gathered, Resumed, Retrailed},
     http2::{Received, Tunnel},
     mirror::Teed,
 };
@@ -29,6 +29,8 @@ pub enum Incoming {
     Tunnel(Box<Tunnel>),
     /// Read to its end already.
     Gathered(Box<Gathered>),
+    /// Read ahead in part.
+    Resumed(Box<Resumed>),
     /// gRPC-Web in its text form.
     Decoded(Box<Decoded>),
     /// Its trailers are mutated.
@@ -90,6 +92,7 @@ impl Body for Incoming {
             Self::Retrailed(retrailed) => retrailed.poll_frame(cx),
             Self::Decoded(decoded) => decoded.poll_frame(cx),
             Self::Gathered(all) => Poll::Ready(all.next().map(Ok)),
+            Self::Resumed(resumed) => resumed.poll_frame(cx),
             Self::None | Self::Tunnel(_) => Poll::Ready(None),
         }
     }
@@ -99,6 +102,7 @@ impl Body for Incoming {
             Self::Http1(body) => body.is_end_stream(),
             Self::Http2(body) => body.is_end_stream(),
             Self::Gathered(all) => all.is_end(),
+            Self::Resumed(resumed) => resumed.is_end(),
             Self::Teed(teed) => teed.is_end_stream(),
             Self::Retrailed(retrailed) => retrailed.is_end_stream(),
             Self::Decoded(decoded) => decoded.is_end_stream(),
@@ -114,6 +118,7 @@ impl Body for Incoming {
             Self::Retrailed(retrailed) => retrailed.size_hint(),
             Self::Decoded(decoded) => decoded.size_hint(),
             Self::Gathered(all) => SizeHint::with_exact(all.length()),
+            Self::Resumed(resumed) => resumed.size_hint(),
             Self::None | Self::Tunnel(_) => SizeHint::with_exact(0),
         }
     }

@@ -44,8 +44,8 @@ use crate::{
 #[path = "mirror_tests.rs"]
 mod tests;
 
-const INTERNAL: HeaderName = HeaderName::from_static("x-envoy-internal");
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+pub(super) const INTERNAL: HeaderName = HeaderName::from_static("x-envoy-internal");
+pub(super) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// Sends the copies that the route wants of a request in its final form.
 pub(super) fn start(
@@ -143,7 +143,7 @@ fn suffixed(authority: &str) -> String {
 }
 
 /// This machine's first address that others can reach.
-fn local_address() -> Option<&'static str> {
+pub(super) fn local_address() -> Option<&'static str> {
     static ADDRESS: OnceLock<Option<String>> = OnceLock::new();
     let find = || {
         let addresses = nix::ifaddrs::getifaddrs().ok()?.filter_map(|i| i.address);

@@ -28,6 +28,7 @@ pub mod rewrite;
 pub mod sanitize;
 pub mod server;
 pub mod side;
+mod structs;
 pub mod timeouts;
 pub mod timer;
 mod upgrade;

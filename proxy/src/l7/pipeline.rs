@@ -9,7 +9,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header, 
 
 use super::{
     body::{Body, BodyError},
-    filters::{self, After, Stop},
+    filters::{self, After, Progress, Stop},
     flow::Flow,
     forward::{Forwarded, Forwarding},
     headers::{Pseudo, RequestView},
@@ -146,7 +146,7 @@ pub(in crate::l7) fn serve(
             }
         };
         // Boxed: few responses are changed, all would keep the room for it.
-        let response = if after.is_empty() { response } else { Box::pin(after.apply(&flow, response)).await };
+        let response = if after.is_empty() { response } else { Box::pin(after.apply(&conn, &flow, response)).await };
         Ok(finish(&conn, &flow, &ending, response))
     }
 }
@@ -162,16 +162,9 @@ async fn act(
     let random = fastrand::u64(..);
     let table = routes(conn, live);
     let scheme = request.sane.origin.scheme;
-    let selected = table.ok_or(Miss::NoVirtualHost).and_then(|table| {
-        table.select(&RequestFacts {
-            authority: request.authority(),
-            path: request.path(),
-            method: &request.parts.method,
-            scheme,
-            headers: &request.parts.headers,
-            random,
-        })
-    });
+    let select =
+        |request: &Inbound| table.ok_or(Miss::NoVirtualHost).and_then(|table| table.select(&request.facts(random)));
+    let mut selected = select(request);
     let in_force = conn.filters();
     if in_force.look_at_notes || table.is_some_and(|t| t.looks_at_notes) {
         flow.record.watch(request.sane.origin.remote);
@@ -183,16 +176,27 @@ async fn act(
     if let Some(flush) = conn.hcm.config.stream_flush_timeout {
         flow.set_flush(flush);
     }
-    let filtered = filters::Call { conn, filters: &in_force, flow, live, table, selected: selected.ok(), random };
-    if let Some(levels) = filtered.concerned() {
+    let mut from = 0;
+    loop {
+        let filtered = filters::Call { conn, filters: &in_force, flow, live, table, selected: selected.ok(), random };
+        let Some(levels) = filtered.concerned() else { break };
         // Boxed: few requests wait here, all would keep the room for it.
-        let stopped = Box::pin(filtered.run(&levels, request, after)).await.err();
-        if let Some(stop) = stopped {
-            note_head(flow, &request.parts, scheme);
-            return match stop {
-                Stop::Reply(reply) => Err(*reply),
-                Stop::Answer(response) => Ok(Forwarded::Response(*response)),
-            };
+        match Box::pin(filtered.run((&levels, from), request, after)).await {
+            Ok(Progress::Through) => break,
+            Ok(Progress::Rerouted(next)) => {
+                from = next;
+                selected = select(request);
+                if let Ok(selected) = &selected {
+                    flow.record.route(&selected.route.name, &selected.route.metadata);
+                }
+            }
+            Err(stop) => {
+                note_head(flow, &request.parts, scheme);
+                return match stop {
+                    Stop::Reply(reply) => Err(*reply),
+                    Stop::Answer(response) => Ok(Forwarded::Response(*response)),
+                };
+            }
         }
     }
     let (table, selected) = match (table, selected) {

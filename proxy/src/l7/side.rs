@@ -16,7 +16,7 @@ use super::{
     Engine,
     body::Body,
     client::{Attempt, Protocol, Sent},
-    forward, outcome,
+    forward, forwarded, mirror, outcome,
 };
 use crate::{
     ir::Name,
@@ -26,6 +26,7 @@ use crate::{
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+const EXPECTED_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// Whom to ask and how long to wait for how much.
@@ -196,7 +197,15 @@ async fn exchange(
         clock: None,
         cluster: cluster.clone(),
     };
-    let request = request.map(|body| if body.is_empty() { Body::Empty } else { Body::Full(Some(body)) });
+    let mut request = request.map(|body| if body.is_empty() { Body::Empty } else { Body::Full(Some(body)) });
+    let headers = request.headers_mut();
+    headers.insert(mirror::INTERNAL, HeaderValue::from_static("true"));
+    if h2 && let Some(address) = mirror::local_address() {
+        forwarded::append(headers, &mirror::FORWARDED_FOR, address);
+    }
+    if let Some(timeout) = ask.timeout {
+        headers.insert(EXPECTED_TIMEOUT, HeaderValue::from(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)));
+    }
     let sent = engine.pool.send(&attempt, request).await.map_err(|error| SideError::Failed(error.reason.clone()))?;
     let Sent { response, guard, .. } = sent;
     let (mut head, mut body) = response.into_parts();

@@ -8,7 +8,7 @@ use std::{
     time::Instant,
 };
 
-use super::{Admission, RbacCounts};
+use super::{Admission, LiveJwt, RbacCounts};
 use crate::{
     ir::{
         Name,
@@ -17,7 +17,11 @@ use crate::{
         http::{ConnectionManager, FilterKind, HttpFilter},
     },
     policy::rate_limit::limits::LocalLimit,
-    telemetry::{filters::FilterStats, metrics::Sharded, registry::Registry},
+    telemetry::{
+        filters::{ExtAuthzStats, FilterStats},
+        metrics::Sharded,
+        registry::Registry,
+    },
     upstream::lb::Callers,
 };
 
@@ -45,6 +49,10 @@ pub struct LiveFilters {
     globals: Vec<(usize, LiveGlobalLimit)>,
     /// Who this proxy is, and how many others like it there are.
     pub callers: Arc<Callers>,
+    /// Likewise.
+    ext_authz: Vec<(usize, Arc<Sharded<ExtAuthzStats>>)>,
+    /// Likewise.
+    jwt: Vec<(usize, Arc<LiveJwt>)>,
 }
 
 impl LiveFilters {
@@ -102,10 +110,29 @@ impl LiveFilters {
                     look_at_notes |= limit.look_at_notes();
                     limit.enabled.numerator > 0
                 }
-                FilterKind::Buffer(_) | FilterKind::AdaptiveConcurrency(_) | FilterKind::GrpcWeb => true,
+                FilterKind::Buffer(_)
+                | FilterKind::AdaptiveConcurrency(_)
+                | FilterKind::GrpcWeb
+                | FilterKind::ExtAuthz(_)
+                | FilterKind::JwtAuthn(_) => true,
             };
             any = true;
             always |= acts && !filter.disabled;
+        }
+        let own_name = |own: &str| match own {
+            "" => config.stat_prefix.clone(),
+            own => format!("{}.{own}", config.stat_prefix).into(),
+        };
+        let (mut ext_authz, mut jwt) = (Vec::new(), Vec::new());
+        for (place, filter) in config.filters.iter().enumerate() {
+            match &filter.kind {
+                FilterKind::ExtAuthz(c) => ext_authz.push((place, registry.ext_authz(&own_name(&c.stat_prefix)))),
+                FilterKind::JwtAuthn(c) => {
+                    let stats = registry.jwt_authn(&own_name(&c.stat_prefix));
+                    jwt.push((place, Arc::new(LiveJwt::new(c, stats))));
+                }
+                _ => {}
+            }
         }
         let results_are_read = look_at_notes
             || config.access_log.iter().any(AccessLog::reads_metadata)
@@ -123,12 +150,24 @@ impl LiveFilters {
             limits,
             globals,
             callers: callers.clone(),
+            ext_authz,
+            jwt,
         }
     }
 
     /// The filters in configured order.
     pub fn list(&self) -> &[HttpFilter] {
         self.config.as_ref().map_or(&[], |config| &config.filters)
+    }
+
+    /// What is kept for the JWT filter at this place of the chain.
+    pub fn jwt(&self, place: usize) -> Option<&Arc<LiveJwt>> {
+        self.jwt.iter().find(|(at, _)| *at == place).map(|(_, jwt)| jwt)
+    }
+
+    /// The statistics of the external authorization filter at this place of the chain.
+    pub fn ext_authz(&self, place: usize) -> Option<&Arc<Sharded<ExtAuthzStats>>> {
+        self.ext_authz.iter().find(|(at, _)| *at == place).map(|(_, stats)| stats)
     }
 
     /// The adaptive concurrency limit of the filter at this place of the chain.
@@ -191,7 +230,10 @@ fn reads_metadata(kind: &FilterKind) -> bool {
         FilterKind::Rbac(rbac) => rbac.reads_metadata(),
         // What is counted may be chosen by the routes.
         FilterKind::LocalRateLimit(_) | FilterKind::RateLimit(_) => true,
-        FilterKind::Alpn(_)
+        // It may be told of them.
+        FilterKind::ExtAuthz(_) => true,
+        FilterKind::JwtAuthn(_)
+        | FilterKind::Alpn(_)
         | FilterKind::Fault(_)
         | FilterKind::Cors
         | FilterKind::HeaderMutation { .. }

@@ -5,6 +5,8 @@ pub mod concurrency;
 pub mod cors;
 pub mod dry_run;
 pub mod fault;
+pub mod jwt;
+pub mod mutation_rules;
 pub mod rate_limit;
 pub mod rbac;
 pub mod router;

@@ -44,6 +44,35 @@ filter_stats! {
 }
 
 filter_stats! {
+    /// Of one external authorization filter, or of several with one stat prefix.
+    ExtAuthzStats;
+    counters {
+        ok = "ext_authz.ok",
+        denied = "ext_authz.denied",
+        error = "ext_authz.error",
+        disabled = "ext_authz.disabled",
+        failure_mode_allowed = "ext_authz.failure_mode_allowed",
+        invalid = "ext_authz.invalid",
+        ignored_dynamic_metadata = "ext_authz.ignored_dynamic_metadata",
+        omitted_response_headers = "ext_authz.omitted_response_headers",
+    }
+    gauges {}
+}
+
+filter_stats! {
+    /// Of one JWT filter, or of several with one stat prefix.
+    JwtStats;
+    counters {
+        allowed = "jwt_authn.allowed",
+        denied = "jwt_authn.denied",
+        cors_preflight_bypassed = "jwt_authn.cors_preflight_bypassed",
+        jwks_fetch_success = "jwt_authn.jwks_fetch_success",
+        jwks_fetch_failed = "jwt_authn.jwks_fetch_failed",
+    }
+    gauges {}
+}
+
+filter_stats! {
     /// Of the adaptive concurrency filters of the connection managers with one stat prefix.
     GradientStats;
     counters { rq_blocked = "adaptive_concurrency.gradient_controller.rq_blocked" }

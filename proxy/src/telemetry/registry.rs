@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError, Weak},
 };
 
-use super::filters::{FilterStats, GradientStats};
+use super::filters::{ExtAuthzStats, FilterStats, GradientStats, JwtStats};
 use super::limits::{ConnectionLimitStats, GlobalConnectionLimitStats, LocalLimitStats};
 use super::metrics::{Block, HttpStats, Kind, ListenerStats, Sharded, TcpStats};
 use super::rbac::RbacRegistry;
@@ -42,6 +42,8 @@ pub struct Registry {
     global_connection_limits: Scope<GlobalConnectionLimitStats>,
     /// Of RBAC filters, under names of their own.
     pub rbac: RbacRegistry,
+    ext_authz: Scope<ExtAuthzStats>,
+    jwt_authn: Scope<JwtStats>,
 }
 
 impl Registry {
@@ -82,6 +84,16 @@ impl Registry {
         get(&self.global_connection_limits, name)
     }
 
+    /// Of external authorization filters with one prefix.
+    pub fn ext_authz(&self, name: &Name) -> Arc<Sharded<ExtAuthzStats>> {
+        get(&self.ext_authz, name)
+    }
+
+    /// Of JWT filters with one prefix.
+    pub fn jwt_authn(&self, name: &Name) -> Arc<Sharded<JwtStats>> {
+        get(&self.jwt_authn, name)
+    }
+
     /// Visits every value as (scope, name, metric, kind, value), scopes being `listener`, `tcp`, `http`
     /// and those of rate limits.
     pub fn visit(&self, visitor: &mut dyn FnMut(&'static str, &Name, &'static str, Kind, u64)) {
@@ -93,6 +105,8 @@ impl Registry {
         visit(&self.local_limits, "http_local_rate_limit", visitor);
         visit(&self.connection_limits, "local_rate_limit", visitor);
         visit(&self.global_connection_limits, "ratelimit", visitor);
+        visit(&self.ext_authz, "http", visitor);
+        visit(&self.jwt_authn, "http", visitor);
     }
 }
 

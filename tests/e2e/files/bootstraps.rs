@@ -73,11 +73,7 @@ fn one_thing_wrong_is_named_by_its_path() {
         ("lb_policy: ROUND_ROBIN", "lb_policy: CLUSTER_PROVIDED", &["lb_policy"]),
         ("envoy.extensions.filters.http.router.v3.Router", "envoy.extensions.filters.http.unheard.v3.Of", &["unheard"]),
         // A filter that would have refused somebody must not be passed over.
-        (
-            "envoy.extensions.filters.http.router.v3.Router",
-            "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication",
-            &[hcm, "jwt"],
-        ),
+        ("envoy.extensions.filters.http.router.v3.Router", "envoy.extensions.filters.http.lua.v3.Lua", &[hcm, "lua"]),
         ("domains: [\"*\"]", "domains: []", &["domains"]),
         ("domains: [\"*\"]", "domains: [\"*\", \"*\"]", &["domains"]),
         ("name: http\n", "name: tcp\n", &["tcp"]),

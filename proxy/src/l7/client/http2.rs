@@ -35,6 +35,7 @@ use crate::{
         expect::Opener,
         http2::{KeepAlive, Pump, Received, Tunnel, content_length, strip_connection_headers},
         incoming::Incoming,
+        respond::is_grpc,
     },
     telemetry::metrics::{ClusterStats, Sharded},
     upstream::{Cluster, RequestPermit},
@@ -323,6 +324,8 @@ impl<B: Payload> Exchange<B> {
         if !connect
             && let Some(length) = body.size_hint().exact()
             && (length != 0 || matches!(head.method, Method::POST | Method::PUT | Method::PATCH))
+            // Its messages say themselves how long they are.
+            && !is_grpc(&head.headers)
         {
             head.headers.entry(header::CONTENT_LENGTH).or_insert_with(|| HeaderValue::from(length));
         }

@@ -1,14 +1,25 @@
 //! The buffer filter: a request goes on only when all of it is here.
 
-use std::{collections::VecDeque, future::poll_fn, pin::Pin, pin::pin, task::Poll};
+use std::{
+    collections::VecDeque,
+    future::poll_fn,
+    pin::{Pin, pin},
+    task::{Context, Poll},
+};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use http_body::{Body as _, Frame};
+use http_body::{Body as _, Frame, SizeHint};
 
 use super::{Call, Stop};
 use crate::{
-    l7::{flow::Flow, incoming::Incoming, pipeline::Inbound, respond::Reply, sanitize::Tunnel},
+    l7::{
+        flow::Flow,
+        incoming::{Incoming, IncomingError},
+        pipeline::Inbound,
+        respond::Reply,
+        sanitize::Tunnel,
+    },
     telemetry::flags::Flags,
 };
 
@@ -52,6 +63,42 @@ impl Gathered {
         self.chunks.is_empty() && self.trailers.is_none()
     }
 
+    /// Reads until the body's end, or until it is `enough`.
+    async fn fill(&mut self, body: &mut Incoming, flow: &Flow, enough: impl Fn(&Self) -> bool) -> Result<(), Failure> {
+        while !enough(self) {
+            let frame = poll_fn(|cx| match Pin::new(&mut *body).poll_frame(cx) {
+                Poll::Pending => Poll::Pending,
+                Poll::Ready(frame) => {
+                    flow.touch();
+                    Poll::Ready(frame)
+                }
+            })
+            .await;
+            match frame {
+                None => {
+                    flow.request_complete();
+                    break;
+                }
+                Some(Err(error)) => {
+                    tracing::debug!(%error, "request body broke off");
+                    return Err(Failure::BrokeOff);
+                }
+                Some(Ok(frame)) => self.push(frame),
+            }
+        }
+        Ok(())
+    }
+
+    /// The first `limit` bytes.
+    fn copy(&self, limit: usize) -> Bytes {
+        let mut all = Vec::new();
+        for chunk in &self.chunks {
+            let room = limit - all.len();
+            all.extend_from_slice(&chunk[..chunk.len().min(room)]);
+        }
+        all.into()
+    }
+
     /// Bytes that are still here.
     pub(in crate::l7) fn length(&self) -> u64 {
         self.length
@@ -64,6 +111,18 @@ enum Failure {
     BrokeOff,
 }
 
+impl From<Failure> for Stop {
+    fn from(failure: Failure) -> Self {
+        Self::Reply(Box::new(match failure {
+            Failure::TooLarge => {
+                Reply::new(StatusCode::PAYLOAD_TOO_LARGE, "request_payload_too_large").body("Payload Too Large")
+            }
+            Failure::BrokeOff => Reply::new(StatusCode::BAD_REQUEST, "downstream_remote_disconnect")
+                .flag(Flags::DOWNSTREAM_CONNECTION_TERMINATION),
+        }))
+    }
+}
+
 impl Call<'_> {
     pub(super) async fn buffer(&self, limit: u32, request: &mut Inbound) -> Result<(), Stop> {
         // What follows the head of a tunnel is not a request.
@@ -71,16 +130,7 @@ impl Call<'_> {
             return Ok(());
         }
         let mut body = std::mem::replace(&mut request.body, Incoming::None);
-        let gathered = self.wait(pin!(gather(&mut body, self.flow, limit.into()))).await?;
-        let gathered = gathered.map_err(|failure| {
-            Stop::Reply(Box::new(match failure {
-                Failure::TooLarge => {
-                    Reply::new(StatusCode::PAYLOAD_TOO_LARGE, "request_payload_too_large").body("Payload Too Large")
-                }
-                Failure::BrokeOff => Reply::new(StatusCode::BAD_REQUEST, "downstream_remote_disconnect")
-                    .flag(Flags::DOWNSTREAM_CONNECTION_TERMINATION),
-            }))
-        })?;
+        let gathered = self.wait(pin!(gather(&mut body, self.flow, limit.into()))).await??;
         let headers = &mut request.parts.headers;
         headers.remove(header::TRANSFER_ENCODING);
         // The client was told to go on already.
@@ -89,6 +139,65 @@ impl Call<'_> {
         request.body = Incoming::Gathered(Box::new(gathered));
         Ok(())
     }
+
+    /// Looks at the first `limit` bytes of a body, which goes on as it came; with the length of
+    /// what was read. A longer one is answered here unless a part will do.
+    pub(super) async fn look(&self, limit: u32, partial: bool, request: &mut Inbound) -> Result<(Bytes, u64), Stop> {
+        let mut rest = std::mem::replace(&mut request.body, Incoming::None);
+        let bound = u64::from(limit);
+        let (front, bytes) = if partial {
+            let mut front = Gathered::default();
+            self.wait(pin!(front.fill(&mut rest, self.flow, |front| front.length >= bound))).await??;
+            let bytes = front.copy(limit as usize);
+            (front, bytes)
+        } else {
+            let front = self.wait(pin!(gather(&mut rest, self.flow, bound))).await??;
+            let bytes = front.copy(limit as usize);
+            (front, bytes)
+        };
+        // The client was told to go on already.
+        request.parts.headers.remove(header::EXPECT);
+        let length = front.length;
+        request.body = if rest.is_end_stream() {
+            Incoming::Gathered(Box::new(front))
+        } else {
+            Incoming::Resumed(Box::new(Resumed { front, rest }))
+        };
+        Ok((bytes, length))
+    }
+}
+
+/// A body of which a part was read ahead.
+#[derive(Debug)]
+pub struct Resumed {
+    front: Gathered,
+    rest: Incoming,
+}
+
+impl Resumed {
+    pub(in crate::l7) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, IncomingError>>> {
+        match self.front.next() {
+            Some(frame) => Poll::Ready(Some(Ok(frame))),
+            None => Pin::new(&mut self.rest).poll_frame(cx),
+        }
+    }
+
+    pub(in crate::l7) fn is_end(&self) -> bool {
+        self.front.is_end() && self.rest.is_end_stream()
+    }
+
+    pub(in crate::l7) fn size_hint(&self) -> SizeHint {
+        let (front, rest) = (self.front.length(), self.rest.size_hint());
+        let mut hint = SizeHint::new();
+        if let Some(upper) = rest.upper() {
+            hint.set_upper(upper.saturating_add(front));
+        }
+        hint.set_lower(rest.lower().saturating_add(front));
+        hint
+    }
 }
 
 async fn gather(body: &mut Incoming, flow: &Flow, limit: u64) -> Result<Gathered, Failure> {
@@ -96,29 +205,6 @@ async fn gather(body: &mut Incoming, flow: &Flow, limit: u64) -> Result<Gathered
     if body.size_hint().lower() > limit {
         return Err(Failure::TooLarge);
     }
-    loop {
-        let frame = poll_fn(|cx| match Pin::new(&mut *body).poll_frame(cx) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(frame) => {
-                flow.touch();
-                Poll::Ready(frame)
-            }
-        })
-        .await;
-        match frame {
-            None => break,
-            Some(Err(error)) => {
-                tracing::debug!(%error, "request body broke off");
-                return Err(Failure::BrokeOff);
-            }
-            Some(Ok(frame)) => {
-                all.push(frame);
-                if all.length > limit {
-                    return Err(Failure::TooLarge);
-                }
-            }
-        }
-    }
-    flow.request_complete();
-    Ok(all)
+    all.fill(body, flow, |all| all.length > limit).await?;
+    if all.length > limit { Err(Failure::TooLarge) } else { Ok(all) }
 }

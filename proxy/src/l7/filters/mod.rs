@@ -7,9 +7,11 @@
 mod admission;
 mod buffer;
 mod cors;
+mod ext_authz;
 mod fault;
 pub(crate) mod global_limit;
 mod grpc_web;
+mod jwt_authn;
 mod local_limit;
 mod mutation;
 mod rbac;
@@ -22,7 +24,7 @@ use std::{rc::Rc, sync::Arc};
 use http::Response;
 
 pub use self::{
-    buffer::Gathered,
+    buffer::{Gathered, Resumed},
     grpc_web::{Decoded, GrpcWeb},
     throttle::Throttled,
     trailers::Retrailed,
@@ -84,6 +86,13 @@ pub(super) struct Call<'a> {
     pub random: u64,
 }
 
+/// How far a request came.
+pub(super) enum Progress {
+    Through,
+    /// Its route is to be found anew, then it goes on at this place.
+    Rerouted(usize),
+}
+
 /// A filter answers the request itself.
 pub(super) enum Stop {
     Reply(Box<Reply>),
@@ -112,10 +121,16 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// Runs the filters over a request. `after` gets what they want to do with the response, whoever makes it.
-    pub(super) async fn run(&self, levels: &Levels<'a>, request: &mut Inbound, after: &mut After) -> Result<(), Stop> {
+    /// Runs the filters from the place `from` on over a request. `after` gets what they want to do with the response,
+    /// whoever makes it.
+    pub(super) async fn run(
+        &self,
+        (levels, from): (&Levels<'a>, usize),
+        request: &mut Inbound,
+        after: &mut After,
+    ) -> Result<Progress, Stop> {
         let mut stopped = None;
-        for (place, filter) in self.filters.list().iter().enumerate() {
+        for (place, filter) in self.filters.list().iter().enumerate().skip(from) {
             if !is_on(filter, levels) {
                 continue;
             }
@@ -173,10 +188,26 @@ impl<'a> Call<'a> {
                         _ => Ok(()),
                     }
                 }
+                FilterKind::ExtAuthz(config) => {
+                    let authorizing = ext_authz::Authorizing { config, filter, place };
+                    // Boxed: few requests wait here, all would keep the room for it.
+                    match Box::pin(self.authorize(authorizing, levels, request, after)).await {
+                        Ok(true) => return Ok(Progress::Rerouted(place + 1)),
+                        Ok(false) => Ok(()),
+                        Err(stop) => Err(stop),
+                    }
+                }
+                FilterKind::JwtAuthn(config) => {
+                    match Box::pin(self.authenticate(config, (filter, place), levels, request)).await {
+                        Ok(true) => return Ok(Progress::Rerouted(place + 1)),
+                        Ok(false) => Ok(()),
+                        Err(stop) => Err(stop),
+                    }
+                }
                 FilterKind::Alpn(_) | FilterKind::Router(_) => Ok(()),
             };
             stopped = result.err();
         }
-        stopped.map_or(Ok(()), Err)
+        stopped.map_or(Ok(Progress::Through), Err)
     }
 }

@@ -5,6 +5,7 @@ use std::{rc::Rc, sync::Arc};
 use http::{HeaderMap, Method, Response};
 
 use super::{
+    ext_authz::apply::{self, Ready},
     global_limit, grpc_web, local_limit,
     mutation::{self, All},
     throttle::Throttled,
@@ -14,8 +15,12 @@ use crate::l7::{
     flow::Flow,
     headers::{Pseudo, RequestView},
     pipeline::Inbound,
+    server::Connection,
 };
 use crate::policy::rate_limit::local::Drawn;
+
+/// Response headers that Envoy allows where it limits them.
+const MAX_HEADERS: usize = 100;
 
 /// The steps over a response, in the order of the filters; they are taken in reverse.
 #[derive(Default)]
@@ -25,6 +30,8 @@ enum Step {
     /// Headers that replace what the response has of them.
     Grant(HeaderMap),
     Mutate(All, Option<Box<Head>>),
+    /// With the place of the filter where there may be no more headers than so many.
+    Change(Vec<Ready>, Option<usize>),
     /// KiB per second.
     Throttle(u64),
     /// In the text form or not.
@@ -58,6 +65,12 @@ impl After {
         self.0.push(Step::Announce(drawn));
     }
 
+    pub(super) fn change(&mut self, changes: Vec<Ready>, limited: Option<usize>) {
+        if !changes.is_empty() {
+            self.0.push(Step::Change(changes, limited));
+        }
+    }
+
     pub(super) fn grpc_web(&mut self, text: bool) {
         self.0.push(Step::GrpcWeb(text));
     }
@@ -86,13 +99,25 @@ impl After {
     }
 
     /// Takes the steps.
-    pub(in crate::l7) async fn apply(self, flow: &Rc<Flow>, mut response: Response<Body>) -> Response<Body> {
+    pub(in crate::l7) async fn apply(
+        self,
+        conn: &Connection,
+        flow: &Rc<Flow>,
+        mut response: Response<Body>,
+    ) -> Response<Body> {
         for step in self.0.into_iter().rev() {
             match step {
                 Step::Grant(granted) => {
                     let headers = response.headers_mut();
                     for (name, value) in &granted {
                         headers.insert(name, value.clone());
+                    }
+                }
+                Step::Change(changes, None) => apply::all(&changes, response.headers_mut()),
+                Step::Change(changes, Some(place)) => {
+                    let left_out = apply::within(MAX_HEADERS, &changes, response.headers_mut());
+                    if left_out && let Some(stats) = conn.hcm.filters.ext_authz(place) {
+                        stats.local().omitted_response_headers.inc();
                     }
                 }
                 Step::Mutate(all, head) => {

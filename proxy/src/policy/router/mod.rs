@@ -14,7 +14,7 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderName, Method};
 
 use super::rate_limit::limits::RouteLimits;
-use crate::ir::route::{Route, RouteConfiguration, Target, VirtualHost, WeightedTarget};
+use crate::ir::route::{Route, RouteConfiguration, RouteMatch, Target, VirtualHost, WeightedTarget};
 
 /// What a routing decision may look at.
 #[derive(Clone, Copy, Debug)]
@@ -83,6 +83,11 @@ impl RouteTable {
             .map(|route| Selected { virtual_host, route })
             .ok_or(Miss::NoRoute)
     }
+}
+
+/// Whether the match of a route, taken by itself, holds.
+pub fn matches(rule: &RouteMatch, facts: &RequestFacts<'_>) -> bool {
+    matches::route(rule, facts, &matches::PathFacts::new(facts))
 }
 
 /// The cluster a route forwards to.

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use outrigger_wire::pb::envoy::extensions::filters::{
     http::{
-        adaptive_concurrency::v3::AdaptiveConcurrency, buffer::v3::Buffer, cors::v3::Cors, fault::v3::HttpFault,
-        grpc_web::v3::GrpcWeb, header_mutation::v3::HeaderMutation as PbHeaderMutation,
-        local_ratelimit::v3::LocalRateLimit, ratelimit::v3::RateLimit, rbac::v3::Rbac as PbRbac,
-        router::v3::Router as PbRouter, stateful_session::v3::StatefulSession,
+        adaptive_concurrency::v3::AdaptiveConcurrency, buffer::v3::Buffer, cors::v3::Cors, ext_authz::v3::ExtAuthz,
+        fault::v3::HttpFault, grpc_web::v3::GrpcWeb, header_mutation::v3::HeaderMutation as PbHeaderMutation,
+        jwt_authn::v3::JwtAuthentication, local_ratelimit::v3::LocalRateLimit, ratelimit::v3::RateLimit,
+        rbac::v3::Rbac as PbRbac, router::v3::Router as PbRouter, stateful_session::v3::StatefulSession,
     },
     network::http_connection_manager::v3::{HttpFilter as Pb, http_filter::ConfigType},
 };
@@ -16,11 +16,13 @@ use serde_json::{Map, Value};
 use super::{
     adaptive_concurrency::adaptive_concurrency,
     at::At,
+    ext_authz::ext_authz,
     extension::{self, Extension},
     fault::fault,
     fields::fields,
     global_rate_limit,
     header_mutation::mutations,
+    jwt_authn::jwt_authn,
     local_rate_limit, rbac,
     report::Reject,
     tls::without_peer_exchange,
@@ -124,6 +126,12 @@ fn filter(extension: &Extension<'_>, at: &At<'_>) -> Result<Option<FilterKind>, 
     if extension.is_empty() && extension.is::<StatefulSession>() {
         at.harmless(format!("{} is empty and does nothing", extension.kind));
         return Ok(None);
+    }
+    if extension.is::<ExtAuthz>() {
+        return Ok(Some(FilterKind::ExtAuthz(share(ext_authz(&extension.message(at)?, at)?))));
+    }
+    if extension.is::<JwtAuthentication>() {
+        return Ok(Some(FilterKind::JwtAuthn(share(jwt_authn(&extension.message(at)?, at)?))));
     }
     if extension.is::<GrpcWeb>() {
         return Ok(Some(FilterKind::GrpcWeb));

@@ -8,8 +8,10 @@ use outrigger_wire::pb::{
         extensions::filters::http::{
             buffer::v3::{BufferPerRoute, buffer_per_route},
             cors::v3::CorsPolicy,
+            ext_authz::v3::ExtAuthzPerRoute,
             fault::v3::HttpFault,
             header_mutation::v3::HeaderMutationPerRoute,
+            jwt_authn::v3::PerRouteConfig,
             local_ratelimit::v3::LocalRateLimit,
             ratelimit::v3::RateLimitPerRoute,
             rbac::v3::RbacPerRoute,
@@ -21,14 +23,14 @@ use outrigger_wire::pb::{
 
 use super::{
     at::At,
-    cors,
+    cors, ext_authz,
     extension::{self, Extension},
     fault::fault,
     fields::fields,
     global_rate_limit,
     header_mutation::mutations,
     http_filter::max_request_bytes,
-    local_rate_limit, rbac,
+    jwt_authn, local_rate_limit, rbac,
     report::Reject,
 };
 use crate::ir::{
@@ -124,6 +126,12 @@ fn one(extension: &Extension<'_>, at: &At<'_>) -> Result<Option<Setting>, Reject
         }
         let rbac = message.rbac.as_ref().map(|m| rbac::http(m, &inner)).transpose()?;
         return Ok(Some(Setting::Rbac(rbac.map(share))));
+    }
+    if extension.is::<ExtAuthzPerRoute>() {
+        return Ok(Some(Setting::ExtAuthz(share(ext_authz::per_route(&extension.message(at)?, at)?))));
+    }
+    if extension.is::<PerRouteConfig>() {
+        return Ok(Some(Setting::JwtAuthn(share(jwt_authn::per_route(&extension.message(at)?, at)?))));
     }
     if extension.is_empty() && (extension.is::<RouteCors>() || extension.is::<StatefulSessionPerRoute>()) {
         at.harmless("is empty and does nothing");

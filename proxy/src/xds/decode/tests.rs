@@ -1,6 +1,7 @@
 //! Resources as YAML, as a control plane would send them, through the public entry point.
 
 mod actions;
+mod authz;
 mod balancing;
 mod clusters;
 mod filters;

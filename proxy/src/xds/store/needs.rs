@@ -67,10 +67,13 @@ impl Collected {
             }
             match &chain.terminal {
                 Terminal::Tcp(tcp) => self.clusters.extend(tcp.targets.iter().map(|t| t.cluster.clone())),
-                Terminal::Http(http) => match &http.routes {
-                    RouteSource::Inline(routes) => self.route_configuration(routes),
-                    RouteSource::Rds { name, source } => drop(self.routes.insert((name.clone(), source.clone()))),
-                },
+                Terminal::Http(http) => {
+                    self.clusters.extend(http.filters.iter().flat_map(|f| f.kind.clusters()).cloned());
+                    match &http.routes {
+                        RouteSource::Inline(routes) => self.route_configuration(routes),
+                        RouteSource::Rds { name, source } => drop(self.routes.insert((name.clone(), source.clone()))),
+                    }
+                }
             }
         }
     }

@@ -4,10 +4,12 @@ mod bad_requests;
 mod balancing;
 mod breakers;
 mod domains;
+mod ext_authz;
 mod filters;
 mod hashing;
 mod headers;
 mod health;
+mod jwt_authn;
 mod limits;
 mod limits_global;
 mod normalise;
@@ -49,6 +51,10 @@ pub(crate) fn groups() -> Vec<Group> {
         group("faults", filters::faults()),
         group("cors", filters::cors()),
         group("mirroring", filters::mirroring()),
+        group("ext_authz_http", ext_authz::over_http()),
+        group("ext_authz_grpc", ext_authz::over_grpc()),
+        group("jwt_tokens", jwt_authn::tokens()),
+        group("jwt_requirements", jwt_authn::requirements()),
         group("other_filters", filters::others()),
         group("local_limits", limits::local()),
         group("connection_limits", limits::connections().into_iter().chain(limits_global::connections()).collect()),

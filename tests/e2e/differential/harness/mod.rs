@@ -1,5 +1,6 @@
 //! The harness: the same file and the same script on two proxies, observed alike.
 
+pub(crate) mod authz;
 mod bootstrap;
 pub(crate) mod case;
 mod client;
@@ -16,6 +17,7 @@ mod server_tcp;
 mod stage;
 pub(crate) mod table;
 mod tls;
+pub(crate) mod tokens;
 mod wire;
 
 pub(crate) use self::{

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::host::{Host, Seen};
+use super::{
+    authz,
+    host::{Host, Seen},
+};
 
 /// Everything one run of a case gave.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,7 +46,10 @@ fn seen_lines(prefix: &str, seen: &Seen, lines: &mut Vec<String>) {
     let mut fields: Vec<String> = seen.fields.iter().map(|(n, v)| field_line(prefix, n, v)).collect();
     fields.sort();
     lines.append(&mut fields);
-    if !seen.body.is_empty() {
+    let asked = seen.line.ends_with(authz::CHECK).then(|| authz::lines(prefix, &seen.body)).flatten();
+    if let Some(mut asked) = asked {
+        lines.append(&mut asked);
+    } else if !seen.body.is_empty() {
         lines.push(format!("{prefix} body {}", body_text(&seen.body)));
     }
     seen.trailers.iter().for_each(|(n, v)| lines.push(field_line(&format!("{prefix} trailer"), n, v)));

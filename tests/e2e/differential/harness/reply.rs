@@ -134,6 +134,10 @@ impl Reply {
         self.answer(|a| a.parts.push((Duration::from_millis(ms), text.as_bytes().to_vec())))
     }
 
+    pub(crate) fn bytes(self, bytes: Vec<u8>) -> Self {
+        self.answer(|a| a.parts.push((Duration::ZERO, bytes)))
+    }
+
     pub(crate) fn no_body(self) -> Self {
         self.answer(|a| a.bodiless = true)
     }

@@ -1,6 +1,7 @@
 //! The HTTP path from socket to socket: a proxy in this process between scripted peers.
 
 mod actions;
+mod authz;
 mod balancing;
 mod failure;
 mod faults;

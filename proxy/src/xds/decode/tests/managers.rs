@@ -187,8 +187,6 @@ fn filters_that_always_come_are_harmless_when_empty() {
 fn security_filters_are_never_skipped() {
     let http = "envoy.extensions.filters.http";
     for kind in [
-        "ext_authz.v3.ExtAuthz",
-        "jwt_authn.v3.JwtAuthentication",
         "bandwidth_limit.v3.BandwidthLimit",
         "rate_limit_quota.v3.RateLimitQuotaFilterConfig",
         "lua.v3.Lua",
