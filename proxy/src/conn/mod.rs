@@ -1,9 +1,9 @@
 //! One accepted connection, from the socket to the filter that consumes it.
 //!
 //! The phases stand in order in [`prepare`]: original destination, listener hand-off, connection limit, inspection of
-//! the first bytes, filter chain, TLS, network filters; then the terminal filter runs. Every exit before that is counted on the listener
-//! and, once the connection limit let it in, written to its access log. Knows nothing of routing or HTTP. Invariant: a
-//! running connection holds its filter, not the listener, chain or snapshot it came through.
+//! the first bytes, filter chain, TLS, network filters; then the terminal filter runs. Every exit before that is counted
+//! on the listener and, once the connection limit let it in, written to its access log. Knows nothing of routing or HTTP.
+//! Invariant: a running connection holds its filter, not the listener, chain or snapshot it came through.
 
 mod accepted;
 mod early;

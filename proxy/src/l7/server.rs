@@ -21,12 +21,15 @@ use bytes::Bytes;
 use http::Version;
 use tokio::task::JoinSet;
 
-use self::{clocks::Clocks, filters::Filters};
+use self::{
+    clocks::Clocks,
+    filters::{Filters, InForce},
+};
 use super::{engine::Engine, filters::OwnLimits, flow::Flow, wire};
 use crate::{
     drain,
     ir::http::Codec,
-    live::{LiveFilters, LiveHcm},
+    live::LiveHcm,
     net::io::Io,
     telemetry::{exchange::HttpScope, record::ConnInfo},
 };
@@ -82,7 +85,7 @@ impl Connection {
     }
 
     /// The filters that are in force.
-    pub(super) fn filters(&self) -> Rc<Arc<LiveFilters>> {
+    pub(super) fn filters(&self) -> InForce {
         self.filters.get(&self.hcm.standing)
     }
 

@@ -212,7 +212,7 @@ impl Call<'_> {
     }
 
     fn count_authz(&self, place: usize, which: impl FnOnce(&ExtAuthzStats) -> &Counter) {
-        if let Some(stats) = self.conn.hcm.filters.ext_authz(place) {
+        if let Some(stats) = self.filters.ext_authz(place) {
             which(stats.local()).inc();
         }
     }

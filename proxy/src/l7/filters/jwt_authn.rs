@@ -73,7 +73,7 @@ impl Call<'_> {
     ) -> Result<bool, Stop> {
         self.name_cluster(request);
         // Without what the keys are in there is nothing to verify with.
-        let Some(live) = self.conn.hcm.filters.jwt(place) else {
+        let Some(live) = self.filters.jwt(place) else {
             return Err(denial(config, Failure::NoKeys, &uri(request), request.sane.grpc, self));
         };
         let stats = live.stats.local();

@@ -116,7 +116,7 @@ impl After {
                 Step::Change(changes, None) => apply::all(&changes, response.headers_mut()),
                 Step::Change(changes, Some(place)) => {
                     let left_out = apply::within(MAX_HEADERS, &changes, response.headers_mut());
-                    if left_out && let Some(stats) = conn.hcm.filters.ext_authz(place) {
+                    if left_out && let Some(stats) = conn.filters().ext_authz(place) {
                         stats.local().omitted_response_headers.inc();
                     }
                 }
