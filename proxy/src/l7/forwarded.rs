@@ -17,6 +17,7 @@ use crate::{
         http::{ConnectionManager, ForwardClientCert},
         matcher::Cidr,
     },
+    policy::router::ClientCertificate,
     telemetry::record::{ConnInfo, PeerInfo},
 };
 
@@ -65,6 +66,7 @@ pub struct Origin {
     pub internal: bool,
     /// `https` or `http`.
     pub scheme: &'static str,
+    pub certificate: ClientCertificate,
 }
 
 /// Sanitises and completes the forwarding headers of a request.
@@ -129,7 +131,11 @@ fn trusting(internal: &[Cidr], hcm: &ConnectionManager, conn: &ConnInfo, headers
     if !hcm.via.is_empty() {
         append(headers, &http::header::VIA, &hcm.via);
     }
-    Origin { remote, internal, scheme }
+    let certificate = conn.tls.as_ref().map_or_else(ClientCertificate::default, |peer| ClientCertificate {
+        presented: peer.certificate.is_some(),
+        validated: peer.verified && !peer.resumed,
+    });
+    Origin { remote, internal, scheme, certificate }
 }
 
 fn valid_scheme(headers: &HeaderMap) -> bool {

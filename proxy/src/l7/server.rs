@@ -21,7 +21,7 @@ use http::Version;
 use tokio::task::JoinSet;
 
 use self::clocks::Clocks;
-use super::{engine::Engine, flow::Flow, wire};
+use super::{engine::Engine, flow::Flow, headers::RequestView, reshape::Shape, wire};
 use crate::{
     drain,
     ir::http::Codec,
@@ -75,6 +75,11 @@ impl Connection {
         let flow = Flow::open(self.scope.clone(), version, Some(Active(self.clone())));
         *self.current.borrow_mut() = Rc::downgrade(&flow);
         flow
+    }
+
+    /// How our own answers to a request are to look, where that is configured.
+    pub(super) fn shape<'a>(&'a self, request: &'a RequestView<'a>) -> Option<Shape<'a>> {
+        self.hcm.config.local_reply.as_deref().map(|config| Shape { config, request })
     }
 
     /// Whether the response under way should be the connection's last.

@@ -64,6 +64,7 @@ impl LiveFilters {
             any = true;
             always |= acts && !filter.disabled;
         }
+        look_at_notes |= config.local_reply.is_some();
         Self { any, always, look_at_notes, stats, faults: Arc::default(), admissions }
     }
 

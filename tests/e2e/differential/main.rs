@@ -47,6 +47,7 @@ tests! {
     cors,
     mirroring,
     other_filters,
+    local_replies,
 }
 
 #[test]

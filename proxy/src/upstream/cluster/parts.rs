@@ -21,12 +21,12 @@ use super::{
 };
 use crate::{
     ir::{self, cluster::Discovery, endpoint::Assignment, health_check::EndpointCheck},
-    telemetry::metrics::Sharded,
+    telemetry::metrics::{BalancerStats, Sharded},
     upstream::{
         breaker::Breaker,
         credit::Credit,
         endpoint::Endpoint,
-        lb::{Balancer, Callers},
+        lb::{Balancer, Callers, Event},
         transport::Transports,
     },
 };
@@ -149,9 +149,37 @@ pub(super) struct Runtime {
     pub(super) cursor: Sharded<Cursor>,
     pub(super) credit: Sharded<Credit>,
     pub(super) half_open: HalfOpen,
+    pub(super) balancing: Sharded<BalancerStats>,
 }
 
 impl Runtime {
+    /// Counts what a pick came across.
+    pub(super) fn count(&self, event: Event) {
+        let stats = self.balancing.local();
+        let counter = match event {
+            Event::SubsetsSelected => &stats.lb_subsets_selected,
+            Event::SubsetsFallback => &stats.lb_subsets_fallback,
+            Event::SubsetsFallbackPanic => &stats.lb_subsets_fallback_panic,
+            Event::ZoneRoutingAllDirectly => &stats.lb_zone_routing_all_directly,
+            Event::ZoneRoutingSampled => &stats.lb_zone_routing_sampled,
+            Event::ZoneRoutingCrossZone => &stats.lb_zone_routing_cross_zone,
+            Event::ZoneNoCapacityLeft => &stats.lb_zone_no_capacity_left,
+            Event::LocalClusterNotOk => &stats.lb_local_cluster_not_ok,
+        };
+        counter.inc();
+    }
+
+    /// Counts the subsets that one view has and the view before had not, and the other way round.
+    fn count_subsets(&self, before: Option<&Balancer>, now: &Balancer) {
+        let all = |balancer: &Balancer| -> HashSet<u64> { balancer.subsets().collect() };
+        let (before, now) = (before.map(all).unwrap_or_default(), all(now));
+        if before != now {
+            let stats = self.balancing.local();
+            stats.lb_subsets_created.add(now.difference(&before).count() as u64);
+            stats.lb_subsets_removed.add(before.difference(&now).count() as u64);
+        }
+    }
+
     fn new(config: &ir::cluster::Cluster) -> Self {
         Self {
             default: Breaker::new(&config.breaker),
@@ -159,6 +187,7 @@ impl Runtime {
             cursor: Sharded::default(),
             credit: Sharded::default(),
             half_open: HalfOpen::default(),
+            balancing: Sharded::default(),
         }
     }
 }
@@ -167,6 +196,8 @@ impl Runtime {
 pub(super) struct Life {
     pub(super) id: u64,
     pub(super) watch: ArcSwapOption<Watch>,
+    /// How often the hosts of a priority changed.
+    pub(super) changes: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -181,7 +212,7 @@ struct State {
 impl Life {
     pub(super) fn new() -> Arc<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        Arc::new(Self { id: NEXT.fetch_add(1, Relaxed), watch: ArcSwapOption::empty(), state: Mutex::default() })
+        Arc::new(Self { id: NEXT.fetch_add(1, Relaxed), watch: ArcSwapOption::empty(), changes: AtomicU64::new(0), state: Mutex::default() })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -222,6 +253,7 @@ impl Life {
         let mut pool = Reuse::new(latest.map_or(&[][..], |l| &l.members));
         let parts = Arc::new(Parts::new(cluster, transports, &mut pool, runtime, Some(&cluster.callers), newest));
         if newest {
+            parts.runtime.count_subsets(state.latest.as_deref().map(|l| &l.balancer), &parts.balancer);
             pool.retire_unused();
             mark(&parts.members, state.retired);
             state.latest = Some(parts.clone());

@@ -41,6 +41,7 @@ mod lb_policy;
 mod lb_subset;
 pub(crate) mod listener;
 mod listener_filter;
+mod local_reply;
 mod matcher;
 pub(crate) mod metadata;
 mod mirror;

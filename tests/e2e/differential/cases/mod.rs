@@ -8,6 +8,7 @@ mod filters;
 mod hashing;
 mod headers;
 mod health;
+mod local_reply;
 mod normalise;
 mod protocol;
 mod redirects;
@@ -44,5 +45,6 @@ pub(crate) fn groups() -> Vec<Group> {
         group("cors", filters::cors()),
         group("mirroring", filters::mirroring()),
         group("other_filters", filters::others()),
+        group("local_replies", local_reply::cases()),
     ]
 }
