@@ -3,6 +3,8 @@
 //! A [`Source`] belongs to whatever ends: the process (one per direction) or a filter chain that an update removed. A
 //! connection holds a [`Signal`] over both of its sources and obeys the more urgent one. Phases only move forward.
 
+use std::rc::Rc;
+
 use tokio::sync::watch;
 
 /// How urgent the end is.
@@ -38,6 +40,11 @@ impl Source {
         });
     }
 
+    /// Has every connection look again at what else may end it.
+    pub fn wake(&self) {
+        self.0.send_modify(|_| {});
+    }
+
     pub fn phase(&self) -> Phase {
         *self.0.borrow()
     }
@@ -52,19 +59,36 @@ impl Source {
     }
 }
 
+/// A reason of a connection's own to end. Asked whenever its chain's source says something.
+pub trait Guard {
+    /// Why it may not go on.
+    fn refusal(&self) -> Option<Rc<str>>;
+}
+
 /// What a connection listens to.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Signal {
     process: watch::Receiver<Phase>,
     chain: watch::Receiver<Phase>,
+    guard: Option<Rc<dyn Guard>>,
 }
 
 impl Signal {
     pub fn new(process: &Source, chain: &Source) -> Self {
-        Self { process: process.subscribe(), chain: chain.subscribe() }
+        Self { process: process.subscribe(), chain: chain.subscribe(), guard: None }
     }
 
-    /// The more urgent phase of the two sources.
+    /// With a reason of the connection's own to close.
+    pub fn guarded(self, guard: Rc<dyn Guard>) -> Self {
+        Self { guard: Some(guard), ..self }
+    }
+
+    /// Why the connection may not go on, whatever the sources say.
+    pub fn refusal(&self) -> Option<Rc<str>> {
+        self.guard.as_ref().and_then(|guard| guard.refusal())
+    }
+
+    /// The more urgent phase of the two sources, refusals apart.
     pub fn phase(&self) -> Phase {
         (*self.process.borrow()).max(*self.chain.borrow())
     }
@@ -82,14 +106,15 @@ impl Signal {
     async fn reached(&mut self, wanted: Phase) {
         // A source that is gone can ask for nothing any more: its side then waits for ever.
         tokio::select! {
-            () = reached(&mut self.process, wanted) => {}
-            () = reached(&mut self.chain, wanted) => {}
+            () = reached(&mut self.process, wanted, None) => {}
+            () = reached(&mut self.chain, wanted, self.guard.as_deref()) => {}
         }
     }
 }
 
-async fn reached(source: &mut watch::Receiver<Phase>, wanted: Phase) {
-    if source.wait_for(|phase| *phase >= wanted).await.is_err() && *source.borrow() < wanted {
+async fn reached(source: &mut watch::Receiver<Phase>, wanted: Phase, guard: Option<&dyn Guard>) {
+    let refused = || guard.is_some_and(|guard| guard.refusal().is_some());
+    if source.wait_for(|phase| *phase >= wanted || refused()).await.is_err() && *source.borrow() < wanted {
         std::future::pending::<()>().await;
     }
 }

@@ -4,18 +4,27 @@ use std::collections::BTreeMap;
 
 use super::{
     Problem,
+    authorization::AuthorizationPolicy,
     decode::{object, whole},
     destination_rule::DestinationRule,
     document::{Document, Object},
     endpoint_slice::EndpointSlice,
+    mesh_config::{ConfigMap, MeshConfig},
     peer_authentication::PeerAuthentication,
     pod::{Node, Pod},
+    request_authentication::RequestAuthentication,
     service::ServiceSpec,
     service_entry::ServiceEntry,
     sidecar::Sidecar,
     virtual_service::VirtualService,
     workload::WorkloadEntry,
 };
+
+/// The group of kinds that are nobody else's.
+const OWN: &str = "outrigger.dev";
+
+/// Where Istio keeps its MeshConfig.
+const ISTIO_CONFIG: &str = "istio";
 
 /// All understood documents, by kind, in the order of their files.
 #[derive(Debug, Default)]
@@ -28,6 +37,10 @@ pub(super) struct Kinds {
     pub virtual_services: Vec<Object<VirtualService>>,
     pub destination_rules: Vec<Object<DestinationRule>>,
     pub peer_authentications: Vec<Object<PeerAuthentication>>,
+    pub authorization_policies: Vec<Object<AuthorizationPolicy>>,
+    pub request_authentications: Vec<Object<RequestAuthentication>>,
+    pub mesh_configs: Vec<Object<MeshConfig>>,
+    pub istio_configs: Vec<Object<ConfigMap>>,
     pub sidecars: Vec<Object<Sidecar>>,
     pub nodes: Vec<Object<Node>>,
     /// Istio Gateways, which are for other proxies than sidecars.
@@ -41,16 +54,24 @@ impl Kinds {
     pub(super) fn add(&mut self, document: Document, problems: &mut Vec<Problem>) {
         let istio = matches!(document.version.as_str(), "v1alpha3" | "v1beta1" | "v1");
         let served = match (document.group.as_str(), document.kind.as_str()) {
-            ("", "Service" | "Pod" | "Node") | ("discovery.k8s.io", "EndpointSlice") => document.version == "v1",
+            ("", "Service" | "Pod" | "Node" | "ConfigMap") | ("discovery.k8s.io", "EndpointSlice") => {
+                document.version == "v1"
+            }
             ("networking.istio.io" | "security.istio.io", _) => istio,
+            (OWN, _) => document.version == "v1alpha1",
             _ => true,
         };
         if !served {
-            let reason = format!("version `{}` of {} is not served: use v1", document.version, document.kind);
+            let version = if document.group == OWN { "v1alpha1" } else { "v1" };
+            let reason = format!("version `{}` of {} is not served: use {version}", document.version, document.kind);
             return problems.push(document.source.problem("apiVersion", reason));
         }
         match (document.group.as_str(), document.kind.as_str()) {
             ("", "Service") => self.services.extend(object(document, problems)),
+            // Others hold what applications read.
+            ("", "ConfigMap") if is_named(&document, ISTIO_CONFIG) => {
+                self.istio_configs.extend(whole(document, problems))
+            }
             ("", "Node") => self.nodes.extend(whole(document, problems)),
             ("", "Pod") => self.pods.extend(whole(document, problems)),
             ("discovery.k8s.io", "EndpointSlice") => self.slices.extend(whole(document, problems)),
@@ -62,6 +83,13 @@ impl Kinds {
             ("security.istio.io", "PeerAuthentication") => {
                 self.peer_authentications.extend(object(document, problems));
             }
+            ("security.istio.io", "AuthorizationPolicy") => {
+                self.authorization_policies.extend(object(document, problems));
+            }
+            ("security.istio.io", "RequestAuthentication") => {
+                self.request_authentications.extend(object(document, problems));
+            }
+            (OWN, "MeshConfig") => self.mesh_configs.extend(object(document, problems)),
             // What it says is for gateway proxies, which nobody configures here; sidecars lose nothing.
             ("networking.istio.io", "Gateway") => self.gateways += 1,
             (group, kind) if governs_the_mesh(group) => {
@@ -79,6 +107,10 @@ impl Kinds {
     }
 }
 
+fn is_named(document: &Document, name: &str) -> bool {
+    document.body.get("metadata").and_then(|meta| meta.get("name")?.as_str()) == Some(name)
+}
+
 fn governs_the_mesh(group: &str) -> bool {
-    group == "istio.io" || group.ends_with(".istio.io") || group == "gateway.networking.k8s.io"
+    group == OWN || group == "istio.io" || group.ends_with(".istio.io") || group == "gateway.networking.k8s.io"
 }

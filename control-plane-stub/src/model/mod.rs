@@ -4,6 +4,8 @@
 //! is never served. Knows Kubernetes' and Istio's documents; knows nothing of xDS. Whatever translation could choke on
 //! is refused here, so that `translate` cannot fail.
 
+mod attachment;
+mod authorization;
 mod check;
 mod decode;
 mod destination_rule;
@@ -12,10 +14,12 @@ mod endpoint_slice;
 mod files;
 mod join;
 mod kinds;
+mod mesh_config;
 mod names;
 mod peer_authentication;
 mod pod;
 mod protocol;
+mod request_authentication;
 mod scalars;
 mod service;
 mod service_entry;
@@ -27,12 +31,16 @@ mod world;
 
 use std::{fmt, path::PathBuf};
 
+pub use attachment::{Attached, Place, TargetRef};
+pub use authorization::*;
 pub use destination_rule::*;
 pub use document::{Meta, Object, Source};
+pub use mesh_config::*;
 pub(crate) use names::covers;
 pub use names::{Host, Visibility};
 pub use peer_authentication::{Mode, MutualTls, PeerAuthentication, Policy, Selector};
 pub use protocol::{Class, Protocol};
+pub use request_authentication::*;
 pub use scalars::{HumanDuration, RegexText};
 pub use settings::Settings;
 pub use sidecar::{EgressHost, EgressListener, EgressPort, IngressEndpoint, IngressListener, OutboundMode, Sidecar};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::{document::Object, settings::Settings};
+use super::{authorization::dry_run, document::Object, settings::Settings};
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -67,32 +67,66 @@ impl Policy {
     }
 }
 
-/// Port over workload over namespace over mesh over PERMISSIVE.
-pub(super) fn resolve(
-    policies: &[Object<PeerAuthentication>],
+impl Object<PeerAuthentication> {
+    /// Only told whom it would refuse, not enforced.
+    pub fn is_dry_run(&self) -> bool {
+        dry_run(&self.meta).unwrap_or_default()
+    }
+}
+
+/// The one of each level that counts for a workload: the oldest.
+#[derive(Clone, Copy, Debug)]
+pub struct Chosen<'a> {
+    mesh: Option<&'a Object<PeerAuthentication>>,
+    namespace: Option<&'a Object<PeerAuthentication>>,
+    workload: Option<&'a Object<PeerAuthentication>>,
+}
+
+impl<'a> Chosen<'a> {
+    /// Port over workload over namespace over mesh over PERMISSIVE.
+    pub fn policy(&self) -> Policy {
+        let default = self.level().and_then(|object| object.spec.mtls.set()).unwrap_or(Mode::Permissive);
+        let ports = self.workload.into_iter().flat_map(|w| &w.spec.port_level_mtls);
+        Policy { default, ports: ports.filter_map(|(port, mtls)| Some((*port, mtls.set()?))).collect() }
+    }
+
+    /// The document that decides on a port, unless none does.
+    pub fn decides(&self, port: u16) -> Option<&'a Object<PeerAuthentication>> {
+        let by_port = self.workload.filter(|w| w.spec.port_level_mtls.get(&port).is_some_and(|m| m.set().is_some()));
+        by_port.or(self.level())
+    }
+
+    fn level(&self) -> Option<&'a Object<PeerAuthentication>> {
+        let levels = [self.workload, self.namespace, self.mesh];
+        levels.into_iter().flatten().find(|object| object.spec.mtls.set().is_some())
+    }
+}
+
+/// `policies` are the oldest first.
+pub(super) fn choose<'a>(
+    policies: impl Iterator<Item = &'a Object<PeerAuthentication>>,
     settings: &Settings,
     namespace: &str,
     labels: &BTreeMap<String, String>,
-) -> Policy {
-    let (mut mesh, mut own, mut workload) = (None, None, None::<&PeerAuthentication>);
+) -> Chosen<'a> {
+    let mut chosen = Chosen { mesh: None, namespace: None, workload: None };
     for policy in policies {
         let here = policy.meta.namespace == namespace;
         match policy.spec.labels() {
-            Some(wanted) if here && subset(wanted, labels) => workload = Some(&policy.spec),
-            Some(_) => {}
-            None => {
-                if settings.is_root(&policy.meta.namespace) {
-                    mesh = mesh.or(policy.spec.mtls.set());
-                }
-                if here {
-                    own = own.or(policy.spec.mtls.set());
-                }
+            Some(wanted) if here && subset(wanted, labels) => {
+                chosen.workload.get_or_insert(policy);
             }
+            Some(_) => {}
+            None if settings.is_root(&policy.meta.namespace) => {
+                chosen.mesh.get_or_insert(policy);
+            }
+            None if here => {
+                chosen.namespace.get_or_insert(policy);
+            }
+            None => {}
         }
     }
-    let default = workload.and_then(|w| w.mtls.set()).or(own).or(mesh).unwrap_or(Mode::Permissive);
-    let ports = workload.into_iter().flat_map(|w| &w.port_level_mtls);
-    Policy { default, ports: ports.filter_map(|(port, mtls)| Some((*port, mtls.set()?))).collect() }
+    chosen
 }
 
 /// Whether `labels` holds all of `wanted`.

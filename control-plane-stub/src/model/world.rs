@@ -7,11 +7,15 @@ use std::{
 };
 
 use super::{
+    attachment::{Attached, Place},
+    authorization::AuthorizationPolicy,
     destination_rule::DestinationRule,
     document::{Object, Source},
+    mesh_config::MeshConfig,
     names::Visibility,
-    peer_authentication::{self, PeerAuthentication, Policy},
+    peer_authentication::{self, Chosen, PeerAuthentication, Policy},
     protocol::Protocol,
+    request_authentication::RequestAuthentication,
     settings::Settings,
     sidecar::{self, Sidecar},
     virtual_service::{self, VirtualService},
@@ -28,8 +32,11 @@ pub struct World {
     /// With absolute hosts and destinations, delegates resolved, and their visibility. Oldest first.
     pub virtual_services: Vec<(Visibility, Object<VirtualService>)>,
     pub destination_rules: Vec<(Visibility, Object<DestinationRule>)>,
+    /// Oldest first, as all that follow.
     pub peer_authentications: Vec<Object<PeerAuthentication>>,
-    /// Oldest first.
+    pub authorization_policies: Vec<Object<AuthorizationPolicy>>,
+    pub request_authentications: Vec<Object<RequestAuthentication>>,
+    pub mesh: MeshConfig,
     pub sidecars: Vec<Object<Sidecar>>,
     /// What the operator should know although it is no error.
     pub notes: Vec<String>,
@@ -160,9 +167,42 @@ impl World {
         at.map(|index| &self.workloads[*index]).find(|workload| workload.namespace == namespace)
     }
 
+    /// The trust domain and its other names.
+    pub fn trust_domains(&self) -> impl Iterator<Item = &str> {
+        let aliases = self.mesh.trust_domain_aliases.iter().map(|alias| alias.0.as_str());
+        std::iter::once(self.settings.trust_domain.as_str()).chain(aliases)
+    }
+
     /// What PeerAuthentication demands of a workload.
     pub fn peer_policy(&self, namespace: &str, labels: &BTreeMap<String, String>) -> Policy {
-        peer_authentication::resolve(&self.peer_authentications, &self.settings, namespace, labels)
+        self.peer_authentication(namespace, labels, false).policy()
+    }
+
+    /// The PeerAuthentications that count for a workload; with `dry_run`, those too which are only tried.
+    pub fn peer_authentication(&self, namespace: &str, labels: &BTreeMap<String, String>, dry_run: bool) -> Chosen<'_> {
+        let counts = self.peer_authentications.iter().filter(|object| dry_run || !object.is_dry_run());
+        peer_authentication::choose(counts, &self.settings, namespace, labels)
+    }
+
+    /// The AuthorizationPolicies that hold at a port.
+    pub fn authorization<'a>(&'a self, place: Place<'a>) -> impl Iterator<Item = &'a Object<AuthorizationPolicy>> {
+        self.holding(&self.authorization_policies, place)
+    }
+
+    /// The RequestAuthentications that hold at a port.
+    pub fn request_authentication<'a>(
+        &'a self,
+        place: Place<'a>,
+    ) -> impl Iterator<Item = &'a Object<RequestAuthentication>> {
+        self.holding(&self.request_authentications, place)
+    }
+
+    fn holding<'a, T: Attached>(
+        &'a self,
+        objects: &'a [Object<T>],
+        place: Place<'a>,
+    ) -> impl Iterator<Item = &'a Object<T>> {
+        objects.iter().filter(move |object| object.holds_at(&self.settings, place))
     }
 
     /// The VirtualServices for `host` that sidecars of `namespace` see, those that count before others first: exact

@@ -4,6 +4,7 @@ use super::{
     pb::{self, any, core, hcm, listener, types},
     per_route,
 };
+use crate::model::Normalization;
 use outrigger_wire::pb::envoy::extensions::{
     filters::{
         http::{cors::v3::Cors, fault::v3::HttpFault, router::v3::Router},
@@ -25,7 +26,8 @@ pub(super) struct TcpSettings {
     pub by_source: bool,
 }
 
-fn network(name: &str, config: pb::Any) -> listener::Filter {
+/// A network filter.
+pub(super) fn network(name: &str, config: pb::Any) -> listener::Filter {
     let config = listener::filter::ConfigType::TypedConfig(config);
     listener::Filter { name: name.to_owned(), config_type: Some(config) }
 }
@@ -99,9 +101,17 @@ pub(super) fn client_side() -> Vec<hcm::HttpFilter> {
     vec![fault, http_filter(per_route::CORS, any(Cors::default())), router()]
 }
 
-fn http_filter(name: &str, config: pb::Any) -> hcm::HttpFilter {
+/// An HTTP filter.
+pub(super) fn http_filter(name: &str, config: pb::Any) -> hcm::HttpFilter {
     let config = hcm::http_filter::ConfigType::TypedConfig(config);
     hcm::HttpFilter { name: name.to_owned(), config_type: Some(config), ..Default::default() }
+}
+
+/// What every connection manager has alike.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct HttpSettings {
+    pub preserve_case: bool,
+    pub normalization: Normalization,
 }
 
 /// What Istio sets on the connection manager of a sidecar.
@@ -110,7 +120,7 @@ pub(super) fn http(
     routes: hcm::http_connection_manager::RouteSpecifier,
     http_filters: Vec<hcm::HttpFilter>,
     certificate: ClientCertificate,
-    preserve_case: bool,
+    settings: HttpSettings,
 ) -> listener::Filter {
     use hcm::http_connection_manager as manager;
     let mut config = hcm::HttpConnectionManager {
@@ -119,11 +129,11 @@ pub(super) fn http(
         route_specifier: Some(routes),
         http_filters,
         use_remote_address: pb::no(),
-        http_protocol_options: Some(http1_options(preserve_case)),
+        http_protocol_options: Some(http1_options(settings.preserve_case)),
         // An application may allow any method; what it does not know is for it to refuse.
         server_header_transformation: manager::ServerHeaderTransformation::PassThrough as i32,
         stream_idle_timeout: pb::zero(),
-        normalize_path: pb::yes(),
+        normalize_path: if settings.normalization == Normalization::None { pb::no() } else { pb::yes() },
         proxy_100_continue: true,
         upgrade_configs: vec![manager::UpgradeConfig { upgrade_type: "websocket".to_owned(), ..Default::default() }],
         request_id_extension: Some(hcm::RequestIdExtension {
@@ -135,6 +145,14 @@ pub(super) fn http(
         forward_client_cert_details: manager::ForwardClientCertDetails::Sanitize as i32,
         ..Default::default()
     };
+    match settings.normalization {
+        Normalization::Default | Normalization::None | Normalization::Base => {}
+        Normalization::MergeSlashes => config.merge_slashes = true,
+        Normalization::DecodeAndMergeSlashes => {
+            config.merge_slashes = true;
+            config.path_with_escaped_slashes_action = manager::PathWithEscapedSlashesAction::UnescapeAndForward as i32;
+        }
+    }
     if certificate == ClientCertificate::Append {
         config.forward_client_cert_details = manager::ForwardClientCertDetails::AppendForward as i32;
         config.set_current_client_cert_details = Some(manager::SetCurrentClientCertDetails {

@@ -1,9 +1,10 @@
 //! `virtualInbound`: for each port of the workload the chains that its PeerAuthentication allows, and for all other
 //! ports those of the workload's default.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
+    authorization::{self, Guards},
     filters::{self, ClientCertificate, TcpSettings},
     http_route, inspectors,
     names::{self, ALPN_HTTP, ALPN_PLAIN_HTTP, ALPN_TCP},
@@ -11,7 +12,7 @@ use super::{
     pb::{self, any, core, hcm, listener, route, upstream_http},
     policy, routes,
     scope::Scope,
-    special, tls,
+    special, tls, tokens,
 };
 use crate::{
     model::{Address, Class, ConnectionPool, H2Upgrade, IngressEndpoint, IngressListener, Mode, Protocol, Service},
@@ -22,6 +23,9 @@ use upstream_http::http_protocol_options::explicit_http_config::ProtocolConfig;
 
 const SERVER_ALPN_HTTP: &[&str] = &["h2", "http/1.1"];
 const SERVER_ALPN_TCP: &[&str] = &["istio", "h2", "http/1.1"];
+
+/// Metadata by which the proxy tells what policies that are only tried would do. Envoy passes it over.
+const DRY_RUN: &str = "outrigger.dev/dry_run";
 
 /// A port on which the application listens.
 struct Port<'a> {
@@ -40,6 +44,7 @@ pub(super) fn generate(scope: &Scope<'_>, resources: &mut Resources) {
         let cluster = cluster(scope, *number, port);
         resources.clusters.insert(cluster.name.clone(), any(cluster));
     }
+    tokens::clusters(scope, resources);
     let listener = virtual_inbound(scope, &ports);
     resources.listeners.insert(listener.name.clone(), any(listener));
 }
@@ -135,6 +140,7 @@ fn cluster(scope: &Scope<'_>, number: u16, port: &Port<'_>) -> pb::cluster::Clus
 fn virtual_inbound(scope: &Scope<'_>, ports: &BTreeMap<u16, Port<'_>>) -> listener::Listener {
     let settings = &scope.world.settings;
     let peers = scope.world.peer_policy(scope.namespace, scope.labels);
+    let tried = scope.world.peer_authentication(scope.namespace, scope.labels, true).policy();
     let mut listener = outbound::captured("virtualInbound", settings.inbound_port, settings.ipv6);
     listener.traffic_direction = core::TrafficDirection::Inbound as i32;
     let mut black_hole = super::l4::plain(names::BLACK_HOLE);
@@ -147,22 +153,32 @@ fn virtual_inbound(scope: &Scope<'_>, ports: &BTreeMap<u16, Port<'_>>) -> listen
 
     let (mut tls, mut http) = (inspectors::Need::default(), inspectors::Need::default());
     for (number, port) in ports.iter().filter(|(number, _)| **number != settings.inbound_port) {
-        let place = Place::of_port(*number, port);
         let mode = peers.of(*number);
+        let place = Place {
+            guards: authorization::guards(scope, &scope.own_services(Some(*number))),
+            would_be_strict: tried.of(*number) == Mode::Strict,
+            ..Place::of_port(*number, port)
+        };
         tls.set(*number, needs_tls(mode));
         http.set(*number, needs_http(mode, place.class));
         listener.filter_chains.extend(place.chains(scope, mode));
     }
     // Ports that no service names, but a policy does.
-    for (number, mode) in
-        peers.ports.iter().filter(|(number, _)| !ports.contains_key(number) && **number != settings.inbound_port)
-    {
-        let place = Place { port: Some(*number), ..Place::elsewhere() };
+    let named: BTreeSet<u16> = peers.ports.keys().chain(tried.ports.keys()).copied().collect();
+    for number in named.iter().filter(|number| !ports.contains_key(number) && **number != settings.inbound_port) {
+        let mode = &peers.of(*number);
+        let guards = authorization::guards(scope, &scope.own_services(Some(*number)));
+        let would_be_strict = tried.of(*number) == Mode::Strict;
+        let place = Place { port: Some(*number), guards, would_be_strict, ..Place::elsewhere() };
         tls.set(*number, needs_tls(*mode));
         http.set(*number, needs_http(*mode, place.class));
         listener.filter_chains.extend(place.chains(scope, *mode));
     }
-    let elsewhere = Place::elsewhere();
+    let elsewhere = Place {
+        guards: authorization::guards(scope, &[]),
+        would_be_strict: tried.default == Mode::Strict,
+        ..Place::elsewhere()
+    };
     (tls.elsewhere, http.elsewhere) = (needs_tls(peers.default), needs_http(peers.default, elsewhere.class));
     listener.filter_chains.extend(elsewhere.chains(scope, peers.default));
 
@@ -196,6 +212,9 @@ struct Place {
     name: String,
     http_name: String,
     virtual_host: String,
+    guards: Guards,
+    /// A policy that is only tried would refuse plaintext here.
+    would_be_strict: bool,
 }
 
 /// One chain: how it is told from its siblings.
@@ -219,6 +238,8 @@ impl Place {
             name: format!("0.0.0.0_{number}"),
             http_name: format!("0.0.0.0_{number}"),
             virtual_host: format!("inbound|http|{}|{}", port.service_port, port.host),
+            guards: Guards::default(),
+            would_be_strict: false,
         }
     }
 
@@ -230,6 +251,8 @@ impl Place {
             name: "virtualInbound".to_owned(),
             http_name: "virtualInbound-catchall-http".to_owned(),
             virtual_host: "inbound|http|0".to_owned(),
+            guards: Guards::default(),
+            would_be_strict: false,
         }
     }
 
@@ -238,17 +261,18 @@ impl Place {
     }
 
     fn chain(&self, scope: &Scope<'_>, kind: Kind) -> listener::FilterChain {
-        let filter = if kind.http {
+        let mut filters = if kind.http { Vec::new() } else { self.guards.tcp.clone() };
+        filters.push(if kind.http {
             let certificate = if kind.mutual_tls { ClientCertificate::Append } else { ClientCertificate::Remove };
             let stat_prefix = match self.port {
                 Some(port) => format!("inbound_0.0.0.0_{port}"),
                 None => self.cluster.clone(),
             };
-            let preserve_case = scope.world.settings.preserve_header_case;
-            filters::http(&stat_prefix, self.routes(), vec![filters::router()], certificate, preserve_case)
+            let http_filters = self.guards.http.iter().cloned().chain([filters::router()]).collect();
+            filters::http(&stat_prefix, self.routes(), http_filters, certificate, scope.http())
         } else {
             filters::tcp_proxy(&self.cluster, vec![(self.cluster.clone(), 1)], TcpSettings::default())
-        };
+        });
         let alpn = if kind.http { SERVER_ALPN_HTTP } else { SERVER_ALPN_TCP };
         listener::FilterChain {
             name: if kind.http { self.http_name.clone() } else { self.name.clone() },
@@ -258,7 +282,9 @@ impl Place {
                 application_protocols: pb::strings(kind.alpn),
                 ..Default::default()
             }),
-            filters: vec![filter],
+            filters,
+            // Chains that STRICT would not have: who comes here would be refused.
+            metadata: (self.would_be_strict && !kind.mutual_tls).then(|| pb::flag(DRY_RUN, "strict_mtls")),
             transport_socket: kind.mutual_tls.then(|| tls::downstream(scope, alpn)),
             ..Default::default()
         }

@@ -6,6 +6,7 @@
 //! negotiates one of them, so that the codec follows the bytes. A port whose protocol is detected is used for both, so
 //! it has a second cluster, `outbound-tcp|...`, over the same endpoints.
 
+mod authorization;
 mod balancing;
 mod clusters;
 mod endpoints;
@@ -27,6 +28,7 @@ mod routes;
 mod scope;
 mod special;
 mod tls;
+mod tokens;
 
 use self::scope::Scope;
 use crate::{

@@ -124,13 +124,12 @@ impl Builder<'_, '_> {
     }
 
     fn detected_http(&self, routes: &str) -> listener::FilterChain {
-        let preserve_case = self.scope.world.settings.preserve_header_case;
         let manager = filters::http(
             &format!("outbound_{routes}"),
             filters::rds(routes),
             filters::client_side(),
             ClientCertificate::Remove,
-            preserve_case,
+            self.scope.http(),
         );
         listener::FilterChain {
             filter_chain_match: Some(FilterChainMatch {
@@ -234,13 +233,8 @@ fn of_port(scope: &Scope<'_>, port: u16, wildcard: Wildcard) -> listener::Listen
     if wildcard.http {
         let stat_prefix = format!("outbound_0.0.0.0_{port}");
         let routes = filters::rds(&port.to_string());
-        let manager = filters::http(
-            &stat_prefix,
-            routes,
-            filters::client_side(),
-            ClientCertificate::Remove,
-            settings.preserve_header_case,
-        );
+        let manager =
+            filters::http(&stat_prefix, routes, filters::client_side(), ClientCertificate::Remove, scope.http());
         built.filter_chains.push(listener::FilterChain {
             filter_chain_match: Some(FilterChainMatch {
                 transport_protocol: "raw_buffer".to_owned(),

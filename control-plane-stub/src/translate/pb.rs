@@ -21,6 +21,8 @@ pub(super) use outrigger_wire::{
     },
 };
 
+use prost::encoding::{WireType, encode_key, encode_varint};
+
 use self::matcher::string_matcher::MatchPattern;
 
 pub(super) fn duration(value: std::time::Duration) -> Option<Duration> {
@@ -126,4 +128,41 @@ pub(super) fn flag(namespace: &str, field: &str) -> core::Metadata {
 pub(super) fn single(field: &str, text: &str) -> Struct {
     let value = Value { kind: Some(Kind::StringValue(text.to_owned())) };
     Struct { fields: [(field.to_owned(), value)].into_iter().collect() }
+}
+
+/// A message that is written field by field, where the generated type would write its maps in random order.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Message(pub Vec<u8>);
+
+impl Message {
+    pub(super) fn number(&mut self, field: u32, value: u64) {
+        if value > 0 {
+            encode_key(field, WireType::Varint, &mut self.0);
+            encode_varint(value, &mut self.0);
+        }
+    }
+
+    pub(super) fn text(&mut self, field: u32, text: &str) {
+        if !text.is_empty() {
+            self.bytes(field, text.as_bytes());
+        }
+    }
+
+    /// Bytes or an encoded message, even if empty.
+    pub(super) fn bytes(&mut self, field: u32, bytes: &[u8]) {
+        encode_key(field, WireType::LengthDelimited, &mut self.0);
+        encode_varint(bytes.len() as u64, &mut self.0);
+        self.0.extend_from_slice(bytes);
+    }
+
+    pub(super) fn optional(&mut self, field: u32, message: Option<Vec<u8>>) {
+        if let Some(message) = message {
+            self.bytes(field, &message);
+        }
+    }
+
+    /// The whole, of the type with that full name.
+    pub(super) fn any(self, name: &str) -> Any {
+        Any { type_url: format!("type.googleapis.com/{name}"), value: self.0 }
+    }
 }

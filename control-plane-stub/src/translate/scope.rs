@@ -5,7 +5,10 @@ use std::{
     net::IpAddr,
 };
 
-use super::names::{self, Variant};
+use super::{
+    filters::HttpSettings,
+    names::{self, Variant},
+};
 use crate::{
     model::{
         Address, Class, Destination, DestinationRule, Endpoint, EndpointPort, Locality, Object, OutboundMode, Port,
@@ -66,12 +69,41 @@ impl<'a> Scope<'a> {
                 .iter()
                 .filter(|(visibility, object)| visibility.includes(scope.namespace) && scope.is_imported(object));
             let hosts: BTreeSet<&str> = followed.flat_map(|(_, object)| object.spec.reached()).collect();
-            let known: BTreeSet<&str> = scope.services.iter().map(|s| s.host.as_str()).collect();
-            let more = hosts.difference(&known).filter_map(|host| world.services.get(*host)).filter(seen);
-            scope.reached.extend(more);
-            scope.reached.sort_by(|a, b| a.host.cmp(&b.host));
+            scope.reach(hosts.into_iter().filter_map(|host| world.services.get(host)).filter(seen));
         }
+        // Whom the security policies ask is reached whatever the workload itself may call.
+        let asked = super::authorization::asked(&scope);
+        scope.reach(asked.into_iter());
         scope
+    }
+
+    fn reach(&mut self, more: impl Iterator<Item = &'a Service>) {
+        let known: BTreeSet<&str> = self.reached.iter().map(|s| s.host.as_str()).collect();
+        let more: Vec<_> = more.filter(|service| !known.contains(service.host.as_str())).collect();
+        if !more.is_empty() {
+            self.reached.extend(more);
+            self.reached.sort_by(|a, b| a.host.cmp(&b.host));
+            self.reached.dedup_by(|a, b| a.host == b.host);
+        }
+    }
+
+    /// The names of the Services of its namespace that lead to this workload; to `port` of it, if given.
+    pub(super) fn own_services(&self, port: Option<u16>) -> Vec<String> {
+        let here = |address: &Address| address.ip().is_some_and(|ip| self.ips.contains(&ip));
+        let leads = |endpoint: &Endpoint| {
+            let mut ports = endpoint.ports.values();
+            here(&endpoint.address) && port.is_none_or(|port| ports.any(|at| at.number == port))
+        };
+        let own = self.world.services.values().filter(|s| s.kubernetes && s.namespace == self.namespace);
+        own.filter(|service| service.endpoints.iter().any(leads)).map(|service| service.name.clone()).collect()
+    }
+
+    /// How HTTP is treated alike everywhere.
+    pub(super) fn http(&self) -> HttpSettings {
+        HttpSettings {
+            preserve_case: self.world.settings.preserve_header_case,
+            normalization: self.world.mesh.path_normalization.normalization,
+        }
     }
 
     pub(super) fn is_imported(&self, object: &Object<VirtualService>) -> bool {
@@ -191,9 +223,10 @@ impl<'a> Target<'a> {
 
     /// Whom to expect there.
     pub(super) fn identities(&self, scope: &Scope<'_>) -> BTreeSet<String> {
-        let of = |e: &Endpoint| scope.world.settings.identity(&e.namespace, &e.service_account);
         let known = |(e, _): &(&Endpoint, EndpointPort)| !e.service_account.is_empty();
-        self.endpoints().filter(known).map(|(e, _)| of(e)).collect()
+        let of = |domain: &str, e: &Endpoint| format!("spiffe://{domain}/ns/{}/sa/{}", e.namespace, e.service_account);
+        let endpoints = self.endpoints().filter(known);
+        endpoints.flat_map(|(e, _)| scope.world.trust_domains().map(move |domain| of(domain, e))).collect()
     }
 
     /// Whether its endpoints come over EDS.

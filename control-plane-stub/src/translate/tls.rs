@@ -63,9 +63,10 @@ fn mesh_context<S: AsRef<str>>(
 
 /// The inbound side: a client certificate of the trust domain is required.
 pub(super) fn downstream(scope: &Scope<'_>, alpn: &[&str]) -> core::TransportSocket {
-    let domain = format!("spiffe://{}/", scope.world.settings.trust_domain);
+    let domains = scope.world.trust_domains().map(|domain| format!("spiffe://{domain}/"));
+    let accept = domains.map(|domain| san(SanType::Uri, pb::prefix(&domain))).collect();
     let context = tls::DownstreamTlsContext {
-        common_tls_context: Some(mesh_context(alpn, vec![san(SanType::Uri, pb::prefix(&domain))])),
+        common_tls_context: Some(mesh_context(alpn, accept)),
         require_client_certificate: pb::yes(),
         ..Default::default()
     };
@@ -88,8 +89,8 @@ fn mesh_upstream(
     }
     if accept.is_empty() {
         // Nobody is known there yet: still only somebody of that namespace will do.
-        let identities = format!("spiffe://{}/ns/{}/sa/", scope.world.settings.trust_domain, target.service.namespace);
-        accept.push(san(SanType::Uri, pb::prefix(&identities)));
+        let of = |domain: &str| format!("spiffe://{domain}/ns/{}/sa/", target.service.namespace);
+        accept.extend(scope.world.trust_domains().map(|domain| san(SanType::Uri, pb::prefix(&of(domain)))));
     }
     let sni = rule.and_then(|tls| tls.sni.clone());
     let context = tls::UpstreamTlsContext {
@@ -138,6 +139,23 @@ fn simple_upstream(target: &Target<'_>, rule: &ClientTls, carries: Carries) -> c
             ..Default::default()
         }];
     }
+    let context = tls::UpstreamTlsContext { common_tls_context: Some(common), sni, ..Default::default() };
+    pb::transport_socket(TLS, any(context))
+}
+
+/// TLS to a server of the world outside, whose certificate a public authority has signed for `host`.
+pub(super) fn public(host: &str) -> core::TransportSocket {
+    let validation = tls::CertificateValidationContext {
+        trusted_ca: file(SYSTEM_ROOTS),
+        match_typed_subject_alt_names: vec![typed_san(host)],
+        ..Default::default()
+    };
+    let common = tls::CommonTlsContext {
+        validation_context_type: Some(ValidationContextType::ValidationContext(validation)),
+        ..Default::default()
+    };
+    let named = host.parse::<std::net::IpAddr>().is_err();
+    let sni = if named { host.to_owned() } else { String::new() };
     let context = tls::UpstreamTlsContext { common_tls_context: Some(common), sni, ..Default::default() };
     pb::transport_socket(TLS, any(context))
 }

@@ -11,7 +11,10 @@ use super::{
 };
 use crate::{
     ir::{Name, matcher::Regex},
-    telemetry::metrics::{Kind, panics},
+    telemetry::{
+        metrics::{Kind, panics},
+        rbac::RbacOwner,
+    },
     xds,
 };
 
@@ -24,11 +27,16 @@ struct Stat {
     metric: Cow<'static, str>,
     kind: Kind,
     value: u64,
+    /// Of an RBAC filter: it has names of its own.
+    rbac: Option<RbacOwner>,
 }
 
 impl Stat {
     /// Envoy's dotted name.
     fn dotted(&self) -> String {
+        if let Some(owner) = &self.rbac {
+            return owner.dotted(&self.metric);
+        }
         match self.scope {
             "" => self.metric.to_string(),
             scope => format!("{scope}.{}.{}", self.owner, self.metric),
@@ -39,13 +47,17 @@ impl Stat {
 fn collect(inner: &Inner) -> Vec<Stat> {
     let mut stats = own(inner);
     inner.context.registry.visit(&mut |scope, owner, metric, kind, value| {
-        stats.push(Stat { scope, owner: owner.clone(), metric: metric.into(), kind, value });
+        stats.push(Stat { scope, owner: owner.clone(), metric: metric.into(), kind, value, rbac: None });
+    });
+    inner.context.registry.rbac.visit(&mut |owner, metric, value| {
+        let (kind, metric) = (Kind::Counter, metric.into());
+        stats.push(Stat { scope: "", owner: owner.prefix.clone(), metric, kind, value, rbac: Some(owner.clone()) });
     });
     let live = inner.context.publisher.current();
     for cluster in live.clusters() {
         let owner = &cluster.config.stat_name;
         cluster.visit_stats(&mut |metric, kind, value| {
-            stats.push(Stat { scope: "cluster", owner: owner.clone(), metric: metric.into(), kind, value });
+            stats.push(Stat { scope: "cluster", owner: owner.clone(), metric: metric.into(), kind, value, rbac: None });
         });
     }
     stats
@@ -54,7 +66,7 @@ fn collect(inner: &Inner) -> Vec<Stat> {
 /// The process's own statistics.
 fn own(inner: &Inner) -> Vec<Stat> {
     let nobody: Name = "".into();
-    let named = |metric, kind, value| Stat { scope: "", owner: nobody.clone(), metric, kind, value };
+    let named = |metric, kind, value| Stat { scope: "", owner: nobody.clone(), metric, kind, value, rbac: None };
     let stat = |metric: &'static str, kind, value| named(Cow::Borrowed(metric), kind, value);
     let status = inner.context.subscription.status().borrow().clone();
     let live = inner.context.publisher.current();
@@ -146,6 +158,7 @@ pub(super) fn prometheus(inner: &Inner, call: &Call) -> Answer {
         }
         let (metric, class) = split_class(&stat.metric);
         let name = match stat.scope {
+            "" if stat.rbac.is_some() => rbac_name(&stat),
             "" => format!("envoy_{}", sanitize(&metric)),
             scope => format!("envoy_{scope}_{}", sanitize(&metric)),
         };
@@ -163,6 +176,7 @@ pub(super) fn prometheus(inner: &Inner, call: &Call) -> Answer {
         if let Some(label) = owner_label {
             labels.push(format!("{label}=\"{}\"", escape(&stat.owner)));
         }
+        labels.extend(stat.rbac.iter().flat_map(rbac_labels));
         let (_, lines) = families.entry(name.clone()).or_insert((stat.kind, String::new()));
         let _ = writeln!(lines, "{name}{{{}}} {}", labels.join(","), stat.value);
     }
@@ -175,6 +189,32 @@ pub(super) fn prometheus(inner: &Inner, call: &Call) -> Answer {
         let _ = write!(text, "# TYPE {name} {kind}\n{lines}");
     }
     Answer { content_type: "text/plain; version=0.0.4; charset=utf-8", ..Answer::text(text) }
+}
+
+fn rbac_name(stat: &Stat) -> String {
+    let (http, policy, kind) = match &stat.rbac {
+        Some(owner) => (owner.http, owner.policy.is_some(), owner.kind()),
+        None => (false, false, ""),
+    };
+    let (http, policy) = (if http { "http_" } else { "" }, if policy { "policy_" } else { "" });
+    format!("envoy_{http}rbac_{policy}{kind}{}", stat.metric)
+}
+
+/// The tags that Envoy extracts from the names.
+fn rbac_labels(owner: &RbacOwner) -> Vec<String> {
+    let prefix = owner.prefix.trim_end_matches('.');
+    let mut labels = vec![if owner.http {
+        format!("envoy_http_conn_manager_prefix=\"{}\"", escape(prefix))
+    } else {
+        format!("envoy_rbac_prefix=\"{}\"", escape(prefix))
+    }];
+    if !owner.rules.is_empty() {
+        labels.push(format!("envoy_rbac_http_prefix=\"{}\"", escape(&owner.rules)));
+    }
+    if let Some(policy) = &owner.policy {
+        labels.push(format!("envoy_rbac_policy_name=\"{}\"", escape(policy)));
+    }
+    labels
 }
 
 /// `upstream_rq_2xx` is `upstream_rq_xx` with the class as a label, as Envoy's tag extraction makes it.

@@ -9,8 +9,12 @@ use std::{
 
 use tokio::net::TcpStream;
 
-use super::early::{self, Early};
+use super::{
+    early::{self, Early},
+    filters::{self, Refusal},
+};
 use crate::{
+    drain,
     ir::listener::{Inspector, Transport},
     live::{LiveChain, LiveListener, LiveTcp, LiveTerminal},
     net::{
@@ -104,9 +108,15 @@ impl Accepted {
     pub(super) fn silent_proxy(&self, listener: &LiveListener) -> Option<Arc<LiveTcp>> {
         let chain = self.choose(listener, &Silent)?;
         match &chain.terminal {
-            LiveTerminal::Tcp(proxy) if chain.tls.is_none() => Some(proxy.clone()),
+            LiveTerminal::Tcp(proxy) if chain.tls.is_none() && self.may_pass(listener, &chain) => Some(proxy.clone()),
             LiveTerminal::Tcp(_) | LiveTerminal::Http(_) => None,
         }
+    }
+
+    /// Whether the network filters would let a silent client pass, as far as that is known before they run.
+    fn may_pass(&self, listener: &LiveListener, chain: &LiveChain) -> bool {
+        chain.network.filters.is_empty()
+            || filters::would_pass(&chain.network, &self.info(listener, Some(chain), None, None))
     }
 
     pub(super) fn choose(&self, listener: &LiveListener, inspected: &impl FirstBytes) -> Option<Arc<LiveChain>> {
@@ -152,7 +162,7 @@ impl Accepted {
                 tracing::debug!(listener = %listener.config.name, peer = %self.remote, chain = %chain.config.name,
                     kind = error.kind.as_str(), reason = %error.reason, "TLS handshake failed");
                 let info = self.info(listener, Some(chain), server_name.clone(), None);
-                let mut record = ConnectionRecord::new(Arc::new(info), listener.logs.clone());
+                let mut record = ConnectionRecord::new(Rc::new(info), listener.logs.clone());
                 record.transport_failure = Some(error.reason.into());
                 record.details = Some("downstream_transport_failure".into());
                 None
@@ -180,6 +190,35 @@ impl Accepted {
             started: self.started,
             started_at: self.started_at,
             buffer_limit: listener.config.buffer_limit,
+            metadata: Default::default(),
+        }
+    }
+
+    /// Ends a connection that a network filter does not want: in order, so that the peer sees an end and no reset.
+    pub(super) async fn turn_away(
+        &self,
+        listener: &LiveListener,
+        chain: &LiveChain,
+        mut io: Io,
+        info: Rc<ConnInfo>,
+        refusal: Refusal,
+        mut signal: drain::Signal,
+    ) {
+        tracing::debug!(listener = %listener.config.name, peer = %self.remote, destination = %self.local,
+            chain = %chain.config.name, details = %refusal.details, "connection refused by a network filter");
+        let logs = match &chain.terminal {
+            LiveTerminal::Tcp(proxy) => proxy.logs.clone(),
+            LiveTerminal::Http(_) => Arc::default(),
+        };
+        let _records = [logs, listener.logs.clone()].map(|logs| {
+            let mut record = ConnectionRecord::new(info.clone(), logs);
+            record.flags = refusal.flags;
+            record.details = Some(refusal.details.clone());
+            record
+        });
+        tokio::select! {
+            () = refusal.end(&mut io) => {}
+            () = signal.forced() => {}
         }
     }
 
@@ -191,7 +230,7 @@ impl Accepted {
     }
 
     fn log_refusal(&self, listener: &LiveListener, server_name: Option<Box<str>>, flags: Flags, details: &'static str) {
-        let info = Arc::new(self.info(listener, None, server_name, None));
+        let info = Rc::new(self.info(listener, None, server_name, None));
         let mut record = ConnectionRecord::new(info, listener.logs.clone());
         record.flags = flags;
         record.details = Some(details.into());

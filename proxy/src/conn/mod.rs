@@ -7,6 +7,9 @@
 
 mod accepted;
 mod early;
+mod filters;
+mod rbac;
+mod standing;
 mod tcp;
 #[cfg(test)]
 mod tests;
@@ -56,13 +59,12 @@ async fn admit(worker: Rc<Worker>, accepted: (TcpStream, SocketAddr), claim: Rc<
     let filter: Filter = match terminal {
         LiveTerminal::Tcp(proxy) => {
             let early = early.filter(|early| Arc::ptr_eq(&early.proxy, &proxy));
-            let info = Arc::new(info);
             Box::pin(tcp::serve(tcp::Downstream { worker, io, info, proxy, early, buffer, signal }))
         }
         LiveTerminal::Http(hcm) => {
             // A connection dialled while waiting for the first byte is of no use to HTTP.
             drop(early);
-            Box::pin(l7::server::serve(io, Rc::new(info), hcm, worker.engine.clone(), signal))
+            Box::pin(l7::server::serve(io, info, hcm, worker.engine.clone(), signal))
         }
     };
     Some((filter, open))
@@ -71,7 +73,7 @@ async fn admit(worker: Rc<Worker>, accepted: (TcpStream, SocketAddr), claim: Rc<
 /// A connection whose terminal filter can run.
 struct Ready {
     io: Io,
-    info: ConnInfo,
+    info: Rc<ConnInfo>,
     terminal: LiveTerminal,
     early: Option<Early>,
     /// Bound on bytes buffered per direction.
@@ -121,13 +123,23 @@ async fn prepare(worker: &Rc<Worker>, accepted: (TcpStream, SocketAddr), claim: 
     let Inspected { plain, server_name, .. } = inspected;
     let (io, tls) = accepted.secure(&listener, &chain, plain, &server_name).await?;
     let info = accepted.info(&listener, Some(&chain), server_name, tls);
+    let info = Rc::new(info);
+    // The connection listens before it asks: a change in between is heard.
+    let signal = drain::Signal::new(worker.shared().drains.of(listener.config.direction), &chain.drain);
+    let (signal, network) = standing::of(&chain, &info, signal);
+    if !network.filters.is_empty()
+        && let Err(refusal) = Box::pin(filters::run(worker, &network, &info)).await
+    {
+        Box::pin(accepted.turn_away(&listener, &chain, io, info, refusal, signal)).await;
+        return None;
+    }
     Some(Ready {
         io,
         info,
         terminal: chain.terminal.clone(),
         early: accepted.early.take(),
         buffer: listener.config.buffer_limit,
-        signal: drain::Signal::new(worker.shared().drains.of(listener.config.direction), &chain.drain),
+        signal,
         open,
     })
 }

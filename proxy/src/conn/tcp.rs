@@ -144,7 +144,7 @@ fn report(
 pub(super) struct Downstream {
     pub(super) worker: Rc<Worker>,
     pub(super) io: Io,
-    pub(super) info: Arc<ConnInfo>,
+    pub(super) info: Rc<ConnInfo>,
     pub(super) proxy: Arc<LiveTcp>,
     pub(super) early: Option<Early>,
     /// Bound on bytes buffered per direction.
@@ -165,7 +165,7 @@ pub(super) async fn serve(downstream: Downstream) {
                 biased;
                 dialled = Box::pin(open(&worker, &live, &proxy, &to)) => dialled,
                 () = signal.forced() => {
-                    session.cut();
+                    session.cut(&signal);
                     io.socket().reset_on_close();
                     return;
                 }
@@ -214,7 +214,7 @@ pub(super) async fn serve(downstream: Downstream) {
     };
     drop(permit);
     match end {
-        End::Cut => session.cut(),
+        End::Cut => session.cut(&signal),
         End::HostFailed => session.host_failed(),
         End::Relayed(Ok(end)) => session.ended(end),
         End::Relayed(Err(_)) => session.record.flags = Flags::DOWNSTREAM_CONNECTION_TERMINATION,
@@ -248,7 +248,7 @@ struct Session {
 }
 
 impl Session {
-    fn new(proxy: &Arc<LiveTcp>, info: &Arc<ConnInfo>) -> Self {
+    fn new(proxy: &Arc<LiveTcp>, info: &Rc<ConnInfo>) -> Self {
         let stats = proxy.stats.local();
         stats.downstream_cx_total.inc();
         stats.downstream_cx_active.inc();
@@ -275,7 +275,11 @@ impl Session {
         self.upstream = Some(Active::new(cluster, endpoint));
     }
 
-    fn cut(&mut self) {
+    fn cut(&mut self, signal: &drain::Signal) {
+        if let Some(refusal) = signal.refusal() {
+            self.record.details = Some(refusal.to_string().into());
+            return;
+        }
         self.record.flags = Flags::LOCAL_RESET;
         self.record.details = Some("drained".into());
     }

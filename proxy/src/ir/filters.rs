@@ -8,6 +8,7 @@ use super::{
     Fraction,
     format::Template,
     matcher::{HeaderMatcher, StringMatcher},
+    rbac::Rbac,
     route::{AppendAction, HeaderAdd},
 };
 
@@ -48,6 +49,8 @@ pub enum Setting {
     HeaderMutation(Arc<Mutations>),
     /// `max_request_bytes`; `None` switches buffering off.
     Buffer(Option<u32>),
+    /// `None`: nothing is decided here.
+    Rbac(Option<Arc<Rbac>>),
 }
 
 /// `envoy.extensions.filters.http.fault.v3.HTTPFault`. The default injects nothing.

@@ -76,10 +76,27 @@ pub enum Operator {
     Environment(Box<str>),
     /// The body of a local reply; in body formats the configured text stands in its place.
     LocalReplyBody,
-    /// `METADATA(TYPE:NAMESPACE:KEY...)` and `DYNAMIC_METADATA(...)`: always the empty marker, no filter sets any.
-    Metadata(Box<str>),
-    /// `FILTER_STATE(...)`: likewise.
+    /// `METADATA(TYPE:NAMESPACE:KEY...)` and `DYNAMIC_METADATA(NAMESPACE:KEY...)`.
+    Metadata(MetadataPath),
+    /// `FILTER_STATE(...)`: always the empty marker, nothing sets any.
     FilterState(Box<str>),
+}
+
+/// Which value of which metadata; without keys it is the whole namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MetadataPath {
+    pub source: MetadataSource,
+    pub namespace: Box<str>,
+    pub path: Box<[Box<str>]>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetadataSource {
+    /// What filters noted of the stream.
+    Dynamic,
+    Route,
+    /// Known to Envoy and not kept here: always absent.
+    Other,
 }
 
 impl Template {

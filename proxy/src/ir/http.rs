@@ -9,6 +9,7 @@ use super::{
     filters::{Concurrency, Fault, Mutations},
     format::{AccessLog, LogFilter},
     matcher::Cidr,
+    rbac::Rbac,
     route::{BodyFormat, HeaderOps, RouteConfiguration},
 };
 
@@ -85,6 +86,17 @@ pub struct ReplyMapper {
     pub format: Option<BodyFormat>,
 }
 
+impl ConnectionManager {
+    /// Whether the two differ at most in filters that decide who may do what.
+    pub fn same_but_policy(&self, other: &Self) -> bool {
+        let without = |manager: &Self| {
+            let filters = manager.filters.iter().filter(|f| !f.kind.is_policy()).cloned().collect();
+            Self { filters, ..manager.clone() }
+        };
+        without(self) == without(other)
+    }
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Codec {
     /// Decided by the first bytes (the HTTP/2 preface) or by ALPN.
@@ -125,7 +137,25 @@ pub enum FilterKind {
     Buffer(u32),
     AdaptiveConcurrency(Arc<Concurrency>),
     GrpcWeb,
+    Rbac(Arc<Rbac>),
     Router(Router),
+}
+
+impl FilterKind {
+    /// Whether it decides who may do what, by nothing but the request: a connection can go on under other rules.
+    pub fn is_policy(&self) -> bool {
+        match self {
+            Self::Rbac(_) => true,
+            Self::Alpn(_)
+            | Self::Fault(_)
+            | Self::Cors
+            | Self::HeaderMutation { .. }
+            | Self::Buffer(_)
+            | Self::AdaptiveConcurrency(_)
+            | Self::GrpcWeb
+            | Self::Router(_) => false,
+        }
+    }
 }
 
 /// ALPN lists per protocol of the upstream request; an empty list means no override.

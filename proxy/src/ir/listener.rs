@@ -7,6 +7,7 @@ use super::{
     format::AccessLog,
     http::ConnectionManager,
     matcher::Cidr,
+    network::NetworkFilter,
     route::{HashPolicy, WeightedTarget},
     secret::DownstreamTls,
 };
@@ -108,7 +109,25 @@ pub struct FilterChain {
     pub tls: Option<Arc<DownstreamTls>>,
     /// `transport_socket_connect_timeout`: bound on the TLS handshake.
     pub handshake_timeout: Duration,
+    /// Before the terminal one, in configured order.
+    pub filters: Vec<NetworkFilter>,
     pub terminal: Terminal,
+}
+
+impl FilterChain {
+    /// Whether the two differ at most in who may do what: connections need not end for it.
+    pub fn same_but_policy(&self, other: &Self) -> bool {
+        let Self { name, matches, tls, handshake_timeout, filters: _, terminal } = self;
+        *name == other.name
+            && *matches == other.matches
+            && *tls == other.tls
+            && *handshake_timeout == other.handshake_timeout
+            && match (terminal, &other.terminal) {
+                (Terminal::Tcp(a), Terminal::Tcp(b)) => a == b,
+                (Terminal::Http(a), Terminal::Http(b)) => a.same_but_policy(b),
+                (Terminal::Tcp(_) | Terminal::Http(_), _) => false,
+            }
+    }
 }
 
 /// `FilterChainMatch`; empty lists and `None` match everything.

@@ -4,7 +4,7 @@
 
 use super::{
     filters::{Mutation, Mutations, Overrides, Setting},
-    format::{Operator, Segment, Template},
+    format::{MetadataPath, MetadataSource, Operator, Segment, Template},
     route::{Action, Forward, HeaderAdd, HeaderOps, HostRewrite, PathRewrite, Route, RouteConfiguration, Target},
 };
 
@@ -13,7 +13,8 @@ impl Operator {
     fn is_noted(&self) -> bool {
         matches!(
             self,
-            Self::RouteName
+            Self::Metadata(MetadataPath { source: MetadataSource::Route, .. })
+                | Self::RouteName
                 | Self::UpstreamHost
                 | Self::UpstreamCluster
                 | Self::UpstreamLocalAddress

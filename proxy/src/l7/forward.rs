@@ -262,7 +262,8 @@ impl<'a> Forwarding<'a> {
                 | FilterKind::HeaderMutation { .. }
                 | FilterKind::Buffer(_)
                 | FilterKind::AdaptiveConcurrency(_)
-                | FilterKind::GrpcWeb => {}
+                | FilterKind::GrpcWeb
+                | FilterKind::Rbac(_) => {}
             }
         }
         let envoy_headers = router.is_none_or(|r| !r.suppress_envoy_headers);

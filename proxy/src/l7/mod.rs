@@ -27,6 +27,7 @@ pub mod retry;
 pub mod rewrite;
 pub mod sanitize;
 pub mod server;
+pub mod side;
 pub mod timeouts;
 pub mod timer;
 mod upgrade;

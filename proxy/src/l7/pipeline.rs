@@ -168,17 +168,18 @@ async fn act(
     let table = routes(conn, live);
     let scheme = request.sane.origin.scheme;
     let selected = table.ok_or(Miss::NoVirtualHost).and_then(|table| table.select(&request.facts(random)));
-    if conn.hcm.filters.look_at_notes || table.is_some_and(|t| t.looks_at_notes) {
+    let in_force = conn.filters();
+    if in_force.look_at_notes || table.is_some_and(|t| t.looks_at_notes) {
         flow.record.watch(request.sane.origin.remote);
     }
     if let Ok(selected) = &selected {
-        flow.record.route_name(&selected.route.name);
+        flow.record.route(&selected.route.name, &selected.route.metadata);
     }
     flow.set_idle(conn.hcm.config.stream_idle_timeout);
     if let Some(flush) = conn.hcm.config.stream_flush_timeout {
         flow.set_flush(flush);
     }
-    let filtered = filters::Call { conn, flow, table, selected: selected.ok(), random };
+    let filtered = filters::Call { conn, filters: &in_force, flow, table, selected: selected.ok(), random };
     if let Some(levels) = filtered.concerned() {
         // Boxed: few requests wait here, all would keep the room for it.
         let stopped = Box::pin(filtered.run(&levels, request, after)).await.err();

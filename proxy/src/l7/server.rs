@@ -5,6 +5,7 @@
 
 mod clocks;
 mod drive;
+mod filters;
 mod http1;
 mod http2;
 
@@ -20,12 +21,12 @@ use bytes::Bytes;
 use http::Version;
 use tokio::task::JoinSet;
 
-use self::clocks::Clocks;
+use self::{clocks::Clocks, filters::Filters};
 use super::{engine::Engine, flow::Flow, headers::RequestView, reshape::Shape, wire};
 use crate::{
     drain,
     ir::http::Codec,
-    live::LiveHcm,
+    live::{LiveFilters, LiveHcm},
     net::io::Io,
     telemetry::{exchange::HttpScope, record::ConnInfo},
 };
@@ -49,6 +50,7 @@ const ERROR_RESETS: usize = 256;
 pub(super) struct Connection {
     pub scope: Rc<HttpScope>,
     pub hcm: Arc<LiveHcm>,
+    filters: Filters,
     pub engine: Rc<Engine>,
     wire: Arc<wire::Shared>,
     active: Cell<usize>,
@@ -80,6 +82,11 @@ impl Connection {
     /// How our own answers to a request are to look, where that is configured.
     pub(super) fn shape<'a>(&'a self, request: &'a RequestView<'a>) -> Option<Shape<'a>> {
         self.hcm.config.local_reply.as_deref().map(|config| Shape { config, request })
+    }
+
+    /// The filters that are in force.
+    pub(super) fn filters(&self) -> Rc<Arc<LiveFilters>> {
+        self.filters.get(&self.hcm.standing)
     }
 
     /// Whether the response under way should be the connection's last.
@@ -151,6 +158,7 @@ pub async fn serve(mut io: Io, info: Rc<ConnInfo>, hcm: Arc<LiveHcm>, engine: Rc
     let _counted = Counted::new(&scope, is_http2);
     let conn = Rc::new(Connection {
         scope: scope.clone(),
+        filters: Filters::new(&hcm),
         hcm,
         engine,
         wire: wire::Shared::new(),

@@ -10,9 +10,10 @@ use std::{
     time::Instant,
 };
 
-use super::{Addresses, Live, LiveChain, LiveFilters, LiveHcm, LiveListener, LiveTcp, LiveTerminal};
+use super::{
+    Addresses, Live, LiveChain, LiveFilters, LiveHcm, LiveListener, LiveNetwork, LiveTcp, LiveTerminal, Standing,
+};
 use crate::{
-    drain,
     ir::{
         Name,
         cluster::{Cluster as ClusterConfig, Discovery},
@@ -146,8 +147,11 @@ impl Builder {
 
     fn listener(&self, config: &Arc<Listener>, before: Option<&Arc<LiveListener>>) -> Result<LiveListener, String> {
         let index = ChainIndex::new(&config.chains)?;
-        let chains = config.chains.iter().map(|c| self.chain(c, before)).collect::<Result<Vec<_>, _>>()?;
-        let default_chain = config.default_chain.as_ref().map(|c| self.chain(c, before)).transpose()?;
+        let former = |c: &FilterChain| before?.chains.iter().find(|chain| chain.config.matches == c.matches);
+        let chains = config.chains.iter().map(|c| self.chain(c, before, former(c))).collect::<Result<Vec<_>, _>>()?;
+        let default = config.default_chain.as_ref();
+        let former = before.and_then(|l| l.default_chain.as_ref());
+        let default_chain = default.map(|c| self.chain(c, before, former)).transpose()?;
         Ok(LiveListener {
             index,
             terminates_tls: chains.iter().chain(&default_chain).any(|c| c.tls.is_some()),
@@ -161,13 +165,40 @@ impl Builder {
     }
 
     /// Builds a chain, or takes over the former one with an equal configuration.
-    fn chain(&self, config: &Arc<FilterChain>, before: Option<&Arc<LiveListener>>) -> Result<Arc<LiveChain>, String> {
+    /// `former` is its version before: its connections obey this one's filters.
+    fn chain(
+        &self,
+        config: &Arc<FilterChain>,
+        before: Option<&Arc<LiveListener>>,
+        former: Option<&Arc<LiveChain>>,
+    ) -> Result<Arc<LiveChain>, String> {
         let same = |chain: &&Arc<LiveChain>| Arc::ptr_eq(&chain.config, config) || chain.config == *config;
         if let Some(kept) = before.and_then(|l| l.all_chains().find(same)) {
             return Ok(kept.clone());
         }
-        let tls = tls(config, &self.secrets)?;
-        let terminal = match &config.terminal {
+        let standing = former.map(|chain| chain.standing.clone()).unwrap_or_default();
+        let network = Arc::new(LiveNetwork::new(&config.filters, &self.registry));
+        // Where only who may do what differs, connections go on, and with them what they are counted and drained by.
+        let kept = former.filter(|chain| chain.config.same_but_policy(config));
+        let drain = kept.map(|chain| chain.drain.clone()).unwrap_or_default();
+        let tls = match kept {
+            Some(chain) => chain.tls.clone(),
+            None => tls(config, &self.secrets)?,
+        };
+        let terminal = match kept.filter(|chain| chain.config.terminal == config.terminal) {
+            Some(chain) => chain.terminal.clone(),
+            None => self.terminal(config, &standing),
+        };
+        let chain = Arc::new(LiveChain { config: config.clone(), tls, network, terminal, standing, drain });
+        if former.is_none() {
+            // Nobody came through it yet; later versions take effect with their publication.
+            chain.enforce();
+        }
+        Ok(chain)
+    }
+
+    fn terminal(&self, config: &FilterChain, standing: &Arc<Standing>) -> LiveTerminal {
+        match &config.terminal {
             Terminal::Tcp(tcp) => LiveTerminal::Tcp(Arc::new(LiveTcp {
                 stats: self.registry.tcp(&tcp.stat_prefix),
                 logs: self.logs(&tcp.access_log),
@@ -180,15 +211,11 @@ impl Builder {
                 },
                 stats: self.registry.http(&hcm.stat_prefix),
                 logs: self.logs(&hcm.access_log),
-                filters: {
-                    let registry = &self.registry;
-                    let stats = registry.filters(&hcm.stat_prefix);
-                    LiveFilters::new(hcm, stats, &registry.gradient(&hcm.stat_prefix), Instant::now())
-                },
+                filters: Arc::new(LiveFilters::new(hcm, &self.registry, Instant::now())),
+                standing: standing.clone(),
                 config: hcm.clone(),
             })),
-        };
-        Ok(Arc::new(LiveChain { config: config.clone(), tls, terminal, drain: Arc::new(drain::Source::default()) }))
+        }
     }
 
     fn logs(&self, configs: &[AccessLog]) -> Arc<Loggers> {

@@ -9,7 +9,10 @@ mod address;
 mod admission;
 mod build;
 mod filters;
+mod network;
 mod publish;
+mod rbac;
+mod standing;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -26,7 +29,10 @@ pub use address::Claim;
 pub use admission::{Admission, Admitted};
 pub use build::{Builder, Problem, Resolved, check};
 pub use filters::{ActiveFault, LiveFilters};
+pub use network::{LiveNetwork, LiveNetworkFilter};
 pub use publish::{LiveRef, Publisher, Reader};
+pub use rbac::{LiveNetworkRbac, RbacCounts};
+pub use standing::Standing;
 
 use crate::{
     drain,
@@ -122,10 +128,26 @@ impl Live {
             if now.is_some_and(|now| Arc::ptr_eq(now, before)) {
                 continue;
             }
-            let kept: HashSet<*const LiveChain> = now.iter().flat_map(|l| l.all_chains()).map(Arc::as_ptr).collect();
-            removed.extend(before.all_chains().filter(|chain| !kept.contains(&Arc::as_ptr(chain))).cloned());
+            let kept: HashSet<*const drain::Source> =
+                now.iter().flat_map(|l| l.all_chains()).map(|chain| Arc::as_ptr(&chain.drain)).collect();
+            removed.extend(before.all_chains().filter(|chain| !kept.contains(&Arc::as_ptr(&chain.drain))).cloned());
         }
         removed
+    }
+
+    /// Puts the filters of chains that `before` had in another version, or not at all, in force for their connections.
+    pub fn enforce(&self, before: &Self) {
+        if self.same_listeners(before) {
+            return;
+        }
+        for (name, now) in self.listeners.iter() {
+            let then = before.listeners.get(name);
+            if then.is_some_and(|then| Arc::ptr_eq(then, now)) {
+                continue;
+            }
+            let known: HashSet<*const LiveChain> = then.iter().flat_map(|l| l.all_chains()).map(Arc::as_ptr).collect();
+            now.all_chains().filter(|chain| !known.contains(&Arc::as_ptr(chain))).for_each(|chain| chain.enforce());
+        }
     }
 
     /// Clusters that `after` no longer has.
@@ -168,9 +190,24 @@ impl LiveListener {
 pub struct LiveChain {
     pub config: Arc<FilterChain>,
     pub tls: Option<Arc<ServerContext>>,
+    pub network: Arc<LiveNetwork>,
     pub terminal: LiveTerminal,
-    /// Shared, so that whoever ends a removed chain's connections need not keep the chain.
+    /// What is in force for the connections of all versions of this chain.
+    pub standing: Arc<Standing>,
+    /// Shared, so that whoever ends a removed chain's connections need not keep the chain; and by versions that differ
+    /// only in who may do what, which ends no connection that still may.
     pub drain: Arc<drain::Source>,
+}
+
+impl LiveChain {
+    /// Puts its filters in force for the connections of its former versions.
+    pub(super) fn enforce(&self) {
+        let http = match &self.terminal {
+            LiveTerminal::Http(hcm) => Some(hcm.filters.clone()),
+            LiveTerminal::Tcp(_) => None,
+        };
+        self.standing.replace(self.network.clone(), http, &self.drain);
+    }
 }
 
 #[derive(Clone)]
@@ -193,5 +230,7 @@ pub struct LiveHcm {
     pub inline_routes: Option<Arc<RouteTable>>,
     pub stats: Arc<Sharded<HttpStats>>,
     pub logs: Arc<Loggers>,
-    pub filters: LiveFilters,
+    pub filters: Arc<LiveFilters>,
+    /// Of the chain.
+    pub standing: Arc<Standing>,
 }

@@ -42,7 +42,8 @@ impl Publisher {
 
     /// Puts `live` in force for every connection and request from now on, and returns its predecessor.
     pub fn publish(&self, live: Arc<Live>) -> Arc<Live> {
-        let previous = self.current.swap(live);
+        let previous = self.current.swap(live.clone());
+        live.enforce(&previous);
         let generation = self.generation.fetch_add(1, Ordering::Release) + 1;
         self.changed.send_replace(generation);
         previous

@@ -4,4 +4,5 @@ pub mod chain;
 pub mod concurrency;
 pub mod cors;
 pub mod fault;
+pub mod rbac;
 pub mod router;

@@ -138,6 +138,7 @@ fn json_value(template: &Template, facts: &Facts<'_>) -> Json {
             Value::Absent => Json::Null,
             Value::Number(n) => n.into(),
             Value::Text(text) => format::truncate(&text, *max_len).into(),
+            Value::Json(json) => json.into_owned(),
         },
         _ => {
             let mut text = String::new();

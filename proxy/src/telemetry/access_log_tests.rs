@@ -1,4 +1,7 @@
-use std::time::{Duration, Instant, SystemTime};
+use std::{
+    rc::Rc,
+    time::{Duration, Instant, SystemTime},
+};
 
 use super::*;
 use crate::{
@@ -9,7 +12,7 @@ use crate::{
     },
     telemetry::{
         flags::Flags,
-        format::Times,
+        format::{Known, Times},
         record::{ConnInfo, ConnectionRecord, UpstreamFacts},
     },
 };
@@ -28,6 +31,7 @@ fn conn() -> ConnInfo {
         started: SystemTime::now(),
         started_at: Instant::now(),
         buffer_limit: 1 << 20,
+        metadata: Default::default(),
     }
 }
 
@@ -50,6 +54,7 @@ fn with_facts<T>(change: impl FnOnce(&mut Facts<'_>), then: impl FnOnce(&Facts<'
         request: None,
         response: None,
         trailers: None,
+        metadata: Known::default(),
     };
     change(&mut facts);
     then(&facts)
@@ -102,7 +107,7 @@ fn files_are_appended_to_and_reopened() {
         filter: None,
     };
     let logger = Logger::new(&config, &sinks);
-    let record = ConnectionRecord::new(Arc::new(conn()), Arc::new(Loggers::new(vec![logger.clone()])));
+    let record = ConnectionRecord::new(Rc::new(conn()), Arc::new(Loggers::new(vec![logger.clone()])));
     drop(record);
     wait(|| sinks.written() == 1);
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "0\n", "dropping a record logs it");
@@ -233,6 +238,7 @@ fn filters_choose_lines() {
             request: Some(&request),
             response: None,
             trailers: Some(&trailers),
+            metadata: Known::default(),
         };
         assert_eq!(accepts(&filter, &facts), expected, "{filter:?}");
     }

@@ -18,10 +18,12 @@ use http::{HeaderMap, Version};
 use super::{
     access_log::{Captured, Loggers},
     flags::Flags,
-    format::{Facts, Headers, Times},
+    format::{Facts, Headers, Known, Times},
+    metadata::DynamicMetadata,
     metrics::{HttpStats, Sharded},
     record::{ConnInfo, UpstreamFacts},
 };
+use crate::ir::Metadata;
 
 #[cfg(test)]
 #[path = "exchange_tests.rs"]
@@ -41,6 +43,7 @@ struct Seen {
     response: Captured,
     trailers: Captured,
     route: Option<Box<str>>,
+    route_metadata: Option<Arc<Metadata>>,
     remote: Option<SocketAddr>,
 }
 
@@ -63,6 +66,8 @@ pub struct RequestRecord {
     upgraded: Cell<bool>,
     upstream: RefCell<UpstreamFacts>,
     seen: RefCell<Option<Box<Seen>>>,
+    /// What filters noted.
+    pub metadata: DynamicMetadata,
 }
 
 impl RequestRecord {
@@ -89,6 +94,7 @@ impl RequestRecord {
             upgraded: Cell::new(false),
             upstream: RefCell::default(),
             seen: RefCell::new(logged.then(Box::default)),
+            metadata: DynamicMetadata::default(),
             scope,
         }
     }
@@ -138,6 +144,7 @@ impl RequestRecord {
     /// The request is sent anew, its body with it.
     pub fn start_over(&self) {
         self.clear_outcome();
+        self.metadata.clear();
         self.bytes_received.set(0);
     }
 
@@ -215,9 +222,10 @@ impl RequestRecord {
         }
     }
 
-    pub fn route_name(&self, name: &str) {
+    pub fn route(&self, name: &str, metadata: &Option<Arc<Metadata>>) {
         if let Some(seen) = &mut *self.seen.borrow_mut() {
             seen.route = Some(name.into()).filter(|_| !name.is_empty());
+            seen.route_metadata.clone_from(metadata);
         }
     }
 
@@ -263,6 +271,7 @@ impl RequestRecord {
         let heads = seen.as_ref().map(|s| {
             (s.request.under(&names.request), s.response.under(&names.response), s.trailers.under(&names.trailers))
         });
+        let dynamic = self.metadata.get();
         let via_upstream = (upstream.attempts > 0).then_some("via_upstream");
         with(&Facts {
             conn: &self.scope.conn,
@@ -285,6 +294,10 @@ impl RequestRecord {
             request: request.or(heads.as_ref().map(|h| &h.0 as &dyn Headers)),
             response: heads.as_ref().map(|h| &h.1 as &dyn Headers),
             trailers: heads.as_ref().map(|h| &h.2 as &dyn Headers),
+            metadata: Known {
+                dynamic: dynamic.as_deref(),
+                route: seen.as_ref().and_then(|s| s.route_metadata.as_deref()),
+            },
         })
     }
 }

@@ -14,6 +14,7 @@ fn scope() -> Rc<HttpScope> {
         started: SystemTime::now(),
         started_at: Instant::now(),
         buffer_limit: 1 << 20,
+        metadata: Default::default(),
     };
     Rc::new(HttpScope { conn: Rc::new(conn), stats: Arc::default(), logs: Arc::default() })
 }
@@ -44,7 +45,7 @@ fn dropping_counts_whatever_happened() {
 fn nothing_is_collected_that_nobody_reads() {
     let record = RequestRecord::open(scope(), Version::HTTP_11);
     assert!(!record.logged());
-    record.route_name("r");
+    record.route("r", &None);
     record.response_head(200, &HeaderMap::new());
     record.facts(None, |facts| {
         assert_eq!((facts.route, facts.status, facts.times.response_head), (None, 200, None));

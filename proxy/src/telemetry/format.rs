@@ -6,13 +6,18 @@
 use std::{borrow::Cow, net::SocketAddr, time::SystemTime};
 
 use http::HeaderMap;
+use serde_json::Value as Json;
 
 use super::{
     flags::Flags,
     format_time,
     record::{ConnInfo, UpstreamFacts},
 };
-use crate::ir::format::{Operator, Segment, Template};
+use crate::ir::{
+    Metadata,
+    format::{MetadataPath, MetadataSource, Operator, Segment, Template},
+    metadata::value_at,
+};
 
 #[cfg(test)]
 #[path = "format_tests.rs"]
@@ -41,6 +46,8 @@ pub enum Value<'a> {
     Absent,
     Text(Cow<'a, str>),
     Number(u64),
+    /// Neither text nor nothing.
+    Json(Cow<'a, Json>),
 }
 
 /// Milestones in milliseconds since the start.
@@ -72,6 +79,14 @@ pub struct Facts<'a> {
     pub request: Option<&'a dyn Headers>,
     pub response: Option<&'a dyn Headers>,
     pub trailers: Option<&'a dyn Headers>,
+    pub metadata: Known<'a>,
+}
+
+/// The metadata an evaluation may look at.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Known<'a> {
+    pub dynamic: Option<&'a Metadata>,
+    pub route: Option<&'a Metadata>,
 }
 
 /// Appends the template's text; `absent` stands for values that are not there.
@@ -85,6 +100,7 @@ pub fn render(template: &Template, facts: &Facts<'_>, absent: &str, out: &mut St
                     out.push_str(itoa::Buffer::new().format(n));
                 }
                 Value::Text(text) => out.push_str(truncate(&text, *max_len)),
+                Value::Json(json) => out.push_str(truncate(&json.to_string(), *max_len)),
             },
         }
     }
@@ -168,8 +184,26 @@ pub fn value<'a>(op: &'a Operator, facts: &Facts<'a>) -> Value<'a> {
         Operator::LocalReplyBody
         | Operator::ConnectionTerminationDetails
         | Operator::VirtualClusterName
-        | Operator::Metadata(_)
         | Operator::FilterState(_) => Value::Absent,
+        Operator::Metadata(path) => metadata(path, &facts.metadata),
+    }
+}
+
+fn metadata<'a>(path: &MetadataPath, known: &Known<'a>) -> Value<'a> {
+    let source = match path.source {
+        MetadataSource::Dynamic => known.dynamic,
+        MetadataSource::Route => known.route,
+        MetadataSource::Other => None,
+    };
+    let Some(all) = source else { return Value::Absent };
+    if path.path.is_empty() {
+        let whole = all.get(&*path.namespace);
+        return whole.map_or(Value::Absent, |fields| Value::Json(Cow::Owned(Json::Object(fields.clone()))));
+    }
+    match value_at(all, &path.namespace, &path.path) {
+        None | Some(Json::Null) => Value::Absent,
+        Some(Json::String(value)) => text(value.as_str()),
+        Some(other) => Value::Json(Cow::Borrowed(other)),
     }
 }
 

@@ -28,7 +28,13 @@ fn conn() -> ConnInfo {
         started: UNIX_EPOCH,
         started_at: Instant::now(),
         buffer_limit: 1 << 20,
+        metadata: Default::default(),
     }
+}
+
+fn metadata(source: MetadataSource, namespace: &str, path: &[&str]) -> Operator {
+    let path = path.iter().map(|key| Box::from(*key)).collect();
+    Operator::Metadata(MetadataPath { source, namespace: namespace.into(), path })
 }
 
 fn op(op: Operator) -> Template {
@@ -45,6 +51,8 @@ fn operators_are_evaluated() {
         transport_failure: Some("delayed connect error: 111".into()),
         ..UpstreamFacts::default()
     };
+    let dynamic = serde_json::json!({"ns": {"text": "value", "deep": {"n": 7}, "null": null}, "one": {"n": 7}});
+    let dynamic = serde_json::from_value(dynamic).unwrap();
     let mut request = HeaderMap::new();
     request.append("x-many", "a".parse().unwrap());
     request.append("x-many", "b".parse().unwrap());
@@ -66,6 +74,7 @@ fn operators_are_evaluated() {
         request: Some(&request),
         response: None,
         trailers: None,
+        metadata: Known { dynamic: Some(&dynamic), route: None },
     };
     for (operator, expected) in [
         (Operator::Req("x-many".into(), None), "a,b"),
@@ -104,7 +113,15 @@ fn operators_are_evaluated() {
         (Operator::ConnectionId, "7"),
         (Operator::FilterChainName, "c"),
         (Operator::Environment("NO_SUCH_VARIABLE_HERE".into()), "-"),
-        (Operator::Metadata("x".into()), "-"),
+        (metadata(MetadataSource::Dynamic, "ns", &["text"]), "value"),
+        (metadata(MetadataSource::Dynamic, "ns", &["deep", "n"]), "7"),
+        (metadata(MetadataSource::Dynamic, "ns", &["deep"]), r#"{"n":7}"#),
+        (metadata(MetadataSource::Dynamic, "one", &[]), r#"{"n":7}"#),
+        (metadata(MetadataSource::Dynamic, "ns", &["null"]), "-"),
+        (metadata(MetadataSource::Dynamic, "ns", &["none"]), "-"),
+        (metadata(MetadataSource::Dynamic, "none", &[]), "-"),
+        (metadata(MetadataSource::Route, "ns", &["text"]), "-"),
+        (metadata(MetadataSource::Other, "ns", &["text"]), "-"),
     ] {
         let template = op(operator);
         let mut out = String::new();

@@ -6,6 +6,8 @@ pub mod filters;
 pub mod flags;
 pub mod format;
 mod format_time;
+pub mod metadata;
 pub mod metrics;
+pub mod rbac;
 pub mod record;
 pub mod registry;

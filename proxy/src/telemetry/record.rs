@@ -6,6 +6,7 @@
 use std::{
     borrow::Cow,
     net::SocketAddr,
+    rc::Rc,
     sync::{Arc, OnceLock},
     time::{Instant, SystemTime},
 };
@@ -14,7 +15,8 @@ use super::{
     access_log::Loggers,
     exchange::millis,
     flags::Flags,
-    format::{Facts, Times},
+    format::{Facts, Known, Times},
+    metadata::DynamicMetadata,
 };
 use crate::ir::{Name, listener::Direction};
 
@@ -66,6 +68,8 @@ pub struct ConnInfo {
     pub started_at: Instant,
     /// The listener's `per_connection_buffer_limit_bytes`.
     pub buffer_limit: u32,
+    /// What network filters noted.
+    pub metadata: DynamicMetadata,
 }
 
 /// Where an attempt went.
@@ -82,7 +86,7 @@ pub struct UpstreamFacts {
 /// One L4 connection: logs when it is dropped, however that comes.
 #[derive(Debug)]
 pub struct ConnectionRecord {
-    info: Arc<ConnInfo>,
+    info: Rc<ConnInfo>,
     logs: Arc<Loggers>,
     pub flags: Flags,
     /// Envoy's `response_code_details`, here the reason of the end.
@@ -95,7 +99,7 @@ pub struct ConnectionRecord {
 }
 
 impl ConnectionRecord {
-    pub fn new(info: Arc<ConnInfo>, logs: Arc<Loggers>) -> Self {
+    pub fn new(info: Rc<ConnInfo>, logs: Arc<Loggers>) -> Self {
         Self {
             info,
             logs,
@@ -114,6 +118,7 @@ impl Drop for ConnectionRecord {
         if self.logs.is_empty() {
             return;
         }
+        let metadata = self.info.metadata.get();
         let facts = Facts {
             conn: &self.info,
             protocol: None,
@@ -131,6 +136,7 @@ impl Drop for ConnectionRecord {
             request: None,
             response: None,
             trailers: None,
+            metadata: Known { dynamic: metadata.as_deref(), route: None },
         };
         self.logs.iter().for_each(|logger| logger.log(&facts));
     }

@@ -8,6 +8,7 @@ use std::{
 
 use super::filters::{FilterStats, GradientStats};
 use super::metrics::{Block, HttpStats, Kind, ListenerStats, Sharded, TcpStats};
+use super::rbac::RbacRegistry;
 use crate::ir::Name;
 
 type Scope<T> = Mutex<Blocks<T>>;
@@ -35,6 +36,8 @@ pub struct Registry {
     http: Scope<HttpStats>,
     filters: Scope<FilterStats>,
     gradient: Scope<GradientStats>,
+    /// Of RBAC filters, under names of their own.
+    pub rbac: RbacRegistry,
 }
 
 impl Registry {

@@ -346,6 +346,7 @@ fn ir_listener(name: &str, words: &Words) -> Arc<Listener> {
             matches: Default::default(),
             tls: (!tls.common.certificates.is_empty()).then(|| Arc::new(tls)),
             handshake_timeout: Duration::from_secs(10),
+            filters: Vec::new(),
             terminal,
         })
     };

@@ -1,8 +1,8 @@
-//! "HTTP Traffic", "TCP Traffic", "JWT Token", "Explicit Deny" and "Dry Run" of authorization.
+//! "HTTP Traffic", "TCP Traffic", "Explicit Deny" and "Dry Run" of authorization.
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use outrigger_tests::{Member, Mesh, Workload, need, peers::root};
+use outrigger_tests::{Member, Mesh, Workload, need};
 
 use super::{
     apps::{App, say_line},
@@ -14,6 +14,8 @@ use super::{
 
 #[test]
 fn http_traffic() {
+    // By chance one of three versions is missed once in 100 million times.
+    const LOADS: usize = 48;
     need!("ip", "curl");
     let mut bookinfo = Bookinfo::start();
     let apply = |n: usize| apply_text(&bookinfo.mesh, "default", &step("authz-http.yaml", n));
@@ -29,7 +31,7 @@ fn http_traffic() {
     apply(2);
     shows(&["Book Details", "Error fetching product reviews"]);
     apply(3);
-    let pages = |bookinfo: &Bookinfo| -> Vec<String> { (0..12).map(|_| bookinfo.page("")).collect() };
+    let pages = |bookinfo: &Bookinfo| -> Vec<String> { (0..LOADS).map(|_| bookinfo.page("")).collect() };
     for page in pages(&bookinfo) {
         assert!(page.contains("reviews-v1") || page.contains("Ratings service is currently unavailable"), "{page}");
     }
@@ -75,43 +77,6 @@ fn tcp_traffic() {
     }
     workloads.iter_mut().for_each(Workload::assert_sound);
     mesh.assert_no_refusals();
-}
-
-/// A file of the samples that the page downloads.
-fn sample(name: &str) -> String {
-    let path = root().join("control-plane-stub/testdata/tasks").join(name);
-    std::fs::read_to_string(path).unwrap().trim().to_owned()
-}
-
-#[test]
-fn jwt_token() {
-    need!("ip", "curl");
-    let mut foo = Foo::start();
-    let status = |token: Option<&str>| {
-        let value = token.map(|token| format!("Bearer {token}"));
-        let headers: Vec<(&str, &str)> = value.iter().map(|value| ("authorization", value.as_str())).collect();
-        foo.status("GET", "/headers", &headers)
-    };
-    let (token, groups) = (sample("demo.jwt"), sample("groups-scope.jwt"));
-    assert_eq!(status(None), 200);
-    // The page's keys are in the internet.
-    let rule = step("authz-jwt.yaml", 0);
-    let uri = rule.find("    jwksUri:").unwrap();
-    foo.apply(&format!("{}    jwks: '{}'\n", &rule[..uri], sample("jwks.json")));
-    assert_eq!(status(Some("invalidToken")), 401);
-    assert_eq!(status(None), 200, "nobody asks for a token yet");
-    foo.apply(&step("authz-jwt.yaml", 1));
-    assert_eq!(status(Some(&token)), 200);
-    assert_eq!(status(None), 403);
-    // Another's payload below a good signature.
-    let parts: Vec<&str> = token.split('.').collect();
-    let forged = [parts[0], groups.split('.').nth(1).unwrap(), parts[2]].join(".");
-    assert_eq!(status(Some(&forged)), 401);
-    foo.apply(&step("authz-jwt.yaml", 2));
-    assert_eq!(status(Some(&groups)), 200);
-    assert_eq!(status(Some(&token)), 403, "no such claim");
-    assert_eq!(status(None), 403);
-    foo.assert_sound();
 }
 
 #[test]

@@ -39,7 +39,6 @@ pub(crate) fn stage(mesh: &Mesh, namespace: &str, text: &str) {
     }
 }
 
-#[expect(dead_code, reason = "for the pages that take something back")]
 /// `kubectl delete KIND NAME -n NAMESPACE`.
 pub(crate) fn delete(mesh: &Mesh, kind: &str, namespace: &str, name: &str) {
     mesh.remove(&file(kind, namespace, name));

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod apps;
+mod authorization;
 mod bookinfo;
 mod circuit_breaking;
 mod egress;
@@ -12,8 +13,10 @@ mod httpbin;
 mod kubectl;
 mod locality;
 mod mirroring;
+mod mutual_tls;
 mod request_routing;
 mod request_timeouts;
+mod security;
 mod tcp_shifting;
 mod traffic_shifting;
 

@@ -1,5 +1,8 @@
 //! Refuses what each document alone cannot know to be wrong: dangling references and conflicts.
 
+mod attachment;
+mod authentication;
+mod authorization;
 mod balancing;
 mod effects;
 mod policies;
@@ -19,6 +22,8 @@ pub(super) fn check(world: &mut World, declared: &Declared, problems: &mut Vec<P
     addresses(world, problems);
     routes::check(world, declared, &mut notes, problems);
     policies::check(world, declared, problems);
+    authentication::check(world, &mut notes, problems);
+    authorization::check(world, &mut notes, problems);
     sidecars::check(world, problems);
     effects::check(world, &mut notes);
     world.notes.append(&mut notes);

@@ -1,27 +1,17 @@
-//! DestinationRules and PeerAuthentications: hosts that exist, settings that make sense.
+//! DestinationRules: hosts that exist, settings that make sense.
 
 use super::balancing;
 use crate::model::{
-    Balance, ClientTls, ConnectionPool, DestinationRule, LoadBalancer, Mode, Object, OutlierDetection, Problem,
-    TlsMode,
+    Balance, ClientTls, ConnectionPool, DestinationRule, LoadBalancer, Object, OutlierDetection, Problem, TlsMode,
     destination_rule::LATENCY_AWARE,
     join::Declared,
     names::{covers, is_host},
-    peer_authentication::{PeerAuthentication, subset},
     world::World,
 };
 
 pub(super) fn check(world: &World, declared: &Declared, problems: &mut Vec<Problem>) {
     for (_, object) in &declared.destination_rules {
         rule(world, object, problems);
-    }
-    for (index, object) in world.peer_authentications.iter().enumerate() {
-        peer(object, problems);
-        for other in &world.peer_authentications[..index] {
-            if let Some(reason) = clash(world, object, other) {
-                problems.push(object.source.problem("spec.selector", reason));
-            }
-        }
     }
 }
 
@@ -131,51 +121,5 @@ fn settings(
         for (field, reason) in findings.into_iter().flatten() {
             problems.push(object.source.problem(format!("{path}.{part}.{field}"), reason));
         }
-    }
-}
-
-fn peer(object: &Object<PeerAuthentication>, problems: &mut Vec<Problem>) {
-    let spec = &object.spec;
-    if !spec.port_level_mtls.is_empty() && spec.labels().is_none() {
-        let reason = "ports need a selector: they are ports of workloads, not of a namespace";
-        problems.push(object.source.problem("spec.portLevelMtls", reason));
-    }
-    if spec.port_level_mtls.contains_key(&0) {
-        problems.push(object.source.problem("spec.portLevelMtls.0", "0 is not a port (1 to 65535)"));
-    }
-    if spec.mtls.mode.is_none() && spec.port_level_mtls.is_empty() && spec.selector.is_some() {
-        let reason = "sets nothing: give mtls.mode or portLevelMtls, or remove the document";
-        problems.push(object.source.problem("spec.mtls.mode", reason));
-    }
-}
-
-/// Two policies on the same level, of which only one could hold.
-fn clash(world: &World, a: &Object<PeerAuthentication>, b: &Object<PeerAuthentication>) -> Option<String> {
-    let set = |p: &Object<PeerAuthentication>| p.spec.mtls.mode.is_some_and(|m| m != Mode::Unset);
-    let place =
-        format!("{}/{} ({} document {})", b.meta.namespace, b.meta.name, b.source.file.display(), b.source.document);
-    let same = a.meta.namespace == b.meta.namespace;
-    match (a.spec.labels(), b.spec.labels()) {
-        (None, None) if same => {
-            Some(format!("PeerAuthentication {place} is for the whole namespace too: merge the two"))
-        }
-        (None, None) => {
-            let root = |p: &Object<PeerAuthentication>| world.settings.is_root(&p.meta.namespace);
-            let both = root(a) && root(b) && set(a) && set(b);
-            both.then(|| format!("PeerAuthentication {place} is for the whole mesh too: keep one"))
-        }
-        (Some(x), Some(y)) if same => {
-            let mut own = world.workloads.iter().filter(|w| w.namespace == a.meta.namespace);
-            let shared = own.find(|w| subset(x, &w.labels) && subset(y, &w.labels));
-            let reason = |what: String| {
-                format!("PeerAuthentication {place} selects {what} too: part the selectors or merge the two")
-            };
-            match shared {
-                Some(workload) => Some(reason(format!("workload {}", workload.name))),
-                None if x == y => Some(reason("the same labels".to_owned())),
-                None => None,
-            }
-        }
-        _ => None,
     }
 }

@@ -1,6 +1,7 @@
 //! Joins the documents: selectors find workloads, names become absolute, duplicates are refused.
 
 mod endpoints;
+mod mesh;
 mod zones;
 
 use std::collections::{BTreeMap, HashMap};
@@ -45,8 +46,11 @@ pub(super) fn join(mut kinds: Kinds, settings: Settings, problems: &mut Vec<Prob
             world.by_address.entry(ip).or_default().push(index);
         }
     }
-    world.peer_authentications = sorted(kinds.peer_authentications);
+    world.peer_authentications = oldest_first(kinds.peer_authentications);
     decide_mtls(&mut world);
+    world.authorization_policies = oldest_first(kinds.authorization_policies);
+    world.request_authentications = oldest_first(kinds.request_authentications);
+    world.mesh = mesh::config(kinds.mesh_configs, kinds.istio_configs, &mut world, problems);
     let declared = Declared {
         virtual_services: routes(kinds.virtual_services, &mut world, problems),
         destination_rules: rules(kinds.destination_rules, &world, problems),
@@ -62,11 +66,6 @@ pub(super) fn join(mut kinds: Kinds, settings: Settings, problems: &mut Vec<Prob
 fn oldest_first<T>(mut objects: Vec<Object<T>>) -> Vec<Object<T>> {
     let key = |o: &Object<T>| (o.meta.creation_timestamp.clone(), o.meta.name.clone(), o.meta.namespace.clone());
     objects.sort_by_cached_key(key);
-    objects
-}
-
-fn sorted<T>(mut objects: Vec<Object<T>>) -> Vec<Object<T>> {
-    objects.sort_by(|a, b| (&a.meta.namespace, &a.meta.name).cmp(&(&b.meta.namespace, &b.meta.name)));
     objects
 }
 
@@ -230,5 +229,8 @@ fn duplicates(kinds: &Kinds, problems: &mut Vec<Problem>) {
     check("VirtualService", &kinds.virtual_services, problems);
     check("DestinationRule", &kinds.destination_rules, problems);
     check("PeerAuthentication", &kinds.peer_authentications, problems);
+    check("AuthorizationPolicy", &kinds.authorization_policies, problems);
+    check("RequestAuthentication", &kinds.request_authentications, problems);
+    check("MeshConfig", &kinds.mesh_configs, problems);
     check("Sidecar", &kinds.sidecars, problems);
 }

@@ -4,6 +4,7 @@ mod conflicts;
 mod endpoints;
 mod files;
 mod peers;
+mod security;
 mod traffic;
 
 /// Loads one file and returns what was found wrong, as `document path: reason`.
@@ -181,15 +182,12 @@ fn every_api_version_is_the_same() {
 
 #[test]
 fn policies_of_kinds_to_come_are_refused_and_foreign_kinds_pass() {
-    let yaml = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: deny}\nspec: {}\n---\n\
+    let yaml = "apiVersion: networking.istio.io/v1alpha3\nkind: EnvoyFilter\nmetadata: {name: deny}\nspec: {}\n---\n\
                 apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: r}\n---\n\
                 apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\nspec: {replicas: 1}\n";
     assert_problems(
         yaml,
-        &[
-            "1 kind: security.istio.io AuthorizationPolicy is not supported",
-            "2 kind: gateway.networking.k8s.io HTTPRoute",
-        ],
+        &["1 kind: networking.istio.io EnvoyFilter is not supported", "2 kind: gateway.networking.k8s.io HTTPRoute"],
     );
     let world = loaded("apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\n");
     assert_eq!(world.notes, ["1 documents of kind apps/Deployment do not concern the mesh and were passed over"]);

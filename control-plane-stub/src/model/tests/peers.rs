@@ -42,21 +42,63 @@ fn port_over_workload_over_namespace_over_mesh_over_permissive() {
     assert_eq!(mode(&policy("x", "elsewhere", "mtls: {mode: STRICT}"), &a, 80), Mode::Permissive);
 }
 
+fn created(name: &str, namespace: &str, at: &str, spec: &str) -> String {
+    policy(name, namespace, spec).replace("}\nspec", &format!(", creationTimestamp: '{at}'}}\nspec"))
+}
+
 #[test]
-fn contradictions_are_refused() {
-    let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: p, namespace: apps, labels: {app: a, tier: b}}\nspec: {}\nstatus: {podIP: 10.0.0.1}\n---\n";
-    let yaml = policy("a", "apps", "mtls: {mode: STRICT}") + &policy("b", "apps", "mtls: {mode: DISABLE}");
-    assert_problems(&yaml, &["2 spec.selector: PeerAuthentication apps/a"]);
-    let selectors = policy("a", "apps", "selector: {matchLabels: {app: a}}, mtls: {mode: STRICT}")
-        + &policy("b", "apps", "selector: {matchLabels: {tier: b}}, mtls: {mode: DISABLE}");
-    assert_problems(&(pod.to_owned() + &selectors), &["3 spec.selector: PeerAuthentication apps/a"]);
-    assert_eq!(problems(&selectors), Vec::<String>::new());
-    let roots =
-        policy("a", "istio-system", "mtls: {mode: STRICT}") + &policy("b", "outrigger-system", "mtls: {mode: DISABLE}");
-    assert_problems(&roots, &["2 spec.selector: PeerAuthentication istio-system/a"]);
+fn of_two_on_one_level_the_older_counts() {
+    let (early, late) = ("2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z");
+    let noted = |yaml: &str, text: &str| {
+        let world = loaded(yaml);
+        assert!(world.notes.iter().any(|n| n.contains(text)), "{text} in {:?}", world.notes);
+    };
+    let yaml =
+        created("a", "apps", late, "mtls: {mode: DISABLE}") + &created("b", "apps", early, "mtls: {mode: STRICT}");
+    assert_eq!(mode(&yaml, &[], 80), Mode::Strict);
+    noted(&yaml, "PeerAuthentication apps/a (");
+    let same_age = policy("a", "apps", "mtls: {mode: STRICT}") + &policy("b", "apps", "mtls: {mode: DISABLE}");
+    assert_eq!(mode(&same_age, &[], 80), Mode::Strict, "then by name");
+    let labels = [("app", "a"), ("tier", "b")];
+    let selectors = created("a", "apps", late, "selector: {matchLabels: {app: a}}, mtls: {mode: DISABLE}")
+        + &created("b", "apps", early, "selector: {matchLabels: {tier: b}}, mtls: {mode: STRICT}");
+    assert_eq!(mode(&selectors, &labels, 80), Mode::Strict);
+    let roots = created("a", "istio-system", late, "mtls: {mode: DISABLE}")
+        + &created("b", "outrigger-system", early, "mtls: {mode: STRICT}");
+    assert_eq!(mode(&roots, &[], 80), Mode::Strict);
+    noted(&roots, "is for the whole mesh too");
+    // The oldest counts even if it says nothing.
+    let unset = created("a", "istio-system", early, "mtls: {mode: UNSET}")
+        + &created("b", "istio-system", late, "mtls: {mode: STRICT}");
+    assert_eq!(mode(&unset, &[], 80), Mode::Permissive);
+}
+
+#[test]
+fn a_dry_run_is_not_in_force() {
+    let dry = |spec: &str, value: &str| {
+        policy("dry", "apps", spec)
+            .replace("}\nspec", &format!(", annotations: {{istio.io/dry-run: '{value}'}}}}\nspec"))
+    };
+    let strict = dry("mtls: {mode: STRICT}", "true");
+    assert_eq!(mode(&strict, &[], 80), Mode::Permissive);
+    let world = loaded(&strict);
+    let tried = world.peer_authentication("apps", &Default::default(), true);
+    assert_eq!((tried.policy().default, tried.decides(80).unwrap().meta.name.as_str()), (Mode::Strict, "dry"));
+    assert_eq!(mode(&dry("mtls: {mode: STRICT}", "false"), &[], 80), Mode::Strict);
+    assert_problems(&dry("mtls: {mode: STRICT}", "yes"), &["1 metadata.annotations.istio.io/dry-run: is neither"]);
+    let pointless = loaded(&dry("mtls: {mode: DISABLE}", "true"));
+    assert!(pointless.notes.iter().any(|n| n.contains("nothing of it is STRICT")), "{:?}", pointless.notes);
+}
+
+#[test]
+fn nonsense_is_refused() {
     assert_problems(
         &policy("a", "apps", "portLevelMtls: {80: {mode: STRICT}}"),
         &["1 spec.portLevelMtls: ports need a selector"],
     );
     assert_problems(&policy("a", "apps", "mtls: {mode: MAYBE}"), &["1 spec.mtls.mode: unknown variant `MAYBE`"]);
+    assert_problems(
+        &policy("a", "apps", "selector: {matchLabels: {app: 'a*'}}, mtls: {mode: STRICT}"),
+        &["1 spec.selector.matchLabels: `app: a*` is not a label"],
+    );
 }

@@ -15,6 +15,7 @@ mod outbound;
 mod proxy;
 mod routes;
 mod scoping;
+mod security;
 mod soundness;
 mod tasks;
 mod traffic;

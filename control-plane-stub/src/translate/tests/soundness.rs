@@ -103,19 +103,33 @@ fn mutated(text: &str, seed: u64) -> String {
     lines.join("\n")
 }
 
+fn read(files: &[&str]) -> String {
+    let path = |file: &&str| Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(file);
+    let texts: Vec<_> = files.iter().map(|file| std::fs::read_to_string(path(file)).unwrap()).collect();
+    texts.join("---\n")
+}
+
 #[test]
 fn mutated_documents_are_refused_with_a_reason_or_translated() {
-    let text =
-        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/traffic/all.yaml")).unwrap();
+    mutate(&read(&["traffic/all.yaml"]), 0..250, ("default", &["10.244.2.1", "10.244.2.9"]));
+}
+
+#[test]
+fn mutated_policies_are_refused_with_a_reason_or_translated() {
+    let all = ["workloads", "everything", "custom", "jwt", "deny", "peers"].map(|name| format!("security/{name}.yaml"));
+    mutate(&read(&all.each_ref().map(String::as_str)), 0..250, ("foo", &["10.244.1.20", "10.244.1.30"]));
+}
+
+fn mutate(text: &str, seeds: std::ops::Range<u64>, (namespace, ips): (&str, &[&str])) {
     let dir = tempfile::tempdir().unwrap();
     let (mut taken, mut refused) = (0, 0);
-    for seed in 0..250 {
-        std::fs::write(dir.path().join("a.yaml"), mutated(&text, seed)).unwrap();
+    for seed in seeds {
+        std::fs::write(dir.path().join("a.yaml"), mutated(text, seed)).unwrap();
         match load(dir.path()) {
             Ok(world) => {
                 taken += 1;
-                for ip in ["10.244.2.1", "10.244.2.9"] {
-                    let node = node(ClientKind::Envoy, "default", ip);
+                for ip in ips {
+                    let node = node(ClientKind::Envoy, namespace, ip);
                     let resources = translate(&world, &node);
                     assert!(resources == translate(&world, &node), "seed {seed}");
                     assert!(resources.listeners.contains_key("virtualOutbound"), "seed {seed}");

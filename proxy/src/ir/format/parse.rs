@@ -2,7 +2,7 @@
 //!
 //! Refuses what it does not know, by name: a log that silently lacks a field is found out when it is needed.
 
-use super::{Operator, Segment, Template};
+use super::{MetadataPath, MetadataSource, Operator, Segment, Template};
 
 /// Longest format string accepted.
 const MAX_LEN: usize = 64 << 10;
@@ -114,7 +114,20 @@ fn named(name: &str, arguments: Option<&str>) -> Result<Operator, String> {
         "TRAILER" => return header(Operator::Trailer),
         "START_TIME" => return Ok(Operator::StartTime(arguments.filter(|a| !a.is_empty()).map(Box::from))),
         "ENVIRONMENT" => return given().map(Operator::Environment),
-        "METADATA" | "DYNAMIC_METADATA" => return given().map(Operator::Metadata),
+        "DYNAMIC_METADATA" => return metadata(MetadataSource::Dynamic, &given()?),
+        "METADATA" => {
+            let text = given()?;
+            let (source, rest) = text.split_once(':').unwrap_or((&text, ""));
+            let source = match source {
+                "DYNAMIC" => MetadataSource::Dynamic,
+                "ROUTE" => MetadataSource::Route,
+                "CLUSTER" | "UPSTREAM_HOST" | "LISTENER" | "LISTENER_FILTER_CHAIN" | "VIRTUAL_HOST" => {
+                    MetadataSource::Other
+                }
+                other => return Err(format!("operator `METADATA`: `{other}` is not a kind of metadata")),
+            };
+            return metadata(source, rest);
+        }
         "FILTER_STATE" => return given().map(Operator::FilterState),
         _ => {}
     }
@@ -125,6 +138,12 @@ fn named(name: &str, arguments: Option<&str>) -> Result<Operator, String> {
         Some(_) => Err(format!("operator `{name}` takes no arguments")),
         None => Ok(op.clone()),
     }
+}
+
+fn metadata(source: MetadataSource, text: &str) -> Result<Operator, String> {
+    let mut parts = text.split(':').map(Box::from);
+    let namespace = parts.next().unwrap_or_default();
+    Ok(Operator::Metadata(MetadataPath { source, namespace, path: parts.collect() }))
 }
 
 /// Lower-cases a header name, refusing what could never be one.
@@ -220,6 +239,22 @@ mod tests {
     }
 
     #[test]
+    fn metadata_has_a_namespace_and_keys() {
+        let at = |source, namespace: &str, path: &[&str]| {
+            let path = path.iter().map(|key| Box::from(*key)).collect();
+            op(Operator::Metadata(MetadataPath { source, namespace: namespace.into(), path }))
+        };
+        for (format, wanted) in [
+            ("%DYNAMIC_METADATA(a.b:c:d)%", at(MetadataSource::Dynamic, "a.b", &["c", "d"])),
+            ("%METADATA(DYNAMIC:a)%", at(MetadataSource::Dynamic, "a", &[])),
+            ("%METADATA(ROUTE:a:b)%", at(MetadataSource::Route, "a", &["b"])),
+            ("%METADATA(CLUSTER:a:b)%", at(MetadataSource::Other, "a", &["b"])),
+        ] {
+            assert_eq!(Template::parse(format).unwrap().segments, [wanted], "{format}");
+        }
+    }
+
+    #[test]
     fn refusals_name_the_operator() {
         for (format, part) in [
             ("%NO_SUCH_THING%", "unknown operator `NO_SUCH_THING`"),
@@ -233,6 +268,8 @@ mod tests {
             ("%START_TIME(%s):3%", "takes no length"),
             ("%lower%", "incorrect operator"),
             ("%ENVIRONMENT()%", "needs an argument"),
+            ("%DYNAMIC_METADATA()%", "needs an argument"),
+            ("%METADATA(NOWHERE:a)%", "`NOWHERE` is not a kind"),
         ] {
             let error = Template::parse(format).unwrap_err();
             assert!(error.contains(part), "{format}: {error}");

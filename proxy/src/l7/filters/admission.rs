@@ -19,7 +19,7 @@ impl Kept for Admitted {
 impl Call<'_> {
     /// Admits the request to what the filter at this place of the chain guards.
     pub(super) fn admit(&self, place: usize) -> Result<(), Stop> {
-        let Some(admission) = self.conn.hcm.filters.admission(place) else { return Ok(()) };
+        let Some(admission) = self.filters.admission(place) else { return Ok(()) };
         match admission.enter(Instant::now()) {
             Some(admitted) => {
                 self.flow.keep(Box::new(admitted));

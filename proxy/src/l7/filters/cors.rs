@@ -33,7 +33,7 @@ impl Call<'_> {
         }
         let draws = Draws { enabled: fastrand::u32(..), shadow: fastrand::u32(..) };
         let verdict = cors::decide(&policies, &request.parts.method, &request.parts.headers, draws);
-        let stats = self.conn.hcm.filters.stats.local();
+        let stats = self.filters.stats.local();
         let valid = match &verdict {
             Verdict::Pass => return Ok(()),
             Verdict::Counted { valid } | Verdict::Preflight { valid, .. } => *valid,

@@ -28,7 +28,7 @@ impl Kept for ActiveFault {
 
 impl Call<'_> {
     pub(super) async fn fault(&self, fault: &Fault, request: &Inbound, after: &mut After) -> Result<(), Stop> {
-        let filters = &self.conn.hcm.filters;
+        let filters = self.filters;
         if *fault == Fault::default() {
             return Ok(());
         }

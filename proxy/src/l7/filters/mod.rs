@@ -10,6 +10,7 @@ mod cors;
 mod fault;
 mod grpc_web;
 mod mutation;
+mod rbac;
 mod response;
 mod throttle;
 mod trailers;
@@ -32,6 +33,7 @@ use crate::{
         http::{FilterKind, HttpFilter},
         route::{Action, Target, WeightedTarget},
     },
+    live::LiveFilters,
     policy::router::{RouteTable, Selected, pick_weighted},
 };
 
@@ -71,6 +73,8 @@ pub(super) fn is_on(filter: &HttpFilter, levels: &Levels<'_>) -> bool {
 /// A request among the filters.
 pub(super) struct Call<'a> {
     pub conn: &'a Rc<Connection>,
+    /// The filters in force.
+    pub filters: &'a LiveFilters,
     pub flow: &'a Rc<Flow>,
     pub table: Option<&'a RouteTable>,
     pub selected: Option<Selected<'a>>,
@@ -86,7 +90,7 @@ pub(super) enum Stop {
 impl<'a> Call<'a> {
     /// What the levels override, if any filter has something to do with this request.
     pub(super) fn concerned(&self) -> Option<Levels<'a>> {
-        let filters = &self.conn.hcm.filters;
+        let filters = self.filters;
         if !filters.any {
             return None;
         }
@@ -108,7 +112,7 @@ impl<'a> Call<'a> {
     /// Runs the filters over a request. `after` gets what they want to do with the response, whoever makes it.
     pub(super) async fn run(&self, levels: &Levels<'a>, request: &mut Inbound, after: &mut After) -> Result<(), Stop> {
         let mut stopped = None;
-        for (place, filter) in self.conn.hcm.config.filters.iter().enumerate() {
+        for (place, filter) in self.filters.list().iter().enumerate() {
             if !is_on(filter, levels) {
                 continue;
             }
@@ -149,6 +153,16 @@ impl<'a> Call<'a> {
                 FilterKind::GrpcWeb => {
                     grpc_web::request(request, after);
                     Ok(())
+                }
+                FilterKind::Rbac(base) => {
+                    let setting = settings(filter, levels).find_map(|s| match s {
+                        Setting::Rbac(rbac) => Some(rbac.as_ref()),
+                        _ => None,
+                    });
+                    match (setting.unwrap_or(Some(base)), self.filters.rbac(place)) {
+                        (Some(rbac), Some(counts)) => self.rbac(rbac, counts, request),
+                        _ => Ok(()),
+                    }
                 }
                 FilterKind::Alpn(_) | FilterKind::Router(_) => Ok(()),
             };

@@ -16,6 +16,7 @@ fn chain(name: &str, matches: ChainMatch) -> Arc<FilterChain> {
         matches,
         tls: None,
         handshake_timeout: std::time::Duration::from_secs(1),
+        filters: Vec::new(),
         terminal: Terminal::Tcp(Arc::new(proxy)),
     })
 }

@@ -104,11 +104,8 @@ fn subsets_and_members_are_counted_as_they_come_and_go() {
         let metadata = Some(Arc::new(Metadata::from([("envoy.lb".to_owned(), labels)])));
         ir::endpoint::Endpoint { metadata, ..ip(last) }
     };
-    let selector = SubsetSelector {
-        keys: vec!["stage".into()],
-        fallback: SelectorFallback::Inherit,
-        single_host: false,
-    };
+    let selector =
+        SubsetSelector { keys: vec!["stage".into()], fallback: SelectorFallback::Inherit, single_host: false };
     let subsets = Subsets { fallback: SubsetFallback::Any, selectors: vec![selector], ..Subsets::default() };
     let lb_options = Arc::new(LbOptions { subsets: Some(subsets), ..LbOptions::default() });
     let config = ir::cluster::Cluster { lb_options, ..eds("c") };

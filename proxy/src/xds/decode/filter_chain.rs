@@ -2,29 +2,22 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use outrigger_wire::pb::envoy::{
-    config::listener::v3::{
-        Filter, FilterChain as Pb, FilterChainMatch, filter::ConfigType, filter_chain_match::ConnectionSourceType,
-    },
-    extensions::filters::network::{
-        http_connection_manager::v3::HttpConnectionManager, tcp_proxy::v3::TcpProxy as PbTcp,
-    },
+use outrigger_wire::pb::envoy::config::listener::v3::{
+    FilterChain as Pb, FilterChainMatch, filter_chain_match::ConnectionSourceType,
 };
 
 use super::{
     address::cidr,
     at::At,
-    extension,
     fields::fields,
-    hcm,
-    hosts::Apart,
+    network_filter,
     report::Reject,
     scalar::{bool_or, enumeration, port, positive},
-    tcp_proxy, tls,
+    tls,
 };
 use crate::ir::{
     Name,
-    listener::{ChainMatch, FilterChain, SourceType, Terminal, Transport},
+    listener::{ChainMatch, FilterChain, SourceType, Transport},
 };
 
 /// Bound on a TLS handshake where the configuration gives none (Envoy then waits for ever).
@@ -70,12 +63,14 @@ fn chain(message: &Pb, at: &At<'_>) -> Result<FilterChain, Reject> {
     let tls = tls::downstream(&message.transport_socket, &at.field("transport_socket"))?;
     let timeout_at = at.field("transport_socket_connect_timeout");
     let timeout = at.duration("transport_socket_connect_timeout", &message.transport_socket_connect_timeout)?;
+    let (filters, terminal) = network_filter::filters(&message.filters, at)?;
     Ok(FilterChain {
         name: Name::from(message.name.as_str()),
         matches,
         tls,
         handshake_timeout: positive(timeout, &timeout_at)?.unwrap_or(HANDSHAKE_TIMEOUT),
-        terminal: terminal(&message.filters, at)?,
+        filters,
+        terminal,
     })
 }
 
@@ -153,33 +148,4 @@ fn overlap(chains: &[Arc<FilterChain>]) -> Option<(usize, usize)> {
         peers.push(later);
     }
     None
-}
-
-fn terminal(filters: &[Filter], at: &At<'_>) -> Result<Terminal, Reject> {
-    let mut terminal = None;
-    for (i, filter) in filters.iter().enumerate() {
-        let at = at.index("filters", i);
-        let any = match &filter.config_type {
-            Some(ConfigType::TypedConfig(any)) => any,
-            Some(ConfigType::ConfigDiscovery(_)) => {
-                return Err(at.field("config_discovery").reject("is not supported by this release"));
-            }
-            None => return Err(at.field("typed_config").reject("is required")),
-        };
-        if terminal.is_some() {
-            return Err(at.reject("follows a terminal filter, which must be the last one"));
-        }
-        let inner = at.field("typed_config");
-        let extension = extension::open(any, &inner)?;
-        if extension.is::<PbTcp>() {
-            terminal = Some(Terminal::Tcp(Arc::new(tcp_proxy::tcp_proxy(&extension.message(&inner)?, &inner)?)));
-        } else if extension.is::<HttpConnectionManager>() {
-            let encoded = extension.encoded::<HttpConnectionManager>(&inner)?;
-            let manager = Apart::manager(&encoded).map_err(|e| extension.malformed(&e, &inner))?;
-            terminal = Some(Terminal::Http(Arc::new(hcm::manager(&manager, &inner)?)));
-        } else {
-            extension.ignore("network filter", &inner)?;
-        }
-    }
-    terminal.ok_or_else(|| at.field("filters").reject("a chain needs a terminal filter (tcp_proxy or HTTP) at its end"))
 }

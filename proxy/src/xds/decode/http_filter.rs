@@ -5,8 +5,8 @@ use std::sync::Arc;
 use outrigger_wire::pb::envoy::extensions::filters::{
     http::{
         adaptive_concurrency::v3::AdaptiveConcurrency, buffer::v3::Buffer, cors::v3::Cors, fault::v3::HttpFault,
-        grpc_web::v3::GrpcWeb, header_mutation::v3::HeaderMutation as PbHeaderMutation, router::v3::Router as PbRouter,
-        stateful_session::v3::StatefulSession,
+        grpc_web::v3::GrpcWeb, header_mutation::v3::HeaderMutation as PbHeaderMutation, rbac::v3::Rbac as PbRbac,
+        router::v3::Router as PbRouter, stateful_session::v3::StatefulSession,
     },
     network::http_connection_manager::v3::{HttpFilter as Pb, http_filter::ConfigType},
 };
@@ -19,6 +19,7 @@ use super::{
     fault::fault,
     fields::fields,
     header_mutation::mutations,
+    rbac,
     report::Reject,
     tls::without_peer_exchange,
 };
@@ -103,6 +104,9 @@ fn filter(extension: &Extension<'_>, at: &At<'_>) -> Result<Option<FilterKind>, 
     if extension.is::<AdaptiveConcurrency>() {
         let config = adaptive_concurrency(&extension.message(at)?, at)?;
         return Ok(Some(FilterKind::AdaptiveConcurrency(Arc::new(config))));
+    }
+    if extension.is::<PbRbac>() {
+        return Ok(Some(FilterKind::Rbac(share(rbac::http(&extension.message(at)?, at)?))));
     }
     if extension.is::<Buffer>() {
         return Ok(Some(FilterKind::Buffer(max_request_bytes(&extension.message(at)?, at)?)));

@@ -7,12 +7,7 @@ use outrigger_wire::pb::envoy::{
 };
 
 use super::{
-    access_log,
-    at::At,
-    fields::fields,
-    header_ops::addition,
-    report::Reject,
-    route_action::body_format,
+    access_log, at::At, fields::fields, header_ops::addition, report::Reject, route_action::body_format,
     secret::inline_text,
 };
 use crate::ir::{

@@ -10,6 +10,7 @@ use outrigger_wire::pb::{
             cors::v3::CorsPolicy,
             fault::v3::HttpFault,
             header_mutation::v3::HeaderMutationPerRoute,
+            rbac::v3::RbacPerRoute,
             stateful_session::v3::StatefulSessionPerRoute,
         },
     },
@@ -24,6 +25,7 @@ use super::{
     fields::fields,
     header_mutation::mutations,
     http_filter::max_request_bytes,
+    rbac,
     report::Reject,
 };
 use crate::ir::{
@@ -100,6 +102,16 @@ fn one(extension: &Extension<'_>, at: &At<'_>) -> Result<Option<Setting>, Reject
             }
             buffer_per_route::Override::Buffer(m) => Setting::Buffer(Some(max_request_bytes(m, &at.field("buffer"))?)),
         }));
+    }
+    if extension.is::<RbacPerRoute>() {
+        let message: RbacPerRoute = extension.message(at)?;
+        fields!(at, &message => RbacPerRoute { read: [rbac] });
+        let inner = at.field("rbac");
+        if message.rbac.as_ref().is_some_and(|rbac| rbac.track_per_rule_stats) {
+            inner.field("track_per_rule_stats").unsupported("policies of routes are not counted one by one");
+        }
+        let rbac = message.rbac.as_ref().map(|m| rbac::http(m, &inner)).transpose()?;
+        return Ok(Some(Setting::Rbac(rbac.map(share))));
     }
     if extension.is_empty() && (extension.is::<RouteCors>() || extension.is::<StatefulSessionPerRoute>()) {
         at.harmless("is empty and does nothing");

@@ -77,7 +77,8 @@ fn further(message: &Pb, at: &At<'_>) -> Result<Option<Box<FurtherMatch>>, Rejec
     let mut further = FurtherMatch { cookies, ..FurtherMatch::default() };
     if let Some(m) = &message.tls_context {
         fields!(&at.field("tls_context"), m => TlsContextMatchOptions { read: [presented, validated] });
-        (further.presented, further.validated) = (m.presented.as_ref().map(|v| v.value), m.validated.as_ref().map(|v| v.value));
+        (further.presented, further.validated) =
+            (m.presented.as_ref().map(|v| v.value), m.validated.as_ref().map(|v| v.value));
     }
     Ok((further != FurtherMatch::default()).then(|| Box::new(further)))
 }

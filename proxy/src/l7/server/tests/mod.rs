@@ -16,6 +16,7 @@ mod outliers;
 mod peer;
 mod rest;
 mod retries;
+mod side;
 pub(crate) mod support;
 mod timeouts;
 mod tunnel;

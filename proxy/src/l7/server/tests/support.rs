@@ -36,6 +36,7 @@ use crate::{
         filters::FilterStats,
         metrics::{ClusterStats, HttpStats, Sharded},
         record::ConnInfo,
+        registry::Registry,
     },
     tls::Secrets,
     upstream::Deps,
@@ -281,10 +282,13 @@ impl Setup {
         let publisher = Arc::new(Publisher::default());
         publisher.publish(Arc::new(live));
         let stats = Arc::<Sharded<HttpStats>>::default();
-        let filter_stats = Arc::<Sharded<FilterStats>>::default();
+        let registry = Registry::default();
+        let filter_stats = registry.filters(&hcm.stat_prefix);
+        let hcm = Arc::new(hcm);
         let live_hcm = Arc::new(LiveHcm {
-            filters: LiveFilters::new(&hcm, filter_stats.clone(), &Arc::default(), Instant::now()),
-            config: Arc::new(hcm),
+            filters: Arc::new(LiveFilters::new(&hcm, &registry, Instant::now())),
+            standing: Arc::default(),
+            config: hcm,
             inline_routes: Some(table),
             stats: stats.clone(),
             logs: Arc::new(Loggers::new(if unlogged { Vec::new() } else { vec![logger] })),
@@ -294,7 +298,7 @@ impl Setup {
         let (process, chain) = (Rc::new(drain::Source::default()), drain::Source::default());
         let engine = Rc::new(Engine::new(Reader::new(publisher)));
         let process_drain = process.clone();
-        let codecs = engine.held.clone();
+        let (codecs, of_proxy) = (engine.held.clone(), engine.clone());
         tokio::task::spawn_local(async move {
             for id in 1.. {
                 let (stream, remote) = listener.accept().await.unwrap();
@@ -304,7 +308,7 @@ impl Setup {
                 tokio::task::spawn_local(serving);
             }
         });
-        Proxy { address, stats, filter_stats, cluster, cluster_stats, drain: process, codecs, log }
+        Proxy { address, stats, filter_stats, cluster, cluster_stats, drain: process, codecs, engine: of_proxy, log }
     }
 }
 
@@ -322,6 +326,7 @@ pub(crate) fn conn_info(id: u64, remote: SocketAddr, local: SocketAddr) -> ConnI
         started: SystemTime::now(),
         started_at: Instant::now(),
         buffer_limit: 1 << 20,
+        metadata: Default::default(),
     }
 }
 
@@ -355,6 +360,7 @@ pub(super) struct Proxy {
     pub drain: Rc<drain::Source>,
     /// Codecs of HTTP/1 connections.
     pub codecs: Rc<Gauge>,
+    pub engine: Rc<Engine>,
     log: tempfile::NamedTempFile,
 }
 

@@ -117,9 +117,9 @@ fn typed_structs_of_known_types_are_converted_and_nested_ones_refused() {
         ),
         (listener_of(&typed(""), ""), &format!("{path}.type_url"), "not a type"),
         (
-            listener_of(&typed(&format!("type_url: {T}/envoy.extensions.filters.network.rbac.v3.RBAC")), ""),
+            listener_of(&typed(&format!("type_url: {T}/envoy.extensions.filters.network.ext_authz.v3.ExtAuthz")), ""),
             path,
-            "RBAC",
+            "ExtAuthz",
         ),
     ]);
 }

@@ -230,7 +230,6 @@ fn refusals() {
 #[test]
 fn security_filters_are_never_skipped() {
     for kind in [
-        "envoy.extensions.filters.network.rbac.v3.RBAC",
         "envoy.extensions.filters.network.ext_authz.v3.ExtAuthz",
         "envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit",
         "envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit",

@@ -187,7 +187,6 @@ fn filters_that_always_come_are_harmless_when_empty() {
 fn security_filters_are_never_skipped() {
     let http = "envoy.extensions.filters.http";
     for kind in [
-        "rbac.v3.RBAC",
         "ext_authz.v3.ExtAuthz",
         "jwt_authn.v3.JwtAuthentication",
         "local_ratelimit.v3.LocalRateLimit",

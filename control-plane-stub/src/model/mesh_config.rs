@@ -1,0 +1,251 @@
+//! `MeshConfig`: what holds for the whole mesh, with the names of Istio's configuration of that name.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Deserializer, de::Error};
+
+use super::scalars::{HumanDuration, header_name, port, positive};
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
+pub struct MeshConfig {
+    /// Other names of the trust domain, whose identities count as its own.
+    pub trust_domain_aliases: Vec<TrustDomain>,
+    pub extension_providers: Vec<ExtensionProvider>,
+    pub path_normalization: PathNormalization,
+}
+
+/// `v1 ConfigMap`, of the one in which Istio keeps its MeshConfig as YAML.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub(super) struct ConfigMap {
+    #[serde(default)]
+    pub data: BTreeMap<String, String>,
+}
+
+impl ConfigMap {
+    /// What of Istio's MeshConfig holds here too. The rest of it is for Istio's own proxies; of the providers, those of
+    /// telemetry are not asked for decisions.
+    pub(super) fn mesh(&self) -> Result<MeshConfig, String> {
+        let Some(text) = self.data.get("mesh") else { return Ok(MeshConfig::default()) };
+        let whole: serde_json::Value = serde_saphyr::from_str(text).map_err(|e| format!("is not valid YAML: {e}"))?;
+        let mut kept = serde_json::Map::new();
+        for name in ["trustDomainAliases", "extensionProviders", "pathNormalization"] {
+            if let Some(value) = whole.get(name).filter(|value| !value.is_null()) {
+                kept.insert(name.to_owned(), value.clone());
+            }
+        }
+        if let Some(serde_json::Value::Array(providers)) = kept.get_mut("extensionProviders") {
+            providers.retain(|p| p.get("envoyExtAuthzHttp").is_some() || p.get("envoyExtAuthzGrpc").is_some());
+        }
+        serde_path_to_error::deserialize(serde_json::Value::Object(kept))
+            .map_err(|e| format!("{}: {}", e.path(), e.inner()))
+    }
+}
+
+/// A SPIFFE trust domain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrustDomain(pub String);
+
+impl<'de> Deserialize<'de> for TrustDomain {
+    fn deserialize<D: Deserializer<'de>>(de: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(de)?;
+        let ok = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '.' | '_');
+        if !text.is_empty() && text.len() <= 255 && text.chars().all(ok) {
+            return Ok(Self(text));
+        }
+        Err(D::Error::custom(format!("`{text}` is not a trust domain (lower case, digits, -, . and _)")))
+    }
+}
+
+/// Which spellings of a path are made one before policies and routes see it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PathNormalization {
+    pub normalization: Normalization,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Normalization {
+    /// As [`Self::Base`].
+    #[default]
+    Default,
+    None,
+    /// RFC 3986: `..`, `.`, backslashes and unreserved characters in percent form.
+    Base,
+    /// And slashes that follow each other are one.
+    MergeSlashes,
+    /// And slashes in percent form are slashes.
+    DecodeAndMergeSlashes,
+}
+
+/// A service that decides for CUSTOM policies.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ExtensionProvider {
+    pub name: String,
+    pub envoy_ext_authz_http: Option<ExtAuthzHttp>,
+    pub envoy_ext_authz_grpc: Option<ExtAuthzGrpc>,
+}
+
+/// What both kinds have.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Call<'a> {
+    /// A host of the mesh, or `namespace/host`; absolute once the documents are joined.
+    pub service: &'a str,
+    pub port: u16,
+    pub timeout: Option<HumanDuration>,
+    pub fail_open: bool,
+    pub clear_route_cache: bool,
+    pub status_on_error: Option<StatusText>,
+    pub body: Option<RequestBody>,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ExtAuthzHttp {
+    pub service: String,
+    #[serde(deserialize_with = "port")]
+    pub port: u16,
+    #[serde(default, deserialize_with = "positive")]
+    pub timeout: Option<HumanDuration>,
+    pub path_prefix: Option<PathPrefix>,
+    #[serde(default)]
+    pub fail_open: bool,
+    #[serde(default)]
+    pub clear_route_cache: bool,
+    pub status_on_error: Option<StatusText>,
+    /// Deprecated form of the next.
+    #[serde(default)]
+    pub include_headers_in_check: Vec<HeaderPattern>,
+    #[serde(default)]
+    pub include_request_headers_in_check: Vec<HeaderPattern>,
+    #[serde(default)]
+    pub include_additional_headers_in_check: BTreeMap<String, String>,
+    pub include_request_body_in_check: Option<RequestBody>,
+    #[serde(default)]
+    pub headers_to_upstream_on_allow: Vec<HeaderPattern>,
+    #[serde(default)]
+    pub headers_to_downstream_on_deny: Vec<HeaderPattern>,
+    #[serde(default)]
+    pub headers_to_downstream_on_allow: Vec<HeaderPattern>,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ExtAuthzGrpc {
+    pub service: String,
+    #[serde(deserialize_with = "port")]
+    pub port: u16,
+    #[serde(default, deserialize_with = "positive")]
+    pub timeout: Option<HumanDuration>,
+    #[serde(default)]
+    pub fail_open: bool,
+    #[serde(default)]
+    pub clear_route_cache: bool,
+    pub status_on_error: Option<StatusText>,
+    pub include_request_body_in_check: Option<RequestBody>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RequestBody {
+    #[serde(deserialize_with = "some_bytes")]
+    pub max_request_bytes: u32,
+    #[serde(default)]
+    pub allow_partial_message: bool,
+    #[serde(default)]
+    pub pack_as_bytes: bool,
+}
+
+fn some_bytes<'de, D: Deserializer<'de>>(de: D) -> Result<u32, D::Error> {
+    match u32::deserialize(de)? {
+        0 => Err(D::Error::custom("must be at least 1")),
+        bytes => Ok(bytes),
+    }
+}
+
+/// A status of HTTP, as text: `"403"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StatusText(pub u16);
+
+impl<'de> Deserialize<'de> for StatusText {
+    fn deserialize<D: Deserializer<'de>>(de: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(de)?;
+        // Envoy's enumeration of statuses.
+        let known = |code: &u16| {
+            matches!(code, 100 | 102 | 103 | 200..=208 | 226 | 300..=305 | 307 | 308 | 400..=418 | 421..=426 | 428 | 429 | 431 | 451
+                | 500..=508 | 510 | 511)
+        };
+        let code = text.parse().ok().filter(known);
+        code.map(Self).ok_or_else(|| D::Error::custom(format!("`{text}` is not a status of HTTP such as \"403\"")))
+    }
+}
+
+/// Prepended to the path of a check.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PathPrefix(pub String);
+
+impl<'de> Deserialize<'de> for PathPrefix {
+    fn deserialize<D: Deserializer<'de>>(de: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(de)?;
+        let path = text.starts_with('/') && text.parse::<http::uri::PathAndQuery>().is_ok();
+        if path { Ok(Self(text)) } else { Err(D::Error::custom(format!("`{text}` is not a path beginning with /"))) }
+    }
+}
+
+/// The name of a header, `prefix*` or `*suffix`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeaderPattern(pub String);
+
+impl<'de> Deserialize<'de> for HeaderPattern {
+    fn deserialize<D: Deserializer<'de>>(de: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(de)?;
+        if text == "*" {
+            return Err(D::Error::custom("a single wildcard is not supported: write prefix* or *suffix"));
+        }
+        let bare = text.strip_prefix('*').or(text.strip_suffix('*')).unwrap_or(&text);
+        header_name(bare).map_err(D::Error::custom)?;
+        Ok(Self(text))
+    }
+}
+
+impl ExtensionProvider {
+    /// The call to its service; none for a provider that is of no kind.
+    pub fn call(&self) -> Option<Call<'_>> {
+        match (&self.envoy_ext_authz_http, &self.envoy_ext_authz_grpc) {
+            (Some(p), _) => Some(Call {
+                service: &p.service,
+                port: p.port,
+                timeout: p.timeout,
+                fail_open: p.fail_open,
+                clear_route_cache: p.clear_route_cache,
+                status_on_error: p.status_on_error,
+                body: p.include_request_body_in_check,
+            }),
+            (None, Some(p)) => Some(Call {
+                service: &p.service,
+                port: p.port,
+                timeout: p.timeout,
+                fail_open: p.fail_open,
+                clear_route_cache: p.clear_route_cache,
+                status_on_error: p.status_on_error,
+                body: p.include_request_body_in_check,
+            }),
+            (None, None) => None,
+        }
+    }
+
+    /// Where the name of its service stands in the document, and the name.
+    pub(super) fn service(&mut self) -> Option<(&'static str, &mut String)> {
+        let http = self.envoy_ext_authz_http.as_mut().map(|p| ("envoyExtAuthzHttp", &mut p.service));
+        http.or(self.envoy_ext_authz_grpc.as_mut().map(|p| ("envoyExtAuthzGrpc", &mut p.service)))
+    }
+}
+
+impl MeshConfig {
+    /// The provider of that name.
+    pub fn provider(&self, name: &str) -> Option<&ExtensionProvider> {
+        self.extension_providers.iter().find(|provider| provider.name == name)
+    }
+}

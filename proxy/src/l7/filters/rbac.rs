@@ -1,0 +1,78 @@
+//! Role based access control of requests, as [`policy::rbac`](crate::policy::rbac) decides.
+
+use std::sync::Arc;
+
+use http::StatusCode;
+use serde_json::{Map, Value};
+
+use super::{Call, Stop};
+use crate::{
+    ir::rbac::{Engine, Rbac},
+    l7::{pipeline::Inbound, respond::Reply},
+    live::RbacCounts,
+    policy::rbac::{self, Decision, Facts},
+};
+
+/// Where results are noted, whatever the filter's name.
+const NAMESPACE: &str = "envoy.filters.http.rbac";
+
+/// What filters tell each other and access logs.
+const COMMON: &str = "envoy.common";
+
+impl Call<'_> {
+    /// Decides with `rbac`; `counts` are the filter's, whatever a route overrides.
+    pub(super) fn rbac(&self, rbac: &Arc<Rbac>, counts: &RbacCounts, request: &Inbound) -> Result<(), Stop> {
+        if let Some(engine) = &rbac.shadow {
+            // Statistics and metadata are all that comes of it.
+            self.decide(engine, request, |decision| {
+                counts.shadow.count(decision.allowed, decision.policy);
+                self.note(&rbac.shadow_prefix, "shadow", decision);
+            });
+        }
+        let Some(engine) = &rbac.rules else { return Ok(()) };
+        self.decide(engine, request, |decision| {
+            counts.rules.count(decision.allowed, decision.policy);
+            if let Some(log) = decision.log {
+                self.flow.record.metadata.set(COMMON, Map::from_iter([("access_log_hint".into(), Value::Bool(log))]));
+            }
+            self.note(&rbac.rules_prefix, "enforced", decision);
+            if decision.allowed {
+                return Ok(());
+            }
+            let reply = Reply::new(StatusCode::FORBIDDEN, rbac::details(decision.policy)).body("RBAC: access denied");
+            Err(Stop::Reply(Box::new(reply)))
+        })
+    }
+
+    /// Has `then` look at what the engine says of the request.
+    fn decide<T>(&self, engine: &Engine, request: &Inbound, then: impl FnOnce(Decision<'_>) -> T) -> T {
+        let conn = &self.conn.scope.conn;
+        let decision = {
+            let dynamic = self.flow.record.metadata.get();
+            rbac::decide(
+                engine,
+                &Facts {
+                    tls: conn.tls.as_deref(),
+                    local: conn.local,
+                    peer: conn.remote,
+                    client: request.sane.origin.remote,
+                    server_name: conn.server_name.as_deref().unwrap_or_default(),
+                    http: Some(request.facts(self.random)),
+                    dynamic: dynamic.as_deref(),
+                    route: self.selected.and_then(|s| s.route.metadata.as_deref()),
+                },
+            )
+        };
+        then(decision)
+    }
+
+    fn note(&self, prefix: &str, engine: &str, decision: Decision<'_>) {
+        let result = if decision.allowed { "allowed" } else { "denied" };
+        let mut fields = Map::new();
+        if let Some(policy) = decision.policy {
+            fields.insert(format!("{prefix}{engine}_effective_policy_id"), Value::String(policy.to_string()));
+        }
+        fields.insert(format!("{prefix}{engine}_engine_result"), Value::String(result.into()));
+        self.flow.record.metadata.set(NAMESPACE, fields);
+    }
+}
