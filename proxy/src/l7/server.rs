@@ -26,7 +26,7 @@ use super::{engine::Engine, flow::Flow, headers::RequestView, reshape::Shape, wi
 use crate::{
     drain,
     ir::http::Codec,
-    live::{LiveFilters, LiveHcm},
+    live::LiveHcm,
     net::io::Io,
     telemetry::{exchange::HttpScope, record::ConnInfo},
 };
@@ -85,7 +85,7 @@ impl Connection {
     }
 
     /// The filters that are in force.
-    pub(super) fn filters(&self) -> Rc<Arc<LiveFilters>> {
+    pub(super) fn filters(&self) -> filters::InForce {
         self.filters.get(&self.hcm.standing)
     }
 

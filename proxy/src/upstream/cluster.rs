@@ -158,7 +158,7 @@ impl Cluster {
             life: previous.map_or_else(Life::new, |p| p.life.clone()),
             parts: OnceLock::new(),
         });
-        cluster.life.changes.fetch_add(changes, Relaxed);
+        cluster.life.changed(changes);
         // What is in use is made here, and not by the worker that comes first. So is what names resolve to: answers
         // replace each other in the endpoint they have in common. And so are hosts that are checked before any use.
         if names || cluster.life.is_used() || cluster.config.check().is_some() {

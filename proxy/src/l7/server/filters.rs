@@ -8,10 +8,14 @@ use std::{
 
 use crate::live::{LiveFilters, LiveHcm, Standing};
 
+/// The filters in force.
+#[allow(clippy::redundant_allocation, reason = "requests count references on their own worker only")]
+pub(super) type InForce = Rc<Arc<LiveFilters>>;
+
 /// Kept per connection: asking costs one load of memory that is hardly ever written.
 pub(super) struct Filters {
     seen: Cell<u64>,
-    current: RefCell<Rc<Arc<LiveFilters>>>,
+    current: RefCell<InForce>,
 }
 
 impl Filters {
@@ -22,7 +26,7 @@ impl Filters {
         Self { seen, current: RefCell::new(Rc::new(current)) }
     }
 
-    pub(super) fn get(&self, standing: &Standing) -> Rc<Arc<LiveFilters>> {
+    pub(super) fn get(&self, standing: &Standing) -> InForce {
         let generation = standing.generation();
         if self.seen.replace(generation) != generation
             && let Some(newest) = standing.http()

@@ -5,14 +5,14 @@ use std::{collections::BTreeMap, sync::Arc};
 use crate::ir::endpoint::{Address, Assignment};
 
 /// How many priorities have other hosts than before.
-pub(super) fn changes(before: Option<&Arc<Assignment>>, now: Option<&Arc<Assignment>>) -> u64 {
+pub(super) fn changes(before: Option<&Arc<Assignment>>, now: Option<&Arc<Assignment>>) -> u32 {
     match (before, now) {
         (Some(before), Some(now)) if Arc::ptr_eq(before, now) => 0,
         _ => {
             let (before, now) = (hosts(before), hosts(now));
             let gone = before.keys().filter(|priority| !now.contains_key(priority)).count();
             let changed = now.iter().filter(|(priority, hosts)| before.get(priority) != Some(hosts)).count();
-            (gone + changed) as u64
+            (gone + changed) as u32
         }
     }
 }

@@ -196,8 +196,6 @@ impl Runtime {
 pub(super) struct Life {
     pub(super) id: u64,
     pub(super) watch: ArcSwapOption<Watch>,
-    /// How often the hosts of a priority changed.
-    pub(super) changes: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -206,6 +204,8 @@ struct State {
     /// The newest view with parts, and its number.
     latest: Option<Arc<Parts>>,
     turn: u64,
+    /// How often the hosts of a priority changed.
+    changes: u32,
     retired: bool,
 }
 
@@ -215,13 +215,22 @@ impl Life {
         Arc::new(Self {
             id: NEXT.fetch_add(1, Relaxed),
             watch: ArcSwapOption::empty(),
-            changes: AtomicU64::new(0),
             state: Mutex::default(),
         })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The hosts of so many priorities changed.
+    pub(super) fn changed(&self, priorities: u32) {
+        let mut state = self.state();
+        state.changes = state.changes.wrapping_add(priorities);
+    }
+
+    pub(super) fn changes(&self) -> u32 {
+        self.state().changes
     }
 
     /// Whether some view was used.

@@ -1,8 +1,6 @@
 //! Everything that can be counted of a cluster, under Envoy's names: what the workers counted, and what follows from
 //! its state at the moment somebody asks. A cluster that nobody uses stays as small as it is.
 
-use std::sync::atomic::Ordering::Relaxed;
-
 use super::{Cluster, Parts};
 use crate::{
     ir::endpoint::Health,
@@ -67,7 +65,7 @@ impl Cluster {
         visitor("membership_total", Kind::Gauge, total);
         visitor("membership_healthy", Kind::Gauge, healthy);
         visitor("membership_degraded", Kind::Gauge, degraded);
-        visitor("membership_change", Kind::Counter, self.life.changes.load(Relaxed));
+        visitor("membership_change", Kind::Counter, self.life.changes().into());
     }
 
     /// Of clusters that know subsets or zones.
