@@ -212,11 +212,7 @@ struct State {
 impl Life {
     pub(super) fn new() -> Arc<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        Arc::new(Self {
-            id: NEXT.fetch_add(1, Relaxed),
-            watch: ArcSwapOption::empty(),
-            state: Mutex::default(),
-        })
+        Arc::new(Self { id: NEXT.fetch_add(1, Relaxed), watch: ArcSwapOption::empty(), state: Mutex::default() })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
