@@ -226,7 +226,10 @@ async fn act(
                 None => rewrite::redirect(redirect, &selected.route.matches, &line),
             };
             let reply = Reply::new(status, "direct_response").location(location);
-            local::finished(flow, table, selected, request, reply.into_response(flow, request.sane.grpc, None))
+            let pseudo = Pseudo { method: &request.parts.method, path: request.path(), scheme };
+            let view = RequestView { pseudo, headers: &request.parts.headers };
+            let response = reply.into_response(flow, request.sane.grpc, conn.shape(&view));
+            local::finished(flow, table, selected, request, response)
         }
         Action::Direct(direct) => {
             note_head(flow, &request.parts, scheme);

@@ -1,7 +1,7 @@
 //! `local_reply_config`: what an operator makes of the answers this proxy gives itself.
 //!
 //! The first mapper whose filter accepts the exchange changes status, text, headers and format; without one the
-//! manager's own format applies. As in Envoy redirects are no such answers, and a gRPC client hears the text as its
+//! manager's own format applies. As in Envoy redirects are such answers, too, and a gRPC client hears the text as its
 //! status message.
 
 use std::borrow::Cow;

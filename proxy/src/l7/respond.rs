@@ -86,8 +86,8 @@ impl Reply {
         flow.record.flag(self.flags);
         flow.record.details(self.details);
         let reshaped = match shape {
-            Some(shape) if self.location.is_none() => shape.apply(flow, &mut self.status, &mut self.body),
-            _ => Reshaped::default(),
+            Some(shape) => shape.apply(flow, &mut self.status, &mut self.body),
+            None => Reshaped::default(),
         };
         let mut response = if is_grpc {
             grpc_response(self.grpc.unwrap_or_else(|| grpc_status(self.status)), &self.body)
@@ -127,6 +127,8 @@ pub fn grpc_reply(status: StatusCode, message: &str) -> Response<Body> {
 fn grpc_response(status: u16, message: &str) -> Response<Body> {
     // What `grpc-message` percent-encodes: everything outside printable ASCII, and the percent sign itself.
     const SET: &AsciiSet = &CONTROLS.add(b'%');
+    // A JSON format ends its line, which a header does not need.
+    let message = message.strip_suffix('\n').unwrap_or(message);
     let mut response = Response::new(Body::Empty);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
