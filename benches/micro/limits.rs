@@ -40,6 +40,7 @@ pub(crate) fn bench(criterion: &mut Criterion) {
     let mut headers = HeaderMap::new();
     headers.insert("x-user", HeaderValue::from_static("user-77"));
     let request = RequestFacts {
+        certificate: Default::default(),
         authority: "service",
         path: "/api/v1/items?page=3",
         method: &Method::GET,

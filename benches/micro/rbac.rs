@@ -74,6 +74,7 @@ pub(crate) fn bench(criterion: &mut Criterion) {
                 };
                 let (headers, path) = (HeaderMap::new(), format!("/api/v{n}/items?page=3"));
                 let http = RequestFacts {
+                    certificate: Default::default(),
                     authority: "app",
                     path: &path,
                     method: &Method::GET,

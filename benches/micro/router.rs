@@ -47,7 +47,15 @@ fn select(b: &mut criterion::Bencher<'_>, table: &RouteTable, authority: &str, p
     let mut headers = HeaderMap::new();
     headers.insert("x-tenant", HeaderValue::from_static("somebody"));
     headers.insert("accept", HeaderValue::from_static("*/*"));
-    let facts = RequestFacts { authority, path, method: &Method::GET, scheme: "http", headers: &headers, random: 7 };
+    let facts = RequestFacts {
+        authority,
+        path,
+        method: &Method::GET,
+        scheme: "http",
+        headers: &headers,
+        certificate: Default::default(),
+        random: 7,
+    };
     assert!(table.select(&facts).is_ok(), "the bench measures hits");
     b.iter(|| table.select(black_box(&facts)).is_ok());
 }

@@ -21,6 +21,7 @@ pub struct Fabric {
 }
 
 /// A network namespace with one interface, `eth0`.
+#[derive(Clone)]
 pub struct Pod {
     pub name: String,
     /// The namespace's name.

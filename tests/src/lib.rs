@@ -15,7 +15,7 @@ pub mod wait;
 
 pub use exchange::Exchange;
 pub use fabric::{Fabric, Pod};
-pub use mesh::{Mesh, Workload};
+pub use mesh::{Member, Mesh, Workload};
 pub use pair::Pair;
 pub use process::Process;
 pub use proxies::Kind;

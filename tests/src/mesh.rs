@@ -43,6 +43,25 @@ pub struct Mesh {
     flags: Vec<String>,
 }
 
+/// Who a Pod of the mesh is.
+#[derive(Clone, Copy)]
+pub struct Member<'a> {
+    pub name: &'a str,
+    pub namespace: &'a str,
+    pub service_account: &'a str,
+    /// `key: value` pairs of the Pod.
+    pub labels: &'a [(&'a str, &'a str)],
+    /// Further flags for the proxy.
+    pub flags: &'a [&'a str],
+}
+
+impl<'a> Member<'a> {
+    /// Of the namespace `default`, with a service account of its own name.
+    pub fn new(name: &'a str, labels: &'a [(&'a str, &'a str)]) -> Self {
+        Self { name, namespace: "default", service_account: name, labels, flags: &[] }
+    }
+}
+
 /// A Pod with its proxy.
 pub struct Workload {
     pub pod: Pod,
@@ -195,13 +214,18 @@ impl Mesh {
 
     /// As [`Mesh::workload`], with further flags for the proxy.
     pub fn workload_with(&mut self, name: &str, labels: &[(&str, &str)], flags: &[&str]) -> Workload {
-        let pod = self.fabric.pod(name, &self.hosts);
-        self.register(&pod, name, labels);
-        run(pod.command(bin("outrigger-init")).arg("install"));
-        let proxy = self.start_proxy(&pod, name, labels, flags);
-        let workload = Workload { pod, proxy, service_account: name.to_owned() };
+        let workload = self.join(&Member { flags, ..Member::new(name, labels) });
         workload.wait_ready();
         workload
+    }
+
+    /// Adds a Pod, registers it, installs redirection and starts its proxy, which need not be ready yet.
+    pub fn join(&mut self, member: &Member<'_>) -> Workload {
+        let pod = self.fabric.pod(member.name, &self.hosts);
+        self.register_member(&pod, member);
+        run(pod.command(bin("outrigger-init")).arg("install"));
+        let proxy = self.start_member(&pod, member);
+        Workload { pod, proxy, service_account: member.service_account.to_owned() }
     }
 
     /// As [`Mesh::workload`], with a real Envoy as the sidecar. `delta`: incremental xDS, else state of the world.
@@ -209,7 +233,7 @@ impl Mesh {
         let pod = self.fabric.pod(name, &self.hosts);
         self.register(&pod, name, labels);
         run(pod.command(bin("outrigger-init")).arg("install"));
-        let token = self.token(name);
+        let token = self.token("default", name);
         let file = write_bootstrap(
             &pod,
             include_str!("envoy-sidecar.yaml"),
@@ -250,36 +274,44 @@ impl Mesh {
     }
 
     /// A token that proves this service account.
-    fn token(&self, service_account: &str) -> String {
+    fn token(&self, namespace: &str, service_account: &str) -> String {
         let state = self.dir().join("state").display().to_string();
         let mut command = Command::new(bin("outriggerctl"));
-        command.args(["token", "--namespace", "default", "--service-account", service_account, "--state", &state]);
+        command.args(["token", "--namespace", namespace, "--service-account", service_account, "--state", &state]);
         run(&mut command).trim().to_owned()
     }
 
-    /// Tells the control plane of a Pod, as Kubernetes would.
+    /// Tells the control plane of a Pod of the namespace `default`, as Kubernetes would.
     pub fn register(&self, pod: &Pod, service_account: &str, labels: &[(&str, &str)]) {
+        self.register_member(pod, &Member { service_account, ..Member::new(&pod.name, labels) });
+    }
+
+    fn register_member(&self, pod: &Pod, member: &Member<'_>) {
         let mut lines = String::new();
-        for (key, value) in labels {
+        for (key, value) in member.labels {
             let _ = writeln!(lines, "    {key}: \"{value}\"");
         }
         self.apply(
             &format!("pod-{}.yaml", pod.name),
             &format!(
-                "apiVersion: v1\nkind: Pod\nmetadata:\n  name: {}\n  namespace: default\n  labels:\n    \
-                 security.istio.io/tlsMode: istio\n{lines}spec:\n  serviceAccountName: {service_account}\n\
+                "apiVersion: v1\nkind: Pod\nmetadata:\n  name: {}\n  namespace: {}\n  labels:\n    \
+                 security.istio.io/tlsMode: istio\n{lines}spec:\n  serviceAccountName: {}\n\
                  status:\n  podIP: {}\n  podIPs:\n  - ip: {}\n  - ip: {}\n",
-                pod.name, pod.ip4, pod.ip4, pod.ip6
+                pod.name, member.namespace, member.service_account, pod.ip4, pod.ip4, pod.ip6
             ),
         );
     }
 
-    /// Starts the proxy of a Pod with a fresh token for its service account.
+    /// Starts the proxy of a Pod of the namespace `default` with a fresh token for its service account.
     pub fn start_proxy(&self, pod: &Pod, service_account: &str, labels: &[(&str, &str)], flags: &[&str]) -> Process {
-        let token = self.token(service_account);
+        self.start_member(pod, &Member { service_account, flags, ..Member::new(&pod.name, labels) })
+    }
+
+    fn start_member(&self, pod: &Pod, member: &Member<'_>) -> Process {
+        let token = self.token(member.namespace, member.service_account);
         let token_file = self.dir().join(format!("{}.token", pod.name));
         std::fs::write(&token_file, token).expect("own folder");
-        let labels: Vec<String> = labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
+        let labels: Vec<String> = member.labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
         let mut command = pod.command_as(PROXY_UID, bin("outrigger-proxy"));
         command
             .args(["--xds-address", &format!("{}:15012", self.control_pod.ip4)])
@@ -287,11 +319,12 @@ impl Mesh {
             .arg(self.root_cert())
             .arg("--token-file")
             .arg(token_file)
-            .args(["--namespace", "default", "--service-account", service_account, "--pod-name", &pod.name])
+            .args(["--namespace", member.namespace, "--service-account", member.service_account])
+            .args(["--pod-name", &pod.name])
             .args(["--pod-ip", &format!("{},{}", pod.ip4, pod.ip6)])
             .args(["--labels", &labels.join(",")])
             .args(["--status-address", "[::]:15021", "--drain-time-s", "5"])
-            .args(flags);
+            .args(member.flags);
         if let Ok(level) = std::env::var("OUTRIGGER_TESTS_LOG_LEVEL") {
             command.args(["-l", &level]);
         }
@@ -321,5 +354,12 @@ impl Workload {
         let text = self.pod.sh("curl -sS http://127.0.0.1:15000/stats");
         let prefix = format!("{name}: ");
         text.lines().find_map(|l| l.strip_prefix(&prefix)).and_then(|v| v.parse().ok()).unwrap_or(0)
+    }
+
+    /// The sum of all statistics whose names end so.
+    pub fn stats_ending(&self, end: &str) -> u64 {
+        let text = self.pod.sh("curl -sS http://127.0.0.1:15000/stats");
+        let values = text.lines().filter_map(|line| line.split_once(": ")).filter(|(name, _)| name.ends_with(end));
+        values.filter_map(|(_, value)| value.parse::<u64>().ok()).sum()
     }
 }

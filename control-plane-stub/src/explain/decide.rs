@@ -68,6 +68,7 @@ pub(super) fn route(config: &route::RouteConfiguration, request: &Request) -> Re
         method: &request.method,
         scheme: &request.scheme,
         headers: &request.headers,
+        certificate: Default::default(),
         random: 0,
     };
     let place = |text: &str| text.parse().map_err(|_| "a name was lost".to_owned());

@@ -76,6 +76,7 @@ pub struct State {
     pub started: Instant,
     applied: AtomicU64,
     draining: AtomicBool,
+    drained: AtomicBool,
     failed_health: AtomicBool,
     awaits_checks: AtomicBool,
     problems: Mutex<Vec<String>>,
@@ -98,6 +99,7 @@ impl State {
             started: Instant::now(),
             applied: AtomicU64::new(0),
             draining: AtomicBool::new(false),
+            drained: AtomicBool::new(false),
             failed_health: AtomicBool::new(false),
             awaits_checks: AtomicBool::new(false),
             problems: Mutex::default(),
@@ -138,6 +140,11 @@ impl State {
 
     pub fn set_draining(&self) {
         self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Inbound listeners close, or have closed, while the process goes on.
+    pub fn set_drained(&self) {
+        self.drained.store(true, Ordering::Relaxed);
     }
 
     pub fn version(&self) -> u64 {

@@ -41,7 +41,7 @@ pub(super) async fn admin(inner: Arc<Inner>, call: Call) -> Answer {
     }
     match call.path.as_str() {
         "/" | "/help" => Answer::text(help()),
-        "/ready" => ready(&inner, &call),
+        "/ready" => ready(&inner, &call, Vec::new()),
         "/server_info" => info::server_info(&inner),
         "/config_dump" => config_dump(&inner, &call).await,
         "/clusters" => rendered(inner, call, |inner, call| clusters::clusters(inner, call.is_json())).await,
@@ -67,7 +67,13 @@ pub(super) async fn admin(inner: Arc<Inner>, call: Call) -> Answer {
 /// The status port: what kubelet and Prometheus may ask from outside the Pod. It changes nothing.
 pub(super) async fn status(inner: Arc<Inner>, call: Call) -> Answer {
     match call.path.as_str() {
-        "/healthz/ready" | "/ready" => ready(&inner, &call),
+        // To kubelet a Pod that accepts nothing is not ready, whatever else the proxy still does. With Envoy the
+        // listener that answers it is one of the drained.
+        "/healthz/ready" | "/ready" => {
+            let drained = inner.state.drained.load(Ordering::Relaxed);
+            let reason = drained.then(|| ("drained", "POST /drain_listeners was called".to_owned()));
+            ready(&inner, &call, reason.into_iter().collect())
+        }
         "/stats/prometheus" | "/metrics" => rendered(inner, call, stats::prometheus).await,
         _ => Answer::error(StatusCode::NOT_FOUND, "not found\n"),
     }
@@ -88,9 +94,10 @@ fn help() -> String {
     HELP.iter().map(|(path, what)| format!("  {path}: {what}\n")).collect()
 }
 
-fn ready(inner: &Inner, call: &Call) -> Answer {
+fn ready(inner: &Inner, call: &Call, further: Vec<(&'static str, String)>) -> Answer {
     let status = inner.context.subscription.status().borrow().clone();
-    let reasons = inner.state.not_ready(&status);
+    let mut reasons = inner.state.not_ready(&status);
+    reasons.extend(further);
     let code = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     if call.parameter("verbose").is_some() {
         let reasons: Vec<_> =
@@ -106,7 +113,8 @@ fn ready(inner: &Inner, call: &Call) -> Answer {
     if reasons.is_empty() {
         return Answer::text("LIVE\n");
     }
-    let state = if inner.state.draining.load(Ordering::Relaxed) { "DRAINING" } else { "PRE_INITIALIZING" };
+    let draining = |(code, _): &(&str, String)| matches!(*code, "draining" | "drained");
+    let state = if reasons.iter().any(draining) { "DRAINING" } else { "PRE_INITIALIZING" };
     let lines: String = reasons.iter().map(|(_, reason)| format!("{reason}\n")).collect();
     Answer::error(code, format!("{state}\n{lines}"))
 }

@@ -243,6 +243,10 @@ async fn the_status_port_changes_and_tells_nothing_more_than_it_must() {
         assert_eq!(ask(&rig, path).await.0, 404, "{path}");
     }
     assert!(rig.requests.try_recv().is_err());
+    rig.admin.state().set_drained();
+    let (status, _, body) = ask(&rig, "GET /healthz/ready").await;
+    assert_eq!((status, &*body), (503, "DRAINING\nPOST /drain_listeners was called\n"));
+    assert_eq!(rig.get("/ready").await.0, 200, "as with Envoy, the admin interface does not count that");
 }
 
 #[tokio::test]

@@ -276,6 +276,7 @@ impl Control {
             Request::ReopenLogs => self.builder.sinks.reopen(),
             Request::DrainListeners { inbound_only, graceful } => {
                 tracing::info!(inbound_only, graceful, "draining listeners");
+                self.state.set_drained();
                 let drains = &self.shared.drains;
                 drains.inbound.advance(Phase::Drain);
                 if !inbound_only {

@@ -6,6 +6,8 @@ use std::{
     sync::{Arc, Condvar, Mutex, atomic::Ordering::Relaxed},
 };
 
+use bytes::Bytes;
+
 use super::testing::{Rig, http_listener, server, until};
 use crate::live::testing::statics;
 
@@ -33,21 +35,45 @@ impl Gate {
         self.opened.notify_all();
     }
 
+    /// One request comes in, and goes once it may.
+    fn pass(&self) {
+        let mut state = self.state.lock().unwrap();
+        state.inside += 1;
+        state.most = state.most.max(state.inside);
+        let mut state = self.opened.wait_while(state, |s| !s.open).unwrap();
+        state.inside -= 1;
+    }
+
     fn serve(&self, stream: TcpStream) {
         let mut writer = stream.try_clone().unwrap();
         let mut reader = BufReader::new(stream);
         while read_head(&mut reader) {
-            let mut state = self.state.lock().unwrap();
-            state.inside += 1;
-            state.most = state.most.max(state.inside);
-            let mut state = self.opened.wait_while(state, |s| !s.open).unwrap();
-            state.inside -= 1;
-            drop(state);
+            self.pass();
             if writer.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").is_err() {
                 return;
             }
         }
     }
+}
+
+/// As [`Gate::serve`], for many requests at once on an HTTP/2 connection.
+fn serve_http2(gate: &Arc<Gate>, stream: TcpStream) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        stream.set_nonblocking(true).unwrap();
+        let stream = tokio::net::TcpStream::from_std(stream).unwrap();
+        let mut server = h2::server::Builder::new();
+        let Ok(mut connection) = server.max_concurrent_streams(1000).handshake::<_, Bytes>(stream).await else {
+            return;
+        };
+        while let Some(Ok((_, mut respond))) = connection.accept().await {
+            let gate = gate.clone();
+            tokio::spawn(async move {
+                tokio::task::spawn_blocking(move || gate.pass()).await.unwrap();
+                let _ = respond.send_response(http::Response::new(()), true);
+            });
+        }
+    });
 }
 
 /// Whether there is another request; it has no body.
@@ -68,6 +94,19 @@ fn gate() -> (Arc<Gate>, SocketAddr) {
     let serving = gate.clone();
     (gate, server(move |stream| serving.serve(stream)))
 }
+
+fn http2_gate() -> (Arc<Gate>, SocketAddr) {
+    let gate = Arc::<Gate>::default();
+    let serving = gate.clone();
+    (gate, server(move |stream| serve_http2(&serving, stream)))
+}
+
+const HTTP2: &str = r#"
+    typed_extension_protocol_options:
+      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+        "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+        explicit_http_config: {http2_protocol_options: {}}
+"#;
 
 fn cluster(address: SocketAddr, thresholds: &str) -> String {
     format!(
@@ -108,13 +147,21 @@ fn status(stream: &mut TcpStream) -> String {
 
 #[test]
 fn two_workers_send_exactly_as_many_requests_as_allowed_and_count_the_rest() {
+    exactly_as_many_as_allowed(gate(), "");
+}
+
+#[test]
+fn two_workers_send_exactly_as_many_requests_over_http2() {
+    exactly_as_many_as_allowed(http2_gate(), HTTP2);
+}
+
+fn exactly_as_many_as_allowed((gate, address): (Arc<Gate>, SocketAddr), protocol: &str) {
     const ALLOWED: usize = 50;
     const ASKED: usize = 500;
-    let (gate, address) = gate();
     let log = tempfile::NamedTempFile::new().unwrap();
     let mut rig = Rig::new(2, None);
     let limits = format!("max_requests: {ALLOWED}, track_remaining: true");
-    rig.apply(&statics(&[http_listener("l", "c", Some(log.path()))], &[cluster(address, &limits)]));
+    rig.apply(&statics(&[http_listener("l", "c", Some(log.path()))], &[cluster(address, &limits) + protocol]));
     let mut clients = ask(&mut rig, ASKED);
     until("all that may are there, and the others were refused", || {
         gate.state().inside == ALLOWED && stat(&rig, "upstream_rq_pending_overflow") == (ASKED - ALLOWED) as u64

@@ -87,6 +87,7 @@ pub(super) async fn open(worker: &Worker, live: &Live, proxy: &LiveTcp, to: &Des
             attempts: 3,
             hash,
             criteria: target.criteria.as_deref(),
+            tried: None,
         };
         let Ok(Picked { endpoint, probe }) = cluster.pick_for_try(&pick) else { break };
         let options = ConnectOptions { downstream: Some(to.remote), ..ConnectOptions::default() };

@@ -2,18 +2,18 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::HeaderValue;
+use http::{HeaderValue, StatusCode};
 
 use super::{
     ConfigSource, Name,
     ext_authz::ExtAuthz,
     filters::{Concurrency, Fault, Mutations},
-    format::AccessLog,
+    format::{AccessLog, LogFilter},
     jwt_authn::{JwksSource, JwtAuthn},
     matcher::Cidr,
     rate_limit::{GlobalRateLimit, LocalRateLimit},
     rbac::Rbac,
-    route::RouteConfiguration,
+    route::{BodyFormat, HeaderOps, RouteConfiguration},
 };
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,6 +68,25 @@ pub struct ConnectionManager {
     pub upgrades: Vec<(Box<str>, bool)>,
     pub proxy_100_continue: bool,
     pub access_log: Vec<AccessLog>,
+    pub local_reply: Option<Box<LocalReply>>,
+}
+
+/// `local_reply_config`: what becomes of answers that this proxy gives itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LocalReply {
+    /// The first that accepts the exchange counts.
+    pub mappers: Vec<ReplyMapper>,
+    pub format: Option<BodyFormat>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplyMapper {
+    pub filter: LogFilter,
+    pub status: Option<StatusCode>,
+    pub body: Option<Box<str>>,
+    /// Additions to the response.
+    pub headers: HeaderOps,
+    pub format: Option<BodyFormat>,
 }
 
 impl ConnectionManager {

@@ -179,6 +179,21 @@ impl QueryMatcher {
     }
 }
 
+/// `envoy.config.route.v3.CookieMatcher`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CookieMatcher {
+    pub name: Box<str>,
+    pub value: StringMatcher,
+    pub invert: bool,
+}
+
+impl CookieMatcher {
+    /// Decides on the first value of the cookie; an absent one matches inverted only.
+    pub fn matches(&self, value: Option<&str>) -> bool {
+        value.is_some_and(|value| self.value.matches(value)) != self.invert
+    }
+}
+
 /// An address range; the host bits of `address` are already cleared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Cidr {

@@ -1,6 +1,6 @@
 //! Retry policies (`envoy.config.route.v3.RetryPolicy`).
 
-use std::{sync::Arc, time::Duration};
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 use http::HeaderName;
 
@@ -24,6 +24,8 @@ pub struct RetryPolicy {
     pub reset_headers: Vec<ResetHeader>,
     /// Longer waits than this that a response asks for are not believed.
     pub reset_max: Duration,
+    /// `retry_priority: previous_priorities`, with its `update_frequency`.
+    pub previous_priorities: Option<NonZeroU32>,
     /// `retry_host_predicate: previous_hosts`.
     pub avoid_previous_hosts: bool,
     /// `retry_host_predicate: omit_canary_hosts`.
@@ -50,6 +52,7 @@ impl Default for RetryPolicy {
             backoff_max: BASE * 10,
             reset_headers: Vec::new(),
             reset_max: Duration::from_secs(300),
+            previous_priorities: None,
             avoid_previous_hosts: false,
             omit_canary: false,
             omit_metadata: Vec::new(),

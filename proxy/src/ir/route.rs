@@ -10,7 +10,7 @@ use super::{
     balancing::SharedCriteria,
     filters::{Mutation, Overrides},
     format::{LogFormat, Template},
-    matcher::{HeaderMatcher, QueryMatcher, Regex},
+    matcher::{CookieMatcher, HeaderMatcher, QueryMatcher, Regex},
     path_template::{PathTemplate, TemplateRewrite},
 };
 
@@ -78,6 +78,17 @@ pub struct RouteMatch {
     /// Only requests with a gRPC content type.
     pub grpc: bool,
     pub fraction: Option<Fraction>,
+    /// What few routes ask for.
+    pub further: Option<Box<FurtherMatch>>,
+}
+
+/// Rare conditions of a [`RouteMatch`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FurtherMatch {
+    pub cookies: Vec<CookieMatcher>,
+    /// `tls_context.presented` and `tls_context.validated`, of the client's certificate.
+    pub presented: Option<bool>,
+    pub validated: Option<bool>,
 }
 
 /// Without `case_sensitive` the patterns are stored in ASCII lower case.
@@ -273,7 +284,7 @@ pub struct DirectResponse {
     pub format: Option<BodyFormat>,
 }
 
-/// `body_format`; the configured body is in it already.
+/// `body_format`; that of a direct response has the configured body in it already.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BodyFormat {
     pub format: LogFormat,

@@ -354,10 +354,11 @@ impl<'a> Forwarding<'a> {
         }
     }
 
-    /// The request head, where response mutations refer to it.
+    /// The request head, where response mutations or answers of our own refer to it.
     fn copy_head(&self, plan: &Plan<'_>, request: &Inbound) -> Option<Box<HeadCopy>> {
-        levels(self.table, self.selected, plan.weighted.map(|w| &w.headers))
-            .any(|ops| headers::mentions_request(&ops.response_add))
+        let mentioned = levels(self.table, self.selected, plan.weighted.map(|w| &w.headers))
+            .any(|ops| headers::mentions_request(&ops.response_add));
+        (mentioned || self.conn.hcm.config.local_reply.is_some())
             .then(|| Box::new((request.parts.method.clone(), request.path().to_owned(), request.parts.headers.clone())))
     }
 }

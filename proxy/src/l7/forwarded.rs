@@ -14,6 +14,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use super::{headers, names::Names};
 use crate::{
     ir::http::{ConnectionManager, ForwardClientCert},
+    policy::router::ClientCertificate,
     telemetry::record::{ConnInfo, PeerInfo},
 };
 
@@ -62,6 +63,7 @@ pub struct Origin {
     pub internal: bool,
     /// `https` or `http`.
     pub scheme: &'static str,
+    pub certificate: ClientCertificate,
 }
 
 /// Sanitises and completes the forwarding headers of a request.
@@ -119,7 +121,11 @@ pub(super) fn apply(hcm: &ConnectionManager, conn: &ConnInfo, headers: &mut Head
     if !hcm.via.is_empty() {
         append(headers, &http::header::VIA, &hcm.via);
     }
-    Origin { remote, internal, scheme: proto }
+    let certificate = conn.tls.as_ref().map_or_else(ClientCertificate::default, |peer| ClientCertificate {
+        presented: peer.certificate.is_some(),
+        validated: peer.verified && !peer.resumed,
+    });
+    Origin { remote, internal, scheme: proto, certificate }
 }
 
 /// What `x-forwarded-proto` says, if it is one of the two it may say.

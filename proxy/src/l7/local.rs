@@ -7,40 +7,48 @@ use super::{
     flow::Flow,
     headers::{self, Pseudo, RequestView},
     pipeline::{Inbound, levels},
+    reshape::{self, Reshaped},
     respond,
+    server::Connection,
 };
 use crate::{
-    ir::{format::LogFormat, route::DirectResponse},
+    ir::route::DirectResponse,
     policy::router::{RouteTable, Selected},
     telemetry::access_log,
 };
 
 /// What a route answers by itself.
-pub(super) fn direct_response(direct: &DirectResponse, flow: &Flow, request: &Inbound) -> Response<Body> {
+pub(super) fn direct_response(
+    direct: &DirectResponse,
+    conn: &Connection,
+    flow: &Flow,
+    request: &Inbound,
+) -> Response<Body> {
     let scheme = request.sane.origin.scheme;
-    let (body, content_type) = match &direct.format {
-        None => (direct.body.clone(), None),
-        Some(format) => {
-            let pseudo = Pseudo { method: &request.parts.method, path: request.path(), scheme };
-            let view = RequestView { pseudo, headers: &request.parts.headers };
-            let mut text = String::new();
-            flow.record.facts(Some(&view), |facts| access_log::render(&format.format, facts, &mut text));
-            let content_type = match (&format.content_type, &format.format) {
-                (Some(content_type), _) => Some(content_type.clone()),
-                (None, LogFormat::Json(_)) => Some(HeaderValue::from_static("application/json")),
-                (None, LogFormat::Text(_)) => None,
-            };
-            (text.into(), content_type)
-        }
-    };
-    let mut response = if request.sane.grpc {
-        respond::grpc_reply(direct.status, &String::from_utf8_lossy(&body))
-    } else {
-        respond::text_response(direct.status, body)
-    };
-    if let Some(content_type) = content_type {
-        response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+    let pseudo = Pseudo { method: &request.parts.method, path: request.path(), scheme };
+    let view = RequestView { pseudo, headers: &request.parts.headers };
+    let mut body = direct.body.clone();
+    let mut status = direct.status;
+    let mut reshaped = Reshaped::default();
+    if let Some(format) = &direct.format {
+        let mut text = String::new();
+        flow.record.facts(Some(&view), |facts| access_log::render(&format.format, facts, &mut text));
+        body = text.into();
+        reshaped.content_type = reshape::content_type(format);
     }
+    if let Some(shape) = conn.shape(&view) {
+        let own = reshaped.content_type.take();
+        let mut text = String::from_utf8_lossy(&body).into_owned().into();
+        reshaped = shape.apply(flow, &mut status, &mut text);
+        reshaped.content_type = reshaped.content_type.or(own);
+        body = text.into_owned().into();
+    }
+    let mut response = if request.sane.grpc {
+        respond::grpc_reply(status, &String::from_utf8_lossy(&body))
+    } else {
+        respond::text_response(status, body)
+    };
+    reshaped.dress(&mut response, request.sane.grpc);
     // Envoy says where a created or moved thing is: here.
     if (direct.status == StatusCode::CREATED || direct.status.is_redirection())
         && let Ok(here) = HeaderValue::from_str(&format!("{scheme}://{}{}", request.authority(), request.path()))

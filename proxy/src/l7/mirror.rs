@@ -169,10 +169,8 @@ impl Sending {
         let context = PickContext {
             original_dst: self.original_dst,
             random: fastrand::u64(..),
-            exclude: &[],
             attempts: 1,
-            hash: None,
-            criteria: None,
+            ..PickContext::default()
         };
         let Ok(endpoint) = cluster.pick(&context) else {
             return outcome::count(&cluster, http::StatusCode::SERVICE_UNAVAILABLE);

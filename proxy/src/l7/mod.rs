@@ -22,6 +22,7 @@ pub mod path;
 mod pipeline;
 mod redirect;
 pub mod replay;
+mod reshape;
 pub mod respond;
 pub mod retry;
 pub mod rewrite;

@@ -55,6 +55,7 @@ impl Inbound {
             method: &self.parts.method,
             scheme: self.sane.origin.scheme,
             headers: &self.parts.headers,
+            certificate: self.sane.origin.certificate,
             random,
         }
     }
@@ -108,7 +109,10 @@ pub(super) fn handle(conn: Rc<Connection>, request: Request<Incoming>, upgrade: 
             ending.grpc = respond::is_grpc(&parts.headers);
             ending.distrusted = !reply.status.is_redirection();
             count_reply(&conn, &reply);
-            let response = finish(&conn, &flow, &ending, reply.into_response(&flow, ending.grpc));
+            let pseudo = Pseudo { method: &parts.method, path: path(&parts), scheme: "http" };
+            let view = RequestView { pseudo, headers: &parts.headers };
+            let response = reply.into_response(&flow, ending.grpc, conn.shape(&view));
+            let response = finish(&conn, &flow, &ending, response);
             return Box::pin(std::future::ready(Ok(response)));
         }
     };
@@ -141,7 +145,10 @@ pub(in crate::l7) fn serve(
                 }
                 Err(reply) => {
                     count_reply(&conn, &reply);
-                    break reply.into_response(&flow, ending.grpc);
+                    let (method, scheme) = (&request.parts.method, request.sane.origin.scheme);
+                    let pseudo = Pseudo { method, path: request.path(), scheme };
+                    let view = RequestView { pseudo, headers: &request.parts.headers };
+                    break reply.into_response(&flow, ending.grpc, conn.shape(&view));
                 }
             }
         };
@@ -234,13 +241,16 @@ async fn act(
                 None => rewrite::redirect(redirect, &selected.route.matches, &line),
             };
             let reply = Reply::new(status, "direct_response").location(location);
-            local::finished(flow, table, selected, request, reply.into_response(flow, request.sane.grpc))
+            let pseudo = Pseudo { method: &request.parts.method, path: request.path(), scheme };
+            let view = RequestView { pseudo, headers: &request.parts.headers };
+            let response = reply.into_response(flow, request.sane.grpc, conn.shape(&view));
+            local::finished(flow, table, selected, request, response)
         }
         Action::Direct(direct) => {
             note_head(flow, &request.parts, scheme);
             conn.scope.stats.local().rq_direct_response.inc();
             flow.record.details("direct_response");
-            local::finished(flow, table, selected, request, local::direct_response(direct, flow, request))
+            local::finished(flow, table, selected, request, local::direct_response(direct, conn, flow, request))
         }
         Action::NonForwarding => {
             note_head(flow, &request.parts, scheme);

@@ -92,6 +92,7 @@ pub(super) fn follow(
         method: &parts.method,
         scheme: target.scheme,
         headers: &parts.headers,
+        certificate: request.sane.origin.certificate,
         random: 0,
     };
     let route = table.select(&facts).map_err(|_| Refused::NoRoute)?.route.clone();

@@ -30,6 +30,7 @@ fn route(name: &str, prefix: &str) -> Arc<Route> {
             query: Vec::new(),
             grpc: false,
             fraction: None,
+            further: None,
         }),
         action: Action::NonForwarding,
         headers: HeaderOps::default().into(),
@@ -62,7 +63,8 @@ fn request(scheme: &'static str) -> Inbound {
     let (mut parts, ()) = http::Request::builder().method("POST").uri("/a?q").body(()).unwrap().into_parts();
     parts.headers.insert(header::HOST, HeaderValue::from_static("x:80"));
     parts.headers.insert("x-copied", HeaderValue::from_static("old"));
-    let origin = Origin { remote: ([127, 0, 0, 1], 1).into(), internal: false, scheme };
+    let origin =
+        Origin { remote: ([127, 0, 0, 1], 1).into(), internal: false, scheme, certificate: Default::default() };
     let sane = Sane { origin, tunnel: Tunnel::None, grpc: false };
     Inbound { parts, body: Incoming::None, sane, upgrade: None }
 }

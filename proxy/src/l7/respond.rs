@@ -8,7 +8,11 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
-use super::{body::Body, flow::Flow};
+use super::{
+    body::Body,
+    flow::Flow,
+    reshape::{Reshaped, Shape},
+};
 use crate::telemetry::flags::Flags;
 
 #[cfg(test)]
@@ -78,14 +82,19 @@ impl Reply {
     }
 
     /// Makes the response and notes flags and details.
-    pub fn into_response(self, flow: &Flow, is_grpc: bool) -> Response<Body> {
+    pub(super) fn into_response(mut self, flow: &Flow, is_grpc: bool, shape: Option<Shape<'_>>) -> Response<Body> {
         flow.record.flag(self.flags);
         flow.record.details(self.details);
+        let reshaped = match shape {
+            Some(shape) => shape.apply(flow, &mut self.status, &mut self.body),
+            None => Reshaped::default(),
+        };
         let mut response = if is_grpc {
             grpc_response(self.grpc.unwrap_or_else(|| grpc_status(self.status)), &self.body)
         } else {
             text_response(self.status, Bytes::from(self.body.into_owned().into_bytes()))
         };
+        reshaped.dress(&mut response, is_grpc);
         if let Some(location) = self.location.and_then(|l| HeaderValue::from_str(&l).ok()) {
             response.headers_mut().insert(header::LOCATION, location);
         }
@@ -118,6 +127,8 @@ pub fn grpc_reply(status: StatusCode, message: &str) -> Response<Body> {
 fn grpc_response(status: u16, message: &str) -> Response<Body> {
     // What `grpc-message` percent-encodes: everything outside printable ASCII, and the percent sign itself.
     const SET: &AsciiSet = &CONTROLS.add(b'%');
+    // A JSON format ends its line, which a header does not need.
+    let message = message.strip_suffix('\n').unwrap_or(message);
     let mut response = Response::new(Body::Empty);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));

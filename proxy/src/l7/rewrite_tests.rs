@@ -4,7 +4,15 @@ use super::*;
 use crate::ir::matcher::Regex;
 
 fn matches(path: PathMatch) -> RouteMatch {
-    RouteMatch { path, case_sensitive: true, headers: Vec::new(), query: Vec::new(), grpc: false, fraction: None }
+    RouteMatch {
+        path,
+        case_sensitive: true,
+        headers: Vec::new(),
+        query: Vec::new(),
+        grpc: false,
+        fraction: None,
+        further: None,
+    }
 }
 
 fn prefix(text: &str) -> RouteMatch {

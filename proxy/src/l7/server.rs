@@ -25,7 +25,7 @@ use self::{
     clocks::Clocks,
     filters::{Filters, InForce},
 };
-use super::{engine::Engine, filters::OwnLimits, flow::Flow, wire};
+use super::{engine::Engine, filters::OwnLimits, flow::Flow, headers::RequestView, reshape::Shape, wire};
 use crate::{
     drain,
     ir::http::Codec,
@@ -82,6 +82,11 @@ impl Connection {
         let flow = Flow::open(self.scope.clone(), version, Some(Active(self.clone())));
         *self.current.borrow_mut() = Rc::downgrade(&flow);
         flow
+    }
+
+    /// How our own answers to a request are to look, where that is configured.
+    pub(super) fn shape<'a>(&'a self, request: &'a RequestView<'a>) -> Option<Shape<'a>> {
+        self.hcm.config.local_reply.as_deref().map(|config| Shape { config, request })
     }
 
     /// The filters that are in force.

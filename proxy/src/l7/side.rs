@@ -182,6 +182,7 @@ async fn exchange(
         attempts: 1,
         hash: None,
         criteria: None,
+        tried: None,
     };
     let endpoint = cluster.pick(&context).map_err(|_| SideError::NoHost)?;
     let host = request.headers().get(header::HOST).and_then(|h| h.to_str().ok()).unwrap_or_default();

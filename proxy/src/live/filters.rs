@@ -119,6 +119,7 @@ impl LiveFilters {
             any = true;
             always |= acts && !filter.disabled;
         }
+        look_at_notes |= config.local_reply.is_some();
         let own_name = |own: &str| match own {
             "" => config.stat_prefix.clone(),
             own => format!("{}.{own}", config.stat_prefix).into(),

@@ -86,7 +86,8 @@ pub fn render(format: &LogFormat, facts: &Facts<'_>, line: &mut String) {
     }
 }
 
-fn accepts(filter: &LogFilter, facts: &Facts<'_>) -> bool {
+/// Whether a filter takes an exchange.
+pub fn accepts(filter: &LogFilter, facts: &Facts<'_>) -> bool {
     let first = |source: Option<&dyn format::Headers>, name| source.and_then(|s| s.get(name).map(|v| v.into_owned()));
     match filter {
         LogFilter::StatusCode(comparison, bound) => comparison.holds(facts.status.into(), *bound),

@@ -186,6 +186,18 @@ block! {
 }
 
 block! {
+    /// `cluster.<name>.*` of clusters with subsets or zone-aware routing.
+    pub struct BalancerStats {
+        counters {
+            lb_subsets_selected, lb_subsets_fallback, lb_subsets_fallback_panic, lb_subsets_created,
+            lb_subsets_removed, lb_zone_routing_all_directly, lb_zone_routing_sampled, lb_zone_routing_cross_zone,
+            lb_zone_no_capacity_left, lb_local_cluster_not_ok,
+        }
+        gauges {}
+    }
+}
+
+block! {
     /// `http.<stat_prefix>.*`, Envoy's names.
     pub struct HttpStats {
         counters {

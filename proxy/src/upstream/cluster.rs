@@ -7,12 +7,15 @@
 
 use std::{
     net::SocketAddr,
+    num::NonZeroU32,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
+
+use smallvec::SmallVec;
 
 use self::parts::Life;
 pub(super) use self::watch::Reporter;
@@ -109,6 +112,8 @@ pub struct PickContext<'a> {
     pub exclude: &'a [Arc<Endpoint>],
     /// How many picks to make at most before an excluded endpoint is looked past (`host_selection_retry_max_attempts`).
     pub attempts: u32,
+    /// The endpoints of all earlier tries, and how often a retry leaves their priorities (`previous_priorities`).
+    pub tried: Option<(&'a [Arc<Endpoint>], NonZeroU32)>,
     /// For hash policies; as in Envoy the other policies do not look at it.
     pub hash: Option<u64>,
     /// The labels the route asks of hosts, for clusters with subsets.
@@ -149,6 +154,7 @@ impl Cluster {
         if let Some(assignment) = assignment.as_deref().filter(|_| deps.callers.is(&config.name)) {
             deps.callers.update(assignment);
         }
+        let changes = membership::changes(previous.and_then(|p| p.assignment.as_ref()), assignment.as_ref());
         let cluster = Arc::new(Self {
             stats: previous.map_or_else(Arc::default, |p| p.stats.clone()),
             config,
@@ -160,6 +166,7 @@ impl Cluster {
             life: previous.map_or_else(Life::new, |p| p.life.clone()),
             parts: OnceLock::new(),
         });
+        cluster.life.changed(changes);
         // What is in use is made here, and not by the worker that comes first. So is what names resolve to: answers
         // replace each other in the endpoint they have in common. And so are hosts that are checked before any use.
         if names || cluster.life.is_used() || cluster.config.check().is_some() {
@@ -266,6 +273,11 @@ impl Cluster {
             self.stats.local().upstream_cx_none_healthy.inc();
             return Err(PickError::NoEndpoints);
         }
+        let tried: SmallVec<[Option<u32>; 4]> = context.tried.map_or_else(SmallVec::new, |(tried, _)| {
+            let member = |e: &Arc<Endpoint>| members.iter().find(|m| Arc::ptr_eq(&m.endpoint, e));
+            let priority = |m: &Member| parts.localities().get(m.locality as usize).map(|l| l.priority);
+            tried.iter().map(|endpoint| member(endpoint).and_then(priority)).collect()
+        });
         let draw = lb::Draw {
             random: context.random,
             hash: context.hash,
@@ -278,6 +290,8 @@ impl Cluster {
             now: &uptime,
             excluded: &|i| context.exclude.iter().any(|e| Arc::ptr_eq(e, &members[i].endpoint)),
             excludes: !context.exclude.is_empty(),
+            event: &|event| parts.runtime.count(event),
+            tried: context.tried.map(|(_, every)| lb::Tried { priorities: &tried, update_frequency: every.get() }),
         };
         match parts.balancer.pick(&draw) {
             Some(index) => {
@@ -329,6 +343,7 @@ impl AsRef<Name> for Cluster {
     }
 }
 
+mod membership;
 mod parts;
 mod stats;
 mod view;

@@ -266,6 +266,7 @@ fn ir_routes<'a>(clusters: impl Iterator<Item = &'a str>) -> RouteConfiguration 
         query: Vec::new(),
         grpc: false,
         fraction: None,
+        further: None,
     };
     let route = Route {
         name: "".into(),
@@ -332,6 +333,7 @@ fn manager(routes: RouteSource) -> ConnectionManager {
         upgrades: Vec::new(),
         proxy_100_continue: false,
         access_log: Vec::new(),
+        local_reply: None,
     }
 }
 

@@ -59,6 +59,7 @@ tests! {
     rbac_paths,
     rbac_connections,
     rbac_identities,
+    local_replies,
 }
 
 #[test]

@@ -190,8 +190,9 @@ fn decoded(filters: Vec<listener::Filter>) -> Result<Decoded, String> {
         return Err("a listener was read as something else".to_owned());
     };
     let chain = listener.chains.first().ok_or("a filter chain was lost")?;
-    let of_network = chain.filters.iter().map(|filter| match &filter.kind {
-        NetworkFilterKind::Rbac(network) => Arc::new(network.rbac.clone()),
+    let of_network = chain.filters.iter().filter_map(|filter| match &filter.kind {
+        NetworkFilterKind::Rbac(network) => Some(Arc::new(network.rbac.clone())),
+        NetworkFilterKind::LocalRateLimit(_) | NetworkFilterKind::RateLimit(_) => None,
     });
     let mut rules: Vec<Arc<Rbac>> = of_network.collect();
     let manager = match &chain.terminal {

@@ -202,7 +202,8 @@ impl<'a> Seen<'a> {
     fn facts(&self) -> Facts<'_> {
         let Request { method, scheme, headers, .. } = self.call.request;
         let (path, authority) = (self.path.as_str(), self.authority.as_str());
-        let http = RequestFacts { authority, path, method, scheme, headers, random: 0 };
+        let http =
+            RequestFacts { authority, path, method, scheme, headers, certificate: Default::default(), random: 0 };
         Facts {
             tls: self.peer.as_ref(),
             local: self.call.at,

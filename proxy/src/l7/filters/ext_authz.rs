@@ -197,7 +197,7 @@ impl Call<'_> {
 
     fn denied(&self, denial: apply::Denial, request: &Inbound) -> Stop {
         let reply = Reply::new(denial.status, denial.details).body(denial.body).flag(Flags::UNAUTHORIZED);
-        let mut response = reply.into_response(self.flow, request.sane.grpc);
+        let mut response = self.local_reply(reply, request);
         let content_type = response.headers().get(header::CONTENT_TYPE).cloned();
         apply::all(&denial.headers, response.headers_mut());
         if let Some(content_type) = content_type.filter(|_| request.sane.grpc) {

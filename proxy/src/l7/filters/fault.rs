@@ -17,7 +17,7 @@ use crate::{
     live::ActiveFault,
     policy::{
         fault::{self, Abort, Draws},
-        router::{Chosen, RequestFacts, pick_target},
+        router::{Chosen, pick_target},
     },
     telemetry::flags::Flags,
 };
@@ -37,14 +37,7 @@ impl Call<'_> {
             stats.faults_overflow.inc();
             return Ok(());
         }
-        let facts = RequestFacts {
-            authority: request.authority(),
-            path: request.path(),
-            method: &request.parts.method,
-            scheme: request.sane.origin.scheme,
-            headers: &request.parts.headers,
-            random: self.random,
-        };
+        let facts = request.facts(self.random);
         if !fault::concerns(fault, &facts, self.cluster(request).map(Chosen::cluster)) {
             return Ok(());
         }

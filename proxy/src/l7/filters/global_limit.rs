@@ -212,7 +212,7 @@ impl Call<'_> {
         if config.resource_exhausted {
             reply = reply.grpc(RESOURCE_EXHAUSTED);
         }
-        let mut response = reply.into_response(self.flow, request.sane.grpc);
+        let mut response = self.local_reply(reply, request);
         if added.contains_key(header::CONTENT_TYPE) {
             response.headers_mut().remove(header::CONTENT_TYPE);
         }

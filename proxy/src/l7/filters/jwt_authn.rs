@@ -74,7 +74,7 @@ impl Call<'_> {
         self.name_cluster(request);
         // Without what the keys are in there is nothing to verify with.
         let Some(live) = self.filters.jwt(place) else {
-            return Err(denial(config, Failure::NoKeys, &uri(request), request.sane.grpc, self));
+            return Err(denial(config, Failure::NoKeys, &uri(request), request, self));
         };
         let stats = live.stats.local();
         if config.bypass_cors_preflight && is_preflight(request) {
@@ -111,7 +111,7 @@ impl Call<'_> {
             }
             Err(failure) => {
                 stats.denied.inc();
-                Err(denial(config, failure, &uri, request.sane.grpc, self))
+                Err(denial(config, failure, &uri, request, self))
             }
         }
     }
@@ -295,7 +295,7 @@ fn uri(request: &Inbound) -> String {
     format!("{}://{}{}", request.sane.origin.scheme, request.authority(), path)
 }
 
-fn denial(config: &JwtAuthn, failure: Failure, uri: &str, grpc: bool, call: &Call<'_>) -> Stop {
+fn denial(config: &JwtAuthn, failure: Failure, uri: &str, request: &Inbound, call: &Call<'_>) -> Stop {
     let text = failure.text();
     let status = match failure {
         Failure::AudienceNotAllowed => StatusCode::FORBIDDEN,
@@ -303,7 +303,7 @@ fn denial(config: &JwtAuthn, failure: Failure, uri: &str, grpc: bool, call: &Cal
     };
     let details = format!("jwt_authn_access_denied{{{}}}", text.replace(' ', "_"));
     let body = if config.strip_failure_response { "" } else { text };
-    let mut response = Reply::new(status, details).body(body).into_response(call.flow, grpc);
+    let mut response = call.local_reply(Reply::new(status, details).body(body), request);
     let error = if failure == Failure::Missed { "" } else { ", error=\"invalid_token\"" };
     let challenge = HeaderValue::from_str(&format!("Bearer realm=\"{uri}\"{error}"));
     if !config.strip_failure_response

@@ -195,7 +195,7 @@ impl Call<'_> {
         if config.resource_exhausted {
             reply = reply.grpc(RESOURCE_EXHAUSTED);
         }
-        let mut response = reply.into_response(self.flow, request.sane.grpc);
+        let mut response = self.local_reply(reply, request);
         add_to_response(&config.response_headers, self.flow, request, &mut response);
         if config.retry_after
             && config.status == StatusCode::TOO_MANY_REQUESTS

@@ -30,7 +30,14 @@ pub use self::{
     trailers::Retrailed,
 };
 pub(super) use self::{local_limit::OwnLimits, response::After};
-use super::{body::Body, flow::Flow, pipeline::Inbound, respond::Reply, server::Connection};
+use super::{
+    body::Body,
+    flow::Flow,
+    headers::{Pseudo, RequestView},
+    pipeline::Inbound,
+    respond::Reply,
+    server::Connection,
+};
 use crate::{
     ir::{
         filters::{Overrides, Setting},
@@ -119,6 +126,14 @@ impl<'a> Call<'a> {
             },
             Action::Redirect(_) | Action::Direct(_) | Action::NonForwarding => None,
         }
+    }
+
+    /// A filter's own answer, in the form configured for such.
+    fn local_reply(&self, reply: Reply, request: &Inbound) -> Response<Body> {
+        let scheme = request.sane.origin.scheme;
+        let pseudo = Pseudo { method: &request.parts.method, path: request.path(), scheme };
+        let view = RequestView { pseudo, headers: &request.parts.headers };
+        reply.into_response(self.flow, request.sane.grpc, self.conn.shape(&view))
     }
 
     /// Runs the filters from the place `from` on over a request. `after` gets what they want to do with the response,

@@ -130,13 +130,13 @@ impl Forwarding<'_> {
         let attempts = reply.attempts;
         // What could not be read as gRPC-Web has no right to an answer of that kind.
         let grpc = request.sane.grpc && !self.flow.is_malformed();
-        let mut response = reply.into_response(self.flow, grpc);
         let scheme = request.sane.origin.scheme;
         let (method, path, head) = match ending.copy.as_deref() {
             Some((method, path, head)) => (method, path.as_str(), head),
             None => (&request.parts.method, pipeline::path(&request.parts), &request.parts.headers),
         };
         let view = RequestView { pseudo: Pseudo { method, path, scheme }, headers: head };
+        let mut response = reply.into_response(self.flow, grpc, self.conn.shape(&view));
         let status = response.status();
         let headers = response.headers_mut();
         for ops in levels(self.table, self.selected, ending.weighted.map(|w| &w.headers)) {

@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderValue};
 
 use super::{Forwarding, Plan};
 use crate::{
@@ -14,6 +14,7 @@ use crate::{
         route::{HashCookie, HashHeader, HashPolicy, Rewrite},
     },
     l7::pipeline::Inbound,
+    policy::router::cookie as find_cookie,
     upstream::{
         Cluster,
         lb::hash::{combine, of_ip, xxhash64},
@@ -127,21 +128,6 @@ fn rewritten<T>(value: &[u8], rewrite: Option<&Rewrite>, then: impl Fn(&[u8]) ->
         (Some(rewrite), Ok(text)) => then(rewrite.pattern.replace_all(text, &rewrite.substitution).as_bytes()),
         _ => then(value),
     }
-}
-
-/// The value of the first cookie of that name, without quotes around it.
-fn find_cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h [u8]> {
-    let lines = headers.get_all(header::COOKIE).iter();
-    let mut cookies = lines.flat_map(|line| line.as_bytes().split(|b| *b == b';'));
-    cookies.find_map(|cookie| {
-        let equals = cookie.iter().position(|b| *b == b'=')?;
-        let (key, value) = (&cookie[..equals], &cookie[equals + 1..]);
-        let start = key.iter().position(|b| *b != b' ')?;
-        (&key[start..] == name.as_bytes()).then_some(match value {
-            [b'"', inner @ .., b'"'] => inner,
-            value => value,
-        })
-    })
 }
 
 /// The first value of a query parameter, as it was sent.

@@ -66,6 +66,7 @@ impl Forwarding<'_> {
             original_dst: self.conn.scope.conn.original_dst,
             random: fastrand::u64(..),
             exclude: if avoid { tried } else { &[] },
+            tried: rules.and_then(|r| Some((tried, r.policy.previous_priorities?))),
             attempts: rules.map_or(1, |r| r.policy.host_selection_attempts),
             hash: plan.key.hash,
             criteria: self.criteria(plan),

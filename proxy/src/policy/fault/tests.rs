@@ -85,8 +85,15 @@ fn a_fault_concerns_cluster_nodes_and_headers_together() {
     };
     let ask = |path, cluster, node: &'static str| {
         let headers = headers(&[(NODE, node)]);
-        let facts =
-            RequestFacts { authority: "h", path, method: &Method::GET, scheme: "http", headers: &headers, random: 0 };
+        let facts = RequestFacts {
+            authority: "h",
+            path,
+            method: &Method::GET,
+            scheme: "http",
+            headers: &headers,
+            certificate: Default::default(),
+            random: 0,
+        };
         concerns(&fault, &facts, cluster)
     };
     assert!(ask("/p", Some("c"), "n2"));

@@ -23,6 +23,7 @@ fn described(rule: &Rule) -> Vec<String> {
     headers.append("x-user", "ben".parse().unwrap());
     headers.append("x-empty", "".parse().unwrap());
     let request = RequestFacts {
+        certificate: Default::default(),
         authority: "a.test",
         path: "/p?id=a%20b&flag&id=2#id=3",
         method: &Method::PUT,

@@ -78,6 +78,7 @@ impl Request {
             method: &Method::GET,
             scheme: "http",
             headers: &self.headers,
+            certificate: Default::default(),
             random: 0,
         };
         then(&Facts {

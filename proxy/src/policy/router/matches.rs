@@ -7,7 +7,7 @@ use http::{HeaderMap, Method, header};
 use super::RequestFacts;
 use crate::ir::{
     matcher::HeaderMatcher,
-    route::{PathMatch, RouteMatch},
+    route::{FurtherMatch, PathMatch, RouteMatch},
 };
 
 /// The path of a request, split once per decision.
@@ -39,8 +39,34 @@ pub(super) fn route(rule: &RouteMatch, facts: &RequestFacts<'_>, path: &PathFact
         && (!rule.grpc || is_grpc(facts.headers))
         && rule.headers.iter().all(|matcher| header(matcher, facts))
         && rule.query.iter().all(|matcher| matcher.matches(query_value(path.query, &matcher.name)))
+        && rule.further.as_deref().is_none_or(|further| self::further(further, facts))
         // The high half: the low bits of the same draw choose among weighted clusters.
         && rule.fraction.is_none_or(|fraction| fraction.hit((facts.random >> 32) as u32))
+}
+
+fn further(rule: &FurtherMatch, facts: &RequestFacts<'_>) -> bool {
+    let is = |wanted: Option<bool>, is: bool| wanted.is_none_or(|wanted| wanted == is);
+    is(rule.presented, facts.certificate.presented)
+        && is(rule.validated, facts.certificate.validated)
+        && rule.cookies.iter().all(|matcher| {
+            let value = cookie(facts.headers, &matcher.name).map(String::from_utf8_lossy);
+            matcher.matches(value.as_deref())
+        })
+}
+
+/// The value of the first cookie of that name, without quotes around it.
+pub fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h [u8]> {
+    let lines = headers.get_all(header::COOKIE).iter();
+    let mut cookies = lines.flat_map(|line| line.as_bytes().split(|b| *b == b';'));
+    cookies.find_map(|cookie| {
+        let equals = cookie.iter().position(|b| *b == b'=')?;
+        let (key, value) = (&cookie[..equals], &cookie[equals + 1..]);
+        let start = key.iter().position(|b| *b != b' ')?;
+        (&key[start..] == name.as_bytes()).then_some(match value {
+            [b'"', inner @ .., b'"'] => inner,
+            value => value,
+        })
+    })
 }
 
 fn path_matches(rule: &RouteMatch, facts: &RequestFacts<'_>, path: &PathFacts<'_>) -> bool {

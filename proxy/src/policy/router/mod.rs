@@ -5,7 +5,7 @@
 
 mod hosts;
 mod matches;
-pub use matches::{header as header_matches, joined as header_value};
+pub use matches::{cookie, header as header_matches, joined as header_value};
 #[cfg(test)]
 mod tests;
 
@@ -26,8 +26,17 @@ pub struct RequestFacts<'a> {
     pub method: &'a Method,
     pub scheme: &'a str,
     pub headers: &'a HeaderMap,
+    pub certificate: ClientCertificate,
     /// Uniform draw for fractions.
     pub random: u64,
+}
+
+/// What is known of the certificate of a connection's client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClientCertificate {
+    pub presented: bool,
+    /// In this connection's own handshake: as in Envoy a resumed session validates nothing.
+    pub validated: bool,
 }
 
 /// A compiled route configuration.

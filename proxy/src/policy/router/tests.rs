@@ -1,12 +1,12 @@
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderValue, Method};
+use http::{HeaderMap, HeaderValue, Method, header};
 
 use super::*;
 use crate::ir::{
     Fraction,
-    matcher::{HeaderMatcher, HeaderRule, QueryMatcher, QueryRule, Regex, StringMatcher},
-    route::{Action, HeaderOps, PathMatch, RouteMatch},
+    matcher::{CookieMatcher, HeaderMatcher, HeaderRule, QueryMatcher, QueryRule, Regex, StringMatcher},
+    route::{Action, FurtherMatch, HeaderOps, PathMatch, RouteMatch},
 };
 
 fn route(name: &str, path: PathMatch) -> Route {
@@ -19,6 +19,7 @@ fn route(name: &str, path: PathMatch) -> Route {
             query: Vec::new(),
             grpc: false,
             fraction: None,
+            further: None,
         }),
         action: Action::NonForwarding,
         headers: HeaderOps::default().into(),
@@ -51,7 +52,15 @@ fn table(hosts: &[(&str, &[&str], Vec<Route>)]) -> RouteTable {
 }
 
 fn pick(table: &RouteTable, authority: &str, path: &str, headers: &HeaderMap) -> Result<String, Miss> {
-    let facts = RequestFacts { authority, path, method: &Method::GET, scheme: "http", headers, random: 0 };
+    let facts = RequestFacts {
+        authority,
+        path,
+        method: &Method::GET,
+        scheme: "http",
+        headers,
+        certificate: Default::default(),
+        random: 0,
+    };
     table.select(&facts).map(|s| format!("{}/{}", s.virtual_host.name, s.route.name))
 }
 
@@ -244,12 +253,82 @@ fn connect_has_no_path_and_takes_only_its_own_matcher() {
         vec![route("prefix", PathMatch::Prefix("/".into())), route("connect", PathMatch::Connect)],
     )]);
     let headers = HeaderMap::new();
-    let facts =
-        |method, path| RequestFacts { authority: "h", path, method, scheme: "http", headers: &headers, random: 0 };
+    let facts = |method, path| RequestFacts {
+        authority: "h",
+        path,
+        method,
+        scheme: "http",
+        headers: &headers,
+        certificate: Default::default(),
+        random: 0,
+    };
     let name = |facts: RequestFacts<'_>| table.select(&facts).map(|s| s.route.name.to_string());
     assert_eq!(name(facts(&Method::CONNECT, "")).as_deref(), Ok("connect"));
     assert_eq!(name(facts(&Method::CONNECT, "/chat")).as_deref(), Ok("prefix"), "extended CONNECT has a path");
     assert_eq!(name(facts(&Method::GET, "/")).as_deref(), Ok("prefix"));
+}
+
+#[test]
+fn cookies_and_the_clients_certificate_decide_too() {
+    let cookie = |name: &str, value: &str, invert| CookieMatcher {
+        name: name.into(),
+        value: StringMatcher::exact(value),
+        invert,
+    };
+    let further = |name: &str, further: FurtherMatch| {
+        let mut route = route(name, PathMatch::Prefix("/".into()));
+        Arc::make_mut(&mut route.matches).further = Some(Box::new(further));
+        route
+    };
+    let table = table(&[(
+        "h",
+        &["*"],
+        vec![
+            further("validated", FurtherMatch { validated: Some(true), ..FurtherMatch::default() }),
+            further("presented", FurtherMatch { presented: Some(true), ..FurtherMatch::default() }),
+            further(
+                "canary",
+                FurtherMatch {
+                    cookies: vec![cookie("group", "canary", false), cookie("opt-out", "1", true)],
+                    ..FurtherMatch::default()
+                },
+            ),
+            further(
+                "stable",
+                FurtherMatch { cookies: vec![cookie("group", "canary", true)], ..FurtherMatch::default() },
+            ),
+        ],
+    )]);
+    let name = |cookies: &[&'static str], presented, validated| {
+        let mut headers = HeaderMap::new();
+        cookies.iter().for_each(|line| {
+            headers.append(header::COOKIE, HeaderValue::from_static(line));
+        });
+        let facts = RequestFacts {
+            authority: "h",
+            path: "/",
+            method: &Method::GET,
+            scheme: "https",
+            headers: &headers,
+            certificate: ClientCertificate { presented, validated },
+            random: 0,
+        };
+        table.select(&facts).map(|s| s.route.name.to_string())
+    };
+    for (cookies, wanted) in [
+        (&[][..], "stable"),
+        (&["group=canary"], "canary"),
+        (&["a=b; group=\"canary\""], "canary"),
+        (&["a=b", "group=canary; opt-out=0"], "canary"),
+        (&["group=canaries"], "stable"),
+        (&["Group=canary"], "stable"),
+        (&["group=other; group=canary"], "stable"),
+    ] {
+        assert_eq!(name(cookies, false, false).as_deref(), Ok(wanted), "{cookies:?}");
+    }
+    assert_eq!(name(&["group=canary; opt-out=1"], false, false), Err(Miss::NoRoute));
+    assert_eq!(name(&[], true, true).as_deref(), Ok("validated"));
+    assert_eq!(name(&[], true, false).as_deref(), Ok("presented"));
 }
 
 #[test]

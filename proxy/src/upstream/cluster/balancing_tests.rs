@@ -4,7 +4,10 @@ use super::*;
 use crate::{
     ir::{
         Metadata,
-        balancing::{HashKeys, LbOptions, Maglev, PeakEwma, SlowStart, ZoneAware},
+        balancing::{
+            Criteria, HashKeys, LbOptions, Maglev, PeakEwma, SelectorFallback, SlowStart, SubsetFallback,
+            SubsetSelector, Subsets, ZoneAware,
+        },
         cluster::Discovery,
         endpoint::{Address, Locality},
     },
@@ -76,9 +79,58 @@ fn the_local_cluster_decides_on_zones() {
         |cluster: &Cluster| -> std::collections::BTreeSet<String> { picks(cluster, 64).into_iter().collect() };
     assert_eq!(reached(&cluster).len(), 2, "nothing is known of the local cluster");
     let local = build(eds("me"), zones(&[("a", 11..12), ("b", 12..13)]), &deps);
+    assert_eq!(stat(&cluster, "lb_zone_routing_all_directly"), None, "nothing was counted yet");
     assert_eq!(reached(&cluster), ["10.0.0.2:80".to_owned()].into(), "its first view counts, used or not");
+    assert_eq!(stat(&cluster, "lb_zone_routing_all_directly"), Some(64));
     Cluster::build(local.config.clone(), Some(zones(&[("b", 12..13)])), &deps, Some(&local)).unwrap();
     assert_eq!(reached(&cluster).len(), 2, "this proxy is not in it any more");
+}
+
+/// A statistic, if it is there.
+fn stat(cluster: &Cluster, metric: &str) -> Option<u64> {
+    let mut found = None;
+    cluster.visit_stats(&mut |name, _, value| {
+        if name == metric {
+            found = Some(value);
+        }
+    });
+    found
+}
+
+#[test]
+fn subsets_and_members_are_counted_as_they_come_and_go() {
+    let host = |last: u8, stage: &str| {
+        let labels = serde_json::Map::from_iter([("stage".to_owned(), stage.into())]);
+        let metadata = Some(Arc::new(Metadata::from([("envoy.lb".to_owned(), labels)])));
+        ir::endpoint::Endpoint { metadata, ..ip(last) }
+    };
+    let selector =
+        SubsetSelector { keys: vec!["stage".into()], fallback: SelectorFallback::Inherit, single_host: false };
+    let subsets = Subsets { fallback: SubsetFallback::Any, selectors: vec![selector], ..Subsets::default() };
+    let lb_options = Arc::new(LbOptions { subsets: Some(subsets), ..LbOptions::default() });
+    let config = ir::cluster::Cluster { lb_options, ..eds("c") };
+    let first = build(config, assignment(vec![host(1, "a"), host(2, "b"), host(3, "b")]), &Deps::default());
+    let to = |cluster: &Cluster, stage: &str| {
+        let criteria = Criteria::new([("stage".into(), stage.into())]);
+        cluster.pick(&PickContext { criteria: Some(&criteria), ..PickContext::default() }).unwrap()
+    };
+    assert_eq!(&*to(&first, "a").label, "10.0.0.1:80");
+    to(&first, "b");
+    to(&first, "c");
+    first.pick(&PickContext::default()).unwrap();
+    let stats = |cluster: &Cluster| {
+        ["selected", "fallback", "fallback_panic", "created", "removed", "active"]
+            .map(|name| stat(cluster, &format!("lb_subsets_{name}")).unwrap())
+    };
+    assert_eq!(stats(&first), [2, 2, 0, 2, 0, 2]);
+    assert_eq!(stat(&first, "membership_change"), Some(1));
+    let hosts = assignment(vec![host(1, "a"), host(3, "d")]);
+    let second = Cluster::build(first.config.clone(), Some(hosts), &Deps::default(), Some(&first)).unwrap();
+    to(&second, "d");
+    assert_eq!(stats(&second), [3, 2, 0, 3, 1, 2]);
+    assert_eq!(stat(&second, "membership_change"), Some(2));
+    let plain = build(eds("p"), assignment(vec![ip(1)]), &Deps::default());
+    assert_eq!((stat(&plain, "membership_change"), stat(&plain, "lb_subsets_active")), (Some(1), None));
 }
 
 #[test]

@@ -21,12 +21,12 @@ use super::{
 };
 use crate::{
     ir::{self, cluster::Discovery, endpoint::Assignment, health_check::EndpointCheck},
-    telemetry::metrics::Sharded,
+    telemetry::metrics::{BalancerStats, Sharded},
     upstream::{
         breaker::Breaker,
         credit::Credit,
         endpoint::Endpoint,
-        lb::{Balancer, Callers},
+        lb::{Balancer, Callers, Event},
         transport::Transports,
     },
 };
@@ -149,9 +149,37 @@ pub(super) struct Runtime {
     pub(super) cursor: Sharded<Cursor>,
     pub(super) credit: Sharded<Credit>,
     pub(super) half_open: HalfOpen,
+    pub(super) balancing: Sharded<BalancerStats>,
 }
 
 impl Runtime {
+    /// Counts what a pick came across.
+    pub(super) fn count(&self, event: Event) {
+        let stats = self.balancing.local();
+        let counter = match event {
+            Event::SubsetsSelected => &stats.lb_subsets_selected,
+            Event::SubsetsFallback => &stats.lb_subsets_fallback,
+            Event::SubsetsFallbackPanic => &stats.lb_subsets_fallback_panic,
+            Event::ZoneRoutingAllDirectly => &stats.lb_zone_routing_all_directly,
+            Event::ZoneRoutingSampled => &stats.lb_zone_routing_sampled,
+            Event::ZoneRoutingCrossZone => &stats.lb_zone_routing_cross_zone,
+            Event::ZoneNoCapacityLeft => &stats.lb_zone_no_capacity_left,
+            Event::LocalClusterNotOk => &stats.lb_local_cluster_not_ok,
+        };
+        counter.inc();
+    }
+
+    /// Counts the subsets that one view has and the view before had not, and the other way round.
+    fn count_subsets(&self, before: Option<&Balancer>, now: &Balancer) {
+        let all = |balancer: &Balancer| -> HashSet<u64> { balancer.subsets().collect() };
+        let (before, now) = (before.map(all).unwrap_or_default(), all(now));
+        if before != now {
+            let stats = self.balancing.local();
+            stats.lb_subsets_created.add(now.difference(&before).count() as u64);
+            stats.lb_subsets_removed.add(before.difference(&now).count() as u64);
+        }
+    }
+
     fn new(config: &ir::cluster::Cluster) -> Self {
         Self {
             default: Breaker::new(&config.breaker),
@@ -159,6 +187,7 @@ impl Runtime {
             cursor: Sharded::default(),
             credit: Sharded::default(),
             half_open: HalfOpen::default(),
+            balancing: Sharded::default(),
         }
     }
 }
@@ -175,6 +204,8 @@ struct State {
     /// The newest view with parts, and its number.
     latest: Option<Arc<Parts>>,
     turn: u64,
+    /// How often the hosts of a priority changed.
+    changes: u32,
     retired: bool,
 }
 
@@ -186,6 +217,16 @@ impl Life {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The hosts of so many priorities changed.
+    pub(super) fn changed(&self, priorities: u32) {
+        let mut state = self.state();
+        state.changes = state.changes.wrapping_add(priorities);
+    }
+
+    pub(super) fn changes(&self) -> u32 {
+        self.state().changes
     }
 
     /// Whether some view was used.
@@ -222,6 +263,7 @@ impl Life {
         let mut pool = Reuse::new(latest.map_or(&[][..], |l| &l.members));
         let parts = Arc::new(Parts::new(cluster, transports, &mut pool, runtime, Some(&cluster.callers), newest));
         if newest {
+            parts.runtime.count_subsets(state.latest.as_deref().map(|l| &l.balancer), &parts.balancer);
             pool.retire_unused();
             mark(&parts.members, state.retired);
             state.latest = Some(parts.clone());

@@ -22,6 +22,7 @@ impl Cluster {
         let latest = self.latest().map(|(parts, _)| parts);
         self.visit_membership(latest.as_deref(), visitor);
         let runtime = latest.as_ref().map(|parts| &parts.runtime);
+        self.visit_balancing(latest.as_deref(), visitor);
         let config = &self.config;
         let unused = |thresholds| Breaker::new(thresholds);
         match runtime {
@@ -64,6 +65,22 @@ impl Cluster {
         visitor("membership_total", Kind::Gauge, total);
         visitor("membership_healthy", Kind::Gauge, healthy);
         visitor("membership_degraded", Kind::Gauge, degraded);
+        visitor("membership_change", Kind::Counter, self.life.changes().into());
+    }
+
+    /// Of clusters that know subsets or zones.
+    fn visit_balancing(&self, latest: Option<&Parts>, visitor: Visitor<'_>) {
+        let options = &self.config.lb_options;
+        if options.subsets.is_none() && options.zone_aware.is_none() {
+            return;
+        }
+        let Some(parts) = latest else { return };
+        for (metric, kind, value) in parts.runtime.balancing.totals() {
+            visitor(metric, kind, value);
+        }
+        if options.subsets.is_some() {
+            visitor("lb_subsets_active", Kind::Gauge, parts.balancer.subsets().count() as u64);
+        }
     }
 }
 

@@ -119,6 +119,12 @@ impl Cluster {
         Some(Reporter { policy: self.config.health.clone()?, life: self.life.clone() })
     }
 
+    /// Whether somebody has asked for alarms.
+    #[cfg(test)]
+    pub(in crate::upstream) fn is_watched(&self) -> bool {
+        self.life.watch().alarms.get().is_some()
+    }
+
     /// Installs where alarms go; the first call counts.
     pub(in crate::upstream) fn watch(&self, alarms: &Alarms) {
         self.life.watch().alarms.get_or_init(|| alarms.clone());

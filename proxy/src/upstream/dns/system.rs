@@ -2,11 +2,16 @@
 //! answers) and `/etc/hosts`. Both are read again when they change.
 
 use std::{
+    net::Ipv4Addr,
     sync::{Arc, Mutex, PoisonError},
     time::{Instant, SystemTime},
 };
 
-use hickory_resolver::{TokioResolver, config::LookupIpStrategy};
+use hickory_resolver::{
+    TokioResolver,
+    config::{LookupIpStrategy, NameServerConfig, ResolverConfig},
+    net::runtime::TokioRuntimeProvider,
+};
 
 use super::{Answer, Lookup, Resolve};
 use crate::ir::cluster::LookupFamily;
@@ -45,7 +50,16 @@ impl SystemResolver {
         if let Some(resolver) = &state.resolvers[usize::from(v6)] {
             return Ok(resolver.clone());
         }
-        let mut builder = TokioResolver::builder_tokio().map_err(|e| format!("/etc/resolv.conf: {e}"))?;
+        let mut builder = match TokioResolver::builder_tokio() {
+            Ok(builder) => builder,
+            // As everywhere else: who names no server has one of its own, or all it needs in `/etc/hosts`.
+            Err(_) if !names_servers(&std::fs::read_to_string(FILES[0]).unwrap_or_default()) => {
+                let own = NameServerConfig::udp_and_tcp(Ipv4Addr::LOCALHOST.into());
+                let config = ResolverConfig::from_parts(None, Vec::new(), vec![own]);
+                TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
+            }
+            Err(e) => return Err(format!("{}: {e}", FILES[0])),
+        };
         let options = builder.options_mut();
         options.ip_strategy = strategy;
         // We decide when to ask again.
@@ -54,6 +68,11 @@ impl SystemResolver {
         state.resolvers[usize::from(v6)] = Some(resolver.clone());
         Ok(resolver)
     }
+}
+
+/// Whether the text of a `resolv.conf` has a line for a server, be it right or wrong.
+fn names_servers(text: &str) -> bool {
+    text.lines().any(|line| line.split_whitespace().next() == Some("nameserver"))
 }
 
 impl SystemResolver {
@@ -106,5 +125,19 @@ impl Resolve for SystemResolver {
                 LookupFamily::All => self.both(host).await,
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::names_servers;
+
+    #[test]
+    fn a_server_is_named_by_a_line_of_its_own() {
+        assert!(names_servers("search a.b\n  nameserver 10.0.0.10\noptions ndots:5\n"));
+        for text in ["", "# nameserver 1.2.3.4\n;nameserver 1.2.3.4\n", "search nameserver\n", "nameservers 1.2.3.4\n"]
+        {
+            assert!(!names_servers(text), "{text:?}");
+        }
     }
 }

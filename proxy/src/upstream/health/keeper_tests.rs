@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use tokio::{net::TcpListener, time::sleep};
+use tokio::net::TcpListener;
 
 use super::*;
 use crate::{
@@ -56,7 +56,7 @@ async fn an_ejection_runs_its_course() {
     let host = cluster.members()[0].endpoint.clone();
     let (keeper, mut published) = keeper();
     keeper.set([&cluster].into_iter());
-    sleep(Duration::from_millis(1)).await;
+    until("the keeper has taken it", || cluster.is_watched()).await;
     for _ in 0..5 {
         cluster.report(&host, None, Outcome::Failed);
     }
@@ -82,7 +82,7 @@ async fn without_outlier_detection_everyone_is_back() {
     let host = cluster.members()[0].endpoint.clone();
     let (keeper, mut published) = keeper();
     keeper.set([&cluster].into_iter());
-    sleep(Duration::from_millis(1)).await;
+    until("the keeper has taken it", || cluster.is_watched()).await;
     (0..5).for_each(|_| cluster.report(&host, None, Outcome::TimedOut));
     published.recv().await.unwrap();
     assert!(out(&host));
@@ -102,7 +102,7 @@ async fn until(what: &str, mut done: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(20);
     while !done() {
         assert!(Instant::now() < deadline, "{what}");
-        sleep(Duration::from_millis(1)).await;
+        tokio::task::yield_now().await;
     }
 }
 

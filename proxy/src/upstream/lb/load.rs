@@ -24,6 +24,8 @@ pub(super) struct Loads {
     pub(super) healthy: Vec<u32>,
     pub(super) degraded: Vec<u32>,
     panic: Vec<bool>,
+    /// What each priority could take, healthy and degraded.
+    scores: [Vec<u32>; 2],
 }
 
 impl Loads {
@@ -40,6 +42,7 @@ impl Loads {
             healthy: distribute(&healthy, &mut remaining, total),
             degraded: distribute(&degraded, &mut remaining, total),
             panic: Vec::new(),
+            scores: Default::default(),
         };
         // What is left comes from rounding: the first priority that takes anything gets it.
         if total > 0 && remaining > 0 {
@@ -64,7 +67,34 @@ impl Loads {
         if !loads.panic.is_empty() && loads.panic.iter().all(|p| *p) {
             loads.spread_by_size(priorities);
         }
+        if priorities.len() > 1 {
+            loads.scores = [healthy, degraded];
+        }
         loads
+    }
+
+    /// The shares when some priorities take nothing; `None` when the others cannot take anything either.
+    pub(super) fn without(&self, left_out: &[bool]) -> Option<Self> {
+        let keep = |scores: &Vec<u32>| -> Vec<u32> {
+            scores.iter().zip(left_out).map(|(score, out)| if *out { 0 } else { *score }).collect()
+        };
+        let scores = self.scores.each_ref().map(keep);
+        let total = scores.iter().flatten().fold(0u32, |t, s| t.saturating_add(*s)).min(100);
+        if total == 0 {
+            return None;
+        }
+        let mut loads = scores.each_ref().map(|scores| vec![0; scores.len()]);
+        let mut remaining = 100;
+        // Again for what rounding leaves.
+        while remaining > 0 {
+            for (load, score) in loads.iter_mut().flatten().zip(scores.iter().flatten()) {
+                let more = (score * 100 / total).min(remaining);
+                *load += more;
+                remaining -= more;
+            }
+        }
+        let [healthy, degraded] = loads;
+        Some(Self { healthy, degraded, panic: self.panic.clone(), scores: Default::default() })
     }
 
     /// All priorities panic: traffic goes by the number of hosts.

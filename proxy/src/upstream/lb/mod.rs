@@ -19,6 +19,7 @@ mod spread;
 mod subset;
 mod table;
 mod tier;
+mod tried;
 mod zone;
 
 use std::{
@@ -29,6 +30,7 @@ use std::{
 pub use self::{
     consistent::key,
     ewma::Latency,
+    tried::Tried,
     zone::{Callers, Place},
 };
 use self::{slow::Slow, spread::Spread, subset::Subsets};
@@ -103,6 +105,23 @@ pub struct Draw<'a> {
     pub excluded: &'a dyn Fn(usize) -> bool,
     /// Whether anything is excluded at all.
     pub excludes: bool,
+    /// Told what is counted of a pick.
+    pub event: &'a dyn Fn(Event),
+    /// Retries that leave the priorities they came from; consistent hashing does not, as in Envoy.
+    pub tried: Option<Tried<'a>>,
+}
+
+/// What is counted of picks, under Envoy's names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    SubsetsSelected,
+    SubsetsFallback,
+    SubsetsFallbackPanic,
+    ZoneRoutingAllDirectly,
+    ZoneRoutingSampled,
+    ZoneRoutingCrossZone,
+    ZoneNoCapacityLeft,
+    LocalClusterNotOk,
 }
 
 /// How far an exclusion searches a table after its draws.
@@ -143,6 +162,11 @@ impl Balancer {
             None => self.all.pick(draw),
             Some(subsets) => subsets.pick(&self.all, draw),
         }
+    }
+
+    /// The subsets there are, by hashes of what they are found by.
+    pub fn subsets(&self) -> impl Iterator<Item = u64> + '_ {
+        self.subsets.iter().flat_map(|subsets| subsets.keys())
     }
 
     /// Whether a priority (by rank) ignores health, for `/clusters`.

@@ -25,6 +25,8 @@ struct Priority {
 #[derive(Debug)]
 pub(super) struct Spread {
     priorities: Vec<Priority>,
+    /// The numbers of the priorities, where there are several.
+    ranks: Box<[u32]>,
     loads: Loads,
     /// The key decides on the priority, too.
     hashed: bool,
@@ -96,7 +98,10 @@ impl Spread {
             })
             .collect();
         let fail_on_panic = options.more.zone_aware.is_some_and(|zones| zones.fail_on_panic);
-        Self { priorities, loads, hashed, fail_on_panic }
+        if ranks.len() < 2 {
+            ranks.clear();
+        }
+        Self { priorities, ranks: ranks.into(), loads, hashed, fail_on_panic }
     }
 
     /// The index of a host, `None` when no host may take traffic.
@@ -105,7 +110,10 @@ impl Spread {
         let (rank, degraded) = match &self.priorities[..] {
             _ if self.hashed => self.loads.choose((draw.hash.unwrap_or(draw.random) % 100) as usize),
             [_] => (0, self.loads.single_is_degraded(&mut random)),
-            _ => self.loads.choose(below(random.next(), 100)),
+            _ => {
+                let loads = draw.tried.and_then(|tried| tried.loads(&self.loads, &self.ranks));
+                loads.as_ref().unwrap_or(&self.loads).choose(below(random.next(), 100))
+            }
         };
         let chosen = self.priorities.get(rank)?;
         let mut tier = match degraded {
@@ -117,7 +125,7 @@ impl Spread {
         if self.loads.in_panic(rank) {
             tier = chosen.panic.as_ref().filter(|_| !self.fail_on_panic);
         } else if let Some(zones) = &chosen.zones {
-            match zones.choose(degraded, &mut random) {
+            match zones.choose(degraded, &mut random, draw.event) {
                 Chosen::Anywhere => {}
                 Chosen::Fail => return None,
                 Chosen::Of(zone) => tier = zone.or(tier),

@@ -10,7 +10,7 @@ use std::{
 
 use serde_json::Value;
 
-use super::{Draw, Group, Host, Options, slow::Slow, spread::Spread};
+use super::{Draw, Event, Group, Host, Options, slow::Slow, spread::Spread};
 use crate::ir::balancing::{Criteria, LbOptions, SelectorFallback, SubsetFallback, SubsetSelector, Subsets as Config};
 
 /// Most subsets of one selector that one host is in.
@@ -97,6 +97,10 @@ impl Subsets {
         Self { options: options.more.clone(), found, default }
     }
 
+    pub(super) fn keys(&self) -> impl Iterator<Item = u64> + '_ {
+        self.found.iter().flat_map(|(hash, same)| same.iter().map(|_| *hash))
+    }
+
     /// The index of a host; `all` is the choice among all hosts.
     pub(super) fn pick(&self, all: &Spread, draw: &Draw<'_>) -> Option<usize> {
         let config = self.options.subsets.as_ref()?;
@@ -113,6 +117,7 @@ impl Subsets {
         let criteria = wanted.as_ref().unwrap_or(criteria);
         let same = self.found.get(&criteria.hash()).into_iter().flatten();
         if let Some((_, subset)) = same.into_iter().find(|(known, _)| known.pairs() == criteria.pairs()) {
+            (draw.event)(Event::SubsetsSelected);
             return subset.pick(draw);
         }
         let keys = || criteria.pairs().iter().map(|(key, _)| key);
@@ -129,13 +134,16 @@ impl Subsets {
     }
 
     fn fall_back(&self, config: &Config, all: &Spread, draw: &Draw<'_>) -> Option<usize> {
+        if config.fallback != SubsetFallback::None {
+            (draw.event)(Event::SubsetsFallback);
+        }
         let found = match config.fallback {
             SubsetFallback::None => return None,
             SubsetFallback::Any => all.pick(draw),
             SubsetFallback::Default => self.default.as_ref().and_then(|default| default.pick(draw)),
         };
         match found {
-            None if config.panic_any => all.pick(draw),
+            None if config.panic_any => all.pick(draw).inspect(|_| (draw.event)(Event::SubsetsFallbackPanic)),
             found => found,
         }
     }

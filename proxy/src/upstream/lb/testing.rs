@@ -49,6 +49,8 @@ pub(super) fn draw(random: u64) -> Draw<'static> {
         now: &|| Duration::ZERO,
         excluded: &|_| false,
         excludes: false,
+        event: &|_| {},
+        tried: None,
     }
 }
 

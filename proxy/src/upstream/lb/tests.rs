@@ -122,6 +122,25 @@ fn degraded_hosts_take_the_overflow() {
 }
 
 #[test]
+fn retries_go_where_no_try_went() {
+    let hosts = [0, 1, 2].map(|locality| host(1, Health::Healthy, locality));
+    let groups = [group(0, None), group(3, None), group(9, None)];
+    let pick = |policy: Policy, priorities: &[u32], hash: Option<u64>| {
+        let balancer = Balancer::new(&hosts, &groups, &options(policy));
+        let priorities: Vec<Option<u32>> = priorities.iter().copied().map(Some).collect();
+        let tried = Some(Tried { priorities: &priorities, update_frequency: 1 });
+        balancer.pick(&Draw { tried, hash, ..draw(1) })
+    };
+    for policy in [Policy::RoundRobin, Policy::Random, LEAST] {
+        assert_eq!(pick(policy, &[], None), Some(0));
+        assert_eq!(pick(policy, &[0], None), Some(1));
+        assert_eq!(pick(policy, &[0, 3], None), Some(2));
+        assert_eq!(pick(policy, &[0, 3, 9], None), Some(0));
+    }
+    assert_eq!(pick(Policy::Maglev(Default::default()), &[0], Some(5)), Some(0), "a key stays with its host");
+}
+
+#[test]
 fn panic_is_envoys() {
     let cases: &[(&[usize], &[bool])] = &[
         (&[72, 72], &[false, false]),

@@ -13,7 +13,7 @@ use std::{
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 
-use super::{SplitMix, below, tier::Tier};
+use super::{Event, SplitMix, below, tier::Tier};
 use crate::ir::{
     Name,
     balancing::ZoneAware,
@@ -228,18 +228,31 @@ impl Zones {
     }
 
     /// The zone of one pick.
-    pub(super) fn choose(&self, degraded: bool, random: &mut SplitMix) -> Chosen<'_> {
+    pub(super) fn choose(&self, degraded: bool, random: &mut SplitMix, event: &dyn Fn(Event)) -> Chosen<'_> {
         let current = self.current();
         let zone = match &current.1 {
             Route::Anywhere => return Chosen::Anywhere,
             _ if below(random.next(), 100) as u32 >= self.config.enabled_percent => return Chosen::Anywhere,
-            Route::Fail => return Chosen::Fail,
-            Route::Stay => 0,
-            Route::Part { stay, .. } if (below(random.next(), 10_000) as u64) < *stay => 0,
+            Route::Fail => {
+                event(Event::LocalClusterNotOk);
+                return Chosen::Fail;
+            }
+            Route::Stay => {
+                event(Event::ZoneRoutingAllDirectly);
+                0
+            }
+            Route::Part { stay, .. } if (below(random.next(), 10_000) as u64) < *stay => {
+                event(Event::ZoneRoutingSampled);
+                0
+            }
             Route::Part { capacity, .. } => match capacity.last().copied().unwrap_or(0) {
                 // Rounding left nothing to share out.
-                0 => below(random.next(), self.zones.len()),
+                0 => {
+                    event(Event::ZoneNoCapacityLeft);
+                    below(random.next(), self.zones.len())
+                }
                 sum => {
+                    event(Event::ZoneRoutingCrossZone);
                     let at = below(random.next(), usize::try_from(sum).unwrap_or(usize::MAX)) as u64;
                     capacity.iter().position(|c| at < *c).unwrap_or(0)
                 }

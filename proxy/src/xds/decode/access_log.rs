@@ -96,7 +96,7 @@ fn sink(path: &str) -> Sink {
 }
 
 /// `None`: everything is logged, because the filter cannot be evaluated here (noted) or accepts everything.
-fn filter(message: &AccessLogFilter, at: &At<'_>) -> Result<Option<LogFilter>, Reject> {
+pub(crate) fn filter(message: &AccessLogFilter, at: &At<'_>) -> Result<Option<LogFilter>, Reject> {
     use FilterSpecifier as F;
     let unknown = |name: &str| {
         at.field(name).unsupported("cannot be evaluated: everything it would decide about is logged");

@@ -14,7 +14,7 @@ use super::{
     fields::fields,
     hcm_options as options,
     hosts::Apart,
-    http_filter, http_options,
+    http_filter, http_options, local_reply,
     report::Reject,
     route,
     scalar::{bool_or, enumeration, not_empty, u32_in, zero_is_off},
@@ -37,6 +37,7 @@ pub(crate) fn manager(apart: &Apart<'_, Pb>, at: &At<'_>) -> Result<ConnectionMa
             set_current_client_cert_details, proxy_100_continue, upgrade_configs, normalize_path, merge_slashes,
             path_with_escaped_slashes_action, request_id_extension, strip_matching_host_port, append_x_forwarded_port,
             route_specifier, strip_port_mode, internal_address_config, stream_flush_timeout,
+            local_reply_config,
         ],
         harmless: [
             tracing, access_log_flush_interval, delayed_close_timeout, append_local_overload,
@@ -45,7 +46,7 @@ pub(crate) fn manager(apart: &Apart<'_, Pb>, at: &At<'_>) -> Result<ConnectionMa
         ],
         unsupported: [
             add_user_agent, http3_protocol_options, scheme_header_transformation, drain_timeout_jitter, flush_access_log_on_new_request, represent_ipv4_remote_address_as_ipv4_mapped_ipv6,
-            local_reply_config, strip_trailing_host_dot, proxy_status_config, forward_proto_config,
+            strip_trailing_host_dot, proxy_status_config, forward_proto_config,
         ],
         refuse: [
             original_ip_detection_extensions, early_header_mutation_extensions, forward_client_cert_matcher,
@@ -117,6 +118,10 @@ pub(crate) fn manager(apart: &Apart<'_, Pb>, at: &At<'_>) -> Result<ConnectionMa
         upgrades: at.each("upgrade_configs", &message.upgrade_configs, upgrade)?,
         proxy_100_continue: message.proxy_100_continue,
         access_log: access_logs("access_log", &message.access_log, at)?,
+        local_reply: match &message.local_reply_config {
+            Some(m) => Some(Box::new(local_reply::local_reply(m, &at.field("local_reply_config"))?)),
+            None => None,
+        },
     })
 }
 

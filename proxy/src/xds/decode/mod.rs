@@ -45,6 +45,7 @@ mod lb_subset;
 pub(crate) mod listener;
 mod listener_filter;
 mod local_rate_limit;
+mod local_reply;
 mod matcher;
 pub(crate) mod metadata;
 mod metadata_matcher;

@@ -1,6 +1,6 @@
 //! Retry and hedge policies, and what may be kept of a body for them.
 
-use std::{sync::Arc, time::Duration};
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 use http::HeaderName;
 use outrigger_wire::pb::{
@@ -8,13 +8,16 @@ use outrigger_wire::pb::{
         config::route::v3::{
             HedgePolicy, RetryPolicy as Pb,
             retry_policy::{
-                RateLimitedRetryBackOff, ResetHeader as PbReset, ResetHeaderFormat, RetryHostPredicate,
-                retry_host_predicate::ConfigType,
+                RateLimitedRetryBackOff, ResetHeader as PbReset, ResetHeaderFormat, RetryHostPredicate, RetryPriority,
+                retry_host_predicate::ConfigType, retry_priority,
             },
         },
-        extensions::retry::host::{
-            omit_canary_hosts::v3::OmitCanaryHostsPredicate, omit_host_metadata::v3::OmitHostMetadataConfig,
-            previous_hosts::v3::PreviousHostsPredicate,
+        extensions::retry::{
+            host::{
+                omit_canary_hosts::v3::OmitCanaryHostsPredicate, omit_host_metadata::v3::OmitHostMetadataConfig,
+                previous_hosts::v3::PreviousHostsPredicate,
+            },
+            priority::previous_priorities::v3::PreviousPrioritiesConfig,
         },
     },
     google::protobuf::{UInt32Value, UInt64Value},
@@ -42,9 +45,9 @@ fn policy(message: &Pb, at: &At<'_>) -> Result<RetryPolicy, Reject> {
         read: [
             retry_on, num_retries, per_try_timeout, per_try_idle_timeout, retry_host_predicate,
             host_selection_retry_max_attempts, retriable_status_codes, retry_back_off, retriable_headers,
-            retriable_request_headers, rate_limited_retry_back_off,
+            retriable_request_headers, rate_limited_retry_back_off, retry_priority,
         ],
-        unsupported: [retry_priority, retry_options_predicates, refresh_cluster_on_retry],
+        unsupported: [retry_options_predicates, refresh_cluster_on_retry],
     });
     let (on, unknown) = RetryOn::parse(&message.retry_on);
     for name in unknown {
@@ -75,6 +78,9 @@ fn policy(message: &Pb, at: &At<'_>) -> Result<RetryPolicy, Reject> {
     backoff(message, at, &mut policy)?;
     if let Some(m) = &message.rate_limited_retry_back_off {
         rate_limited(m, &at.field("rate_limited_retry_back_off"), &mut policy)?;
+    }
+    if let Some(m) = &message.retry_priority {
+        policy.previous_priorities = priority(m, &at.field("retry_priority"))?;
     }
     for (i, m) in message.retry_host_predicate.iter().enumerate() {
         host_predicate(m, &at.index("retry_host_predicate", i), &mut policy)?;
@@ -116,6 +122,23 @@ fn rate_limited(message: &RateLimitedRetryBackOff, at: &At<'_>, policy: &mut Ret
         policy.reset_max = max;
     }
     Ok(())
+}
+
+fn priority(message: &RetryPriority, at: &At<'_>) -> Result<Option<NonZeroU32>, Reject> {
+    fields!(at, message => RetryPriority { read: [name, config_type] });
+    let at = at.field("typed_config");
+    let Some(retry_priority::ConfigType::TypedConfig(any)) = &message.config_type else {
+        return Err(at.reject("is required"));
+    };
+    let extension = extension::open(any, &at)?;
+    if !extension.is::<PreviousPrioritiesConfig>() {
+        at.unsupported(format!("{} has no effect", extension.kind));
+        return Ok(None);
+    }
+    let config: PreviousPrioritiesConfig = extension.message(&at)?;
+    fields!(&at, &config => PreviousPrioritiesConfig { read: [update_frequency] });
+    let every = u32::try_from(config.update_frequency).ok().and_then(NonZeroU32::new);
+    every.map(Some).ok_or_else(|| at.field("update_frequency").reject("must be positive"))
 }
 
 fn host_predicate(message: &RetryHostPredicate, at: &At<'_>, policy: &mut RetryPolicy) -> Result<(), Reject> {

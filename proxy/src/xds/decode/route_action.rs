@@ -314,13 +314,18 @@ pub(crate) fn direct(message: &DirectResponseAction, max: usize, at: &At<'_>) ->
         return Err(at.field("body").reject(format!("{} bytes are more than {max}", body.len())));
     }
     let format = match &message.body_format {
-        Some(m) => Some(body_format(m, body, &at.field("body_format"))?),
+        Some(m) => Some(body_format(m, Some(body), &at.field("body_format"))?),
         None => None,
     };
     Ok(DirectResponse { status, body: bytes::Bytes::copy_from_slice(body), format })
 }
 
-fn body_format(message: &SubstitutionFormatString, body: &[u8], at: &At<'_>) -> Result<BodyFormat, Reject> {
+/// How a body is made; with `body` what that is in it.
+pub(crate) fn body_format(
+    message: &SubstitutionFormatString,
+    body: Option<&[u8]>,
+    at: &At<'_>,
+) -> Result<BodyFormat, Reject> {
     let content_type = match message.content_type.as_str() {
         "" => None,
         text => {
@@ -329,8 +334,10 @@ fn body_format(message: &SubstitutionFormatString, body: &[u8], at: &At<'_>) -> 
     };
     let rest = SubstitutionFormatString { content_type: String::new(), ..message.clone() };
     let mut format = format_string::format(&rest, at)?;
-    let body = std::str::from_utf8(body).map_err(|_| at.reject("needs a body that is UTF-8"))?;
-    format.substitute(&Operator::LocalReplyBody, body);
+    if let Some(body) = body {
+        let body = std::str::from_utf8(body).map_err(|_| at.reject("needs a body that is UTF-8"))?;
+        format.substitute(&Operator::LocalReplyBody, body);
+    }
     Ok(BodyFormat { format, content_type })
 }
 

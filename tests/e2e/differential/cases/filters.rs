@@ -190,6 +190,11 @@ pub(crate) fn mirroring() -> Vec<Case> {
                 ",
             )
             .requests([get("/x")]),
+        case("mirror-without-hosts")
+            .echoes(&["a"])
+            .cluster("m", &[], "")
+            .routes("- match: {prefix: /}\n  route: {cluster: $a, request_mirror_policies: [{cluster: $m}]}")
+            .requests([get("/x"), post("/x", "some body"), post("/x", "some body").h2()]),
         case("mirror-fails-silently")
             .echoes(&["a"])
             .http1("m", plan([crate::harness::close()]))

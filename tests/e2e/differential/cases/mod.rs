@@ -12,6 +12,7 @@ mod health;
 mod jwt_authn;
 mod limits;
 mod limits_global;
+mod local_reply;
 mod normalise;
 mod protocol;
 mod rbac;
@@ -64,5 +65,6 @@ pub(crate) fn groups() -> Vec<Group> {
         group("rbac_paths", rbac_paths::cases()),
         group("rbac_connections", rbac_network::connections()),
         group("rbac_identities", rbac_network::identities()),
+        group("local_replies", local_reply::cases()),
     ]
 }

@@ -176,8 +176,64 @@ fn limits() -> Vec<Case> {
             .client_only()
             .requests((0..6).map(|_| get("/")))
             .by_chance("x-envoy-attempt-count", "which of the three hosts is first"),
+        case("retry-previous-priorities")
+            .http1("a", plan([status(503)]))
+            .http1("b", plan([status(503)]))
+            .http1("c", plan([status(503)]))
+            .cluster("x", &[], PRIORITIES)
+            .virtual_host(COUNTED)
+            .routes(
+                "
+                - match: {prefix: /}
+                  route:
+                    cluster: $x
+                    retry_policy:
+                      retry_on: 5xx
+                      num_retries: 4
+                      retry_back_off: {base_interval: 0.001s, max_interval: 0.002s}
+                      retry_priority:
+                        name: previous
+                        typed_config:
+                          '@type': type.googleapis.com/envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig
+                          update_frequency: 1
+                ",
+            )
+            .requests([get("/")]),
+        case("retry-previous-priorities-every-other")
+            .http1("a", plan([status(503)]))
+            .http1("b", plan([status(503)]))
+            .http1("c", plan([status(503)]))
+            .cluster("x", &[], PRIORITIES)
+            .virtual_host(COUNTED)
+            .routes(
+                "
+                - match: {prefix: /}
+                  route:
+                    cluster: $x
+                    retry_policy:
+                      retry_on: 5xx
+                      num_retries: 7
+                      retry_back_off: {base_interval: 0.001s, max_interval: 0.002s}
+                      retry_priority:
+                        name: previous
+                        typed_config:
+                          '@type': type.googleapis.com/envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig
+                          update_frequency: 2
+                ",
+            )
+            .requests([get("/")]),
     ]
 }
+
+/// Three priorities of one host each.
+const PRIORITIES: &str = "
+load_assignment:
+  cluster_name: x
+  endpoints:
+  - {priority: 0, lb_endpoints: [{endpoint: {address: $socket_a}}]}
+  - {priority: 1, lb_endpoints: [{endpoint: {address: $socket_b}}]}
+  - {priority: 2, lb_endpoints: [{endpoint: {address: $socket_c}}]}
+";
 
 fn headers() -> Vec<Case> {
     vec![

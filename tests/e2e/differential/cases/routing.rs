@@ -277,6 +277,49 @@ fn others() -> Vec<Case> {
                 post("/s/m", "x").header("content-type", "application/grpc-web"),
                 post("/s/m", "x").h2(),
             ]),
+        case("cookie-match")
+            .echoes(&["a", "b", "c"])
+            .routes(
+                "
+                - match:
+                    prefix: /
+                    cookies:
+                    - {name: group, string_match: {exact: canary}}
+                    - {name: opt-out, string_match: {exact: '1'}, invert_match: true}
+                  route: {cluster: $a}
+                - match: {prefix: /, cookies: [{name: group, string_match: {prefix: ca, ignore_case: true}}]}
+                  route: {cluster: $b}
+                - match: {prefix: /}
+                  route: {cluster: $c}
+                ",
+            )
+            .requests([
+                get("/"),
+                get("/").header("cookie", "group=canary"),
+                get("/").header("cookie", "a=b; group=\"canary\"; c=d"),
+                get("/").header("cookie", "a=b;  group=canary").header("cookie", "opt-out=0"),
+                get("/").header("cookie", "group=canary; opt-out=1"),
+                get("/").header("cookie", "group=CAR"),
+                get("/").header("cookie", "Group=canary"),
+                get("/").header("cookie", "group=other; group=canary"),
+                get("/").header("cookie", "group"),
+                get("/").header("cookie", "group =canary"),
+                get("/").header("cookie", "group= canary"),
+                get("/").h2().header("cookie", "opt-out=2").header("cookie", "group=canary"),
+            ]),
+        case("tls-context-match-without-tls")
+            .echoes(&["a", "b", "c"])
+            .routes(
+                "
+                - match: {prefix: /, tls_context: {presented: true}}
+                  route: {cluster: $a}
+                - match: {prefix: /not, tls_context: {validated: false}}
+                  route: {cluster: $b}
+                - match: {prefix: /, tls_context: {}}
+                  route: {cluster: $c}
+                ",
+            )
+            .requests([get("/"), get("/not")]),
         case("weighted-clusters")
             .echoes(&["a", "b", "c"])
             .routes(

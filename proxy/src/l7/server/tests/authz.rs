@@ -153,6 +153,7 @@ fn jwt(change: impl FnOnce(&mut JwtProvider)) -> FilterKind {
     };
     change(&mut provider);
     let matches = RouteMatch {
+        further: None,
         path: PathMatch::Prefix("/p".into()),
         case_sensitive: true,
         headers: Vec::new(),

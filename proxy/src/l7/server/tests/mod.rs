@@ -11,6 +11,7 @@ mod hedging;
 mod http1;
 mod http2;
 mod limits;
+mod local_reply;
 mod mirror;
 mod outliers;
 mod peer;

@@ -109,6 +109,7 @@ pub(crate) fn hcm() -> ConnectionManager {
         upgrades: vec![("websocket".into(), true), ("connect".into(), true)],
         proxy_100_continue: true,
         access_log: Vec::new(),
+        local_reply: None,
     }
 }
 
@@ -239,6 +240,7 @@ impl Setup {
                 query: Vec::new(),
                 grpc: false,
                 fraction: None,
+                further: None,
             }),
             action: action.unwrap_or_else(|| Action::Forward(Arc::new(forward.clone()))),
             headers: headers.into(),

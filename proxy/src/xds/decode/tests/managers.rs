@@ -211,6 +211,26 @@ fn refusals() {
         (hcm(discovery, ""), &at("http_filters[0].config_discovery"), "not supported"),
         (hcm(&format!("{ROUTER},"), ""), &at("http_filters[1]"), "must be the last"),
         (hcm("", "codec_type: HTTP3,"), &at("codec_type"), "HTTP/3"),
+        (hcm("", "local_reply_config: {mappers: [{}]},"), &at("local_reply_config.mappers[0].filter"), "is required"),
+        (
+            hcm("", "local_reply_config: {mappers: [{filter: {metadata_filter: {}}}]},"),
+            &at("local_reply_config.mappers[0].filter"),
+            "cannot be evaluated",
+        ),
+        (
+            hcm(
+                "",
+                "local_reply_config: {mappers: [{filter: {and_filter: {filters: [{not_health_check_filter: {}}, \
+                 {log_type_filter: {}}]}}}]},",
+            ),
+            &at("local_reply_config.mappers[0].filter"),
+            "cannot be evaluated",
+        ),
+        (
+            hcm("", "local_reply_config: {mappers: [{filter: {not_health_check_filter: {}}, status_code: 600}]},"),
+            &at("local_reply_config.mappers[0].status_code"),
+            "between",
+        ),
         (hcm("", "max_request_headers_kb: 9000,"), &at("max_request_headers_kb"), "between"),
         (
             hcm("", "strip_any_host_port: true, strip_matching_host_port: true,"),
@@ -257,7 +277,6 @@ fn notes() {
     let h = |fields: &str| hcm("", fields);
     noted(&[
         (h("tracing: {},"), &at("tracing"), NoteKind::Harmless),
-        (h("local_reply_config: {},"), &at("local_reply_config"), NoteKind::Unsupported),
         (
             h("http_protocol_options: {allow_chunked_length: true},"),
             &at("http_protocol_options.allow_chunked_length"),

@@ -92,6 +92,39 @@ fn zero_timeouts_are_off_and_explicit() {
 }
 
 #[test]
+fn retries_leave_priorities_as_often_as_they_are_told() {
+    use outrigger_wire::pb::{
+        envoy::{
+            config::route::v3::{
+                RetryPolicy,
+                retry_policy::{RetryPriority, retry_priority::ConfigType},
+            },
+            extensions::retry::priority::previous_priorities::v3::PreviousPrioritiesConfig,
+        },
+        google::protobuf::Any,
+    };
+    use prost::{Message, Name};
+    let decoded = |type_url: String, update_frequency: i32| {
+        let value = PreviousPrioritiesConfig { update_frequency }.encode_to_vec();
+        let config_type = Some(ConfigType::TypedConfig(Any { type_url, value }));
+        let priority = RetryPriority { name: "p".into(), config_type };
+        let message = RetryPolicy { retry_priority: Some(priority), ..RetryPolicy::default() };
+        let mut notes = Notes::default();
+        let policy = at::rooted("test", "r", &mut notes, |at: &at::At<'_>| retry::retry(&Some(message), at));
+        policy.map(|policy| (policy.unwrap().previous_priorities.map(|n| n.get()), notes.len()))
+    };
+    assert_eq!(decoded(PreviousPrioritiesConfig::type_url(), 2).unwrap(), (Some(2), 0));
+    for wrong in [0, -1] {
+        let error = decoded(PreviousPrioritiesConfig::type_url(), wrong).unwrap_err().to_string();
+        assert!(error.contains("retry_policy.retry_priority.typed_config.update_frequency"), "{error}");
+    }
+    assert_eq!(decoded("type.googleapis.com/some.Other".into(), 2).unwrap(), (None, 1));
+    let unnamed = RetryPolicy { retry_priority: Some(RetryPriority::default()), ..RetryPolicy::default() };
+    let decode = |at: &at::At<'_>| retry::retry(&Some(unnamed), at);
+    assert!(at::rooted("test", "r", &mut Notes::default(), decode).is_err());
+}
+
+#[test]
 fn hosts_can_be_omitted_by_metadata() {
     use outrigger_wire::pb::{
         envoy::{

@@ -181,7 +181,13 @@ fn refusals() {
         ),
         (matching("path_separated_prefix: /a/"), &at_route("match.path_separated_prefix"), "at the end"),
         (matching("prefix: /, dynamic_metadata: [{filter: f}]"), &at_route("match.dynamic_metadata"), "not supported"),
-        (matching("prefix: /, tls_context: {presented: true}"), &at_route("match.tls_context"), "not supported"),
+        (matching("prefix: /, filter_state: [{key: f}]"), &at_route("match.filter_state"), "not supported"),
+        (matching("prefix: /, cookies: [{name: a}]"), &at_route("match.cookies[0].string_match"), "is required"),
+        (
+            matching("prefix: /, cookies: [{name: '', string_match: {exact: b}}]"),
+            &at_route("match.cookies[0].name"),
+            "must not be empty",
+        ),
         (matching("prefix: /, headers: [{name: ''}]"), &at_route("match.headers[0].name"), "must not be empty"),
         (matching("prefix: /, headers: [{name: 'a b'}]"), &at_route("match.headers[0].name"), "not a header name"),
         (
@@ -317,11 +323,6 @@ fn notes() {
         (r("cluster: c, retry_policy: {retry_on: odd}"), &p("retry_policy.retry_on"), NoteKind::Unsupported),
         (r("cluster: c, max_grpc_timeout: 1s"), &p("max_grpc_timeout"), NoteKind::Deprecated),
         (r("cluster: c, max_grpc_timeout: 1s, max_stream_duration: {}"), &p("max_grpc_timeout"), NoteKind::Unsupported),
-        (
-            r("cluster: c, retry_policy: {retry_priority: {name: some}}"),
-            &p("retry_policy.retry_priority"),
-            NoteKind::Unsupported,
-        ),
         (
             r("cluster: c, retry_policy: {retry_options_predicates: [{name: some}]}"),
             &p("retry_policy.retry_options_predicates"),
