@@ -4,7 +4,7 @@ use super::rbac::{ANSWER, filter};
 use crate::harness::{Case, Req, case, get, request};
 
 /// Istio's `pathNormalization` and what it sends for each.
-const MODES: [(&str, [&'static str; 3], &str); 4] = [
+const MODES: [(&str, [&str; 3], &str); 4] = [
     ("none", ["paths-none-deny", "paths-none-allow", "paths-none-exact"], ""),
     ("base", ["paths-base-deny", "paths-base-allow", "paths-base-exact"], "normalize_path: true"),
     (
