@@ -249,6 +249,10 @@ pub(crate) fn connections() -> Vec<Case> {
     let talk = || Talk { say: "", hear: "hi", finish: true, tls: None };
     let asking = |name, service: Serve, more: &str| {
         case(name)
+            .by_chance(
+                "] > x-envoy-internal | ] > x-envoy-expected-rq-timeout-ms: 5 | ] > x-forwarded-for: 192 | ] > content-length",
+                "side calls say how long they are, not whose they are",
+            )
             .by_chance("log ", "a connection that is turned away is logged with the reason, in the order of the ends")
             .host("a", Serve::Tcp("hi"))
             .host("rls", service)
