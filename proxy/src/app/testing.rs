@@ -7,11 +7,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{
-    retiring::Retiring,
-    sockets::{Sockets, Unbound},
-};
+use super::sockets::{Sockets, Unbound};
 use crate::{
+    drain::{Phase, Source},
     live::{Builder, Publisher, Resolved, testing},
     worker::{self, Shared},
 };
@@ -31,7 +29,7 @@ pub(super) struct Rig {
     pub(super) builder: Builder,
     pub(super) shared: Arc<Shared>,
     pub(super) sockets: Option<Sockets>,
-    retiring: Retiring,
+    retired: Vec<Arc<Source>>,
     version: u64,
 }
 
@@ -43,7 +41,7 @@ impl Rig {
             builder: testing::builder(),
             shared,
             sockets: Some(Sockets::new(workers)),
-            retiring: Retiring::default(),
+            retired: Vec::new(),
             version: 0,
         }
     }
@@ -61,7 +59,11 @@ impl Rig {
         assert_eq!(problems, []);
         let live = Arc::new(live);
         self.shared.publisher.publish(live.clone());
-        self.retiring.replaced(previous, &live);
+        self.retired.iter().for_each(|source| source.wake());
+        for chain in previous.removed_chains(&live) {
+            chain.drain.advance(Phase::Drain);
+            self.retired.push(chain.drain.clone());
+        }
         self.reconcile()
     }
 

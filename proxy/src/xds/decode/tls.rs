@@ -204,7 +204,7 @@ fn parameters(message: &TlsParameters, tls: &mut CommonTls, at: &At<'_>) -> Resu
                 Known::Spoken => tls.cipher_suites.push(suite.into()),
                 Known::Unspoken => {
                     let reason = format!("{suite} is never spoken: no forward secrecy, or no authenticated encryption");
-                    at.index("cipher_suites", i).unsupported(reason);
+                    at.index("cipher_suites", i).harmless(reason);
                 }
                 Known::Nothing => {
                     return Err(at.index("cipher_suites", i).reject(format!("{suite:?} is not a cipher suite")));
