@@ -26,7 +26,9 @@ pub(super) fn local(limit: &LiveConnectionLimit) -> Result<(), Refusal> {
         return Ok(());
     }
     limit.stats.local().rate_limited.inc();
-    Err(refusal("local_ratelimit_close_over_limit"))
+    // The flag that Envoy's filter sets, whatever its name says.
+    let flags = Flags::UPSTREAM_RETRY_LIMIT_EXCEEDED;
+    Err(Refusal { flags, ..refusal("local_ratelimit_close_over_limit") })
 }
 
 fn refusal(details: &'static str) -> Refusal {

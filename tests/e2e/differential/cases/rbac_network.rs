@@ -149,6 +149,10 @@ pub(crate) fn identities() -> Vec<Case> {
             over_http = over_http.requests([get("/").tls(certificate)]);
             over_tcp = over_tcp.talk(over_tls(certificate));
         }
+        // The third and the seventh: a slash at the end, two URIs.
+        const STRICT: &str = "a certificate that claims a SPIFFE id without being exactly one is refused by TLS";
+        over_http = over_http.explained("3 < | 7 < | log", STRICT);
+        over_tcp = over_tcp.explained("3 < | 7 < | log", STRICT);
         if http == "mtls-any-name" {
             const WHY: &str =
                 "a name needs a certificate that was verified; Envoy matches the empty name of a peer without one";

@@ -290,7 +290,7 @@ fn refusals() {
             &at_route("request_headers_to_add[0].append"),
             "exclude",
         ),
-        (config("envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute", ""), &per_route, "ExtAuthzPerRoute"),
+        (config("envoy.extensions.filters.http.lua.v3.LuaPerRoute", ""), &per_route, "LuaPerRoute"),
         (
             config("envoy.config.route.v3.FilterConfig", &format!("config: {{\"@type\": {T}/a.Lua}}")),
             &format!("{per_route}.config"),
