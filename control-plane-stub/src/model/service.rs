@@ -235,6 +235,7 @@ pub(super) fn service(
         subject_alt_names: Vec::new(),
         prefers_close: distribution(spec.traffic_distribution.as_deref(), source, problems),
         endpoints: Vec::new(),
+        behind: Vec::new(),
         source: source.clone(),
     })
 }

@@ -116,6 +116,7 @@ pub(super) fn services(object: &Object<ServiceEntry>, problems: &mut Vec<Problem
         subject_alt_names: spec.subject_alt_names.clone(),
         prefers_close: false,
         endpoints: Vec::new(),
+        behind: Vec::new(),
         source: source.clone(),
     };
     spec.hosts.iter().map(service).collect()

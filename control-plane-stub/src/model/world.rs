@@ -70,6 +70,9 @@ pub struct Service {
     pub prefers_close: bool,
     /// Sorted by address.
     pub endpoints: Vec<Endpoint>,
+    /// The addresses and ports of a Kubernetes Service's workloads, of those too that take no traffic yet or any more:
+    /// what is for the Service holds there, as callers need not come by its endpoints.
+    pub behind: Vec<(Address, Vec<u16>)>,
     pub(super) source: Source,
 }
 
@@ -213,6 +216,16 @@ impl World {
             objects.iter().any(|object| object.spec.target_refs().next().is_some())
         }
         any(&self.authorization_policies) || any(&self.request_authentications)
+    }
+
+    /// Whether some policy is for what lies behind `service`.
+    pub(crate) fn has_policies_of(&self, service: &Service) -> bool {
+        fn any<T: Attached>(objects: &[Object<T>], service: &Service) -> bool {
+            let own = |object: &&Object<T>| object.meta.namespace == service.namespace;
+            let mut targets = objects.iter().filter(own).flat_map(|object| object.spec.target_refs());
+            service.kubernetes && targets.any(|target| target.is_service() && target.name == service.name)
+        }
+        any(&self.authorization_policies, service) || any(&self.request_authentications, service)
     }
 
     fn holding<'a, T: Attached>(

@@ -9,10 +9,13 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use super::rate::{Ask, Cell, Verdict, decide};
+use super::{
+    rate::{Ask, Cell, Verdict, decide},
+    service::MAX_DESCRIPTORS,
+};
 
 /// Places of the queue looked at per request: more than one request can add.
-const SWEEP: usize = 32;
+const SWEEP: usize = 2 * MAX_DESCRIPTORS;
 
 /// All counters of a process.
 #[derive(Debug)]

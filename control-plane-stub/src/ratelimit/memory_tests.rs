@@ -1,6 +1,7 @@
 use super::{
     memory::Memory,
     rate::{Algorithm, Ask, Hits, Rate, Unit},
+    service::MAX_DESCRIPTORS,
 };
 
 const SECOND: u64 = 1_000_000;
@@ -22,6 +23,16 @@ fn counters_are_forgotten_when_they_say_nothing() {
         memory.decide(&[ask("other", 10, Unit::Second)], START + SECOND);
     }
     assert_eq!(memory.size(), (1, 0));
+}
+
+#[test]
+fn the_largest_requests_leave_no_more_than_they_clear_away() {
+    let memory = Memory::new(100_000);
+    for n in 0..20 {
+        let asks: Vec<_> = (0..MAX_DESCRIPTORS).map(|at| ask(&format!("{n} {at}"), 10, Unit::Second)).collect();
+        memory.decide(&asks, START + 2 * n * SECOND);
+    }
+    assert_eq!(memory.size(), (MAX_DESCRIPTORS, 0));
 }
 
 #[test]

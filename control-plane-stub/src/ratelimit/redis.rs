@@ -7,7 +7,7 @@ use std::{
     fmt,
     path::Path,
     sync::{
-        Mutex, PoisonError,
+        Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::{Duration, SystemTime},
@@ -74,11 +74,39 @@ pub struct Redis {
     address: String,
     answer: Duration,
     script: Script,
-    connection: Mutex<Option<MultiplexedConnection>>,
+    connection: Mutex<Slot<MultiplexedConnection>>,
     lost: Notify,
     connected: AtomicBool,
     health: Mutex<Health>,
     permits: Semaphore,
+}
+
+/// A connection, and which one since the start: an answer that comes late says nothing about a newer one.
+pub(super) struct Slot<T> {
+    generation: u64,
+    held: Option<T>,
+}
+
+impl<T> Default for Slot<T> {
+    fn default() -> Self {
+        Self { generation: 0, held: None }
+    }
+}
+
+impl<T: Clone> Slot<T> {
+    pub(super) fn fill(&mut self, held: T) {
+        self.generation += 1;
+        self.held = Some(held);
+    }
+
+    pub(super) fn current(&self) -> Option<(u64, T)> {
+        Some((self.generation, self.held.clone()?))
+    }
+
+    /// Empties it, if what it holds is still of that generation.
+    pub(super) fn lose(&mut self, generation: u64) -> bool {
+        self.generation == generation && self.held.take().is_some()
+    }
 }
 
 impl fmt::Debug for Redis {
@@ -135,7 +163,7 @@ impl Redis {
     /// Decides one request, or says at once or soon that nobody can.
     pub async fn decide(&self, asks: &[Ask]) -> Result<Vec<Verdict>, Away> {
         let _permit = self.permits.try_acquire().map_err(|_| Away::Busy)?;
-        let mut connection = self.current().ok_or(Away::NotConnected)?;
+        let (generation, mut connection) = self.current().ok_or(Away::NotConnected)?;
         let mut call = self.script.prepare_invoke();
         for ask in asks {
             let hits = match ask.hits {
@@ -151,9 +179,11 @@ impl Redis {
             call.arg(hits).arg(u8::from(ask.enforced));
         }
         let answers: Vec<(u8, u64, u64)> = match timeout(self.answer, call.invoke_async(&mut connection)).await {
-            Err(_) => return Err(self.lose("did not answer in time", Away::TimedOut)),
-            Ok(Err(error)) if error.is_timeout() => return Err(self.lose("did not answer in time", Away::TimedOut)),
-            Ok(Err(error)) => return Err(self.lose(&described(&error), Away::Refused)),
+            Err(_) => return Err(self.lose(generation, "did not answer in time", Away::TimedOut)),
+            Ok(Err(error)) if error.is_timeout() => {
+                return Err(self.lose(generation, "did not answer in time", Away::TimedOut));
+            }
+            Ok(Err(error)) => return Err(self.lose(generation, &described(&error), Away::Refused)),
             Ok(Ok(answers)) => answers,
         };
         if answers.len() != asks.len() {
@@ -174,7 +204,9 @@ impl Redis {
             match self.connect().await {
                 Ok(connection) => {
                     pause = FIRST_PAUSE;
-                    *self.connection.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection);
+                    // Told under the lock, or a loss right away could be told first.
+                    let mut slot = self.slot();
+                    slot.fill(connection);
                     self.report(true, String::new());
                 }
                 Err(error) => self.report(false, error),
@@ -207,22 +239,27 @@ impl Redis {
     }
 
     async fn probe(&self) {
-        let Some(mut connection) = self.current() else { return };
+        let Some((generation, mut connection)) = self.current() else { return };
         let ping = redis::cmd("PING");
         match timeout(CONNECT.max(self.answer), ping.query_async::<()>(&mut connection)).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => drop(self.lose(&described(&error), Away::Refused)),
-            Err(_) => drop(self.lose("did not answer in time", Away::TimedOut)),
+            Ok(Err(error)) => drop(self.lose(generation, &described(&error), Away::Refused)),
+            Err(_) => drop(self.lose(generation, "did not answer in time", Away::TimedOut)),
         }
     }
 
-    fn current(&self) -> Option<MultiplexedConnection> {
-        self.connection.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    fn slot(&self) -> MutexGuard<'_, Slot<MultiplexedConnection>> {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives the connection up: what failed once is made anew before it is trusted again.
-    fn lose(&self, why: &str, away: Away) -> Away {
-        if self.connection.lock().unwrap_or_else(PoisonError::into_inner).take().is_some() {
+    fn current(&self) -> Option<(u64, MultiplexedConnection)> {
+        self.slot().current()
+    }
+
+    /// Gives the connection of that generation up: what failed once is made anew before it is trusted again.
+    fn lose(&self, generation: u64, why: &str, away: Away) -> Away {
+        let mut slot = self.slot();
+        if slot.lose(generation) {
             self.report(false, why.to_owned());
             self.lost.notify_one();
         }

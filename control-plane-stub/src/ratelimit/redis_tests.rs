@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     rate::{Algorithm, Ask, Cell, Hits, Rate, Unit, decide},
-    redis::{Away, Redis},
+    redis::{Away, Redis, Slot},
 };
 
 /// Long, as machines are slow; one test is about this time.
@@ -140,6 +140,19 @@ async fn redis_that_hangs_is_given_up_in_bounded_time() {
     server.signal(nix::sys::signal::Signal::SIGCONT);
     until("connected again", || redis.is_connected()).await;
     assert!(redis.decide(&asks).await.is_ok());
+}
+
+#[test]
+fn an_answer_that_comes_late_says_nothing_about_the_next_connection() {
+    let mut slot = Slot::default();
+    slot.fill("first");
+    let (first, _) = slot.current().unwrap();
+    assert!(slot.lose(first) && !slot.lose(first), "of many that wait, one loses it");
+    slot.fill("second");
+    assert!(!slot.lose(first));
+    let (second, held) = slot.current().unwrap();
+    assert_eq!(held, "second");
+    assert!(slot.lose(second) && slot.current().is_none());
 }
 
 #[tokio::test]

@@ -101,7 +101,9 @@ impl Rules<'_> {
             }
             return self.of_object(entries, namespace);
         }
-        let branch = self.domains.get(domain).and_then(|root| root.find(entries));
+        // Not even with a limit of its own: everybody could fill the counters with domains they make up.
+        let Some(root) = self.domains.get(domain) else { return Ok(None) };
+        let branch = root.find(entries);
         let own = descriptor.limit.as_ref().map(|limit| unit(limit.unit).map(|unit| (limit.requests_per_unit, unit)));
         let found = match (own.transpose()?, branch) {
             (Some((requests, unit)), branch) => {

@@ -1,6 +1,6 @@
 use super::{
     rate::{Algorithm, Rate, Unit},
-    rules::{DOMAIN, Domains, Found, ObjectRule, Objects, Refusal, Rules},
+    rules::{Branch, DOMAIN, Domains, Found, ObjectRule, Objects, Refusal, Rules},
 };
 use outrigger_wire::pb::envoy::extensions::common::ratelimit::v3::{
     RateLimitDescriptor,
@@ -64,4 +64,16 @@ fn hostile_descriptors() {
     let own = RateLimitDescriptor { entries, limit, ..RateLimitDescriptor::default() };
     let found = Rules { objects: &objects(), domains: &Domains::new() }.find(DOMAIN, &own, Some("shop"));
     assert_eq!(found, Err(Refusal::Override));
+}
+
+#[test]
+fn a_domain_that_nobody_declared_has_no_counters() {
+    let limit = Some(RateLimitOverride { requests_per_unit: 5, unit: 1 });
+    let entries = vec![Entry { key: "any".into(), value: "thing".into() }];
+    let own = RateLimitDescriptor { entries, limit, ..RateLimitDescriptor::default() };
+    let mut domains = Domains::new();
+    let find = |domains: &Domains| Rules { objects: &objects(), domains }.find("made-up", &own, Some("shop"));
+    assert_eq!(find(&domains), Ok(None));
+    domains.insert("made-up".to_owned(), Branch::default());
+    assert!(find(&domains).unwrap().is_some(), "where the operator has it, a descriptor may bring its limit");
 }

@@ -34,7 +34,7 @@ use crate::{
     server::source::Worlds,
 };
 
-const MAX_DESCRIPTORS: usize = 64;
+pub(super) const MAX_DESCRIPTORS: usize = 64;
 const MAX_DOMAIN: usize = 256;
 
 /// Where counters are kept.

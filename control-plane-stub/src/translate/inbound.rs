@@ -169,9 +169,10 @@ fn virtual_inbound(scope: &Scope<'_>, ports: &BTreeMap<u16, Port<'_>>) -> listen
         http.set(*number, needs_http(mode, place.class));
         listener.filter_chains.extend(place.chains(scope, mode));
     }
-    // Ports that no service names, but a policy or a limit does.
-    let limited = limits::ports(scope);
-    let named: BTreeSet<u16> = peers.ports.keys().chain(tried.ports.keys()).copied().chain(limited).collect();
+    // Ports that are not listed, but for which a policy or a limit is. Those of a Service that is guarded are not
+    // listed where a Sidecar leaves them out, or while the workload is not ready.
+    let more = limits::ports(scope).into_iter().chain(scope.guarded_ports());
+    let named: BTreeSet<u16> = peers.ports.keys().chain(tried.ports.keys()).copied().chain(more).collect();
     for number in named.iter().filter(|number| !ports.contains_key(number) && **number != settings.inbound_port) {
         let mode = &peers.of(*number);
         let would_be_strict = tried.of(*number) == Mode::Strict;

@@ -96,13 +96,25 @@ impl<'a> Scope<'a> {
         if !self.world.has_policies_of_services() {
             return Vec::new();
         }
+        let leads = |ports: &[u16]| port.is_none_or(|port| ports.contains(&port));
+        let own = self.own().filter(|service| self.ports_here(service).any(leads));
+        own.map(|service| service.name.clone()).collect()
+    }
+
+    /// The ports here to which Services lead that policies are for.
+    pub(super) fn guarded_ports(&self) -> BTreeSet<u16> {
+        let guarded = self.own().filter(|service| self.world.has_policies_of(service));
+        guarded.flat_map(|service| self.ports_here(service)).flatten().copied().collect()
+    }
+
+    fn own(&self) -> impl Iterator<Item = &'a Service> {
+        self.world.services.values().filter(|s| s.kubernetes && s.namespace == self.namespace)
+    }
+
+    /// Of each time the service has this workload behind it. Ready or not: who knows the address comes by it anyway.
+    fn ports_here(&self, service: &'a Service) -> impl Iterator<Item = &'a [u16]> {
         let here = |address: &Address| address.ip().is_some_and(|ip| self.ips.contains(&ip));
-        let leads = |endpoint: &Endpoint| {
-            let mut ports = endpoint.ports.values();
-            here(&endpoint.address) && port.is_none_or(|port| ports.any(|at| at.number == port))
-        };
-        let own = self.world.services.values().filter(|s| s.kubernetes && s.namespace == self.namespace);
-        own.filter(|service| service.endpoints.iter().any(leads)).map(|service| service.name.clone()).collect()
+        service.behind.iter().filter(move |(address, _)| here(address)).map(|(_, ports)| ports.as_slice())
     }
 
     /// How HTTP is treated alike everywhere.

@@ -145,13 +145,17 @@ fn keys(scope: &Scope<'_>, rule: &JwtRule) -> JwksSourceSpecifier {
     })
 }
 
-/// The service of the mesh that has the keys. Not for `https`, which its cluster would not speak.
+/// The service of the mesh that has the keys. Not for `https`, which its cluster would not speak; and none that this
+/// namespace does not see: whoever declared it for themselves would say whose tokens are believed here.
 fn service<'a>(scope: &Scope<'a>, uri: &KeysUri) -> Option<&'a Service> {
-    scope.world.services.get(&uri.host).filter(|service| !uri.https && service.port(uri.port).is_some())
+    let service = scope.world.services.get(&uri.host).filter(|service| service.visibility.includes(scope.namespace));
+    service.filter(|service| !uri.https && service.port(uri.port).is_some())
 }
 
+/// With the scheme: one port may be asked both ways, and the cluster with TLS is not the one without.
 fn own_name(uri: &KeysUri) -> String {
-    format!("jwks|{}||{}", uri.port, uri.host)
+    let scheme = if uri.https { "" } else { "http|" };
+    format!("jwks|{scheme}{}||{}", uri.port, uri.host)
 }
 
 /// Where the keys of this workload's rules are.

@@ -125,6 +125,7 @@ impl Known<'_> {
     fn service(&self, filter: &FilterKind, at: &At<'_>) -> Result<(), Reject> {
         for cluster in filter.clusters().filter(|c| !self.open && !self.clusters.contains_key(&***c)) {
             match filter {
+                FilterKind::RateLimit(_) => return Err(at.reject(format!("unknown gRPC client cluster {cluster:?}"))),
                 FilterKind::ExtAuthz(config) if matches!(config.service, AuthService::Grpc(_)) => {
                     return Err(at.reject(format!("unknown gRPC client cluster {cluster:?}")));
                 }

@@ -35,7 +35,7 @@ use crate::{
     drain,
     ir::listener::Direction,
     l7,
-    live::{Claim, LiveListener, LiveTerminal},
+    live::{Claim, LiveChain, LiveListener, LiveNetwork, LiveTerminal},
     net::{inspect::Inspected, io::Io, socket},
     telemetry::{
         metrics::{ListenerStats, Sharded},
@@ -137,12 +137,11 @@ async fn prepare(worker: &Rc<Worker>, accepted: (TcpStream, SocketAddr), claim: 
         )),
     };
     let (signal, network) = standing::of(&chain, &info, signal, reviewed);
-    if !network.filters.is_empty()
-        && let Err(refusal) = Box::pin(filters::run(worker, &network, &info)).await
-    {
-        Box::pin(accepted.turn_away(&listener, &chain, io, info, refusal, signal)).await;
-        return None;
-    }
+    let (io, info, signal) = match network.filters.is_empty() && standing::refusal(&signal).is_none() {
+        true => (io, info, signal),
+        // Boxed: who only waits for the first byte would keep the room for it.
+        false => Box::pin(let_in(worker, (&accepted, &listener, &chain), &network, (io, info, signal))).await?,
+    };
     Some(Ready {
         io,
         info,
@@ -152,6 +151,27 @@ async fn prepare(worker: &Rc<Worker>, accepted: (TcpStream, SocketAddr), claim: 
         signal,
         open,
     })
+}
+
+/// Asks the network filters, and turns away whom they do not want.
+async fn let_in(
+    worker: &Rc<Worker>,
+    (accepted, listener, chain): (&Accepted, &LiveListener, &LiveChain),
+    network: &LiveNetwork,
+    (io, info, signal): (Io, Rc<ConnInfo>, drain::Signal),
+) -> Option<(Io, Rc<ConnInfo>, drain::Signal)> {
+    let refused = match filters::run(worker, network, &info).await {
+        Err(refusal) => Some(refusal),
+        // Who was silent for long may come by a policy that is no more: not a byte of that goes on.
+        Ok(()) => standing::refusal(&signal),
+    };
+    match refused {
+        None => Some((io, info, signal)),
+        Some(refusal) => {
+            accepted.turn_away(listener, chain, io, info, refusal, signal).await;
+            None
+        }
+    }
 }
 
 /// Counts an open connection of a listener for as long as it lives.

@@ -12,10 +12,14 @@ use crate::{
     live::LiveListener,
     policy::chain::ChainFacts,
     telemetry::{
+        lines::Lines,
         metrics::{ListenerStats, Sharded},
         record::{ConnInfo, PeerInfo},
     },
 };
+
+/// A policy may turn out ten thousand connections at once.
+static REVOKED: Lines = Lines::new();
 
 /// What a connection was admitted by, besides what is known of it anyway.
 pub(super) struct Facts {
@@ -49,7 +53,9 @@ impl Reviewed {
         let live = self.engine.live.get();
         let reason = admits(live.listener(&info.listener)?, &facts, info.tls.as_deref()).err()?;
         self.stats.local().downstream_cx_revoked.inc();
-        tracing::info!(listener = %info.listener, peer = %info.remote, reason, "a connection is not admitted any more");
+        if REVOKED.allow() {
+            tracing::info!(listener = %info.listener, peer = %info.remote, reason, "a connection is not admitted any more");
+        }
         Some("no_longer_admitted".to_owned())
     }
 }

@@ -6,11 +6,14 @@ use std::{
     sync::Arc,
 };
 
-use super::{filters, review::Reviewed};
+use super::{
+    filters::{self, Refusal},
+    review::Reviewed,
+};
 use crate::{
     drain::{Guard, Phase, Signal},
     live::{LiveChain, LiveNetwork, Standing},
-    telemetry::record::ConnInfo,
+    telemetry::{flags::Flags, record::ConnInfo},
 };
 
 /// The network filters that are in force, and a signal that ends the connection when later ones refuse it.
@@ -26,6 +29,15 @@ pub(super) fn of(
     let network = standing.network();
     let guard = Revocable { standing: standing.clone(), seen, info, reviewed, refusal: RefCell::default() };
     (signal.guarded(Rc::new(guard)), network)
+}
+
+/// Why a connection that has only just been accepted is not let in: what it came by is no more.
+pub(super) fn refusal(signal: &Signal) -> Option<Refusal> {
+    let refusal = signal.refusal();
+    (refusal.is_some() || signal.phase() == Phase::Force).then(|| {
+        let details = refusal.map_or("drained".into(), |refusal| refusal.to_string().into());
+        Refusal { flags: Flags::LOCAL_RESET, details, delay: None }
+    })
 }
 
 struct Revocable {

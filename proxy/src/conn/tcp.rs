@@ -208,8 +208,9 @@ pub(super) async fn serve(downstream: Downstream) {
     };
     let end = tokio::select! {
         biased;
-        end = relayed => End::Relayed(end),
+        // Before the first byte is relayed, and before every other.
         () = signal.forced() => End::Cut,
+        end = relayed => End::Relayed(end),
         Some(()) = OptionFuture::from(failure) => End::HostFailed,
     };
     drop(permit);

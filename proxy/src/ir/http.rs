@@ -168,8 +168,9 @@ impl FilterKind {
 
     /// The clusters of the services that the filter asks.
     pub fn clusters(&self) -> impl Iterator<Item = &Name> {
-        let authz = match self {
+        let asked = match self {
             Self::ExtAuthz(config) => Some(config.service.cluster()),
+            Self::RateLimit(config) => Some(&config.service.cluster),
             _ => None,
         };
         let providers = match self {
@@ -180,7 +181,7 @@ impl FilterKind {
             JwksSource::Remote(remote) => Some(&remote.uri.cluster),
             JwksSource::Local(_) => None,
         });
-        authz.into_iter().chain(keys)
+        asked.into_iter().chain(keys)
     }
 }
 

@@ -3,6 +3,7 @@
 //! Access loggers always do. Without one, a configuration with such values says so once, when it is compiled.
 
 use super::{
+    ext_authz::{AuthService, AuthzPerRoute},
     filters::{Mutation, Mutations, Overrides, Setting},
     format::{AccessLog, JsonField, LogFormat, MetadataPath, MetadataSource, Operator, Segment, Template},
     rate_limit::{Action as RateAction, GlobalRateLimit, Hits, HitsNumber, LocalRateLimit, Rule},
@@ -99,6 +100,16 @@ impl LocalRateLimit {
     }
 }
 
+impl AuthService {
+    /// Whether some value is noted on demand only.
+    pub fn look_at_notes(&self) -> bool {
+        match self {
+            Self::Grpc(service) => service.metadata.iter().any(|(_, t)| template(t)),
+            Self::Http(service) => service.headers_to_add.iter().any(|(_, t)| template(t)),
+        }
+    }
+}
+
 impl Overrides {
     fn look_at_notes(&self) -> bool {
         self.filters.iter().any(|o| match &o.setting {
@@ -112,8 +123,11 @@ impl Overrides {
             | Setting::Cors(_)
             | Setting::Buffer(_)
             | Setting::Rbac(None)
-            | Setting::ExtAuthz(_)
             | Setting::JwtAuthn(_) => false,
+            Setting::ExtAuthz(authz) => match &**authz {
+                AuthzPerRoute::Check(check) => check.service.as_ref().is_some_and(AuthService::look_at_notes),
+                AuthzPerRoute::Disabled => false,
+            },
         }) || self.rate_limits.as_ref().is_some_and(|limits| rules(&limits.rules))
     }
 }

@@ -209,7 +209,8 @@ impl<'a> Forwarding<'a> {
         request: (&mut Inbound, bool),
         hops: &mut Hops,
     ) -> bool {
-        let answer = Answer { status: response.status(), headers: response.headers(), route: self.selected.route };
+        let (status, headers) = (response.status(), response.headers());
+        let answer = Answer { status, headers, route: self.selected.route, hcm: &self.conn.hcm.config };
         let followed = redirect::follow(policy, &answer, self.table, request, hops);
         let stats = cluster.stats.local();
         match followed {

@@ -143,7 +143,15 @@ fn set_scheme(headers: &mut HeaderMap, tls: bool) -> &'static str {
 /// The `n`th address from the right (0 is the last) over all `x-forwarded-for` lines.
 fn nth_from_right(headers: &HeaderMap, n: u32) -> Option<IpAddr> {
     let lines: Vec<&str> = headers.get_all(&XFF).iter().map(|v| v.to_str().ok()).collect::<Option<_>>()?;
-    lines.iter().rev().flat_map(|l| l.rsplit(',')).nth(n as usize)?.trim().parse().ok()
+    lines
+        .iter()
+        .rev()
+        .flat_map(|l| l.rsplit(','))
+        .nth(n as usize)?
+        .trim()
+        .parse()
+        .ok()
+        .map(|ip: IpAddr| ip.to_canonical())
 }
 
 fn one_address(headers: &HeaderMap) -> bool {

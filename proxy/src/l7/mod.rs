@@ -18,7 +18,6 @@ mod local;
 pub mod mirror;
 mod names;
 mod outcome;
-pub mod path;
 mod pipeline;
 mod redirect;
 pub mod replay;

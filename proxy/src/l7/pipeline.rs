@@ -28,7 +28,7 @@ use crate::{
         http::{RouteSource, ServerHeader},
         route::{Action, HeaderOps, PathRewrite, Redirect},
     },
-    live::Live,
+    live::{Live, LiveFilters},
     policy::router::{Miss, RequestFacts, RouteTable, Selected},
     telemetry::{flags::Flags, format},
 };
@@ -132,11 +132,13 @@ pub(in crate::l7) fn serve(
     mut request: Inbound,
 ) -> impl Future<Output = Result<Response<Body>, BodyError>> {
     async move {
-        let live = conn.engine.live.get();
         let mut after = After::default();
         let mut hops = Hops::default();
         let response = loop {
-            match act(&conn, &flow, &live, &mut request, (&mut after, &mut hops)).await {
+            // In this order: filters never look for a cluster in a snapshot older than they are.
+            let in_force = conn.filters();
+            let live = conn.engine.live.get();
+            match act(&conn, &flow, (&live, &in_force), &mut request, (&mut after, &mut hops)).await {
                 Ok(Forwarded::Response(response)) => break response,
                 Ok(Forwarded::Elsewhere) => {
                     // As a new request: filters see it once more, limits count anew.
@@ -162,7 +164,7 @@ pub(in crate::l7) fn serve(
 async fn act(
     conn: &Rc<Connection>,
     flow: &Rc<Flow>,
-    live: &Live,
+    (live, in_force): (&Live, &LiveFilters),
     request: &mut Inbound,
     (after, hops): (&mut After, &mut Hops),
 ) -> Result<Forwarded, Reply> {
@@ -172,7 +174,6 @@ async fn act(
     let select =
         |request: &Inbound| table.ok_or(Miss::NoVirtualHost).and_then(|table| table.select(&request.facts(random)));
     let mut selected = select(request);
-    let in_force = conn.filters();
     if in_force.look_at_notes || table.is_some_and(|t| t.looks_at_notes) {
         flow.record.watch(request.sane.origin.remote);
     }
@@ -185,7 +186,7 @@ async fn act(
     }
     let mut from = 0;
     loop {
-        let filtered = filters::Call { conn, filters: &in_force, flow, live, table, selected: selected.ok(), random };
+        let filtered = filters::Call { conn, filters: in_force, flow, live, table, selected: selected.ok(), random };
         let Some(levels) = filtered.concerned() else { break };
         // Boxed: few requests wait here, all would keep the room for it.
         match Box::pin(filtered.run((&levels, from), request, after)).await {

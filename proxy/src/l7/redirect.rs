@@ -2,7 +2,7 @@
 //!
 //! Decides whether, and makes the request that goes there. Whatever speaks against it, the client gets the redirect.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header, request::Parts};
 
@@ -11,8 +11,14 @@ use super::{
     sanitize::Tunnel,
 };
 use crate::{
-    ir::route::{InternalRedirect, RedirectPredicate, Route},
-    policy::router::{RequestFacts, RouteTable},
+    ir::{
+        http::ConnectionManager,
+        route::{InternalRedirect, RedirectPredicate, Route},
+    },
+    policy::{
+        path::{Normalized, normalize},
+        router::{RequestFacts, RouteTable},
+    },
     telemetry::filters::FilterStats,
 };
 
@@ -64,6 +70,7 @@ pub(super) struct Answer<'a> {
     pub status: StatusCode,
     pub headers: &'a HeaderMap,
     pub route: &'a Arc<Route>,
+    pub hcm: &'a ConnectionManager,
 }
 
 /// Turns the request's head into the one that the answer redirects to.
@@ -78,7 +85,7 @@ pub(super) fn follow(
         return Err(Refused::Body);
     }
     let scheme = request.sane.origin.scheme;
-    let target = Target::of(answer.headers)?;
+    let target = Target::of(answer.hcm, answer.headers)?;
     if target.scheme != scheme && !policy.cross_scheme {
         return Err(Refused::UnsafeScheme);
     }
@@ -123,7 +130,7 @@ struct Target {
 
 impl Target {
     /// Only a whole URL says where to go.
-    fn of(headers: &HeaderMap) -> Result<Self, Refused> {
+    fn of(hcm: &ConnectionManager, headers: &HeaderMap) -> Result<Self, Refused> {
         let location = headers.get(header::LOCATION).and_then(|v| v.to_str().ok()).ok_or(Refused::Location)?;
         let uri: Uri = location.parse().map_err(|_| Refused::Location)?;
         let scheme = match uri.scheme_str() {
@@ -132,7 +139,15 @@ impl Target {
             _ => return Err(Refused::Location),
         };
         let authority = uri.authority().filter(|a| !a.as_str().contains('@')).ok_or(Refused::Location)?.to_string();
-        let path = uri.path_and_query().cloned().map_or_else(|| Uri::from_static("/"), Uri::from);
+        // Decided on, and sent on, in the form that a request of a client would have.
+        let whole = uri.path_and_query().map_or("/", |p| p.as_str());
+        let whole = if whole.starts_with('/') { whole.into() } else { Cow::Owned(format!("/{whole}")) };
+        let path = match normalize(hcm, &whole) {
+            Normalized::Unchanged => whole,
+            Normalized::Changed(path) => Cow::Owned(path.into_owned()),
+            Normalized::Redirect(_) | Normalized::Rejected => return Err(Refused::Location),
+        };
+        let path = path.parse().map_err(|_| Refused::Location)?;
         Ok(Self { scheme, authority, path })
     }
 }

@@ -7,17 +7,21 @@ use crate::{
 fn target(location: &str) -> Result<(&'static str, String, String), Refused> {
     let mut headers = HeaderMap::new();
     headers.insert(header::LOCATION, HeaderValue::from_str(location).unwrap());
-    Target::of(&headers).map(|t| (t.scheme, t.authority, t.path.to_string()))
+    let mut hcm = crate::l7::server::tests_support::hcm();
+    hcm.normalize_path = true;
+    Target::of(&hcm, &headers).map(|t| (t.scheme, t.authority, t.path.to_string()))
 }
 
 #[test]
 fn only_whole_urls_are_followed() {
     assert_eq!(target("http://a:81/b?c#d"), Ok(("http", "a:81".into(), "/b?c".into())));
     assert_eq!(target("https://a"), Ok(("https", "a".into(), "/".into())));
+    assert_eq!(target("http://a/b/%2e%2e/admin?c"), Ok(("http", "a".into(), "/admin?c".into())));
+    assert_eq!(target("http://a?c"), Ok(("http", "a".into(), "/?c".into())));
     for bad in ["/b", "a/b", "//a/b", "ftp://a/b", "http://user@a/b", "http:///b", "http://a b/", ""] {
         assert_eq!(target(bad), Err(Refused::Location), "{bad}");
     }
-    assert_eq!(Target::of(&HeaderMap::new()).err(), Some(Refused::Location));
+    assert_eq!(Target::of(&crate::l7::server::tests_support::hcm(), &HeaderMap::new()).err(), Some(Refused::Location));
 }
 
 fn route(name: &str, prefix: &str) -> Arc<Route> {
@@ -89,7 +93,8 @@ fn go(
     let mut headers = HeaderMap::new();
     headers.insert(header::LOCATION, HeaderValue::from_static(location));
     let from = table.config.virtual_hosts[0].routes[0].clone();
-    let answer = Answer { status: StatusCode::SEE_OTHER, headers: &headers, route: &from };
+    let hcm = crate::l7::server::tests_support::hcm();
+    let answer = Answer { status: StatusCode::SEE_OTHER, headers: &headers, route: &from, hcm: &hcm };
     follow(policy, &answer, table, (request, false), hops)
 }
 

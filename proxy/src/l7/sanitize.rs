@@ -12,7 +12,6 @@ use super::{
     forwarded::{self, Origin},
     headers,
     names::Names,
-    path::{self, Normalized},
     respond::{Reply, is_grpc},
     wire::SILENT_TE,
 };
@@ -21,7 +20,10 @@ use crate::{
         http::{ConnectionManager, StripPort, Underscores},
         listener::Direction,
     },
-    policy::router::strip_port,
+    policy::{
+        path::{self, Normalized},
+        router::strip_port,
+    },
     telemetry::{flags::Flags, record::ConnInfo},
 };
 
@@ -215,9 +217,19 @@ fn target(hcm: &ConnectionManager, parts: &mut Parts, tunnel: &Tunnel) -> Result
         return Ok(());
     }
     let whole = parts.uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    // `?query` alone asks for the root: what is decided on has to be what is sent.
+    let rooted = whole.starts_with('/') || whole == "*";
+    let fixed;
+    let whole = if rooted {
+        whole
+    } else {
+        fixed = format!("/{whole}");
+        &fixed
+    };
     let normal = match path::normalize(hcm, whole) {
-        Normalized::Unchanged if parts.uri.authority().is_none() => return Ok(()),
-        Normalized::Unchanged => parts.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/")),
+        Normalized::Unchanged if rooted && parts.uri.authority().is_none() => return Ok(()),
+        Normalized::Unchanged => PathAndQuery::try_from(whole)
+            .map_err(|_| Reply::new(StatusCode::BAD_REQUEST, "path_normalization_failed"))?,
         Normalized::Changed(path) => PathAndQuery::from_maybe_shared(path.into_owned().into_bytes())
             .map_err(|_| Reply::new(StatusCode::BAD_REQUEST, "path_normalization_failed"))?,
         Normalized::Redirect(location) => {

@@ -50,6 +50,15 @@ fn paths_are_normalised() {
         sanitize(&config, &conn("1.2.3.4:5"), &mut request).unwrap();
         assert_eq!(request.uri.to_string(), expected, "{path}");
     }
+    for (whole, expected) in [("http://h?x=1", "/?x=1"), ("http://h", "/"), ("?y", "/?y")] {
+        let mut request = parts("/", &[("host", "h")]);
+        request.uri = whole.parse().unwrap_or_else(|_| {
+            let path = http::uri::PathAndQuery::from_static("?y");
+            http::Uri::from(path)
+        });
+        sanitize(&config, &conn("1.2.3.4:5"), &mut request).unwrap();
+        assert_eq!(request.uri.path_and_query().unwrap().as_str(), expected, "{whole}");
+    }
     for bad in ["/a%00b", "/a%zz", "/a%2"] {
         let reply = sanitize(&config, &conn("1.2.3.4:5"), &mut parts(bad, &[])).unwrap_err();
         assert_eq!((reply.status, &*reply.details), (StatusCode::BAD_REQUEST, "path_normalization_failed"), "{bad}");

@@ -183,7 +183,11 @@ impl Builder {
             return Ok(kept.clone());
         }
         let standing = former.map(|chain| chain.standing.clone()).unwrap_or_default();
-        let network = Arc::new(LiveNetwork::new(&config.filters, &self.registry));
+        // What counts goes on counting where it is not what changed.
+        let network = match former.filter(|chain| chain.config.filters == config.filters) {
+            Some(chain) => chain.network.clone(),
+            None => Arc::new(LiveNetwork::new(&config.filters, &self.registry)),
+        };
         // Where only who may do what differs, connections go on, and with them what they are counted and drained by.
         let kept = former.filter(|chain| chain.config.same_but_policy(config));
         let drain = kept.map(|chain| chain.drain.clone()).unwrap_or_default();
@@ -193,7 +197,7 @@ impl Builder {
         };
         let terminal = match kept.filter(|chain| chain.config.terminal == config.terminal) {
             Some(chain) => chain.terminal.clone(),
-            None => self.terminal(config, &standing),
+            None => self.terminal(config, &standing, former),
         };
         let strict_trial = (config.strict_trial && tls.is_none()).then(StrictTrial::default);
         let config = config.clone();
@@ -205,7 +209,16 @@ impl Builder {
         Ok(chain)
     }
 
-    fn terminal(&self, config: &FilterChain, standing: &Arc<Standing>) -> LiveTerminal {
+    fn terminal(
+        &self,
+        config: &FilterChain,
+        standing: &Arc<Standing>,
+        former: Option<&Arc<LiveChain>>,
+    ) -> LiveTerminal {
+        let former = former.and_then(|chain| match &chain.terminal {
+            LiveTerminal::Http(http) => http.inline_routes.as_ref(),
+            LiveTerminal::Tcp(_) => None,
+        });
         match &config.terminal {
             Terminal::Tcp(tcp) => LiveTerminal::Tcp(Arc::new(LiveTcp {
                 stats: self.registry.tcp(&tcp.stat_prefix),
@@ -214,7 +227,7 @@ impl Builder {
             })),
             Terminal::Http(hcm) => LiveTerminal::Http(Arc::new(LiveHcm {
                 inline_routes: match &hcm.routes {
-                    RouteSource::Inline(routes) => Some(Arc::new(self.table(routes, None))),
+                    RouteSource::Inline(routes) => Some(Arc::new(self.table(routes, former))),
                     RouteSource::Rds { .. } => None,
                 },
                 stats: self.registry.http(&hcm.stat_prefix),

@@ -15,6 +15,7 @@ use crate::{
         filters::Fault,
         format::AccessLog,
         http::{ConnectionManager, FilterKind, HttpFilter},
+        jwt_authn::JwtAuthn,
     },
     policy::rate_limit::limits::LocalLimit,
     telemetry::{
@@ -113,8 +114,11 @@ impl LiveFilters {
                 FilterKind::Buffer(_)
                 | FilterKind::AdaptiveConcurrency(_)
                 | FilterKind::GrpcWeb
-                | FilterKind::ExtAuthz(_)
                 | FilterKind::JwtAuthn(_) => true,
+                FilterKind::ExtAuthz(authz) => {
+                    look_at_notes |= authz.service.look_at_notes();
+                    true
+                }
             };
             any = true;
             always |= acts && !filter.disabled;
@@ -129,8 +133,12 @@ impl LiveFilters {
             match &filter.kind {
                 FilterKind::ExtAuthz(c) => ext_authz.push((place, registry.ext_authz(&own_name(&c.stat_prefix)))),
                 FilterKind::JwtAuthn(c) => {
-                    let stats = registry.jwt_authn(&own_name(&c.stat_prefix));
-                    jwt.push((place, Arc::new(LiveJwt::new(c, stats))));
+                    // Keys that were fetched outlive whatever else of the chain changes.
+                    let former =
+                        before.filter(|b| b.config.as_ref().is_some_and(|o| o.stat_prefix == config.stat_prefix));
+                    let known = former.and_then(|b| b.jwt.iter().find(|(at, _)| b.is_jwt(*at, c)));
+                    let made = || Arc::new(LiveJwt::new(c, registry.jwt_authn(&own_name(&c.stat_prefix))));
+                    jwt.push((place, known.map_or_else(made, |(_, live)| live.clone())));
                 }
                 _ => {}
             }
@@ -159,6 +167,11 @@ impl LiveFilters {
     /// The filters in configured order.
     pub fn list(&self) -> &[HttpFilter] {
         self.config.as_ref().map_or(&[], |config| &config.filters)
+    }
+
+    /// Whether the filter at this place is this JWT filter.
+    fn is_jwt(&self, place: usize, config: &JwtAuthn) -> bool {
+        matches!(self.list().get(place).map(|f| &f.kind), Some(FilterKind::JwtAuthn(own)) if **own == *config)
     }
 
     /// What is kept for the JWT filter at this place of the chain.

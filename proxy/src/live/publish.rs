@@ -43,8 +43,9 @@ impl Publisher {
     /// Puts `live` in force for every connection and request from now on, and returns its predecessor.
     pub fn publish(&self, live: Arc<Live>) -> Arc<Live> {
         let previous = self.current.swap(live.clone());
-        live.enforce(&previous);
+        // First what filters refer to, then the filters: who sees new ones sees their clusters.
         let generation = self.generation.fetch_add(1, Ordering::Release) + 1;
+        live.enforce(&previous);
         self.changed.send_replace(generation);
         previous
     }

@@ -7,6 +7,7 @@ pub mod dry_run;
 pub mod fault;
 pub mod jwt;
 pub mod mutation_rules;
+pub mod path;
 pub mod rate_limit;
 pub mod rbac;
 pub mod router;

@@ -7,6 +7,7 @@ pub mod flags;
 pub mod format;
 mod format_time;
 pub mod limits;
+pub mod lines;
 pub mod metadata;
 pub mod metrics;
 pub mod rbac;

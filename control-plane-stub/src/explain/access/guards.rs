@@ -9,7 +9,7 @@ use outrigger_proxy::{
         network::NetworkFilterKind,
         rbac::Rbac,
     },
-    l7::path::{Normalized, normalize},
+    policy::path::{Normalized, normalize},
     xds::decode::Resource,
 };
 use outrigger_wire::{

@@ -13,10 +13,9 @@ use outrigger_proxy::{
     ir::{Metadata, listener::Transport},
     policy::{
         chain::ChainFacts,
-        rbac::{Decision, Facts, decide},
+        rbac::{Decision, Facts, PeerInfo, decide},
         router::RequestFacts,
     },
-    telemetry::record::PeerInfo,
 };
 use outrigger_wire::pb::envoy::config::listener::v3 as listener;
 use serde_json::{Map, Value};

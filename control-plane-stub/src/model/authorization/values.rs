@@ -60,7 +60,14 @@ fn not<T>(text: &str, what: impl Display) -> Result<T, String> {
 
 impl Parse for Pattern {
     fn parse(text: &str) -> Result<Self, String> {
-        if text.is_empty() { Err("must not be empty: write * for any value".to_owned()) } else { Ok(Self(text.into())) }
+        if text.is_empty() {
+            return Err("must not be empty: write * for any value".to_owned());
+        }
+        // Istio takes the second one for the character itself, so that a DENY rule hardly ever matches.
+        if text.len() > 1 && text.starts_with('*') && text.ends_with('*') {
+            return Err(format!("`{text}`: * may stand at the beginning or at the end, not at both"));
+        }
+        Ok(Self(text.into()))
     }
 }
 
@@ -158,6 +165,16 @@ mod tests {
             ["", "/{a}", "/a{*}", "/{**}/{*}", "/{**}/{**}", "a/{*}", "/{*}/", "/a*/{*}", "/{*}//b", "/{*}/b?c", "/}"]
         {
             assert!(PathPattern::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn one_wildcard_at_one_end() {
+        for ok in ["*", "a*", "*a", "a*b", "GET"] {
+            assert!(Pattern::parse(ok).is_ok(), "{ok}");
+        }
+        for bad in ["", "*a*", "**", "*/admin*", "*/*"] {
+            assert!(Pattern::parse(bad).is_err() && PathPattern::parse(bad).is_err(), "{bad}");
         }
     }
 

@@ -63,8 +63,7 @@ impl Workloads {
         }
         if !spec.selector.is_empty() {
             for (workload, pod) in self.of_namespace(&service.namespace) {
-                let ready = workload.ready || spec.publish_not_ready_addresses;
-                if !ready || (pod && !slices.is_empty()) || !subset(&spec.selector, &workload.labels) {
+                if !subset(&spec.selector, &workload.labels) {
                     continue;
                 }
                 let ports = spec.ports.iter().filter(|p| service.port(p.port).is_some());
@@ -79,7 +78,13 @@ impl Workloads {
                     };
                     Some((p.port, number))
                 };
-                let ports = ports.filter_map(target).collect();
+                let ports: BTreeMap<u16, u16> = ports.filter_map(target).collect();
+                let numbers: Vec<u16> = ports.values().copied().collect();
+                service.behind.extend(workload.addresses.iter().map(|address| (address.clone(), numbers.clone())));
+                let ready = workload.ready || spec.publish_not_ready_addresses;
+                if !ready || (pod && !slices.is_empty()) {
+                    continue;
+                }
                 let mut workload = workload.clone();
                 if pod {
                     workload.addresses = spec.homes(service, &workload.addresses).into_iter().cloned().collect();
@@ -104,7 +109,10 @@ impl Workloads {
         let ports = slice.spec.ports.iter().filter(|p| p.protocol.is_none_or(|t| t == Transport::Tcp));
         let find = |name: &str| service.ports.iter().find(|p| p.name == name || service.ports.len() == 1);
         let ports: Vec<_> = ports.filter_map(|p| Some((find(&p.name)?.number, p.port.filter(|n| *n != 0)?))).collect();
+        let numbers: Vec<u16> = ports.iter().map(|(_, number)| *number).collect();
         for (index, endpoint) in slice.spec.endpoints.iter().enumerate() {
+            let homes = endpoint.addresses.iter().filter_map(|text| text.parse().ok());
+            service.behind.extend(homes.map(|ip| (Address::Ip(ip), numbers.clone())));
             if !(spec.publish_not_ready_addresses || endpoint.conditions.ready.unwrap_or(true)) {
                 continue;
             }

@@ -52,6 +52,8 @@ fn whatever_is_not_understood_refuses_the_policy() {
         (source("notRemoteIpBlocks: [ten]"), format!("{at}.from[0].source.notRemoteIpBlocks[0]: `ten` is not")),
         (operation(""), format!("{at}.to[0].operation: must not be empty")),
         (operation("method: [GET]"), format!("{at}.to[0].operation.method: `method` is not a field")),
+        (operation("paths: ['*/admin*']"), format!("{at}.to[0].operation.paths[0]: `*/admin*`: * may stand")),
+        (when("key: 'request.headers[a]', values: ['*b*']"), format!("{at}.when[0]: request.headers[a]: `*b*`: * may")),
         (operation("ports: ['0']"), format!("{at}.to[0].operation.ports[0]: `0` is not a port")),
         (operation("ports: [80]"), format!("{at}.to[0].operation.ports[0]: invalid type")),
         (operation("paths: ['/{a}']"), format!("{at}.to[0].operation.paths[0]: `/{{a}}`: of braces")),

@@ -125,6 +125,79 @@ fn a_service_is_guarded_at_its_port() {
     assert_eq!(guarded(&sidecar(&world, TCP_ECHO.0, TCP_ECHO.1), Some(9000)), json!({"tcp": []}));
 }
 
+const OF_HTTPBIN: &str = "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: p, namespace: foo}\nspec: {targetRefs: [{kind: Service, name: httpbin}]}\n";
+
+/// What guards a port of httpbin, as `more` documents and `pod`, in the place of its status, have it.
+fn guards_of_httpbin(pod: &str, more: &str) -> Value {
+    let workloads = std::fs::read_to_string(path("security/workloads.yaml")).unwrap();
+    let workloads = workloads.replace("status: {podIP: 10.244.1.20}", &format!("status: {{{pod}}}"));
+    let world = world_of(&format!("{workloads}{OF_HTTPBIN}{more}"));
+    guarded(&sidecar(&world, HTTPBIN.0, HTTPBIN.1), Some(8080))
+}
+
+#[test]
+fn a_service_is_guarded_while_its_pod_takes_no_traffic() {
+    let slice = |ready: bool| {
+        format!(
+            "---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: s, namespace: foo, labels: {{kubernetes.io/service-name: httpbin}}}}\naddressType: IPv4\nendpoints: [{{addresses: [10.244.1.20], conditions: {{ready: {ready}}}}}]\nports: [{{name: http, port: 8080}}]\n"
+        )
+    };
+    let ready = guards_of_httpbin("podIP: 10.244.1.20", "");
+    assert_eq!(ready["http"].as_array().unwrap().len(), 1);
+    let not_ready = "podIP: 10.244.1.20, conditions: [{type: Ready, status: 'False'}]";
+    let elsewhere = "podIP: 10.244.1.21";
+    for (pod, more) in [
+        (not_ready, String::new()),
+        ("podIP: 10.244.1.20", slice(false)),
+        ("podIP: 10.244.1.20", slice(false).replace("10.244.1.20", "10.244.1.99")),
+        (not_ready, slice(true)),
+        (elsewhere, slice(false)),
+    ] {
+        assert_eq!(guards_of_httpbin(pod, &more)["http"], ready["http"], "{pod}{more}");
+    }
+}
+
+#[test]
+fn a_service_is_guarded_at_ports_that_a_sidecar_leaves_out() {
+    let sidecar = "---\napiVersion: networking.istio.io/v1\nkind: Sidecar\nmetadata: {name: s, namespace: foo}\nspec: {ingress: [{port: {number: 9999, protocol: TCP, name: tcp}, defaultEndpoint: '127.0.0.1:9999'}]}\n";
+    let found = guards_of_httpbin("podIP: 10.244.1.20", sidecar);
+    for kind in ["http", "tcp"] {
+        assert_eq!(found[kind].as_array().map(Vec::len), Some(1), "{found:#}");
+    }
+}
+
+/// The clusters with keys for httpbin, by a rule for each URI.
+fn keys_of_httpbin(uris: &[&str], more: &str) -> Vec<String> {
+    let workloads = std::fs::read_to_string(path("security/workloads.yaml")).unwrap();
+    let rules: Vec<_> = uris.iter().enumerate().map(|(n, uri)| format!("{{issuer: i{n}, jwksUri: '{uri}'}}")).collect();
+    let rules = rules.join(", ");
+    let world = world_of(&format!(
+        "{workloads}---\napiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {{name: r, namespace: foo}}\nspec: {{jwtRules: [{rules}]}}\n{more}"
+    ));
+    let resources = sidecar(&world, HTTPBIN.0, HTTPBIN.1);
+    let filters = guarded(&resources, Some(8080))["http"].to_string();
+    let asked = resources.clusters.keys().filter(|name| filters.contains(&format!("\"cluster\":\"{name}\"")));
+    asked.cloned().collect()
+}
+
+#[test]
+fn keys_with_tls_and_without_are_two_clusters() {
+    let found = keys_of_httpbin(&["https://keys.example:8443/a", "http://keys.example:8443/a"], "");
+    assert_eq!(found, ["jwks|8443||keys.example", "jwks|http|8443||keys.example"]);
+}
+
+#[test]
+fn keys_come_from_no_service_that_is_private_to_others() {
+    let entry = |export: &str| {
+        format!(
+            "---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: e, namespace: bar}}\nspec: {{hosts: [keys.example], ports: [{{number: 80, name: http, protocol: HTTP}}], resolution: STATIC, endpoints: [{{address: 192.0.2.66}}], exportTo: ['{export}']}}\n"
+        )
+    };
+    let uri = ["http://keys.example/keys"];
+    assert_eq!(keys_of_httpbin(&uri, &entry("*")), ["outbound|80||keys.example"]);
+    assert_eq!(keys_of_httpbin(&uri, &entry(".")), ["jwks|http|80||keys.example"]);
+}
+
 #[test]
 fn keys_are_fetched_over_verified_tls() {
     let world = task(&["security/workloads.yaml", "security/jwt.yaml"]);

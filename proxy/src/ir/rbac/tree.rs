@@ -30,7 +30,7 @@ pub enum Kind {
     /// The first that matches.
     List(Box<[(Predicate, OnMatch)]>),
     Exact(Input, BTreeMap<Box<str>, OnMatch>),
-    /// The longest prefix.
+    /// The longest prefix below which something matches.
     Prefix(Input, BTreeMap<Box<str>, OnMatch>),
 }
 

@@ -141,8 +141,13 @@ impl Call<'_> {
     }
 
     /// Looks at the first `limit` bytes of a body, which goes on as it came; with the length of
-    /// what was read. A longer one is answered here unless a part will do.
-    pub(super) async fn look(&self, limit: u32, partial: bool, request: &mut Inbound) -> Result<(Bytes, u64), Stop> {
+    /// what was read, and whether more may follow. A longer one is answered here unless a part will do.
+    pub(super) async fn look(
+        &self,
+        limit: u32,
+        partial: bool,
+        request: &mut Inbound,
+    ) -> Result<(Bytes, u64, bool), Stop> {
         let mut rest = std::mem::replace(&mut request.body, Incoming::None);
         let bound = u64::from(limit);
         let (front, bytes) = if partial {
@@ -158,12 +163,12 @@ impl Call<'_> {
         // The client was told to go on already.
         request.parts.headers.remove(header::EXPECT);
         let length = front.length;
-        request.body = if rest.is_end_stream() {
-            Incoming::Gathered(Box::new(front))
-        } else {
-            Incoming::Resumed(Box::new(Resumed { front, rest }))
+        let whole = rest.is_end_stream();
+        request.body = match whole {
+            true => Incoming::Gathered(Box::new(front)),
+            false => Incoming::Resumed(Box::new(Resumed { front, rest })),
         };
-        Ok((bytes, length))
+        Ok((bytes, length, !whole))
     }
 }
 

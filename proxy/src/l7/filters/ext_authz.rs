@@ -172,7 +172,8 @@ impl Call<'_> {
                 side::unary(engine, &ask, (method, head), &question::check(&facts)).await.map(verdict::of_check)
             }
             AuthService::Http(s) => {
-                let Some(question) = question::http(s, &facts) else { return Verdict::error() };
+                // What cannot be asked about was not allowed, whatever holds while the service is away.
+                let Some(question) = question::http(s, &facts) else { return Verdict::denied() };
                 let started = Instant::now();
                 side::http(engine, &ask, question).await.map(|r| verdict::of_http(s, r, started.elapsed()))
             }
@@ -191,8 +192,8 @@ impl Call<'_> {
         if request.body.is_end_stream() || request.sane.tunnel != Tunnel::None {
             return Ok(Seen { raw, ..Seen::default() });
         }
-        let (bytes, length) = self.look(max_bytes, partial, request).await?;
-        Ok(Seen { partial: length != bytes.len() as u64, bytes: Some(bytes), raw, length })
+        let (bytes, length, more) = self.look(max_bytes, partial, request).await?;
+        Ok(Seen { partial: more || length != bytes.len() as u64, bytes: Some(bytes), raw, length })
     }
 
     fn denied(&self, denial: apply::Denial, request: &Inbound) -> Stop {

@@ -120,11 +120,14 @@ fn param(query: &str, name: &str) -> Option<String> {
 }
 
 fn cookie(headers: &HeaderMap, name: &str) -> Option<String> {
-    let lines = headers.get_all(header::COOKIE).iter().filter_map(|v| v.to_str().ok());
-    lines.flat_map(|line| line.split(';')).find_map(|pair| {
-        let (key, value) = pair.split_once('=')?;
-        let value = value.trim();
-        let quoted = value.strip_prefix('"').and_then(|v| v.strip_suffix('"'));
-        (key.trim() == name).then(|| quoted.unwrap_or(value).to_owned())
+    headers.get_all(header::COOKIE).iter().find_map(|line| {
+        // Strange bytes in one cookie must not hide the others.
+        let line = String::from_utf8_lossy(line.as_bytes());
+        line.split(';').find_map(|pair| {
+            let (key, value) = pair.split_once('=')?;
+            let value = value.trim();
+            let quoted = value.strip_prefix('"').and_then(|v| v.strip_suffix('"'));
+            (key.trim() == name).then(|| quoted.unwrap_or(value).to_owned())
+        })
     })
 }

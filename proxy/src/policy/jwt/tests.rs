@@ -169,4 +169,8 @@ fn tokens_are_found_in_all_places_with_the_issuers_of_each() {
     let any = provider("");
     assert!(locate([&any, &one].into_iter(), &headers, "/").iter().all(|f| f.allows("whoever")));
     assert_eq!(locate([&one].into_iter(), &HeaderMap::new(), "/"), []);
+    // Whoever could hide a bad token would pass for one who has none.
+    let mut strange = HeaderMap::new();
+    strange.insert(header::COOKIE, HeaderValue::from_bytes(b"jwt=d.e.f; x=\xff").unwrap());
+    assert_eq!(locate([&one].into_iter(), &strange, "/").len(), 1);
 }

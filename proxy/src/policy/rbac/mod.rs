@@ -15,6 +15,7 @@ use crate::ir::{
     Name,
     rbac::{Action, Engine, Policies},
 };
+pub use crate::telemetry::record::PeerInfo;
 
 /// What an engine decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -31,9 +31,9 @@ fn find<'a>(matcher: &'a Matcher, facts: &Facts<'_>) -> Option<&'a OnMatch> {
             value(input, facts).and_then(|value| map.get(&*value)).and_then(|next| follow(next, facts))
         }
         Some(Kind::Prefix(input, map)) => value(input, facts).and_then(|value| {
-            let fitting = map.iter().filter(|(prefix, _)| value.starts_with(&***prefix));
-            let longest = fitting.max_by_key(|(prefix, _)| prefix.len());
-            longest.and_then(|(_, next)| follow(next, facts))
+            // Of prefixes of one text the longer is the greater; where nothing below it matches, the next one counts.
+            let fitting = map.iter().rev().filter(|(prefix, _)| value.starts_with(&***prefix));
+            fitting.map(|(_, next)| next).find_map(|next| follow(next, facts))
         }),
     };
     found.or_else(|| matcher.otherwise.as_ref().and_then(|next| follow(next, facts)))

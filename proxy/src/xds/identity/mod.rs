@@ -67,7 +67,7 @@ pub(super) async fn run(config: IdentityConfig, dialer: Arc<Dialer>, events: mps
                 let now = SystemTime::now();
                 let due = schedule::renewal(issued.not_before, issued.not_after, now, fastrand::f64());
                 adopt(&mut status, &issued, Some(due), now);
-                extra = read_roots(&config).await;
+                extra = read_roots(&config).await.or(extra);
                 status.roots = issue::anchors(&bundle(&issued, extra.as_deref()));
                 if publish(&events, &issued, extra.as_deref()).await.is_err() {
                     return;

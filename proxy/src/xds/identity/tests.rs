@@ -230,7 +230,7 @@ async fn an_identity_is_obtained_despite_refusals_and_renewed() {
     std::fs::write(&roots, &more).unwrap();
     let config = IdentityConfig {
         token_file: Some(token),
-        root_file: Some(roots),
+        root_file: Some(roots.clone()),
         spiffe_id: Some(ID.into()),
         metadata: vec![("ClusterID".into(), "k1".into())],
         ..IdentityConfig::for_tests()
@@ -243,6 +243,7 @@ async fn an_identity_is_obtained_despite_refusals_and_renewed() {
     // Short enough to be renewed while we wait.
     *net.rules.lock().unwrap() = Rules { validity: Duration::from_secs(3), ..Rules::default() };
     let got = status(&handle, "identity", |s| s.renewals == 1).await;
+    std::fs::remove_file(roots).unwrap();
     assert_eq!((got.spiffe_id.as_deref(), got.last_error.as_deref()), (Some(ID), None));
     assert!(handle.status().borrow().ready());
     assert_eq!(net.seen.lock().unwrap()[0], ("Bearer abc k1".to_owned(), 3600));
@@ -253,7 +254,8 @@ async fn an_identity_is_obtained_despite_refusals_and_renewed() {
     assert_eq!(roots.matches("BEGIN CERTIFICATE").count(), 2);
     assert!(roots.contains(&more));
     assert_eq!(got.roots.len(), 2, "{:?}", got.roots);
-    status(&handle, "renewal", |s| s.renewals >= 2).await;
+    let renewed = status(&handle, "renewal", |s| s.renewals >= 2).await;
+    assert_eq!(renewed.roots.len(), 2, "extra roots outlive their file: {:?}", renewed.roots);
     let second = certificate(&handle);
     assert_ne!(first.key, second.key, "a new key each time");
     // The authority fails: the certificate stays.

@@ -2,12 +2,18 @@
 //!
 //! The agent decides when to renew; here is only the stream around it. Invariants: what is in use is replaced only by
 //! an answer in which everything fits together, and stays while the agent is away. The bundle of another trust domain is
-//! never trusted for our own: it is a secret of its own, named by that domain's SPIFFE id.
+//! never trusted for our own: it is a secret of its own, named by that domain's SPIFFE id, and trusts nobody once the
+//! agent gives none that can be used. A foreign bundle never stands in the way of our own identity.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::SystemTime,
+};
 
 use outrigger_wire::workload::{SpiffeWorkloadApiClient, X509Svid, X509SvidResponse};
-use rcgen::KeyPair;
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair};
+use rustls::RootCertStore;
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use tokio::{sync::mpsc, time::sleep};
 use x509_parser::{certificate::X509Certificate, prelude::FromDer};
@@ -35,11 +41,13 @@ pub const WORKLOAD_API: &str = "spiffe-workload-api";
 
 /// Trust domains that an agent may federate with.
 const MAX_DOMAINS: usize = 256;
+/// Most certificates in a bundle: a mesh of many authorities has more of them than a chain has links.
+const MAX_BUNDLE: usize = 256;
 
 /// Keeps the identity until the driver is gone; cancel safe.
 pub(in crate::xds) async fn run(dialer: Arc<Dialer>, events: mpsc::Sender<Event>) {
     let mut backoff = Backoff::new(dialer.options.backoff_base, dialer.options.backoff_max);
-    let mut agent = Agent { status: IdentityStatus::default(), current: None, events };
+    let mut agent = Agent { status: IdentityStatus::default(), current: None, known: BTreeSet::new(), events };
     loop {
         let ended = agent.follow(&dialer, &mut backoff).await;
         let Err(failure) = ended else { return };
@@ -55,6 +63,8 @@ pub(in crate::xds) async fn run(dialer: Arc<Dialer>, events: mpsc::Sender<Event>
 struct Agent {
     status: IdentityStatus,
     current: Option<Issued>,
+    /// The trust domains that are trusted at the moment, by their ids; across streams.
+    known: BTreeSet<Box<str>>,
     events: mpsc::Sender<Event>,
 }
 
@@ -88,13 +98,31 @@ impl Agent {
         self.events.send(Event::Identity(self.status.clone())).await.map_err(drop)
     }
 
-    async fn publish(&self, issued: &Issued, federated: Vec<(Box<str>, String)>) -> Result<(), ()> {
+    async fn publish(&mut self, issued: &Issued, federated: Vec<(Box<str>, String)>) -> Result<(), ()> {
         publish(&self.events, issued, None).await?;
         let own = SpiffeId::parse(&issued.spiffe_id).map(|id| (domain(id.trust_domain()), issued.root.clone()));
-        let bundles = own.into_iter().chain(federated);
+        let mut bundles: BTreeMap<_, _> = own.into_iter().chain(federated).collect();
+        let named = bundles.keys().cloned().collect();
+        // Answers are complete: what one does not name any more is withdrawn.
+        for name in std::mem::replace(&mut self.known, named) {
+            if self.known.contains(&name) {
+                continue;
+            }
+            match nobody() {
+                Ok(pem) => {
+                    tracing::warn!(trust_domain = &*name, "the SPIFFE agent withdrew the trust domain");
+                    bundles.insert(name, pem);
+                }
+                Err(error) => {
+                    tracing::error!(trust_domain = &*name, %error, "a withdrawn trust domain is STILL TRUSTED");
+                    // To be tried again with the next answer.
+                    self.known.insert(name);
+                }
+            }
+        }
         let resource =
             |(name, pem): (Box<str>, String)| Resource::Secret { name: name.into(), secret: validation(&pem) };
-        self.events.send(Event::Local(bundles.map(resource).collect())).await.map_err(drop)
+        self.events.send(Event::Local(bundles.into_iter().map(resource).collect())).await.map_err(drop)
     }
 }
 
@@ -102,7 +130,16 @@ fn domain(trust_domain: &str) -> Box<str> {
     format!("spiffe://{trust_domain}").into()
 }
 
-/// An answer taken apart: the default identity, and the bundles of other trust domains.
+/// Roots that nobody chains up to: an authority whose key is gone. Without the secret, or with an empty one, those who
+/// use it would go on with the last good roots.
+fn nobody() -> Result<String, rcgen::Error> {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.distinguished_name.push(DnType::CommonName, "nobody");
+    Ok(params.self_signed(&KeyPair::generate()?)?.pem())
+}
+
+/// An answer taken apart: the default identity, and the usable bundles of other trust domains.
 type Checked = (Issued, Vec<(Box<str>, String)>);
 
 pub(super) fn check(answer: X509SvidResponse, now: SystemTime) -> Result<Checked, Failure> {
@@ -125,22 +162,39 @@ pub(super) fn check(answer: X509SvidResponse, now: SystemTime) -> Result<Checked
             Some(parsed) if parsed.path().is_empty() && Some(parsed.trust_domain()) != own => {}
             _ => return Err(format!("{name:?} is not the trust domain of a federated bundle").into()),
         }
-        federated.push((id, certificates(bundle, "a federated bundle")?.iter().map(issue::pem).collect()));
+        match foreign(bundle) {
+            Ok(pem) => federated.push((id, pem)),
+            // That domain's affair: our own identity has to be renewed all the same.
+            Err(Failure { reason, .. }) => {
+                tracing::warn!(trust_domain = &*id, reason, "the trust domain is not trusted");
+            }
+        }
     }
     Ok((issued, federated))
 }
 
+/// The PEM of another trust domain's roots, of which at least one can be used.
+fn foreign(bundle: &[u8]) -> Result<String, Failure> {
+    let roots = certificates(bundle, MAX_BUNDLE, "its bundle")?;
+    let pem = roots.iter().map(issue::pem).collect();
+    // Not left to those who use it: they would keep the last good ones.
+    if RootCertStore::empty().add_parsable_certificates(roots).0 == 0 {
+        return Err("its bundle has no certificate that can be a trust anchor".to_owned().into());
+    }
+    Ok(pem)
+}
+
 fn examine(svid: &X509Svid, now: SystemTime) -> Result<Issued, Failure> {
-    let chain = certificates(&svid.x509_svid, "the SVID")?;
-    let roots = certificates(&svid.bundle, "the trust bundle")?;
+    let chain = certificates(&svid.x509_svid, MAX_CHAIN, "the SVID")?;
+    let roots = certificates(&svid.bundle, MAX_BUNDLE, "the trust bundle")?;
     let der = PrivatePkcs8KeyDer::from(svid.x509_svid_key.as_slice());
     // The cause is not told: a parser's message could quote the key.
     let key = KeyPair::try_from(&der).map_err(|_| "the SVID's key is not PKCS#8".to_owned())?;
     issue::examine(&chain, &roots, &key, Some(&svid.spiffe_id), now)
 }
 
-/// DER certificates one after the other.
-fn certificates(mut der: &[u8], what: &str) -> Result<Vec<CertificateDer<'static>>, Failure> {
+/// DER certificates one after the other, at most `most`.
+fn certificates(mut der: &[u8], most: usize, what: &str) -> Result<Vec<CertificateDer<'static>>, Failure> {
     if der.len() > MAX_BYTES {
         return Err(format!("{what} exceeds {MAX_BYTES} bytes").into());
     }
@@ -149,8 +203,8 @@ fn certificates(mut der: &[u8], what: &str) -> Result<Vec<CertificateDer<'static
         let (rest, _) = X509Certificate::from_der(der).map_err(|e| format!("{what}: {e}"))?;
         let (one, rest) = der.split_at(der.len() - rest.len());
         found.push(CertificateDer::from(one.to_vec()));
-        if found.len() > MAX_CHAIN {
-            return Err(format!("{what} has more than {MAX_CHAIN} certificates").into());
+        if found.len() > most {
+            return Err(format!("{what} has more than {most} certificates").into());
         }
         der = rest;
     }

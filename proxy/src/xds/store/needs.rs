@@ -1,13 +1,16 @@
 //! What a resource refers to: the edges along which warming and subscriptions run.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use super::super::decode::Resource;
 use crate::ir::{
     ConfigSource, Name,
     cluster::{Cluster, Discovery},
+    ext_authz::AuthzPerRoute,
+    filters::{Overrides, Setting},
     http::RouteSource,
     listener::{Listener, Terminal},
+    network::NetworkFilterKind,
     route::{Action, RouteConfiguration, Target},
     secret::{CertificateSource, CommonTls, SecretRef, ValidationSource},
 };
@@ -65,6 +68,11 @@ impl Collected {
             if let Some(tls) = &chain.tls {
                 self.tls(&tls.common);
             }
+            let asked = chain.filters.iter().filter_map(|filter| match &filter.kind {
+                NetworkFilterKind::RateLimit(limit) => Some(limit.service.cluster.clone()),
+                NetworkFilterKind::Rbac(_) | NetworkFilterKind::LocalRateLimit(_) => None,
+            });
+            self.clusters.extend(asked);
             match &chain.terminal {
                 Terminal::Tcp(tcp) => self.clusters.extend(tcp.targets.iter().map(|t| t.cluster.clone())),
                 Terminal::Http(http) => {
@@ -78,12 +86,27 @@ impl Collected {
         }
     }
 
+    /// The services that filters ask for one level of a route.
+    fn overrides(&mut self, overrides: &Option<Arc<Overrides>>) {
+        for one in overrides.iter().flat_map(|o| &o.filters) {
+            if let Setting::ExtAuthz(authz) = &one.setting
+                && let AuthzPerRoute::Check(check) = &**authz
+            {
+                self.clusters.extend(check.service.as_ref().map(|service| service.cluster().clone()));
+            }
+        }
+    }
+
     fn route_configuration(&mut self, routes: &RouteConfiguration) {
+        self.overrides(&routes.overrides);
+        routes.virtual_hosts.iter().for_each(|host| self.overrides(&host.overrides));
         for route in routes.virtual_hosts.iter().flat_map(|v| &v.routes) {
+            self.overrides(&route.overrides);
             let Action::Forward(forward) = &route.action else { continue };
             match &forward.target {
                 Target::Cluster(name) => drop(self.clusters.insert(name.clone())),
                 Target::Weighted(targets) => {
+                    targets.iter().for_each(|target| self.overrides(&target.overrides));
                     let named = targets.iter().filter(|t| t.cluster_header.is_none());
                     self.clusters.extend(named.map(|t| t.cluster.clone()));
                 }

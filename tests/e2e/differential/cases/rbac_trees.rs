@@ -101,6 +101,17 @@ pub(crate) fn cases() -> Vec<Case> {
         )
         .requests(["/a", "/a/b", "/abc", "/a/bc", "/x"].map(get)),
         case(
+            "tree-by-prefix-with-a-miss-below",
+            &format!(
+                "matcher_tree: {{{}, prefix_match_map: {{map: {{/a: {{{}}}, /a/b: {{matcher: {{{}}}}}}}}}}}, on_no_match: {{{}}}",
+                header(":path"),
+                action("a", "DENY"),
+                list(&[(is("x-role", "admin"), action("admin", "ALLOW"))], ""),
+                action("rest", "ALLOW")
+            ),
+        )
+        .requests([get("/a/b").header("x-role", "admin"), get("/a/b"), get("/a"), get("/x")]),
+        case(
             "tree-by-method",
             &list(&[(is(":method", "GET"), action("get", "ALLOW"))], ""),
         )

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 
-use super::verdict::{Change, Verdict};
+use super::verdict::{Change, Verdict, is_hop};
 use crate::{
     ir::{ext_authz::ExtAuthz, route::AppendAction},
     l7::pipeline::Inbound,
@@ -88,6 +88,8 @@ fn one(change: &Change, request: &mut Inbound) -> Result<(), Invalid> {
         ":authority" | "host" => drop(parts.headers.insert(header::HOST, value)),
         // It says how the client came here.
         ":scheme" => {}
+        // How the message is framed is not the service's to say.
+        name if is_hop(&name.to_ascii_lowercase()) => {}
         name => {
             let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| Invalid)?;
             if change.joined {
@@ -128,8 +130,9 @@ fn ready(changes: &[Change]) -> Result<Vec<Ready>, Invalid> {
         let value = HeaderValue::from_bytes(&change.value).map_err(|_| Invalid)?;
         Ok(Ready { name, value, action: change.action })
     };
-    // The status line is not among the headers.
-    changes.iter().filter(|c| !c.name.starts_with(':')).map(one).collect()
+    // The status line is not among the headers, and how the answer is framed is not the service's to say.
+    let is_own = |name: &str| name.starts_with(':') || is_hop(&name.to_ascii_lowercase());
+    changes.iter().filter(|c| !is_own(&c.name)).map(one).collect()
 }
 
 /// What the upstream's response is to get.

@@ -72,6 +72,10 @@ impl Verdict {
         }
     }
 
+    pub(super) fn denied() -> Self {
+        Self::new(Kind::Denied)
+    }
+
     pub(super) fn error() -> Self {
         Self::new(Kind::Error)
     }
@@ -200,12 +204,12 @@ fn among(list: &[StringMatcher], name: &HeaderName) -> bool {
 }
 
 /// What hops keep to themselves, and what the new message says itself.
-fn is_hop(name: &HeaderName) -> bool {
-    matches!(name.as_str(), "connection" | "keep-alive" | "transfer-encoding" | "content-length" | "upgrade")
+pub(super) fn is_hop(name: &str) -> bool {
+    matches!(name, "connection" | "keep-alive" | "transfer-encoding" | "content-length" | "upgrade")
 }
 
 fn chosen(headers: &HeaderMap, action: AppendAction, is: impl Fn(&HeaderName) -> bool) -> Vec<Change> {
-    let wanted = headers.iter().filter(|(name, _)| !is_hop(name) && is(name));
+    let wanted = headers.iter().filter(|(name, _)| !is_hop(name.as_str()) && is(name));
     let change = |(name, value): (&HeaderName, &HeaderValue)| {
         let (name, value) = (name.as_str().to_owned(), value.as_bytes().to_vec());
         Change { name, value, action, joined: false }

@@ -2,7 +2,7 @@ use std::{collections::HashMap, sync::Mutex, time::Duration};
 
 use futures_util::{StreamExt, future::BoxFuture};
 use outrigger_wire::workload::{Answers, SpiffeWorkloadApi, SpiffeWorkloadApiServer, X509SvidRequest};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, SanType};
+use rcgen::{Issuer, SanType};
 use time::OffsetDateTime;
 use tonic::{Request, Response, Status};
 
@@ -90,13 +90,37 @@ fn what_does_not_fit_together_is_refused() {
     assert!(refused(&|a| a.svids[0].x509_svid.push(0)).contains("the SVID"));
     let reason = refused(&|a| a.svids[0].x509_svid_key = b"secret key".to_vec());
     assert!(reason.contains("PKCS#8") && !reason.contains("secret"), "{reason}");
-    assert!(refused(&|a| a.svids[0].bundle = ca.der.repeat(MAX_CHAIN + 1)).contains("more than"));
+    assert!(refused(&|a| a.svids[0].x509_svid = a.svids[0].x509_svid.repeat(MAX_CHAIN + 1)).contains("more than"));
+    assert!(refused(&|a| a.svids[0].bundle = ca.der.repeat(MAX_BUNDLE + 1)).contains("more than"));
     for name in ["spiffe://example.org", "example.org", "", "spiffe://", "spiffe://a/b", "spiffe://UPPER"] {
         let reason = refused(&|a| drop(a.federated_bundles.insert(name.to_owned(), ca.der.clone())));
         assert!(reason.contains("federated"), "{name}: {reason}");
     }
     let not_an_id = X509SvidResponse { svids: vec![ca.svid("https://example.org/web")], ..ca.answer() };
     assert!(refusal(not_an_id, "no SPIFFE id").contains("SPIFFE id"));
+}
+
+#[test]
+fn a_bad_foreign_bundle_makes_only_its_domain_unusable() {
+    let (ca, other) = (Ca::new(), Ca::new());
+    let mut unusable = other.der.clone();
+    // A version of its own making: X.509 to a lenient reader, a trust anchor to nobody.
+    let version = unusable.windows(5).position(|w| w == [0xa0, 3, 2, 1, 2]).unwrap();
+    unusable[version + 4] = 7;
+    let bundles = [
+        ("good.example", other.der.repeat(MAX_BUNDLE)),
+        ("empty.example", Vec::new()),
+        ("cut.example", other.der[..50].to_vec()),
+        ("many.example", other.der.repeat(MAX_BUNDLE + 1)),
+        ("unusable.example", unusable),
+    ];
+    let mut answer = ca.answer();
+    answer.svids[0].bundle = ca.der.repeat(MAX_CHAIN + 1);
+    answer.federated_bundles = bundles.map(|(name, der)| (name.to_owned(), der)).into();
+    let (issued, federated) = checked(answer).unwrap();
+    assert_eq!(&*issued.spiffe_id, ID);
+    let names: Vec<&str> = federated.iter().map(|(name, _)| &**name).collect();
+    assert_eq!(names, ["spiffe://good.example"]);
 }
 
 /// What one stream says.
@@ -185,6 +209,7 @@ async fn identities_follow_the_stream_and_outlive_the_agent() {
     tokio::time::timeout(Duration::from_secs(20), all).await.unwrap().unwrap();
     assert_eq!(roots(&handle, "ROOTCA"), roots(&handle, "spiffe://example.org"));
     assert_ne!(roots(&handle, "ROOTCA"), roots(&handle, "spiffe://partner.example"));
+    let partners = roots(&handle, "spiffe://partner.example").unwrap();
     let before = secrets().get("default").unwrap().clone();
 
     // An answer that does not fit is complained of, the next one taken, over the same stream.
@@ -194,9 +219,14 @@ async fn identities_follow_the_stream_and_outlive_the_agent() {
     let complained = status(&handle, "complaint", |s| s.last_error.is_some()).await;
     assert_eq!(complained.renewals, 1);
     assert_eq!(secrets().get("default"), Some(&before));
+    assert_eq!(roots(&handle, "spiffe://partner.example").as_ref(), Some(&partners));
+    // It names no partner any more: whoever is sure of the partner's roots has to be given others.
     say.send(Ok(Ca::new().answer())).unwrap();
     let renewed = status(&handle, "renewal", |s| s.renewals == 2).await;
     assert_eq!(renewed.last_error, None);
+    let nobodys = roots(&handle, "spiffe://partner.example").unwrap();
+    assert!(nobodys.starts_with(b"-----BEGIN CERTIFICATE-----") && nobodys != partners);
+    assert_eq!(roots(&handle, "ROOTCA"), roots(&handle, "spiffe://example.org"));
 
     // The agent goes away: what it gave stays, and it is asked again until it is back.
     drop(say);
