@@ -168,7 +168,8 @@ impl Call<'_> {
             true => Incoming::Gathered(Box::new(front)),
             false => Incoming::Resumed(Box::new(Resumed { front, rest })),
         };
-        Ok((bytes, length, !whole))
+        // Read up to the bound, its end was not seen: there may be more even if so far nothing was cut off.
+        Ok((bytes, length, partial && length >= bound && !whole))
     }
 }
 
