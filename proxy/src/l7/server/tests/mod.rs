@@ -18,6 +18,7 @@ mod peer;
 mod rate_limits;
 mod rest;
 mod retries;
+mod running;
 mod side;
 pub(crate) mod support;
 mod timeouts;

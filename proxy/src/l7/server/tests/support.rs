@@ -1,8 +1,6 @@
 //! A proxy over loopback, and peers that say exactly what a test tells them to.
 
 use std::{
-    cell::Cell,
-    future::Future,
     net::SocketAddr,
     rc::Rc,
     sync::Arc,
@@ -10,12 +8,10 @@ use std::{
 };
 
 use http::StatusCode;
-use tokio::{
-    net::{TcpListener, TcpStream},
-    task::LocalSet,
-};
+use tokio::net::{TcpListener, TcpStream};
 
 use super::peer::{Peer, Upstream};
+pub(super) use super::running::run;
 use crate::{
     drain,
     ir::{
@@ -42,28 +38,6 @@ use crate::{
     tls::Secrets,
     upstream::Deps,
 };
-
-thread_local! {
-    static PANICKED: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Runs a test on one thread, as a worker would, with a deadline. A panic in any of its tasks fails it.
-pub(super) fn run<F: Future<Output = ()>>(test: F) {
-    static HOOK: std::sync::Once = std::sync::Once::new();
-    HOOK.call_once(|| {
-        let former = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |info| {
-            PANICKED.set(true);
-            former(info);
-        }));
-    });
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let tasks = LocalSet::new();
-    tasks.block_on(&runtime, async {
-        tokio::time::timeout(Duration::from_secs(30), test).await.expect("the test hangs");
-    });
-    assert!(!PANICKED.get(), "a task panicked");
-}
 
 pub(crate) fn hcm() -> ConnectionManager {
     ConnectionManager {
