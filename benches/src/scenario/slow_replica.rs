@@ -18,7 +18,10 @@ use crate::{
 const REPLICAS: usize = 4;
 /// Milliseconds that an answer takes, and that one takes in the slow replica.
 const TAKES: (u16, u16) = (2, 150);
-const CONNECTIONS: usize = 128;
+const CONNECTIONS: usize = 256;
+/// Requests per second. A balancer that counts requests under way has to have some to count: at a few hundred a second
+/// the slow replica is idle as often as the others, takes one request after the other, and those alone are more than 1 %.
+const RATE: (usize, usize) = (2000, 500);
 /// Most rounds.
 pub(super) const ROUNDS: u32 = 3;
 /// Length of a measurement in windows: the first is thrown away.
@@ -52,7 +55,7 @@ fn balancers() -> [(&'static str, &'static str, Value, bool); 4] {
 pub(super) const CASES: f64 = 4.0;
 
 pub(super) fn run(bench: &mut Bench<'_>) -> anyhow::Result<()> {
-    let rate = bench.options.size(400, 100) as f64;
+    let rate = bench.options.size(RATE.0, RATE.1) as f64;
     for (name, what, cluster, everybody) in balancers() {
         let plan = Plan {
             origin: Origin::Faulty(TAKES.0, TAKES.1),
