@@ -42,8 +42,8 @@ pub(super) fn classify(kind: &SendErrorKind, reason: &str) -> (Failure, Reply) {
         SendErrorKind::Unsent => {
             (Failure::Unsent, reply("connection termination", Flags::UPSTREAM_CONNECTION_TERMINATION))
         }
-        SendErrorKind::Reset { reused, .. } => (
-            Failure::Reset { reused: *reused },
+        SendErrorKind::Reset { reused, response_started } => (
+            Failure::Reset { reused: *reused && !response_started },
             reply("connection termination", Flags::UPSTREAM_CONNECTION_TERMINATION),
         ),
         SendErrorKind::StreamReset => {

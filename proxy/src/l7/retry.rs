@@ -1,8 +1,8 @@
 //! Whether an attempt is worth another one: pure decisions over a policy, the request and what happened.
 //!
-//! Two rules, kept apart. What provably never reached an application is replayed without any policy, a few times.
-//! Everything else needs a policy that names the condition, and a permit from the cluster's retry budget, which the
-//! caller asks for.
+//! Two rules, kept apart. What provably never reached an application is replayed without any policy, a few times; what
+//! very likely did not, because it met an idle connection's end, once and out of the retry budget. Everything else needs
+//! a policy that names the condition, and a permit from that budget, which the caller asks for.
 
 use std::{
     sync::LazyLock,
@@ -35,6 +35,9 @@ const RATE_LIMITED: HeaderName = HeaderName::from_static("x-envoy-ratelimited");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 /// Replays of provably unprocessed requests, per request.
 pub const MAX_REPLAYS: u32 = 3;
+/// How soon after its start a request that meets an idle connection's end hears of it: a round trip and some scheduling.
+/// Later, the application has most likely had it.
+pub const IDLE_RACE: Duration = Duration::from_millis(100);
 /// Most names a request may list in one header.
 const MAX_LISTED: usize = 32;
 
@@ -49,7 +52,8 @@ pub enum Failure {
     Refused,
     /// The connection was closed before a byte of the request was written.
     Unsent,
-    /// The connection or stream broke after something was written. `reused`: not the connection's first request.
+    /// The connection or stream broke after something was written. `reused`: not the connection's first request, and
+    /// nothing came back for this one.
     Reset { reused: bool },
     /// A limit of one try ran out, and this side reset it.
     TryTimeout,
@@ -71,6 +75,8 @@ pub struct Request<'a> {
     /// Whether the request body can be sent again from its start.
     pub replayable: bool,
     pub has_body: bool,
+    /// Since its first try.
+    pub age: Duration,
 }
 
 /// What the policy and the request's own `x-envoy-*` headers allow.
@@ -212,6 +218,8 @@ fn any_matches(matchers: &[HeaderMatcher], status: StatusCode, headers: &HeaderM
 pub enum Verdict {
     /// Send it again at once, policy or not.
     Replay,
+    /// Send it again at once, policy or not, if the budget allows.
+    ReplayOnce,
     /// Try again after a backoff, if the budget allows.
     Retry,
     /// Nothing calls for another attempt.
@@ -225,11 +233,15 @@ pub enum Verdict {
 /// Decides. `done` counts the replays and the retries of this request so far.
 pub fn decide(rules: Option<&Rules<'_>>, request: &Request<'_>, outcome: &Outcome<'_>, done: (u32, u32)) -> Verdict {
     let (replays, retries) = done;
-    if let Outcome::Failed(failure) = outcome
-        && replays < MAX_REPLAYS
-        && is_safe(*failure, request)
-    {
-        return Verdict::Replay;
+    if let Outcome::Failed(failure) = outcome {
+        match failure {
+            // Nothing was written, or the peer says it did nothing with it.
+            Failure::Unsent | Failure::Refused if replays < MAX_REPLAYS && request.replayable => {
+                return Verdict::Replay;
+            }
+            Failure::Reset { reused: true } if replays == 0 && met_idle_end(request) => return Verdict::ReplayOnce,
+            _ => {}
+        }
     }
     match rules {
         Some(rules) if rules.wants(outcome) => {
@@ -245,19 +257,10 @@ pub fn decide(rules: Option<&Rules<'_>>, request: &Request<'_>, outcome: &Outcom
     }
 }
 
-/// Whether sending again cannot make an application do anything twice.
-fn is_safe(failure: Failure, request: &Request<'_>) -> bool {
-    match failure {
-        // Nothing was written, or the peer says it did nothing with it.
-        Failure::Unsent | Failure::Refused => request.replayable,
-        // A connection that idled to its death: safe for methods that may be repeated (RFC 9110 section 9.2.2).
-        Failure::Reset { reused: true } => request.replayable && !request.has_body && request.method.is_idempotent(),
-        Failure::Reset { reused: false }
-        | Failure::Connect
-        | Failure::Overflow
-        | Failure::TryTimeout
-        | Failure::Protocol => false,
-    }
+/// Whether a request on a reused connection that broke may be sent again although no policy says so: it is one that may
+/// be repeated (RFC 9110 section 9.2.2), and the connection broke as one does that idled to its death.
+fn met_idle_end(request: &Request<'_>) -> bool {
+    request.replayable && !request.has_body && request.method.is_idempotent() && request.age < IDLE_RACE
 }
 
 /// How long to wait before a retry.

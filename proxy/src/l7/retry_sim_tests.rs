@@ -85,11 +85,17 @@ impl Hop {
     ) -> Option<Duration> {
         (frame.retry, frame.request) = (None, None);
         let rules = Rules::new(Some(&self.policy), &HeaderMap::new(), false, |_| true);
-        let verdict = decide(rules.as_ref(), request, outcome, (frame.replays, frame.retries));
+        let mut verdict = decide(rules.as_ref(), request, outcome, (frame.replays, frame.retries));
+        if verdict == Verdict::ReplayOnce {
+            frame.retry = self.breaker.try_retry();
+            if frame.retry.is_none() {
+                verdict = decide(rules.as_ref(), request, outcome, (MAX_REPLAYS, frame.retries));
+            }
+        }
         let mut wait = None;
         let failing = verdict != Verdict::Replay && self.hosts[frame.host].ended(verdict == Verdict::Enough);
         match verdict {
-            Verdict::Replay => {
+            Verdict::Replay | Verdict::ReplayOnce => {
                 frame.replays += 1;
                 wait = Some(Duration::ZERO);
             }
@@ -174,7 +180,7 @@ fn run(
         }
         while let Some(mut frame) = frames.pop() {
             let hop = &hops[frames.len()];
-            let request = super::Request { method: &method, replayable: true, has_body: false };
+            let request = super::Request { method: &method, replayable: true, has_body: false, age: Duration::ZERO };
             // What failed behind the next proxy comes from it as a response.
             let innermost = frames.len() + 1 == hops.len();
             let status = match results[id] {

@@ -17,7 +17,7 @@ fn rules(policy: &RetryPolicy) -> Option<Rules<'_>> {
 }
 
 fn request(method: &Method, replayable: bool, has_body: bool) -> super::Request<'_> {
-    super::Request { method, replayable, has_body }
+    super::Request { method, replayable, has_body, age: Duration::from_millis(1) }
 }
 
 #[test]
@@ -28,7 +28,11 @@ fn what_never_happened_is_replayed_without_a_policy() {
     assert_eq!(replay(Unsent, &request(&post, true, true), 0), Replay);
     assert_eq!(replay(Refused, &request(&post, true, true), 0), Replay);
     assert_eq!(replay(Refused, &request(&post, false, true), 0), Enough);
-    assert_eq!(replay(Reset { reused: true }, &request(&get, true, false), 0), Replay);
+    let young = request(&get, true, false);
+    assert_eq!(replay(Reset { reused: true }, &young, 0), ReplayOnce);
+    assert_eq!(replay(Reset { reused: true }, &young, 1), Enough, "what killed one may kill all");
+    let old = super::Request { age: IDLE_RACE, ..young };
+    assert_eq!(replay(Reset { reused: true }, &old, 0), Enough, "the application has had it");
     for (failure, request) in [
         (Reset { reused: true }, request(&post, true, false)),
         (Reset { reused: true }, request(&Method::PUT, true, true)),

@@ -44,7 +44,8 @@ pub struct Endpoint {
     pub label: Arc<str>,
     /// May be empty.
     pub hostname: Arc<str>,
-    pub metadata: Option<Arc<Metadata>>,
+    /// What the newest description of the host says; balancers keep to what their view was built from.
+    metadata: ArcSwapOption<Metadata>,
     /// `None`: plaintext.
     pub tls: Option<Arc<ClientContext>>,
     /// The hostname is the SNI of connections that ask for no other.
@@ -100,7 +101,7 @@ impl Endpoint {
             label: address.to_string().into(),
             address,
             hostname,
-            metadata,
+            metadata: ArcSwapOption::new(metadata),
             tls: transport.map(|t| t.context.clone()),
             auto_host_sni: transport.is_some_and(|t| t.config.auto_host_sni),
             configured_alpn: transport.is_some_and(|t| !t.config.common.alpn.is_empty()),
@@ -119,24 +120,31 @@ impl Endpoint {
         })
     }
 
-    /// Whether this object can stand for an endpoint so described.
-    pub(super) fn is_same(
-        &self,
-        hostname: &str,
-        metadata: Option<&Arc<Metadata>>,
-        transport: Option<&Transport>,
-    ) -> bool {
+    /// Whether this object can stand for an endpoint so described, whatever its metadata.
+    pub(super) fn is_same(&self, hostname: &str, transport: Option<&Transport>) -> bool {
         let same_tls = match (&self.tls, transport) {
             (Some(ours), Some(theirs)) => Arc::ptr_eq(ours, &theirs.context),
             (None, None) => true,
             _ => false,
         };
-        let same_metadata = match (&self.metadata, metadata) {
+        same_tls && *self.hostname == *hostname
+    }
+
+    /// What is said of the host.
+    pub fn metadata(&self) -> Option<Arc<Metadata>> {
+        self.metadata.load_full()
+    }
+
+    pub(super) fn has_metadata(&self, metadata: Option<&Arc<Metadata>>) -> bool {
+        match (self.metadata.load().as_ref(), metadata) {
             (Some(ours), Some(theirs)) => Arc::ptr_eq(ours, theirs) || ours == theirs,
             (None, None) => true,
             _ => false,
-        };
-        same_tls && same_metadata && *self.hostname == *hostname
+        }
+    }
+
+    pub(super) fn set_metadata(&self, metadata: Option<Arc<Metadata>>) {
+        self.metadata.store(metadata);
     }
 
     /// Whether the transport socket says which application protocols to offer.

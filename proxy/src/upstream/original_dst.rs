@@ -34,7 +34,7 @@ pub(super) fn endpoint(cluster: &Cluster, address: SocketAddr) -> Arc<Endpoint> 
         let sweeps = cache.sweeps;
         let key = (cluster.id(), address);
         if let Some(entry) = cache.entries.get_mut(&key) {
-            if entry.endpoint.is_same("", None, transport) {
+            if entry.endpoint.is_same("", transport) {
                 entry.used = sweeps;
                 return entry.endpoint.clone();
             }

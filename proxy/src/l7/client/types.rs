@@ -3,6 +3,7 @@
 use std::{fmt, net::SocketAddr, rc::Rc, sync::Arc};
 
 use http::{Request, Response};
+use tokio::task::AbortHandle;
 
 use crate::{
     l7::{incoming::Incoming, timeouts::TryClock},
@@ -80,11 +81,17 @@ pub(super) trait Carrier {
 pub struct StreamGuard {
     carrier: Option<Rc<dyn Carrier>>,
     permit: RequestPermit,
+    /// The task that still sends the request's body, where the connection does not do that itself.
+    upload: Option<AbortHandle>,
 }
 
 impl StreamGuard {
     pub(super) fn new(carrier: Rc<dyn Carrier>, permit: RequestPermit) -> Self {
-        Self { carrier: Some(carrier), permit }
+        Self { carrier: Some(carrier), permit, upload: None }
+    }
+
+    pub(super) fn sending(&mut self, upload: Option<AbortHandle>) {
+        self.upload = upload;
     }
 
     /// What counts the stream.
@@ -97,8 +104,12 @@ impl StreamGuard {
         self.permit.answered(whole);
     }
 
-    /// Gives the stream up: an HTTP/1 connection is closed at once instead of after its message.
+    /// Gives the stream up: an HTTP/1 connection is closed at once instead of after its message, and what is left of
+    /// an upload over HTTP/2 is not sent.
     pub fn abort(mut self) {
+        if let Some(upload) = self.upload.take() {
+            upload.abort();
+        }
         if let Some(carrier) = self.carrier.take() {
             carrier.abort();
         }

@@ -115,6 +115,10 @@ impl Forwarding<'_> {
         let (parts, incoming) = response.into_parts();
         let body = if incoming.is_end_stream() {
             guard.answered(true);
+            if self.flow.request_done().is_none() {
+                // Answered early: as with a body, what is left of the request has nowhere to go.
+                guard.abort();
+            }
             Body::Empty
         } else {
             Body::Download(Box::new(Download::new(incoming, guard, self.flow.clone())))

@@ -159,7 +159,7 @@ impl Forwarding<'_> {
                 self.judge(plan, &endpoint, &result, &mut supply, &mut count)
             };
             match next {
-                Next::Replay => race.due.push(Due { at: Instant::now(), permit: None, timed_out: false }),
+                Next::Replay(permit) => race.due.push(Due { at: Instant::now(), permit, timed_out: false }),
                 Next::Retry(permit, wait) => {
                     race.due.push(Due { at: Instant::now() + wait, permit: Some(permit), timed_out: false });
                 }

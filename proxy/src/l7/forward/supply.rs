@@ -75,7 +75,7 @@ impl Forwarding<'_> {
             Some(rules) if rules.policy.omit_canary || !rules.policy.omit_metadata.is_empty() => {
                 let mut picked = plan.cluster.pick(&context);
                 for _ in 0..rules.policy.host_selection_attempts.min(MAX_PICKS) {
-                    if !picked.as_ref().is_ok_and(|endpoint| is_omitted(rules.policy, endpoint.metadata.as_deref())) {
+                    if !picked.as_ref().is_ok_and(|endpoint| is_omitted(rules.policy, endpoint.metadata().as_deref())) {
                         break;
                     }
                     picked = plan.cluster.pick(&PickContext { random: fastrand::u64(..), ..context });
@@ -99,10 +99,14 @@ impl Forwarding<'_> {
         endpoint: &Endpoint,
         (attempt, timed_out): (u32, bool),
     ) -> Result<Request<Body>, Reply> {
-        let (mut head, body) = match supply.returned.take() {
+        let returned = supply.returned.take();
+        let written = returned.is_some() && !supply.keep;
+        let (mut head, body) = match returned {
             Some(mut request) => {
                 origin_form(&mut request);
-                request.into_parts()
+                let (head, body) = request.into_parts();
+                // A head of its own for each try: what was written into this one for its host is not the next one's.
+                (if supply.keep { supply.head().unwrap_or(head) } else { head }, body)
             }
             None => {
                 let (Some(head), Some(body)) = (supply.head(), supply.body.next(self.flow)) else {
@@ -115,7 +119,12 @@ impl Forwarding<'_> {
             && !endpoint.hostname.is_empty()
             && let Ok(host) = HeaderValue::from_str(&endpoint.hostname)
         {
-            self.set_host(&mut head, host);
+            if written {
+                // It says already what the host was.
+                head.headers.insert(header::HOST, host);
+            } else {
+                self.set_host(&mut head, host);
+            }
         }
         let host = self.selected.virtual_host;
         if host.attempt_count_in_request {

@@ -98,7 +98,8 @@ pub(super) enum Next {
     Stop {
         wanted: bool,
     },
-    Replay,
+    /// At once; with a permit where the budget pays.
+    Replay(Option<Permit>),
     Retry(Permit, Duration),
 }
 
@@ -139,7 +140,10 @@ impl Forwarding<'_> {
                     self.account(plan, &result, wanted, &count);
                     return result.end(&count, attempt.clock.as_deref());
                 }
-                Next::Replay => result.forget(),
+                Next::Replay(granted) => {
+                    permit = granted;
+                    result.forget();
+                }
                 Next::Retry(granted, wait) => {
                     permit = Some(granted);
                     result.forget();
@@ -217,15 +221,29 @@ impl Forwarding<'_> {
         if supply.is_too_long() && !std::mem::replace(&mut supply.abandoned, true) {
             stats.retry_or_shadow_abandoned.inc();
         }
-        let request = retry::Request { method: &plan.method, replayable: supply.can_repeat(), has_body: plan.has_body };
-        let verdict = retry::decide(plan.rules.as_ref(), &request, &result.outcome(), (count.replays, count.retries));
+        let age = match result {
+            Tried::Failed(..) => self.flow.record.started().elapsed(),
+            Tried::Response(_) => Duration::ZERO,
+        };
+        let (replayable, has_body) = (supply.can_repeat(), plan.has_body);
+        let request = retry::Request { method: &plan.method, replayable, has_body, age };
+        let done = (count.replays, count.retries);
+        let mut verdict = retry::decide(plan.rules.as_ref(), &request, &result.outcome(), done);
+        let mut paid = None;
+        if verdict == Verdict::ReplayOnce {
+            paid = plan.cluster.breaker(self.route.high_priority).try_retry();
+            if paid.is_none() {
+                let done = (retry::MAX_REPLAYS, count.retries);
+                verdict = retry::decide(plan.rules.as_ref(), &request, &result.outcome(), done);
+            }
+        }
         let measured = plan.rules.is_some() && verdict != Verdict::Replay;
         let failing = measured && endpoint.streak.ended(verdict == Verdict::Enough);
         match verdict {
-            Verdict::Replay => {
+            Verdict::Replay | Verdict::ReplayOnce => {
                 count.replays += 1;
                 stats.upstream_rq_replayed.inc();
-                Next::Replay
+                Next::Replay(paid)
             }
             Verdict::Retry => self.retry(plan, failing.then_some(endpoint), Some(result), count),
             Verdict::LimitExceeded => self.limit_exceeded(plan),

@@ -1,4 +1,5 @@
-//! The bytes a peer sends on a stream, as a body.
+//! The bytes a peer sends on a stream, as a body. Only END_STREAM is its end: a reset is none, whatever its reason. One
+//! with NO_ERROR after END_STREAM (RFC 9113 section 8.1, an early answer's) is not seen here; before it the body is cut.
 
 use std::{
     pin::Pin,
@@ -6,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use h2::{Reason, RecvStream};
+use h2::RecvStream;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
@@ -33,11 +34,6 @@ impl Received {
     }
 }
 
-/// A reset with NO_ERROR is an early answer's end (RFC 9113 section 8.1): reading stops, nothing failed.
-fn ended(error: &h2::Error) -> bool {
-    error.reason() == Some(Reason::NO_ERROR)
-}
-
 impl Body for Received {
     type Data = Bytes;
     type Error = h2::Error;
@@ -53,14 +49,12 @@ impl Body for Received {
                     }
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
-                Some(Err(error)) if ended(&error) => return Poll::Ready(None),
                 Some(Err(error)) => return Poll::Ready(Some(Err(error))),
                 None => self.data_done = true,
             }
         }
         Poll::Ready(match ready!(self.stream.poll_trailers(cx)) {
             Ok(trailers) => trailers.map(|t| Ok(Frame::trailers(t))),
-            Err(error) if ended(&error) => None,
             Err(error) => Some(Err(error)),
         })
     }

@@ -43,8 +43,12 @@ fn equal_endpoints_are_the_same_objects_in_the_next_view() {
     assert_eq!((new[0].weight, new[0].health), (5, Health::Degraded));
     assert_eq!((old[1].weight, old[1].health), (1, Health::Healthy), "the old view is untouched");
     assert!(Arc::ptr_eq(&old[2].endpoint, &new[1].endpoint), "equal metadata");
-    assert!(!Arc::ptr_eq(&old[0].endpoint, &new[2].endpoint), "other metadata");
-    assert!(old[0].endpoint.is_removed() && !new[0].endpoint.is_removed() && !new[2].endpoint.is_removed());
+    assert!(Arc::ptr_eq(&old[0].endpoint, &new[2].endpoint), "new labels make no new host");
+    assert_eq!(new[2].endpoint.metadata(), labelled(1, "x", "y").metadata);
+    let third = build(vec![labelled(1, "x", "y"), labelled(3, "a", "b")], Some(&second));
+    let removed: Vec<_> = new.iter().map(|m| m.endpoint.is_removed()).collect();
+    assert_eq!(removed, [true, false, false]);
+    drop(third);
     assert_eq!(second.breaker(false).used()[2], 1, "permits carry over");
     assert!(Arc::ptr_eq(&first.stats, &second.stats));
     drop(held);

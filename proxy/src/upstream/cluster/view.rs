@@ -32,13 +32,21 @@ impl Reuse {
         Self { by_address }
     }
 
-    /// The old object if there is an equal one (each can be taken once), else a new one.
+    /// The old object if there is one for the same host (each can be taken once), else a new one. New metadata alone make
+    /// no new host: its counts, ejection and connections are what they were.
     fn endpoint(&mut self, address: &Address, from: &ir::endpoint::Endpoint, transports: &Transports) -> Arc<Endpoint> {
         let transport = transports.select(from.metadata.as_deref());
-        if let Some(old) = self.by_address.get_mut(address)
-            && let Some(at) = old.iter().position(|e| e.is_same(&from.hostname, from.metadata.as_ref(), transport))
-        {
-            return old.swap_remove(at);
+        if let Some(old) = self.by_address.get_mut(address) {
+            let same = |e: &Arc<Endpoint>| e.is_same(&from.hostname, transport);
+            let equal = |e: &Arc<Endpoint>| same(e) && e.has_metadata(from.metadata.as_ref());
+            if let Some(at) = old.iter().position(equal) {
+                return old.swap_remove(at);
+            }
+            if let Some(at) = old.iter().position(same) {
+                let host = old.swap_remove(at);
+                host.set_metadata(from.metadata.clone());
+                return host;
+            }
         }
         Endpoint::new(address.clone(), Arc::from(&*from.hostname), from.metadata.clone(), transport)
     }
@@ -140,15 +148,17 @@ impl View {
             LbPolicy::Maglev(table) => table.keys,
             _ => HashKeys::default(),
         };
+        let metadata: Vec<_> = self.members.iter().map(|m| m.endpoint.metadata()).collect();
         let hosts: Vec<lb::Host<'_>> = self
             .members
             .iter()
-            .map(|m| lb::Host {
+            .zip(&metadata)
+            .map(|(m, metadata)| lb::Host {
                 weight: m.weight,
                 health: m.endpoint.health(m.health),
                 locality: m.locality,
-                key: lb::key(m.endpoint.metadata.as_deref(), &m.endpoint.hostname, &m.endpoint.label, keys),
-                metadata: m.endpoint.metadata.as_deref(),
+                key: lb::key(metadata.as_deref(), &m.endpoint.hostname, &m.endpoint.label, keys),
+                metadata: metadata.as_deref(),
                 since: m.endpoint.since(),
             })
             .collect();

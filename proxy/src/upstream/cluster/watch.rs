@@ -15,7 +15,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 
 use super::{Cluster, Member, Parts, PickContext, PickError, parts::Life};
-use crate::ir::{cluster::HealthPolicy, endpoint::Health, outlier::OutlierDetection};
+use crate::ir::{Metadata, cluster::HealthPolicy, endpoint::Health, outlier::OutlierDetection};
 use crate::upstream::{
     endpoint::{Endpoint, HealthFlag},
     health::CheckStats,
@@ -57,8 +57,8 @@ pub struct Picked {
 }
 
 /// What subsets of a cluster's hosts are told by.
-fn labels(endpoint: &Endpoint) -> Option<&serde_json::Map<String, serde_json::Value>> {
-    endpoint.metadata.as_deref()?.get("envoy.lb")
+fn labels(metadata: Option<&Metadata>) -> Option<&serde_json::Map<String, serde_json::Value>> {
+    metadata?.get("envoy.lb")
 }
 
 impl Cluster {
@@ -83,11 +83,14 @@ impl Cluster {
         let turns = || hosts.iter().cycle().skip(start).take(hosts.len());
         let was_tried = |host: &Arc<Endpoint>| context.exclude.iter().any(|tried| Arc::ptr_eq(tried, host));
         // The request may be for a subset of the hosts: one with other labels is no place for it.
-        let wanted_labels = picked.as_ref().ok().and_then(|endpoint| labels(endpoint));
+        let picked_metadata = picked.as_ref().ok().and_then(|endpoint| endpoint.metadata());
+        let wanted_labels = labels(picked_metadata.as_deref());
         // A host of a priority that gets no traffic is not asked to prove itself at a distance.
         let mut wanted = None;
         for host in turns().filter(|host| host.has_probe() && !was_tried(host)) {
-            let Some(at) = parts.can_prove(host).filter(|_| labels(host) == wanted_labels) else { continue };
+            let Some(at) = parts.can_prove(host).filter(|_| labels(host.metadata().as_deref()) == wanted_labels) else {
+                continue;
+            };
             let here = match &picked {
                 Ok(endpoint) => *wanted.get_or_insert_with(|| parts.priority_of(endpoint)),
                 Err(_) => Some(at),
@@ -100,7 +103,9 @@ impl Cluster {
         }
         picked.map(|endpoint| Picked { endpoint, probe: None }).or_else(|error| {
             // All else is out: the bound would make certain that the request fails.
-            let able = || turns().filter(|host| parts.can_prove(host).is_some() && labels(host).is_none());
+            let able = || {
+                turns().filter(|host| parts.can_prove(host).is_some() && labels(host.metadata().as_deref()).is_none())
+            };
             let host = able().find(|host| !was_tried(host)).or_else(|| able().next());
             host.map(|host| Picked { endpoint: host.clone(), probe: None }).ok_or(error)
         })

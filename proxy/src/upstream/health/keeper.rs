@@ -22,6 +22,7 @@ use crate::{
     upstream::{
         Cluster, HealthFlag,
         cluster::{Alarm, Alarms},
+        outlier::Monitor,
     },
 };
 
@@ -176,13 +177,16 @@ impl Watch {
     }
 
     fn heard(&mut self, alarm: &Alarm) {
-        let Some(kept) = self.kept.get_mut(&alarm.cluster) else { return };
+        let deaf = || {
+            let _ = alarm.endpoint.monitor_if_used().map(Monitor::take_raised);
+        };
+        let Some(kept) = self.kept.get_mut(&alarm.cluster) else { return deaf() };
         if alarm.endpoint.has_flag(HealthFlag::ActivelyChecked)
             && alarm.endpoint.has_flag(HealthFlag::FailedActiveCheck)
         {
             self.changed.insert(kept.cluster.config.name.clone());
         }
-        let (Some(config), Some(passive)) = (kept.cluster.config.outlier(), &mut kept.passive) else { return };
+        let (Some(config), Some(passive)) = (kept.cluster.config.outlier(), &mut kept.passive) else { return deaf() };
         if passive.heard(&kept.cluster, config, &alarm.endpoint) {
             self.changed.insert(kept.cluster.config.name.clone());
         }

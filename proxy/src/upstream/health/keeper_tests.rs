@@ -75,6 +75,24 @@ async fn an_ejection_runs_its_course() {
 }
 
 #[tokio::test]
+async fn a_streak_before_anybody_listened_is_heard_later() {
+    let outlier = OutlierDetection {
+        interval: Duration::from_millis(10),
+        max_ejection_percent: 50,
+        ..OutlierDetection::default()
+    };
+    let policy = config(HealthPolicy { outlier: Some(outlier), ..HealthPolicy::default() });
+    let cluster = view(&policy, vec![at(1), at(2)], None);
+    let host = cluster.members()[0].endpoint.clone();
+    // Workers use a cluster before the keeper has heard of it.
+    (0..5).for_each(|_| cluster.report(&host, None, Outcome::Failed));
+    let (keeper, mut published) = keeper();
+    keeper.set([&cluster].into_iter());
+    assert_eq!(published.recv().await.unwrap(), ["c".into()]);
+    assert!(out(&host));
+}
+
+#[tokio::test]
 async fn without_outlier_detection_everyone_is_back() {
     let outlier = OutlierDetection { max_ejection_percent: 50, ..OutlierDetection::default() };
     let cluster =

@@ -9,7 +9,7 @@ use crate::{
     upstream::{
         Cluster, Endpoint, HealthFlag,
         cluster::Parts,
-        outlier::{Change, Detector, PROBES},
+        outlier::{Change, Detector, Monitor, PROBES},
     },
 };
 
@@ -42,8 +42,13 @@ impl Passive {
             hosts.sort_unstable_by_key(key);
             let keys: Vec<Key> = hosts.iter().map(key).collect();
             self.detector.sync(&keys);
+            let gone = |host: &&Arc<Endpoint>| hosts.binary_search_by_key(&key(host), key).is_err();
+            let left = self.hosts.iter().filter(gone).any(|host| is_probed(host));
             self.hosts = hosts;
             self.turn = Some(turn);
+            if left {
+                set_half_open(&parts);
+            }
         }
         Some(parts)
     }
@@ -80,6 +85,10 @@ impl Passive {
     /// The work of every interval; true when the cluster is to be published anew.
     pub(super) fn interval(&mut self, cluster: &Cluster, config: &OutlierDetection) -> bool {
         let Some(parts) = self.sync(cluster) else { return false };
+        // A host raises its hand once: what it did before anybody listened would keep it from being heard for ever.
+        let raised = |host: &&Arc<Endpoint>| host.monitor_if_used().is_some_and(Monitor::is_raised);
+        let unheard: Vec<_> = self.hosts.iter().filter(raised).cloned().collect();
+        let heard = unheard.iter().fold(false, |any, host| self.heard(cluster, config, host) || any);
         let mut windows = Vec::new();
         for host in &self.hosts {
             if let Some(monitor) = host.monitor_if_used() {
@@ -97,7 +106,7 @@ impl Passive {
                 }
             }
         }
-        self.apply(cluster, &parts, &changes)
+        self.apply(cluster, &parts, &changes) || heard
     }
 
     /// A host passed its active check; true when the cluster is to be published anew.
@@ -140,12 +149,17 @@ impl Passive {
             }
         }
         if moved {
-            let half_open = parts.members().iter().filter(|m| {
-                let monitor = m.endpoint.monitor_if_used();
-                monitor.is_some_and(|m| m.probes.is_open())
-            });
-            parts.set_half_open(half_open.map(|m| m.endpoint.clone()).collect());
+            set_half_open(parts);
         }
         flagged
     }
+}
+
+/// Tells the balancer which hosts are to be probed.
+fn set_half_open(parts: &Parts) {
+    parts.set_half_open(parts.members().iter().map(|m| m.endpoint.clone()).filter(is_probed).collect());
+}
+
+fn is_probed(host: &Arc<Endpoint>) -> bool {
+    host.monitor_if_used().is_some_and(|monitor| monitor.probes.is_open())
 }

@@ -176,6 +176,11 @@ impl Monitor {
         if now == config.consecutive_local_origin_failure.threshold { LOCAL } else { 0 }
     }
 
+    /// Whether something is to be heard.
+    pub fn is_raised(&self) -> bool {
+        self.raised.load(Relaxed) != 0
+    }
+
     /// Takes what is to be heard.
     pub fn take_raised(&self) -> Raised {
         Raised(self.raised.swap(0, AcqRel))

@@ -4,7 +4,7 @@ use std::{
 };
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{
@@ -247,6 +247,20 @@ fn refused_streams_leave_the_connection_alone() {
         text(pool.send(&attempt, get("/")).await.unwrap()).await;
         assert_eq!(server.accepted.get(), 1);
         settled(&attempt, 1).await;
+    });
+}
+
+#[test]
+fn a_body_cut_without_an_error_is_cut() {
+    worker(async {
+        let server = frames(|_, _, id| {
+            let head = frame(1, 0x4, id, &[0x88]);
+            [head, frame(0, 0, id, b"half"), reset(id, 0)].concat()
+        })
+        .await;
+        let attempt = attempt(address(server.address), Protocol::Http2, |_| {});
+        let sent = Pool::<Body>::new().send(&attempt, get("/")).await.unwrap();
+        assert!(sent.response.into_body().collect().await.is_err(), "NO_ERROR is no end");
     });
 }
 

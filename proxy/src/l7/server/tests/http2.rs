@@ -206,6 +206,35 @@ fn an_upstream_that_dies_resets_the_stream_only() {
 }
 
 #[test]
+fn an_early_answer_ends_the_upload_behind_it() {
+    run(async {
+        for answer in ["", "no"] {
+            let (upstream, address) = Upstream::bind().await;
+            let proxy = Setup::new(&[address]).upstream_http2().start().await;
+            let (ended, mut ends) = mpsc::unbounded_channel();
+            serve(upstream, move |request| {
+                let ended = ended.clone();
+                async move {
+                    // Neither reads the upload nor says that it will not.
+                    tokio::task::spawn_local(async move {
+                        let _ = ended.send(request.into_body().collect().await.is_err());
+                    });
+                    Ok(Response::builder().status(404).body(full(answer))?)
+                }
+            });
+            let (upload, body) = fed();
+            upload.send(Frame::data(Bytes::from_static(b"part"))).unwrap();
+            let mut client = client(&proxy).await;
+            let response = client.send_request(post("/early", body)).await.unwrap();
+            assert_eq!(response.status(), StatusCode::NOT_FOUND);
+            assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), answer);
+            assert_eq!(ends.recv().await, Some(true), "the upstream's stream was reset");
+            until(|| proxy.stats.local().downstream_rq_active.get() == 0).await;
+        }
+    });
+}
+
+#[test]
 fn a_stream_reset_by_the_client_cancels_upstream() {
     run(async {
         let (proxy, upstream) = pair(|_| {}).await;

@@ -3,12 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    peer::{Peer, header},
+    peer::{Peer, Upstream, header},
     support::{Proxy, Setup, pair, retry, run, until},
 };
 use crate::ir::{
     matcher::{Cidr, HeaderMatcher, HeaderRule, StringMatcher},
-    route::{BodyBuffer, Forward, ResetHeader, RetryPolicy},
+    route::{BodyBuffer, Forward, HostRewrite, ResetHeader, RetryPolicy},
 };
 
 pub(super) const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
@@ -90,6 +90,30 @@ fn the_most_specific_policy_counts_alone() {
             assert!(client.head().await.starts_with("HTTP/1.1 503"));
             assert_eq!(proxy.cluster_stats.local().upstream_rq_total.get(), tries);
         }
+    });
+}
+
+#[test]
+fn a_request_that_came_back_is_the_next_hosts_alone() {
+    run(async {
+        let (upstream, address) = Upstream::bind().await;
+        // Nobody listens there: the request comes back whole.
+        let gone = Upstream::bind().await.1;
+        let mut setup = Setup::new(&[gone, address]);
+        setup.forward.host_rewrite = Some(HostRewrite::Auto);
+        setup.forward.append_forwarded_host = true;
+        setup.forward.retry = Some(retry("connect-failure", 3));
+        let proxy = setup.start().await;
+        for _ in 0..2 {
+            let mut client = ask(&proxy, "").await;
+            let mut server = upstream.accept().await;
+            let head = server.head().await;
+            assert_eq!(header(&head, "x-envoy-original-host"), Some("x"), "{head}");
+            assert_eq!(header(&head, "x-forwarded-host"), Some("x"), "{head}");
+            server.send(OK).await;
+            assert!(client.head().await.starts_with("HTTP/1.1 200"));
+        }
+        assert!(proxy.cluster_stats.local().upstream_rq_retry.get() > 0, "one try met the host that is gone");
     });
 }
 
