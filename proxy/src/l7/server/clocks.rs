@@ -151,7 +151,12 @@ impl Ending {
         let rest =
             (is_http1 && is_idle && !self.begun && conn.may_rest()).then(|| (idle_since + REST_AFTER, Due::Rest));
         let shutdown = self.shutdown_at.filter(|_| !self.shut).map(|at| (at, Due::Shutdown));
-        [idle, old, head, stalled, rest, shutdown].into_iter().flatten().min_by_key(|(at, _)| *at)
+        // h2 goes only once the client has answered its PING. One that never does holds no more than its last stream.
+        let mute = (self.shut && served == Served::Http2 && conn.active.get() == 0)
+            .then_some(self.shutdown_at)
+            .flatten()
+            .map(|at| (at.max(idle_since + config.drain_timeout), Due::Cut));
+        [idle, old, head, stalled, rest, shutdown, mute].into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 }
 

@@ -43,7 +43,7 @@ impl Passive {
             let keys: Vec<Key> = hosts.iter().map(key).collect();
             self.detector.sync(&keys);
             let gone = |host: &&Arc<Endpoint>| hosts.binary_search_by_key(&key(host), key).is_err();
-            let left = self.hosts.iter().filter(gone).any(|host| is_probed(host));
+            let left = self.hosts.iter().filter(gone).any(is_probed);
             self.hosts = hosts;
             self.turn = Some(turn);
             if left {
@@ -88,7 +88,10 @@ impl Passive {
         // A host raises its hand once: what it did before anybody listened would keep it from being heard for ever.
         let raised = |host: &&Arc<Endpoint>| host.monitor_if_used().is_some_and(Monitor::is_raised);
         let unheard: Vec<_> = self.hosts.iter().filter(raised).cloned().collect();
-        let heard = unheard.iter().fold(false, |any, host| self.heard(cluster, config, host) || any);
+        let mut heard = false;
+        for host in &unheard {
+            heard |= self.heard(cluster, config, host);
+        }
         let mut windows = Vec::new();
         for host in &self.hosts {
             if let Some(monitor) = host.monitor_if_used() {

@@ -1,6 +1,6 @@
 //! HTTP/2 on either side or both, gRPC in particular.
 
-use std::convert::Infallible;
+use std::{convert::Infallible, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
@@ -8,7 +8,11 @@ use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
 use hyper::{body::Incoming, client::conn::http2, service::service_fn};
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, sync::mpsc};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::mpsc,
+};
 
 use super::{
     peer::{Upstream, header},
@@ -264,5 +268,26 @@ fn draining_sends_goaway_and_finishes_what_runs() {
         assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "ok");
         until(|| proxy.stats.local().downstream_cx_active.get() == 0).await;
         assert!(client.ready().await.is_err());
+    });
+}
+
+#[test]
+fn a_client_that_answers_no_ping_is_let_go_all_the_same() {
+    run(async {
+        let (proxy, upstream) = pair(|s| s.hcm.drain_timeout = Duration::from_millis(20)).await;
+        let mut client = TcpStream::connect(proxy.address).await.unwrap();
+        client.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+        // GET / of "x" on stream 1.
+        client.write_all(b"\0\0\x06\x01\x05\0\0\0\x01\x82\x84\x86\x41\x01x").await.unwrap();
+        let mut server = upstream.accept().await;
+        server.head().await;
+        proxy.drain.advance(crate::drain::Phase::Drain);
+        until(|| proxy.stats.local().downstream_cx_drain_close.get() == 1).await;
+        server.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+        let mut heard = Vec::new();
+        // Its answer, and then the end, with or without a reset.
+        let _ = client.read_to_end(&mut heard).await;
+        assert!(heard.ends_with(b"ok"), "{heard:?}");
+        until(|| proxy.stats.local().downstream_cx_active.get() == 0).await;
     });
 }
