@@ -17,7 +17,7 @@ use std::{
 
 use smallvec::SmallVec;
 
-use self::parts::Life;
+pub(super) use self::parts::Life;
 pub(super) use self::watch::Reporter;
 pub use self::{
     parts::Parts,
@@ -230,6 +230,11 @@ impl Cluster {
     /// Identifies the cluster over all its views.
     pub(super) fn id(&self) -> u64 {
         self.life.id
+    }
+
+    /// What outlives its views.
+    pub(super) fn life(&self) -> &Arc<Life> {
+        &self.life
     }
 
     /// Whether all TLS contexts have their secrets: a cluster warms until then.

@@ -5,7 +5,10 @@
 
 use std::{cell::RefCell, collections::HashMap, net::SocketAddr, sync::Arc};
 
-use super::{cluster::Cluster, endpoint::Endpoint};
+use super::{
+    cluster::{Cluster, Life},
+    endpoint::Endpoint,
+};
 use crate::ir::endpoint::Address;
 
 /// Destinations kept per worker over all clusters; beyond it endpoints are made for one use.
@@ -13,6 +16,7 @@ const CAPACITY: usize = 16_384;
 
 struct Entry {
     endpoint: Arc<Endpoint>,
+    cluster: Arc<Life>,
     /// The sweep count when it was last picked.
     used: u64,
 }
@@ -47,7 +51,8 @@ pub(super) fn endpoint(cluster: &Cluster, address: SocketAddr) -> Arc<Endpoint> 
             cache.entries.retain(|_, e| Arc::strong_count(&e.endpoint) > 1);
         }
         if cache.entries.len() < CAPACITY {
-            cache.entries.insert(key, Entry { endpoint: endpoint.clone(), used: sweeps });
+            let entry = Entry { endpoint: endpoint.clone(), cluster: cluster.life().clone(), used: sweeps };
+            cache.entries.insert(key, entry);
         } else {
             // Nobody will find it again: its connections are for one use.
             endpoint.set_removed(true);
@@ -62,6 +67,10 @@ pub fn sweep() {
     CACHE.with_borrow_mut(|cache| {
         cache.sweeps += 1;
         let oldest = cache.sweeps.saturating_sub(1);
+        for entry in cache.entries.values().filter(|e| e.cluster.is_retired()) {
+            // Pools let go of idle connections to it, and with the last one the entry goes.
+            entry.endpoint.set_removed(true);
+        }
         cache.entries.retain(|_, e| e.used >= oldest || Arc::strong_count(&e.endpoint) > 1);
         if cache.entries.capacity() > 1024 && cache.entries.len() < cache.entries.capacity() / 8 {
             cache.entries.shrink_to_fit();

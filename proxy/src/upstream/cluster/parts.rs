@@ -193,7 +193,7 @@ impl Runtime {
 }
 
 /// What all views of a cluster share; next to nothing until the first is used.
-pub(super) struct Life {
+pub(in crate::upstream) struct Life {
     pub(super) id: u64,
     pub(super) watch: ArcSwapOption<Watch>,
     state: Mutex<State>,
@@ -275,6 +275,11 @@ impl Life {
             gone.for_each(|m| m.endpoint.set_removed(true));
         }
         parts
+    }
+
+    /// Whether the cluster is gone.
+    pub(in crate::upstream) fn is_retired(&self) -> bool {
+        self.state().retired
     }
 
     /// The cluster is gone: its endpoints are removed, those of views not used yet as well.

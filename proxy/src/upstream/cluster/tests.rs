@@ -120,7 +120,12 @@ fn original_destinations_keep_their_endpoint() {
     // Held from outside (a pooled connection, a request): stays, however many sweeps.
     (0..5).for_each(|_| original_dst::sweep());
     assert!(Arc::ptr_eq(&first, &cluster.pick(&to(80)).unwrap()));
+    cluster.retire();
+    assert!(!first.is_removed());
+    original_dst::sweep();
+    assert!(first.is_removed(), "pools are to let go of a cluster that is gone");
     let weak = Arc::downgrade(&first);
+    assert!(Arc::ptr_eq(&first, &cluster.pick(&to(80)).unwrap()));
     drop(first);
     original_dst::sweep();
     assert!(weak.upgrade().is_some(), "used since the last sweep but one");
