@@ -112,6 +112,7 @@ impl Service {
         // Proven when the connection was made, which is as long as it counts here: connections live for hours, the
         // certificates behind them may not, and all that is asked for is a number.
         if let Some(caller) = &connection.certificate {
+            connection.admit();
             return Ok(Some(caller.identity.namespace().to_owned()));
         }
         match self.authenticator.authenticate(connection, request.metadata(), SystemTime::now())? {
