@@ -43,6 +43,8 @@ pub struct World {
     pub rate_limits: Vec<Object<RateLimit>>,
     /// What the operator should know although it is no error.
     pub notes: Vec<String>,
+    /// How many documents it was read from, those of other kinds too.
+    pub documents: usize,
     pub(super) by_address: HashMap<IpAddr, Vec<usize>>,
     pub(super) routes: Index,
     pub(super) rules: Index,

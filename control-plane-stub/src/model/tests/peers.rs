@@ -24,7 +24,7 @@ fn port_over_workload_over_namespace_over_mesh_over_permissive() {
     let ports_only = policy("w", "apps", "selector: {matchLabels: {app: a}}, portLevelMtls: {80: {mode: DISABLE}}");
     let a = [("app", "a"), ("version", "v1")];
     let table = [
-        (String::new(), 80, Mode::Permissive),
+        ("# none\n".to_owned(), 80, Mode::Permissive),
         (mesh.clone(), 80, Mode::Strict),
         (mesh.clone() + &namespace, 80, Mode::Disable),
         (mesh.clone() + &unset, 80, Mode::Strict),
