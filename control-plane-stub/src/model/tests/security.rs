@@ -267,3 +267,38 @@ fn policies_hold_in_their_scope() {
     assert!(!holds(&service, "default", none, &["other"]));
     assert!(!holds(&service, "other", none, &["reviews"]), "of its namespace");
 }
+
+#[test]
+fn a_blank_in_a_security_policy_is_told_not_taken_for_absence() {
+    let policy = |kind: &str, spec: &str| {
+        format!(
+            "apiVersion: security.istio.io/v1\nkind: {kind}\nmetadata: {{name: p, creationTimestamp: null}}\nspec: {spec}\n"
+        )
+    };
+    for (kind, spec, path) in [
+        ("AuthorizationPolicy", "{rules: [{from: }]}", "spec.rules[0].from"),
+        ("AuthorizationPolicy", "{action: , rules: [{}]}", "spec.action"),
+        ("AuthorizationPolicy", "{selector: {matchLabels: }, rules: [{}]}", "spec.selector.matchLabels"),
+        ("AuthorizationPolicy", "", "spec"),
+        ("PeerAuthentication", "{mtls: {mode: }}", "spec.mtls.mode"),
+        (
+            "PeerAuthentication",
+            "{selector: {matchLabels: {app: }}, mtls: {mode: STRICT}}",
+            "spec.selector.matchLabels.app",
+        ),
+        ("RequestAuthentication", "{jwtRules: }", "spec.jwtRules"),
+    ] {
+        let found = problems(&policy(kind, spec));
+        assert!(found.iter().any(|problem| problem.starts_with(&format!("1 {path}: is blank"))), "{spec}: {found:?}");
+        // The same in a List.
+        let item = policy(kind, spec).replace('\n', "\n  ");
+        let found = problems(&format!("apiVersion: v1\nkind: List\nitems:\n- {item}"));
+        assert!(
+            found.iter().any(|problem| problem.contains(&format!("items[0].{path}: is blank"))),
+            "{spec}: {found:?}"
+        );
+    }
+    assert_eq!(problems(&policy("PeerAuthentication", "{mtls: {mode: STRICT}}\nstatus: null")), [""; 0]);
+    let service = "apiVersion: v1\nkind: Service\nmetadata: {name: a, labels: null}\nspec: {selector: null, ports: [{port: 80, nodePort: null}]}\n";
+    assert_eq!(problems(service), [""; 0], "elsewhere null is as good as nothing");
+}
