@@ -21,6 +21,7 @@ use super::{
 pub(super) fn check(world: &mut World, declared: &Declared, problems: &mut Vec<Problem>) {
     let mut notes = Vec::new();
     addresses(world, problems);
+    captured(world, &mut notes);
     routes::check(world, declared, &mut notes, problems);
     policies::check(world, declared, problems);
     authentication::check(world, &mut notes, problems);
@@ -52,14 +53,31 @@ fn addresses(world: &World, problems: &mut Vec<Problem>) {
     for service in world.services.values() {
         for port in &service.ports {
             for cidr in &service.addresses {
+                let path = if service.kubernetes { "spec.clusterIP" } else { "spec.addresses" };
+                if cidr.single().is_some_and(|ip| ip.is_unspecified()) {
+                    let reason = format!("{cidr} stands for every address: leave it out, or write `None` for none");
+                    problems.push(service.source.problem(path, reason));
+                    continue;
+                }
                 // Hosts of one ServiceEntry share its addresses; HTTP tells them apart by name, TLS by SNI.
                 let Some(other) = taken.insert((cidr, port.number), service) else { continue };
                 if other.source.file != service.source.file || other.source.document != service.source.document {
-                    let path = if service.kubernetes { "spec.clusterIP" } else { "spec.addresses" };
                     let reason = format!("{cidr} port {} is also the address of {}", port.number, other.host);
                     problems.push(service.source.problem(path, reason));
                 }
             }
+        }
+    }
+}
+
+/// Istio's rule: what would have to listen where capture does is left out.
+fn captured(world: &World, notes: &mut Vec<String>) {
+    for service in world.services.values() {
+        for port in service.ports.iter().filter(|port| world.settings.captures(port.number)) {
+            notes.push(format!(
+                "{} port {} is one of the sidecar's own ports: calls to it by host name are not routed",
+                service.host, port.number
+            ));
         }
     }
 }
