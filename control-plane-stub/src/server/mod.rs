@@ -37,7 +37,10 @@ use tokio_util::sync::CancellationToken;
 use self::{ads::Ads, listen::Acceptor, shares::Shares, source::Worlds, tls::OwnCertificate};
 use crate::{
     auth::{Identity, caller::Authenticator, token::Tokens},
-    ca::{Authority, service::CertificateService},
+    ca::{
+        Authority,
+        service::{Brake, CertificateService},
+    },
     ratelimit::service::{RateLimits, Service as RateLimitService},
     status::{Status, http::Rescan, metrics::Metrics},
 };
@@ -92,6 +95,7 @@ pub(crate) struct Shared {
     pub status: Arc<Status>,
     pub metrics: Arc<Metrics>,
     pub authority: Arc<Authority>,
+    pub brake: Arc<Brake>,
     pub authenticator: Authenticator,
     pub trust_domain: String,
     pub plaintext_identity: bool,
@@ -138,6 +142,7 @@ impl Server {
             metrics: Arc::clone(&status.metrics),
             status,
             authority: trust.authority,
+            brake: Arc::default(),
             authenticator: Authenticator::new(trust.tokens),
             trust_domain: options.trust_domain.clone(),
             plaintext_identity: options.plaintext_identity,
@@ -216,6 +221,7 @@ async fn grpc(shared: &Arc<Shared>, acceptor: Acceptor, listener: TcpListener) -
     let certificates = CertificateService::new(
         Arc::clone(&shared.authority),
         shared.authenticator.clone(),
+        Arc::clone(&shared.brake),
         Arc::clone(&shared.metrics),
     );
     let certificates = IstioCertificateServiceServer::new(certificates).max_decoding_message_size(MAX_CSR_REQUEST);
