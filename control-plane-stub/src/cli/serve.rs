@@ -5,7 +5,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -33,6 +33,9 @@ use crate::{
 const MIN_CERT_TTL: Duration = Duration::from_secs(10);
 /// Longer than the root lives is never meant.
 const MAX_CERT_TTL: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+/// Notes logged of one load.
+const MAX_NOTES: usize = 100;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum LogFormat {
@@ -171,12 +174,27 @@ fn settings(arguments: &Arguments) -> model::Settings {
 }
 
 fn loader(settings: model::Settings) -> Arc<Load> {
+    let told = Mutex::new(Vec::new());
     Arc::new(move |dir: &Path| {
         let world = model::load_with(dir, settings.clone())?;
+        tell(&world.notes, &mut told.lock().unwrap_or_else(PoisonError::into_inner));
         let (limits, empty) = (translate::limits(&world), world.documents == 0);
         let generate = Box::new(move |node: &crate::resources::Node| translate::translate(&world, node));
         Ok(Loaded { generate, limits, empty })
     })
+}
+
+/// Logs what is noted and was not noted at the last load.
+fn tell(notes: &[String], told: &mut Vec<String>) {
+    let new = || notes.iter().filter(|note| !told.contains(note));
+    for note in new().take(MAX_NOTES) {
+        tracing::warn!(note, "configuration");
+    }
+    let more = new().count().saturating_sub(MAX_NOTES);
+    if more > 0 {
+        tracing::warn!(more, "further notes: see `outriggerctl validate`");
+    }
+    notes.clone_into(told);
 }
 
 fn check(arguments: &Arguments) -> anyhow::Result<()> {

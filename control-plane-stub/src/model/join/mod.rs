@@ -142,9 +142,11 @@ fn services(kinds: &Kinds, workloads: &Workloads, world: &mut World, problems: &
             continue;
         };
         if !kinds.services.iter().any(|s| s.meta.name == *name && s.meta.namespace == slice.meta.namespace) {
-            let reason = format!("there is no Service {name} in namespace {}", slice.meta.namespace);
-            let path = format!("metadata.labels.{}", endpoints::SERVICE_NAME);
-            problems.push(slice.source.problem(path, reason));
+            // Kubernetes removes slices a moment after their Service.
+            world.notes.push(format!(
+                "EndpointSlice {}/{} is passed over: there is no Service {name} in its namespace",
+                slice.meta.namespace, slice.meta.name
+            ));
         }
     }
 }

@@ -140,3 +140,10 @@ fn of_two_workloads_at_one_address_the_one_that_is_meant_counts() {
         assert_eq!(endpoints.iter().map(|e| e.service_account.as_str()).collect::<Vec<_>>(), ["web"], "{target}");
     }
 }
+
+#[test]
+fn a_slice_outlives_its_service_and_is_passed_over() {
+    let slice = "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: gone-x, labels: {kubernetes.io/service-name: gone}}\naddressType: IPv4\nports: [{port: 80}]\nendpoints: [{addresses: [10.1.0.5]}]\n";
+    let world = loaded(slice);
+    assert!(world.notes.iter().any(|note| note.contains("default/gone-x is passed over")), "{:?}", world.notes);
+}

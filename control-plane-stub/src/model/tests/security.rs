@@ -192,6 +192,18 @@ fn istios_own_configuration_is_read_where_it_holds_here_too() {
     let names: Vec<_> = world.mesh.extension_providers.iter().map(|p| p.name.as_str()).collect();
     assert_eq!(names, ["a"]);
     assert_eq!(loaded(&with_services(&map("apps", providers))).mesh, MeshConfig::default(), "of another namespace");
+    assert!(world.notes.iter().any(|note| note.ends_with("passed over: accessLogFile")), "{:?}", world.notes);
+    for (field, fine, wrong) in [
+        ("rootNamespace", "istio-system", "mesh-config"),
+        ("trustDomain", "cluster.local", "prod.example"),
+        ("enableAutoMtls", "true", "false"),
+        ("outboundTrafficPolicy", "{mode: ALLOW_ANY}", "{mode: REGISTRY_ONLY}"),
+        ("meshMTLS", "{minProtocolVersion: TLSV1_2}", "{minProtocolVersion: TLSV1_3}"),
+    ] {
+        let of = |value: &str| map("istio-system", &format!("{{{field}: {value}}}"));
+        assert_eq!(problems(&of(fine)), [""; 0], "{field}");
+        assert_problems(&of(wrong), &[&format!("1 data.mesh: {field}: ")]);
+    }
     let wrong = providers.replace("port: 80", "prt: 80");
     assert_problems(&with_services(&map("istio-system", &wrong)), &["3 data.mesh: extensionProviders[0]"]);
     let both = with_services(MESH) + &map("istio-system", providers);
