@@ -20,6 +20,7 @@ mod peer_authentication;
 mod pod;
 mod protocol;
 mod rate_limit;
+mod re2;
 mod request_authentication;
 mod scalars;
 mod service;

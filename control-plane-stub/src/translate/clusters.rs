@@ -70,7 +70,9 @@ fn outbound(scope: &Scope<'_>, target: &Target<'_>, variant: Variant) -> cluster
     let discovery = match service.resolution {
         _ if by_client => DiscoveryType::OriginalDst,
         Resolution::Dns => DiscoveryType::StrictDns,
-        Resolution::DnsRoundRobin => DiscoveryType::LogicalDns,
+        // Envoy takes exactly one endpoint there; a subset may have none.
+        Resolution::DnsRoundRobin if target.endpoints().count() == 1 => DiscoveryType::LogicalDns,
+        Resolution::DnsRoundRobin => DiscoveryType::StrictDns,
         Resolution::Endpoints | Resolution::OriginalDst => DiscoveryType::Eds,
     };
     match discovery {

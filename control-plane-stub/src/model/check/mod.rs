@@ -12,7 +12,7 @@ mod sidecars;
 mod traffic;
 
 use super::{
-    Problem,
+    Mode, Problem, Workload,
     join::Declared,
     world::{Service, World},
 };
@@ -36,6 +36,26 @@ pub(super) fn check(world: &mut World, declared: &Declared, problems: &mut Vec<P
 fn place<T>(object: &super::Object<T>) -> String {
     let super::Object { meta, source, .. } = object;
     format!("{}/{} ({} document {})", meta.namespace, meta.name, source.file.display(), source.document)
+}
+
+/// What to know of settings for HTTP on ports whose protocol is found out from the bytes, if that concerns some of
+/// `workloads`: a caller without mutual TLS may say nothing until it is taken for a client of something else.
+fn passed_in_silence<'a>(
+    world: &World,
+    mut workloads: impl Iterator<Item = &'a Workload>,
+    port: Option<u16>,
+) -> Option<String> {
+    let takes_plaintext = |w: &Workload| {
+        let policy = world.peer_policy(&w.namespace, &w.labels);
+        w.meshed && port.map_or(policy.default, |port| policy.of(port)) != Mode::Strict
+    };
+    let waits = world.settings.inbound_detection;
+    workloads.any(takes_plaintext).then(|| {
+        format!(
+            "where a port's protocol is not declared, a plaintext caller that is silent for {waits:?} is passed on as \
+             opaque bytes, which it does not see: declare the protocol, or demand mutual TLS (STRICT)"
+        )
+    })
 }
 
 /// The port must be one of the service's.

@@ -105,3 +105,14 @@ fn nonsense_is_refused() {
         &["1 spec.selector.matchLabels: `app: a*` is not a label"],
     );
 }
+
+#[test]
+fn a_selector_in_a_root_namespace_selects_nobody() {
+    let chosen = policy("c", "istio-system", "selector: {matchLabels: {app: a}}, mtls: {mode: STRICT}");
+    let labels = [("app".to_owned(), "a".to_owned())].into();
+    let world = loaded(&chosen);
+    for namespace in ["istio-system", "apps"] {
+        assert_eq!(world.peer_policy(namespace, &labels).of(80), Mode::Permissive, "{namespace}");
+    }
+    assert!(world.notes.iter().any(|note| note.contains("no effect in a root namespace")), "{:?}", world.notes);
+}

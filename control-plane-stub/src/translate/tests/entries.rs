@@ -186,3 +186,16 @@ fn the_ports_of_capture_are_left_to_it() {
         assert!(resources.listeners.contains_key("virtualOutbound"));
     }
 }
+
+#[test]
+fn a_subset_without_endpoints_is_no_cluster_that_envoy_refuses() {
+    let yaml = entry(
+        "one",
+        "hosts: [one.example], resolution: DNS_ROUND_ROBIN, ports: [{number: 80, name: http, protocol: HTTP}]",
+    ) + "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: d}\nspec: {host: one.example, subsets: [{name: v1, labels: {version: v1}}]}\n";
+    let resources = resources(&yaml);
+    assert_eq!(get(&resources.clusters, "outbound|80||one.example")["type"], "LOGICAL_DNS");
+    // An empty one that resolves nothing.
+    let type_of = |name: &str| get(&resources.clusters, name)["type"].clone();
+    assert_eq!(type_of("outbound|80|v1|one.example"), "STRICT_DNS");
+}
