@@ -42,3 +42,13 @@ pub struct Resources {
     pub listeners: BTreeMap<String, Any>,
     pub routes: BTreeMap<String, Any>,
 }
+
+impl Node {
+    /// The workload's own name, if the id has the form `sidecar~IP~name.ns~domain`.
+    pub fn workload(&self) -> Option<&str> {
+        let mut parts = self.id.split('~').skip(2);
+        let (name, _) = (parts.next()?, parts.next()?);
+        let name = name.rsplit_once('.').filter(|(_, namespace)| *namespace == self.namespace)?.0;
+        Some(name).filter(|name| !name.is_empty())
+    }
+}

@@ -3,7 +3,14 @@
 //! Invariant: over TLS nobody is never an answer; a credential that is offered and does not verify is an error, not
 //! a fall back to less.
 
-use std::{net::SocketAddr, sync::Arc, time::SystemTime};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::SystemTime,
+};
 
 use tonic::{Status, metadata::MetadataMap};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
@@ -17,6 +24,23 @@ pub struct Connection {
     pub tls: bool,
     /// From the client certificate, verified against our root during the handshake.
     pub certificate: Option<Caller>,
+    /// Some call on it was let in.
+    admitted: Arc<AtomicBool>,
+}
+
+impl Connection {
+    pub fn new(peer: SocketAddr, tls: bool, certificate: Option<Caller>) -> Self {
+        Self { peer, tls, certificate, admitted: Arc::default() }
+    }
+
+    /// To be called when a call is let in: until the first, a connection is on borrowed time.
+    pub fn admit(&self) {
+        self.admitted.store(true, Relaxed);
+    }
+
+    pub fn is_admitted(&self) -> bool {
+        self.admitted.load(Relaxed)
+    }
 }
 
 /// Decides who calls.
@@ -32,6 +56,15 @@ impl Authenticator {
 
     /// The caller, or `None` for a plaintext connection without credentials.
     pub fn authenticate(
+        &self,
+        connection: &Connection,
+        metadata: &MetadataMap,
+        now: SystemTime,
+    ) -> Result<Option<Caller>, Status> {
+        self.decide(connection, metadata, now).inspect(|_| connection.admit())
+    }
+
+    fn decide(
         &self,
         connection: &Connection,
         metadata: &MetadataMap,
@@ -115,7 +148,7 @@ mod tests {
     }
 
     fn connection(peer: &str, tls: bool) -> Connection {
-        Connection { peer: peer.parse().unwrap(), tls, certificate: None }
+        Connection::new(peer.parse().unwrap(), tls, None)
     }
 
     #[test]

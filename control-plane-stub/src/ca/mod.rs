@@ -156,6 +156,9 @@ impl Authority {
         let life = wanted.map_or(self.max_ttl, |wanted| wanted.min(self.max_ttl));
         let not_before = now - BACKDATE;
         let not_after = (now + life).min(self.root_not_after);
+        if not_after <= now {
+            return Err(Error::Sign("the root has expired: rotate it with `outrigger-control root`".to_owned()));
+        }
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
         params.serial_number = Some(serial()?);

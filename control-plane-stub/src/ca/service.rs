@@ -27,18 +27,41 @@ const BURST: u32 = 200;
 const PERIOD: Duration = Duration::from_millis(100);
 const MAX_IDENTITIES: usize = 10_000;
 
+/// How often an identity may be given a certificate, in whichever way it asks.
+pub struct Brake(Mutex<Limiter<Identity>>);
+
+impl Default for Brake {
+    fn default() -> Self {
+        Self(Mutex::new(Limiter::new(BURST, PERIOD, MAX_IDENTITIES)))
+    }
+}
+
+impl Brake {
+    /// Counts one more.
+    pub fn allow(&self, identity: &Identity) -> Result<(), Status> {
+        if self.0.lock().unwrap_or_else(PoisonError::into_inner).allow(identity, Instant::now()) {
+            return Ok(());
+        }
+        Err(Status::resource_exhausted(format!("too many certificate requests from {identity}")))
+    }
+}
+
 /// The gRPC face of the authority.
 pub struct CertificateService {
     authority: Arc<Authority>,
     authenticator: Authenticator,
-    limiter: Mutex<Limiter<Identity>>,
+    brake: Arc<Brake>,
     metrics: Arc<Metrics>,
 }
 
 impl CertificateService {
-    pub fn new(authority: Arc<Authority>, authenticator: Authenticator, metrics: Arc<Metrics>) -> Self {
-        let limiter = Mutex::new(Limiter::new(BURST, PERIOD, MAX_IDENTITIES));
-        Self { authority, authenticator, limiter, metrics }
+    pub fn new(
+        authority: Arc<Authority>,
+        authenticator: Authenticator,
+        brake: Arc<Brake>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self { authority, authenticator, brake, metrics }
     }
 
     fn sign(&self, request: &Request<IstioCertificateRequest>) -> Result<IstioCertificateResponse, Status> {
@@ -53,11 +76,7 @@ impl CertificateService {
             .ok_or_else(|| Status::unauthenticated("certificates need a bearer token or a client certificate"))?;
         let message = request.get_ref();
         refuse_unsupported(message.metadata.as_ref())?;
-        let allowed =
-            self.limiter.lock().unwrap_or_else(PoisonError::into_inner).allow(&caller.identity, Instant::now());
-        if !allowed {
-            return Err(Status::resource_exhausted(format!("too many certificate requests from {}", caller.identity)));
-        }
+        self.brake.allow(&caller.identity)?;
         let wanted = u64::try_from(message.validity_duration).ok().filter(|s| *s > 0).map(Duration::from_secs);
         let leaf = self.authority.sign_csr(&message.csr, &caller.identity, wanted, now).map_err(|e| match e {
             Error::Csr(_) => Status::invalid_argument(e.to_string()),

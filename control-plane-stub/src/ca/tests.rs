@@ -152,3 +152,14 @@ fn loose_or_corrupt_roots_are_refused_with_a_reason() {
     fs::write(state.file(ROOT_CERT), "junk").unwrap();
     assert!(reopen().contains("not a PEM certificate"), "{}", reopen());
 }
+
+#[test]
+fn nothing_is_signed_once_the_root_has_expired() {
+    let (_dir, _, authority) = authority();
+    let late = authority.root_not_after;
+    for now in [late, late + DAY] {
+        assert!(matches!(authority.issue(&identity(), now), Err(Error::Sign(reason)) if reason.contains("expired")));
+    }
+    let last = authority.issue(&identity(), late - Duration::from_secs(60)).unwrap();
+    assert_eq!(last.leaf.not_after, late);
+}

@@ -65,6 +65,8 @@ impl LimitArguments {
     /// Puts changed rules files into force until shutdown. What cannot be read leaves the last good rules there.
     pub(super) async fn watch(self, limits: Arc<RateLimits>, shutdown: CancellationToken) {
         let mut failed = String::new();
+        // What was read last time: a file that is being written differs from one look to the next.
+        let mut before = None;
         while !self.ratelimit_rules.is_empty() {
             tokio::select! {
                 () = shutdown.cancelled() => return,
@@ -74,9 +76,13 @@ impl LimitArguments {
             let Ok(domains) = tokio::task::spawn_blocking(move || read(&files)).await else { continue };
             match domains {
                 Ok(domains) if **limits.files.load() != domains => {
-                    tracing::info!(domains = domains.len(), "rate limit rules were read again");
-                    limits.files.store(Arc::new(domains));
-                    failed.clear();
+                    if before.as_ref() == Some(&domains) {
+                        tracing::info!(domains = domains.len(), "rate limit rules were read again");
+                        limits.files.store(Arc::new(domains));
+                        failed.clear();
+                    } else {
+                        before = Some(domains);
+                    }
                 }
                 Ok(_) => failed.clear(),
                 Err(error) => {
@@ -98,6 +104,7 @@ fn read(files: &[PathBuf]) -> anyhow::Result<Domains> {
         let size = std::fs::metadata(path).with_context(shown)?.len();
         anyhow::ensure!(size <= MAX_FILE, "{}: larger than {MAX_FILE} bytes", shown());
         let text = std::fs::read_to_string(path).with_context(shown)?;
+        anyhow::ensure!(!text.is_empty(), "{}: is empty, which would lift all its limits", shown());
         let domains = file::parse(&text).map_err(|reason| anyhow::anyhow!(reason)).with_context(shown)?;
         for (domain, rules) in domains {
             anyhow::ensure!(!all.contains_key(&domain), "{}: domain `{domain}` is in another file too", shown());

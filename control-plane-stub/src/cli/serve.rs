@@ -5,7 +5,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -33,6 +33,9 @@ use crate::{
 const MIN_CERT_TTL: Duration = Duration::from_secs(10);
 /// Longer than the root lives is never meant.
 const MAX_CERT_TTL: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+/// Notes logged of one load.
+const MAX_NOTES: usize = 100;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum LogFormat {
@@ -72,9 +75,15 @@ pub struct Arguments {
     /// Connections at once, on each xDS port.
     #[arg(long, env = "OUTRIGGER_MAX_CONNECTIONS", default_value_t = 8192)]
     max_connections: usize,
+    /// Of these, from one address (for IPv6 one /64).
+    #[arg(long, env = "OUTRIGGER_MAX_CONNECTIONS_PER_ADDRESS", default_value_t = 2048)]
+    max_connections_per_address: usize,
     /// ADS streams at once, in all.
     #[arg(long, env = "OUTRIGGER_MAX_STREAMS", default_value_t = 8192)]
     max_streams: usize,
+    /// Of these, of one identity: of all Pods with one service account.
+    #[arg(long, env = "OUTRIGGER_MAX_STREAMS_PER_IDENTITY", default_value_t = 4096)]
+    max_streams_per_identity: usize,
     #[command(flatten)]
     limits: LimitArguments,
     /// Write the bound addresses to this file as JSON, once everything listens.
@@ -121,7 +130,9 @@ async fn serve(arguments: Arguments) -> anyhow::Result<ExitCode> {
         tls_sans: arguments.tls_san.clone(),
         plaintext_identity: arguments.insecure_plaintext_identity,
         max_connections: arguments.max_connections,
+        max_connections_per_address: arguments.max_connections_per_address,
         max_streams: arguments.max_streams,
+        max_streams_per_identity: arguments.max_streams_per_identity,
         rate_limits: Arc::clone(&rate_limits),
     };
     let server = Server::bind(options, trust, worlds, Arc::clone(&status), rescan).await?;
@@ -163,12 +174,27 @@ fn settings(arguments: &Arguments) -> model::Settings {
 }
 
 fn loader(settings: model::Settings) -> Arc<Load> {
+    let told = Mutex::new(Vec::new());
     Arc::new(move |dir: &Path| {
         let world = model::load_with(dir, settings.clone())?;
-        let limits = translate::limits(&world);
+        tell(&world.notes, &mut told.lock().unwrap_or_else(PoisonError::into_inner));
+        let (limits, empty) = (translate::limits(&world), world.documents == 0);
         let generate = Box::new(move |node: &crate::resources::Node| translate::translate(&world, node));
-        Ok(Loaded { generate, limits })
+        Ok(Loaded { generate, limits, empty })
     })
+}
+
+/// Logs what is noted and was not noted at the last load.
+fn tell(notes: &[String], told: &mut Vec<String>) {
+    let new = || notes.iter().filter(|note| !told.contains(note));
+    for note in new().take(MAX_NOTES) {
+        tracing::warn!(note, "configuration");
+    }
+    let more = new().count().saturating_sub(MAX_NOTES);
+    if more > 0 {
+        tracing::warn!(more, "further notes: see `outriggerctl validate`");
+    }
+    notes.clone_into(told);
 }
 
 fn check(arguments: &Arguments) -> anyhow::Result<()> {

@@ -12,10 +12,14 @@ use crate::model;
 pub struct Arguments {
     /// Directory of YAML and JSON documents.
     dir: PathBuf,
+    /// The trust domain of the control plane that is to serve them.
+    #[arg(long, env = "OUTRIGGER_TRUST_DOMAIN", default_value = "cluster.local")]
+    trust_domain: String,
 }
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    match model::load(&arguments.dir) {
+    let settings = model::Settings { trust_domain: arguments.trust_domain.clone(), ..model::Settings::default() };
+    match model::load_with(&arguments.dir, settings) {
         Ok(world) => {
             for note in &world.notes {
                 eprintln!("note: {note}");

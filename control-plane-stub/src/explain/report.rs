@@ -112,7 +112,7 @@ pub struct EndpointReport {
 
 impl Explanation {
     pub(super) fn new(world: &World, node: &Node, reached: &Reached<'_>, sources: &Sources) -> Self {
-        let workload = world.workload(&node.namespace, &node.ips);
+        let workload = world.workload((&node.namespace, &node.service_account, node.workload()), &node.ips);
         let locality = locality(world, node);
         let parts = [&locality.region, &locality.zone, &locality.sub_zone].map(String::as_str);
         let mut notes = Vec::new();

@@ -82,10 +82,7 @@ pub(super) fn parse(file: &Arc<Path>, text: &str, into: &mut Vec<Document>, prob
         }
         match value(chunk.text) {
             Ok(Value::Null) => {}
-            Ok(mut value) => {
-                strip_nulls(&mut value);
-                envelope(value, source, into, problems);
-            }
+            Ok(value) => envelope(value, source, into, problems),
             Err(_) => {
                 // Once more with the lines before it, so that the line in the message is the line in the file.
                 let reason = value_at(chunk).err().unwrap_or_else(|| "cannot be parsed".to_owned());
@@ -149,18 +146,37 @@ fn strip_nulls(value: &mut Value) {
     }
 }
 
+/// Where a security policy leaves a field blank: `action:` with nothing behind it may have been meant to say anything.
+fn blanks(value: &Value, path: &str, source: &Source, problems: &mut Vec<Problem>) {
+    match value {
+        Value::Null => {
+            let reason = "is blank, which decides nothing: give it a value, or remove it";
+            problems.push(source.problem(path, reason));
+        }
+        Value::Object(map) => {
+            map.iter().for_each(|(field, value)| blanks(value, &format!("{path}.{field}"), source, problems));
+        }
+        Value::Array(items) => {
+            // A blank item is of no type, which decoding tells.
+            let items = items.iter().enumerate().filter(|(_, item)| !item.is_null());
+            items.for_each(|(index, value)| blanks(value, &format!("{path}[{index}]"), source, problems));
+        }
+        _ => {}
+    }
+}
+
 fn envelope(value: Value, source: Source, into: &mut Vec<Document>, problems: &mut Vec<Problem>) {
     let Value::Object(mut body) = value else {
         return problems.push(source.problem("(document)", "is not a mapping with apiVersion, kind and metadata"));
     };
     let mut text = |field: &str| match body.remove(field) {
         Some(Value::String(text)) if !text.is_empty() => Some(text),
-        Some(_) => {
-            problems.push(source.problem(field, "must be a non-empty string"));
+        None | Some(Value::Null) => {
+            problems.push(source.problem(field, format!("is missing: every document needs {field}")));
             None
         }
-        None => {
-            problems.push(source.problem(field, format!("is missing: every document needs {field}")));
+        Some(_) => {
+            problems.push(source.problem(field, "must be a non-empty string"));
             None
         }
     };
@@ -184,5 +200,12 @@ fn envelope(value: Value, source: Source, into: &mut Vec<Document>, problems: &m
         }
         return;
     }
+    if matches!(group.as_str(), "security.istio.io" | "outrigger.dev")
+        && let Some(spec) = body.get("spec")
+    {
+        blanks(spec, "spec", &source, problems);
+    }
+    body.retain(|_, value| !value.is_null());
+    body.values_mut().for_each(strip_nulls);
     into.push(Document { group, version, kind, source, body });
 }

@@ -30,10 +30,19 @@ pub(super) struct SliceEndpoint {
     pub conditions: Conditions,
     pub hostname: Option<String>,
     pub zone: Option<String>,
-    _target_ref: Option<IgnoredAny>,
+    pub target_ref: Option<Target>,
     pub node_name: Option<String>,
     _hints: Option<IgnoredAny>,
     _deprecated_topology: Option<IgnoredAny>,
+}
+
+/// The object behind an endpoint, by name.
+#[derive(Debug, Deserialize)]
+pub(super) struct Target {
+    #[serde(default)]
+    pub kind: String,
+    #[serde(default)]
+    pub name: String,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -95,6 +95,11 @@ fn text(path: &Path) -> Result<String, String> {
     let file = fs::File::open(path).map_err(|e| format!("cannot be read: {e}"))?;
     let mut bytes = Vec::new();
     file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(|e| format!("cannot be read: {e}"))?;
+    if bytes.is_empty() {
+        return Err(
+            "is empty, as a file is that somebody is about to write: remove it, or put something in it".to_owned()
+        );
+    }
     if bytes.len() as u64 > MAX_FILE_BYTES {
         return Err(format!("is larger than {MAX_FILE_BYTES} bytes: split it"));
     }

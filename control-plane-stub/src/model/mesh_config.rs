@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, de::Error};
 
-use super::scalars::{HumanDuration, header_name, port, positive};
+use super::{
+    scalars::{HumanDuration, header_name, port, positive},
+    settings::Settings,
+};
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]
@@ -23,23 +26,54 @@ pub(super) struct ConfigMap {
 }
 
 impl ConfigMap {
-    /// What of Istio's MeshConfig holds here too. The rest of it is for Istio's own proxies; of the providers, those of
-    /// telemetry are not asked for decisions.
-    pub(super) fn mesh(&self) -> Result<MeshConfig, String> {
-        let Some(text) = self.data.get("mesh") else { return Ok(MeshConfig::default()) };
+    /// What of Istio's MeshConfig holds here too, and the names of the fields that are passed over. Those are for Istio's
+    /// own proxies; of the providers, those of telemetry are not asked for decisions. What decides on security must say
+    /// what is in force.
+    pub(super) fn mesh(&self, settings: &Settings) -> Result<(MeshConfig, Vec<String>), String> {
+        let Some(text) = self.data.get("mesh") else { return Ok((MeshConfig::default(), Vec::new())) };
         let whole: serde_json::Value = serde_saphyr::from_str(text).map_err(|e| format!("is not valid YAML: {e}"))?;
-        let mut kept = serde_json::Map::new();
-        for name in ["trustDomainAliases", "extensionProviders", "pathNormalization"] {
-            if let Some(value) = whole.get(name).filter(|value| !value.is_null()) {
-                kept.insert(name.to_owned(), value.clone());
+        let (mut kept, mut passed_over) = (serde_json::Map::new(), Vec::new());
+        for (name, value) in whole.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null()) {
+            match name.as_str() {
+                "trustDomainAliases" | "extensionProviders" | "pathNormalization" => {
+                    kept.insert(name.clone(), value.clone());
+                }
+                _ => match in_force(name, value, settings) {
+                    None => passed_over.push(name.clone()),
+                    Some(Ok(())) => {}
+                    Some(Err(reason)) => return Err(format!("{name}: {reason}")),
+                },
             }
         }
         if let Some(serde_json::Value::Array(providers)) = kept.get_mut("extensionProviders") {
             providers.retain(|p| p.get("envoyExtAuthzHttp").is_some() || p.get("envoyExtAuthzGrpc").is_some());
         }
-        serde_path_to_error::deserialize(serde_json::Value::Object(kept))
-            .map_err(|e| format!("{}: {}", e.path(), e.inner()))
+        let read = serde_path_to_error::deserialize(serde_json::Value::Object(kept));
+        read.map(|config| (config, passed_over)).map_err(|e| format!("{}: {}", e.path(), e.inner()))
     }
+}
+
+/// Whether a field of security says what holds here anyway; none if the field is of no concern.
+fn in_force(name: &str, value: &serde_json::Value, settings: &Settings) -> Option<Result<(), String>> {
+    let (holds, instead) = match name {
+        "rootNamespace" => {
+            (value.as_str().is_some_and(|name| settings.is_root(name)), "root namespaces here are fixed")
+        }
+        "trustDomain" => (value.as_str() == Some(&*settings.trust_domain), "it is set by --trust-domain"),
+        "enableAutoMtls" => (value.as_bool() == Some(true), "switch mutual TLS off by DestinationRules"),
+        "outboundTrafficPolicy" => {
+            let mode = value.get("mode").map_or(Some("ALLOW_ANY"), serde_json::Value::as_str);
+            (mode == Some("ALLOW_ANY"), "use a Sidecar with outboundTrafficPolicy in a root namespace")
+        }
+        "meshMTLS" => {
+            let known = |(key, value): (&String, &serde_json::Value)| {
+                key == "minProtocolVersion" && matches!(value.as_str(), Some("TLS_AUTO" | "TLSV1_2"))
+            };
+            (value.as_object().is_some_and(|fields| fields.iter().all(known)), "TLS 1.2 and 1.3 are spoken")
+        }
+        _ => return None,
+    };
+    Some(if holds { Ok(()) } else { Err(format!("`{value}` is not what is in force: {instead}")) })
 }
 
 /// A SPIFFE trust domain.

@@ -20,6 +20,7 @@ mod peer_authentication;
 mod pod;
 mod protocol;
 mod rate_limit;
+mod re2;
 mod request_authentication;
 mod scalars;
 mod service;
@@ -75,12 +76,14 @@ pub fn load(dir: &std::path::Path) -> Result<World, Vec<Problem>> {
 pub fn load_with(dir: &std::path::Path, settings: Settings) -> Result<World, Vec<Problem>> {
     let mut problems = Vec::new();
     let documents = files::read(dir, &mut problems);
+    let count = documents.len();
     let mut kinds = kinds::Kinds::default();
     for document in documents {
         kinds.add(document, &mut problems);
     }
     let (mut world, declared) = join::join(kinds, settings, &mut problems);
     check::check(&mut world, &declared, &mut problems);
+    world.documents = count;
     if problems.is_empty() {
         return Ok(world);
     }

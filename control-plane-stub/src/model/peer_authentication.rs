@@ -113,6 +113,8 @@ pub(super) fn choose<'a>(
     for policy in policies {
         let here = policy.meta.namespace == namespace;
         match policy.spec.labels() {
+            // Istio's rule: in a root namespace only what holds for the mesh counts.
+            Some(_) if settings.is_root(&policy.meta.namespace) => {}
             Some(wanted) if here && subset(wanted, labels) => {
                 chosen.workload.get_or_insert(policy);
             }

@@ -4,6 +4,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Deserializer, de::Error};
 
+use super::re2::differs;
+
 /// A field of the published API that this release does not implement: its presence is an error.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Unsupported {}
@@ -112,7 +114,10 @@ impl<'de> Deserialize<'de> for RegexText {
     fn deserialize<D: Deserializer<'de>>(de: D) -> Result<Self, D::Error> {
         let text = String::deserialize(de)?;
         match regex::RegexBuilder::new(&text).size_limit(1 << 20).build() {
-            Ok(_) => Ok(Self(text)),
+            Ok(_) => match differs(&text) {
+                None => Ok(Self(text)),
+                Some(reason) => Err(D::Error::custom(reason)),
+            },
             Err(e) => Err(D::Error::custom(format!("not a regular expression in RE2's syntax: {e}"))),
         }
     }
@@ -203,13 +208,27 @@ fn header_value(value: &str) -> Result<(), String> {
         if !OPERATORS.contains(&&rest[..name]) {
             return Err(format!("`%{}` is not an operator known here: write %% for a percent sign", &rest[..name]));
         }
+        let operator = &rest[..name];
+        // Of these Envoy demands an argument, and of these alone it cuts the value.
+        let of_header = matches!(operator, "REQ" | "RESP");
         let close = match rest[name..].strip_prefix('(') {
-            Some(inner) => name + 1 + inner.find(')').ok_or("a ( of an operator is not closed")? + 1,
+            Some(inner) => {
+                let end = inner.find(')').ok_or("a ( of an operator is not closed")?;
+                if of_header && end == 0 {
+                    return Err(format!("%{operator}% needs the name of a header"));
+                }
+                if !of_header && !matches!(operator, "START_TIME" | "RESPONSE_CODE_DETAILS") {
+                    return Err(format!("%{operator}% takes no argument"));
+                }
+                name + 1 + end + 1
+            }
+            None if of_header => return Err(format!("%{operator}% needs the name of a header: %{operator}(name)%")),
             None => name,
         };
         let end = rest[close..].find('%').ok_or("an operator is not closed by %")?;
         let limit = &rest[close..close + end];
-        let valid = limit.strip_prefix(':').map_or(limit.is_empty(), |length| length.parse::<u16>().is_ok());
+        let valid =
+            limit.strip_prefix(':').map_or(limit.is_empty(), |length| of_header && length.parse::<u16>().is_ok());
         if !valid {
             return Err(format!("`{limit}` does not belong into an operator"));
         }
@@ -235,10 +254,23 @@ mod tests {
 
     #[test]
     fn header_values() {
-        for ok in ["", "a", "100%%", "%REQ(x-a):12%", "%DOWNSTREAM_REMOTE_ADDRESS%", "a%PROTOCOL%b%%"] {
+        for ok in
+            ["", "a", "100%%", "%REQ(x-a):12%", "%DOWNSTREAM_REMOTE_ADDRESS%", "a%PROTOCOL%b%%", "%START_TIME(%s)%"]
+        {
             assert_eq!(header_value(ok), Ok(()), "{ok}");
         }
-        for bad in ["100%", "%NOPE%", "%REQ(x%", "%REQ(x)", "a\nb", "%PROTOCOL:x%"] {
+        for bad in [
+            "100%",
+            "%NOPE%",
+            "%REQ(x%",
+            "%REQ(x)",
+            "a\nb",
+            "%PROTOCOL:x%",
+            "%REQ%",
+            "%RESP()%",
+            "%PROTOCOL(x)%",
+            "%PROTOCOL:5%",
+        ] {
             assert!(header_value(bad).is_err(), "{bad}");
         }
     }

@@ -156,6 +156,9 @@ fn validate(object: &Object<ServiceEntry>, problems: &mut Vec<Problem>) {
         EntryResolution::Static if spec.endpoints.is_empty() && spec.workload_selector.is_none() => {
             problem("spec.endpoints".to_owned(), "resolution STATIC needs endpoints or a workloadSelector");
         }
+        EntryResolution::DnsRoundRobin if spec.workload_selector.is_some() => {
+            problem("spec.workloadSelector".to_owned(), "DNS_ROUND_ROBIN takes one endpoint: use DNS");
+        }
         EntryResolution::DnsRoundRobin if spec.endpoints.len() > 1 => {
             problem("spec.endpoints".to_owned(), "DNS_ROUND_ROBIN takes one endpoint: use DNS");
         }

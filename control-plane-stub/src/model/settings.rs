@@ -60,6 +60,11 @@ impl Settings {
         format!("spiffe://{}/ns/{namespace}/sa/{service_account}", self.trust_domain)
     }
 
+    /// Whether captured connections arrive at `port`, so that nothing else can listen there on all addresses.
+    pub fn captures(&self, port: u16) -> bool {
+        port == self.outbound_port || port == self.inbound_port
+    }
+
     /// Whether policies of `namespace` without selector hold for the mesh.
     pub fn is_root(&self, namespace: &str) -> bool {
         self.root_namespaces.iter().any(|root| root == namespace)

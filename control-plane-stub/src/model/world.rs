@@ -43,6 +43,8 @@ pub struct World {
     pub rate_limits: Vec<Object<RateLimit>>,
     /// What the operator should know although it is no error.
     pub notes: Vec<String>,
+    /// How many documents it was read from, those of other kinds too.
+    pub documents: usize,
     pub(super) by_address: HashMap<IpAddr, Vec<usize>>,
     pub(super) routes: Index,
     pub(super) rules: Index,
@@ -167,15 +169,23 @@ impl fmt::Display for Cidr {
 }
 
 impl World {
-    /// The workload of `namespace` at one of `addresses`. Namespaces part: an address alone proves nothing.
-    pub fn workload(&self, namespace: &str, addresses: &[IpAddr]) -> Option<&Workload> {
+    /// The workload of `namespace` at one of `addresses`. Namespaces part: an address alone proves nothing. Of several
+    /// one with the client's service account, which is proven, goes before others; then one with its name; then the first.
+    pub fn workload(
+        &self,
+        (namespace, service_account, name): (&str, &str, Option<&str>),
+        addresses: &[IpAddr],
+    ) -> Option<&Workload> {
         let at = addresses.iter().filter_map(|ip| self.by_address.get(ip)).flatten();
-        at.map(|index| &self.workloads[*index]).find(|workload| workload.namespace == namespace)
+        let here = at.map(|index| &self.workloads[*index]).filter(|workload| workload.namespace == namespace);
+        // Of equals `min_by_key` takes the first.
+        here.min_by_key(|w| (w.service_account != service_account, name != Some(w.name.as_str())))
     }
 
-    /// The first workload at an address.
+    /// The first workload at an address, of those that take traffic if there is one.
     pub fn at(&self, ip: IpAddr) -> Option<&Workload> {
-        self.by_address.get(&ip).and_then(|found| Some(&self.workloads[*found.first()?]))
+        let here = self.by_address.get(&ip)?.iter().map(|index| &self.workloads[*index]);
+        here.min_by_key(|workload| !workload.ready)
     }
 
     /// The trust domain and its other names.

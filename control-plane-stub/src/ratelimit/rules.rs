@@ -4,7 +4,10 @@
 //! trees of entries as lyft/ratelimit has them, where the exact value goes before the longest `prefix*` before any value,
 //! and a limit holds for descriptors that end at its node. Pure: knows nothing of counters or callers' credentials.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use aws_lc_rs::digest;
 use outrigger_wire::pb::envoy::{
@@ -28,10 +31,30 @@ const MAX_ENTRIES: usize = 32;
 pub struct ObjectRule {
     /// Whose workloads may ask; `None`: everybody's.
     pub namespace: Option<String>,
+    /// Of these, those of some service accounts only; `None`: all.
+    pub accounts: Option<Accounts>,
     pub rate: Rate,
     pub enforced: bool,
     /// Keys of the entries behind the first, in this order; each may be absent.
     pub keys: Vec<String>,
+}
+
+/// A workload's namespace and service account: what a caller can prove of itself.
+pub type Account = (String, String);
+
+/// Whom a selector means, as far as the documents know workloads. Who runs under an account that no document names has
+/// told its labels itself and is believed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accounts {
+    pub selected: HashSet<Account>,
+    pub known: Arc<HashSet<Account>>,
+}
+
+impl Accounts {
+    fn include(&self, (namespace, account): (&str, &str)) -> bool {
+        let account = (namespace.to_owned(), account.to_owned());
+        self.selected.contains(&account) || !self.known.contains(&account)
+    }
 }
 
 /// A node of a rules file.
@@ -75,8 +98,10 @@ pub struct Found {
 pub enum Refusal {
     #[error("a descriptor needs 1 to {MAX_ENTRIES} entries with keys")]
     Malformed,
-    #[error("the limit of the descriptor is for workloads of another namespace")]
+    #[error("the limit of the descriptor is for other workloads")]
     Foreign,
+    #[error("hits of domain `{DOMAIN}` cannot be given back")]
+    Return,
     #[error("a descriptor of domain `{DOMAIN}` cannot bring its own limit")]
     Override,
     #[error("the unit of the descriptor's own limit is not known")]
@@ -84,12 +109,13 @@ pub enum Refusal {
 }
 
 impl Rules<'_> {
-    /// The limit of `descriptor`; none if no rule is for it. `namespace` is the caller's, if it has an identity.
+    /// The limit of `descriptor`; none if no rule is for it. `caller` is its namespace and service account, if it
+    /// has an identity.
     pub fn find(
         &self,
         domain: &str,
         descriptor: &RateLimitDescriptor,
-        namespace: Option<&str>,
+        caller: Option<(&str, &str)>,
     ) -> Result<Option<Found>, Refusal> {
         let entries = &descriptor.entries;
         if entries.is_empty() || entries.len() > MAX_ENTRIES || entries.iter().any(|entry| entry.key.is_empty()) {
@@ -99,7 +125,10 @@ impl Rules<'_> {
             if descriptor.limit.is_some() {
                 return Err(Refusal::Override);
             }
-            return self.of_object(entries, namespace);
+            if descriptor.is_negative_hits {
+                return Err(Refusal::Return);
+            }
+            return self.of_object(entries, caller);
         }
         // Not even with a limit of its own: everybody could fill the counters with domains they make up.
         let Some(root) = self.domains.get(domain) else { return Ok(None) };
@@ -119,15 +148,16 @@ impl Rules<'_> {
         Ok(found.map(|(rule, rate, enforced)| Found { rule, key: key(domain, entries, &rate), rate, enforced }))
     }
 
-    fn of_object(&self, entries: &[Entry], namespace: Option<&str>) -> Result<Option<Found>, Refusal> {
+    fn of_object(&self, entries: &[Entry], caller: Option<(&str, &str)>) -> Result<Option<Found>, Refusal> {
         let Some((first, rest)) = entries.split_first().filter(|(first, _)| first.key == OBJECT) else {
             return Ok(None);
         };
         let Some(rule) = self.objects.get(&first.value) else { return Ok(None) };
-        if let (Some(owner), Some(caller)) = (&rule.namespace, namespace)
-            && owner != caller
-        {
-            return Err(Refusal::Foreign);
+        if let Some(caller) = caller {
+            let here = rule.namespace.as_ref().is_none_or(|owner| owner == caller.0);
+            if !here || !rule.accounts.as_ref().is_none_or(|accounts| accounts.include(caller)) {
+                return Err(Refusal::Foreign);
+            }
         }
         let mut known = rule.keys.iter();
         if !rest.iter().all(|entry| known.any(|key| *key == entry.key)) {

@@ -1,6 +1,6 @@
 use super::{
     rate::{Algorithm, Rate, Unit},
-    rules::{Branch, DOMAIN, Domains, Found, ObjectRule, Objects, Refusal, Rules},
+    rules::{Accounts, Branch, DOMAIN, Domains, Found, OBJECT, ObjectRule, Objects, Refusal, Rules},
 };
 use outrigger_wire::pb::envoy::extensions::common::ratelimit::v3::{
     RateLimitDescriptor,
@@ -10,7 +10,7 @@ use outrigger_wire::pb::envoy::extensions::common::ratelimit::v3::{
 fn objects() -> Objects {
     let rate = Rate { requests: 5, unit: Unit::Second, burst: 5, algorithm: Algorithm::Gcra };
     let keys = ["source_identity", "header:x-user", "path"].map(str::to_owned).to_vec();
-    let rule = ObjectRule { namespace: Some("shop".into()), rate, enforced: true, keys };
+    let rule = ObjectRule { namespace: Some("shop".into()), accounts: None, rate, enforced: true, keys };
     let mesh = ObjectRule { namespace: None, keys: Vec::new(), ..rule.clone() };
     [("shop/a".to_owned(), rule), ("istio-system/m".to_owned(), mesh)].into()
 }
@@ -19,7 +19,11 @@ fn find(entries: &[(&str, &str)], namespace: Option<&str>) -> Result<Option<Foun
     let entry = |(key, value): &(&str, &str)| Entry { key: (*key).to_owned(), value: (*value).to_owned() };
     let descriptor =
         RateLimitDescriptor { entries: entries.iter().map(entry).collect(), ..RateLimitDescriptor::default() };
-    Rules { objects: &objects(), domains: &Domains::new() }.find(DOMAIN, &descriptor, namespace)
+    Rules { objects: &objects(), domains: &Domains::new() }.find(
+        DOMAIN,
+        &descriptor,
+        namespace.map(|namespace| (namespace, "web")),
+    )
 }
 
 #[test]
@@ -43,6 +47,24 @@ fn only_workloads_that_the_object_may_select_are_counted() {
 }
 
 #[test]
+fn a_selector_parts_the_callers_of_a_namespace() {
+    let account = |name: &str| ("shop".to_owned(), name.to_owned());
+    let known = std::sync::Arc::new([account("web"), account("other")].into());
+    let accounts = Accounts { selected: [account("web")].into(), known };
+    let rule = ObjectRule { accounts: Some(accounts), ..objects().remove("shop/a").unwrap() };
+    let objects = Objects::from([("shop/a".to_owned(), rule)]);
+    let entries = vec![Entry { key: OBJECT.into(), value: "shop/a".into() }];
+    let descriptor = RateLimitDescriptor { entries, ..RateLimitDescriptor::default() };
+    let find = |caller| Rules { objects: &objects, domains: &Domains::new() }.find(DOMAIN, &descriptor, caller);
+    assert!(find(Some(("shop", "web"))).unwrap().is_some());
+    assert_eq!(find(Some(("shop", "other"))), Err(Refusal::Foreign));
+    assert!(find(Some(("shop", "nobody-wrote-down"))).unwrap().is_some());
+    let back = RateLimitDescriptor { is_negative_hits: true, ..descriptor.clone() };
+    let found = Rules { objects: &objects, domains: &Domains::new() }.find(DOMAIN, &back, Some(("shop", "web")));
+    assert_eq!(found, Err(Refusal::Return));
+}
+
+#[test]
 fn separators_in_values_join_no_keys() {
     let key = |identity, user| {
         let entries = [("ratelimit", "shop/a"), ("source_identity", identity), ("header:x-user", user)];
@@ -62,7 +84,7 @@ fn hostile_descriptors() {
     let limit = Some(RateLimitOverride { requests_per_unit: 1_000_000, unit: 1 });
     let entries = vec![Entry { key: "ratelimit".into(), value: "shop/a".into() }];
     let own = RateLimitDescriptor { entries, limit, ..RateLimitDescriptor::default() };
-    let found = Rules { objects: &objects(), domains: &Domains::new() }.find(DOMAIN, &own, Some("shop"));
+    let found = Rules { objects: &objects(), domains: &Domains::new() }.find(DOMAIN, &own, Some(("shop", "web")));
     assert_eq!(found, Err(Refusal::Override));
 }
 
@@ -72,7 +94,7 @@ fn a_domain_that_nobody_declared_has_no_counters() {
     let entries = vec![Entry { key: "any".into(), value: "thing".into() }];
     let own = RateLimitDescriptor { entries, limit, ..RateLimitDescriptor::default() };
     let mut domains = Domains::new();
-    let find = |domains: &Domains| Rules { objects: &objects(), domains }.find("made-up", &own, Some("shop"));
+    let find = |domains: &Domains| Rules { objects: &objects(), domains }.find("made-up", &own, Some(("shop", "web")));
     assert_eq!(find(&domains), Ok(None));
     domains.insert("made-up".to_owned(), Branch::default());
     assert!(find(&domains).unwrap().is_some(), "where the operator has it, a descriptor may bring its limit");

@@ -30,6 +30,7 @@ use super::{
     stats::{LimitsReport, Stats},
 };
 use crate::{
+    auth::Identity,
     auth::caller::{Authenticator, Connection},
     server::source::Worlds,
 };
@@ -103,8 +104,8 @@ impl Service {
         Self { limits, worlds, authenticator, plaintext }
     }
 
-    /// The caller's namespace; none if it needs no identity.
-    fn namespace(&self, request: &Request<RateLimitRequest>) -> Result<Option<String>, Status> {
+    /// The caller; none if it needs no identity.
+    fn caller(&self, request: &Request<RateLimitRequest>) -> Result<Option<Identity>, Status> {
         let connection = request
             .extensions()
             .get::<Connection>()
@@ -112,17 +113,18 @@ impl Service {
         // Proven when the connection was made, which is as long as it counts here: connections live for hours, the
         // certificates behind them may not, and all that is asked for is a number.
         if let Some(caller) = &connection.certificate {
-            return Ok(Some(caller.identity.namespace().to_owned()));
+            connection.admit();
+            return Ok(Some(caller.identity.clone()));
         }
         match self.authenticator.authenticate(connection, request.metadata(), SystemTime::now())? {
-            Some(caller) => Ok(Some(caller.identity.namespace().to_owned())),
+            Some(caller) => Ok(Some(caller.identity)),
             None if self.plaintext => Ok(None),
             None => Err(Status::unauthenticated("rate limits need a client certificate or a bearer token")),
         }
     }
 
     /// The limit of each descriptor.
-    fn find(&self, message: &RateLimitRequest, namespace: Option<&str>) -> Result<Vec<Option<Found>>, Status> {
+    fn find(&self, message: &RateLimitRequest, caller: Option<&Identity>) -> Result<Vec<Option<Found>>, Status> {
         let invalid = |reason: &str| Err(Status::invalid_argument(reason));
         if message.domain.is_empty() || message.domain.len() > MAX_DOMAIN {
             return invalid("a request needs a domain of at most 256 bytes");
@@ -141,7 +143,8 @@ impl Service {
         };
         let files = self.limits.files.load();
         let rules = Rules { objects, domains: &files };
-        let found = message.descriptors.iter().map(|descriptor| rules.find(&message.domain, descriptor, namespace));
+        let caller = caller.map(|identity| (identity.namespace(), identity.service_account()));
+        let found = message.descriptors.iter().map(|descriptor| rules.find(&message.domain, descriptor, caller));
         found.collect::<Result<_, Refusal>>().map_err(|refusal| match refusal {
             Refusal::Foreign => Status::permission_denied(refusal.to_string()),
             _ => Status::invalid_argument(refusal.to_string()),
@@ -152,7 +155,7 @@ impl Service {
         let stats = &self.limits.stats;
         stats.requests.fetch_add(1, Relaxed);
         let message = request.get_ref();
-        let found = self.namespace(request).and_then(|namespace| self.find(message, namespace.as_deref()));
+        let found = self.caller(request).and_then(|caller| self.find(message, caller.as_ref()));
         let found = found.inspect_err(|_| _ = stats.refused.fetch_add(1, Relaxed))?;
         let (asks, places) = asks(message, &found);
         let verdicts = if asks.is_empty() { Vec::new() } else { self.decide(&asks).await? };

@@ -15,12 +15,19 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{
     Shared, node,
+    shares::Share,
     stream::{Delta, Dialect, Sotw, Stream},
 };
-use crate::auth::{Caller, caller::Connection};
+use crate::auth::{Caller, Identity, caller::Connection};
 
 /// A client that opens a stream must say who it is soon.
 const FIRST_REQUEST: Duration = Duration::from_secs(30);
+
+/// What a stream takes from others while it lives.
+struct Place {
+    _permit: OwnedSemaphorePermit,
+    _share: Option<Share<Identity>>,
+}
 
 /// The tonic face of the server.
 pub(super) struct Ads(pub Arc<Shared>);
@@ -29,7 +36,7 @@ type Responses<T> = ReceiverStream<Result<T, Status>>;
 
 impl Ads {
     /// Checks that need no message: credentials and the number of streams.
-    fn admit<T>(&self, request: &Request<T>) -> Result<(Connection, Option<Caller>, OwnedSemaphorePermit), Status> {
+    fn admit<T>(&self, request: &Request<T>) -> Result<(Connection, Option<Caller>, Place), Status> {
         let connection = request
             .extensions()
             .get::<Connection>()
@@ -39,14 +46,18 @@ impl Ads {
         let permit = Arc::clone(&self.0.streams)
             .try_acquire_owned()
             .map_err(|_| Status::resource_exhausted("too many streams; try again later"))?;
-        Ok((connection, caller, permit))
+        let share = caller.as_ref().map(|caller| {
+            let share = self.0.identities.take(caller.identity.clone());
+            share.ok_or_else(|| Status::resource_exhausted("too many streams of this identity; try again later"))
+        });
+        Ok((connection, caller, Place { _permit: permit, _share: share.transpose()? }))
     }
 
     fn open<D: Dialect>(
         &self,
         request: Request<Streaming<D::Request>>,
     ) -> Result<Response<Responses<D::Response>>, Status> {
-        let (connection, caller, permit) = self.admit(&request).inspect_err(|status| {
+        let (connection, caller, place) = self.admit(&request).inspect_err(|status| {
             self.0.metrics.stream_refused();
             tracing::warn!(code = ?status.code(), reason = ?status.message(), "stream refused");
         })?;
@@ -54,7 +65,7 @@ impl Ads {
         let (outbound, responses) = mpsc::channel(1);
         let shared = Arc::clone(&self.0);
         tokio::spawn(async move {
-            let _permit = permit;
+            let _place = place;
             if let Err(status) = begin::<D>(&shared, connection, caller, inbound, outbound.clone()).await {
                 shared.metrics.stream_refused();
                 tracing::warn!(code = ?status.code(), reason = ?status.message(), "stream refused");

@@ -9,6 +9,7 @@ pub mod node;
 mod requests;
 mod secrets;
 mod session;
+mod shares;
 pub mod source;
 mod stream;
 mod subscription;
@@ -33,10 +34,13 @@ use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use self::{ads::Ads, listen::Acceptor, source::Worlds, tls::OwnCertificate};
+use self::{ads::Ads, listen::Acceptor, shares::Shares, source::Worlds, tls::OwnCertificate};
 use crate::{
-    auth::{caller::Authenticator, token::Tokens},
-    ca::{Authority, service::CertificateService},
+    auth::{Identity, caller::Authenticator, token::Tokens},
+    ca::{
+        Authority,
+        service::{Brake, CertificateService},
+    },
     ratelimit::service::{RateLimits, Service as RateLimitService},
     status::{Status, http::Rescan, metrics::Metrics},
 };
@@ -65,7 +69,9 @@ pub struct Options {
     /// Believe what a plaintext node says of itself. For tests.
     pub plaintext_identity: bool,
     pub max_connections: usize,
+    pub max_connections_per_address: usize,
     pub max_streams: usize,
+    pub max_streams_per_identity: usize,
     pub rate_limits: Arc<RateLimits>,
 }
 
@@ -89,10 +95,12 @@ pub(crate) struct Shared {
     pub status: Arc<Status>,
     pub metrics: Arc<Metrics>,
     pub authority: Arc<Authority>,
+    pub brake: Arc<Brake>,
     pub authenticator: Authenticator,
     pub trust_domain: String,
     pub plaintext_identity: bool,
     pub streams: Arc<Semaphore>,
+    pub identities: Arc<Shares<Identity>>,
     /// Translations at once; more would only make all of them slow.
     pub translators: Arc<Semaphore>,
     pub rate_limits: Arc<RateLimits>,
@@ -134,10 +142,12 @@ impl Server {
             metrics: Arc::clone(&status.metrics),
             status,
             authority: trust.authority,
+            brake: Arc::default(),
             authenticator: Authenticator::new(trust.tokens),
             trust_domain: options.trust_domain.clone(),
             plaintext_identity: options.plaintext_identity,
             streams: Arc::new(Semaphore::new(options.max_streams)),
+            identities: Shares::new(options.max_streams_per_identity),
             translators: Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from))),
             rate_limits: Arc::clone(&options.rate_limits),
             name: format!("outrigger-control/{}", env!("CARGO_PKG_VERSION")),
@@ -161,6 +171,8 @@ impl Server {
             tls,
             trust_domain: options.trust_domain.clone(),
             connections: Arc::new(Semaphore::new(options.max_connections)),
+            addresses: Shares::new(options.max_connections_per_address),
+            unproven: listen::UNPROVEN,
             metrics: Arc::clone(&shared.metrics),
             shutdown: shared.shutdown.clone(),
         };
@@ -209,6 +221,7 @@ async fn grpc(shared: &Arc<Shared>, acceptor: Acceptor, listener: TcpListener) -
     let certificates = CertificateService::new(
         Arc::clone(&shared.authority),
         shared.authenticator.clone(),
+        Arc::clone(&shared.brake),
         Arc::clone(&shared.metrics),
     );
     let certificates = IstioCertificateServiceServer::new(certificates).max_decoding_message_size(MAX_CSR_REQUEST);

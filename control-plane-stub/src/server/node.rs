@@ -20,6 +20,11 @@ use crate::{
 const MAX_ID: usize = 1024;
 const MAX_IPS: usize = 64;
 const MAX_LABELS: usize = 512;
+/// Kubernetes' bounds: a key is `prefix/name`.
+const MAX_LABEL_KEY: usize = 253 + 1 + 63;
+const MAX_LABEL_VALUE: usize = 63;
+/// Of namespaces and service accounts.
+const MAX_PART: usize = 253;
 /// Characters of each part of a locality.
 const MAX_LOCALITY: usize = 256;
 /// Kubernetes' own fallback for both.
@@ -51,6 +56,9 @@ pub fn read(wire: &WireNode, caller: Option<&Caller>) -> Result<Node, Status> {
         }
         None => (claimed_namespace.unwrap_or(DEFAULT), claimed_account.unwrap_or(DEFAULT)),
     };
+    if namespace.len().max(service_account.len()) > MAX_PART {
+        return Err(Status::invalid_argument(format!("namespace and service account have at most {MAX_PART} bytes")));
+    }
     let mut ips = Vec::new();
     let listed = string(metadata, "INSTANCE_IPS").unwrap_or_default();
     for text in listed.split(',').map(str::trim).filter(|t| !t.is_empty()).take(MAX_IPS) {
@@ -65,7 +73,7 @@ pub fn read(wire: &WireNode, caller: Option<&Caller>) -> Result<Node, Status> {
         namespace: namespace.to_owned(),
         service_account: service_account.to_owned(),
         ips,
-        labels: labels(metadata),
+        labels: labels(metadata)?,
         locality: locality(wire),
     })
 }
@@ -99,18 +107,25 @@ fn locality(wire: &WireNode) -> Locality {
     })
 }
 
-fn labels(metadata: Option<&Struct>) -> BTreeMap<String, String> {
-    let Some(Kind::StructValue(labels)) = field(metadata, "LABELS") else { return BTreeMap::new() };
+fn labels(metadata: Option<&Struct>) -> Result<BTreeMap<String, String>, Status> {
+    let Some(Kind::StructValue(labels)) = field(metadata, "LABELS") else { return Ok(BTreeMap::new()) };
     // HashMap order is random: sort before cutting, or a node with too many labels would flap.
-    let all: BTreeMap<String, String> = labels
+    let all: BTreeMap<&String, &String> = labels
         .fields
         .iter()
         .filter_map(|(key, value)| match &value.kind {
-            Some(Kind::StringValue(text)) => Some((key.clone(), text.clone())),
+            Some(Kind::StringValue(text)) => Some((key, text)),
             _ => None,
         })
         .collect();
-    all.into_iter().take(MAX_LABELS).collect()
+    let kept: BTreeMap<_, _> = all.into_iter().take(MAX_LABELS).collect();
+    // A label that was cut or left out would select other policies than the whole one.
+    if kept.iter().any(|(key, value)| key.len() > MAX_LABEL_KEY || value.len() > MAX_LABEL_VALUE) {
+        return Err(Status::invalid_argument(format!(
+            "a label has at most {MAX_LABEL_KEY} bytes in its key and {MAX_LABEL_VALUE} in its value"
+        )));
+    }
+    Ok(kept.into_iter().map(|(key, value)| (key.clone(), value.clone())).collect())
 }
 
 fn field<'a>(metadata: Option<&'a Struct>, name: &str) -> Option<&'a Kind> {
@@ -221,6 +236,12 @@ mod tests {
         assert!(read(&WireNode { id: "x".repeat(5000), ..WireNode::default() }, None).is_err());
         assert!(read(&wire(&[("INSTANCE_IPS", text("a,b"))]), None).is_err());
         assert!(claimed(&wire(&[("NAMESPACE", text("a/b"))]), "cluster.local").is_err());
+        assert!(read(&wire(&[("NAMESPACE", text(&"n".repeat(254)))]), None).is_err());
+        for (key, value) in [("k".repeat(318), "v".to_owned()), ("k".to_owned(), "v".repeat(64))] {
+            let labels = Struct { fields: [(key, text(&value))].into_iter().collect() };
+            let node = wire(&[("LABELS", Value { kind: Some(Kind::StructValue(labels)) })]);
+            assert_eq!(read(&node, None).unwrap_err().code(), tonic::Code::InvalidArgument);
+        }
         assert!(read(&WireNode { id: "~~~".into(), ..WireNode::default() }, None).is_ok());
     }
 }

@@ -18,6 +18,8 @@ pub(super) const MAX_TYPES: usize = 32;
 pub(super) const MAX_NAMES: usize = 100_000;
 /// Longest resource name.
 const MAX_NAME: usize = 2048;
+/// What all that a client makes one stream remember may take.
+pub(super) const MAX_BYTES: usize = 64 << 20;
 
 /// What a request told us besides its subscription.
 #[derive(Debug, PartialEq, Eq)]
@@ -56,6 +58,9 @@ impl Session {
             subscription.dirty = true;
         }
         let reply = if reply == Reply::Stale { Reply::None } else { reply };
+        if grew || first {
+            self.bounded()?;
+        }
         Ok(told(kind, reply, error))
     }
 
@@ -94,11 +99,13 @@ impl Session {
                 subscription.wildcard = false;
                 continue;
             }
+            let held = subscription.sent.contains_key(name);
             if subscription.names.remove(name) || !subscription.wildcard {
                 subscription.forget(name);
             }
-            // Still covered by the wildcard: the client has dropped it and must hear of it again.
-            if subscription.wildcard {
+            // Still covered by the wildcard: the client has dropped it and must hear of it again. Names it never had
+            // are not worth remembering.
+            if subscription.wildcard && held {
                 subscription.sent.insert(name.clone(), Held { version: "".into(), body: None });
             }
         }
@@ -109,6 +116,9 @@ impl Session {
         let changed =
             !request.resource_names_subscribe.is_empty() || !request.resource_names_unsubscribe.is_empty() || first;
         subscription.dirty |= changed;
+        if changed {
+            self.bounded()?;
+        }
         if first && kind == TypeUrl::Endpoints {
             let warm: Vec<String> = self.warming.iter().cloned().collect();
             if let Some(subscription) = self.subscriptions.get_mut(&kind) {
@@ -116,6 +126,17 @@ impl Session {
             }
         }
         Ok(told(kind, reply, request.error_detail.as_ref().map(|e| e.message.as_str())))
+    }
+
+    /// Refuses more than one stream may make us remember, over all its types.
+    fn bounded(&self) -> Result<(), Status> {
+        let bytes: usize = self.subscriptions.values().map(Subscription::claimed_bytes).sum();
+        if bytes > MAX_BYTES {
+            return Err(Status::resource_exhausted(format!(
+                "the names on one stream take more than {MAX_BYTES} bytes"
+            )));
+        }
+        Ok(())
     }
 
     /// Finds or makes the subscription and checks the request's size.

@@ -18,7 +18,7 @@ use tonic::Status;
 use super::source::{Set, version};
 use crate::{
     auth::Identity,
-    ca::{Authority, KeyedLeaf},
+    ca::{Authority, KeyedLeaf, service::Brake},
 };
 
 /// The workload's own certificate and key.
@@ -28,13 +28,14 @@ pub(super) const ROOTCA: &str = "ROOTCA";
 
 pub(super) struct Secrets {
     authority: Arc<Authority>,
+    brake: Arc<Brake>,
     identity: Option<Identity>,
     leaf: Option<KeyedLeaf>,
 }
 
 impl Secrets {
-    pub(super) fn new(authority: Arc<Authority>, identity: Option<Identity>) -> Self {
-        Self { authority, identity, leaf: None }
+    pub(super) fn new(authority: Arc<Authority>, brake: Arc<Brake>, identity: Option<Identity>) -> Self {
+        Self { authority, brake, identity, leaf: None }
     }
 
     /// The secrets to serve; `default` is issued on first want and again once half of its life has passed.
@@ -51,6 +52,7 @@ impl Secrets {
             let leaf = match self.leaf.take() {
                 Some(leaf) if leaf.renew_at() > now => leaf,
                 _ => {
+                    self.brake.allow(identity)?;
                     let leaf = self.authority.issue(identity, now).map_err(|e| Status::internal(e.to_string()))?;
                     tracing::info!(%identity, "key and certificate issued over SDS");
                     leaf
@@ -101,17 +103,23 @@ mod tests {
         let authority = Arc::new(Authority::open(&state, "cluster.local", hour).unwrap());
         let now = SystemTime::now();
 
-        let mut nobody = Secrets::new(Arc::clone(&authority), None);
+        let mut nobody = Secrets::new(Arc::clone(&authority), Arc::default(), None);
         assert_eq!(nobody.set(false, now).unwrap().keys().collect::<Vec<_>>(), [ROOTCA]);
         assert_eq!(nobody.set(true, now).unwrap_err().code(), tonic::Code::Unauthenticated);
 
         let identity = Identity::new("cluster.local", "a", "b").unwrap();
-        let mut somebody = Secrets::new(authority, Some(identity));
+        let brake = Arc::new(Brake::default());
+        let mut somebody = Secrets::new(Arc::clone(&authority), Arc::clone(&brake), Some(identity.clone()));
         let first = somebody.set(true, now).unwrap();
         assert_eq!(somebody.set(true, now + hour / 4).unwrap(), first);
         assert_eq!(somebody.renew_at(), Some(now + hour / 2));
         let second = somebody.set(true, now + hour / 2).unwrap();
         assert_ne!(second[DEFAULT].version, first[DEFAULT].version);
         assert_eq!(second[ROOTCA].version, first[ROOTCA].version);
+
+        // However many streams an identity opens, its keys are as many as it may ask certificates for.
+        while brake.allow(&identity).is_ok() {}
+        let mut another = Secrets::new(authority, brake, Some(identity));
+        assert_eq!(another.set(true, now).unwrap_err().code(), tonic::Code::ResourceExhausted);
     }
 }

@@ -134,7 +134,16 @@ impl Session {
         let set = if *kind == TypeUrl::Secret { &self.secrets } else { world };
         let subscription = self.subscriptions.get_mut(kind)?;
         subscription.dirty = false;
-        let difference = subscription.difference(set);
+        let mut difference = subscription.difference(set);
+        if self.variant == Variant::Delta && !(difference.changed.is_empty() && difference.gone.is_empty()) {
+            // A refusal was of a whole response: with something to mend it, the rest of that response is said again,
+            // as nothing else would ever bring an answer to it.
+            let refused = subscription.refused().filter(|name| set.contains_key(*name)).cloned().collect::<Vec<_>>();
+            if !refused.is_empty() {
+                subscription.resend.extend(refused);
+                difference = subscription.difference(set);
+            }
+        }
         let late = matches!(kind, TypeUrl::Cluster | TypeUrl::Endpoints);
         // With nothing left to wait for, what is gone needs no second response.
         let quiet = difference.changed.is_empty() && !subscription.owed;
@@ -261,7 +270,8 @@ impl Session {
         self.nonces += 1;
         let nonce = format!("{:x}", self.nonces);
         let version = subscription.version();
-        let names = resources.iter().map(|(name, _)| name).chain(&removed).cloned().collect();
+        // What is removed cannot be refused: the client has dropped it.
+        let names = resources.iter().map(|(name, _)| name.clone()).collect();
         subscription.responded(nonce.clone(), version.clone(), names);
         let held = subscription.sent.len();
         Some(Push { kind: kind.clone(), nonce, version, resources, removed, held })

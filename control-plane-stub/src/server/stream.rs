@@ -131,7 +131,7 @@ impl<D: Dialect> Stream<D> {
     async fn serve(&mut self, first: D::Request) -> Result<(), Status> {
         let mut session = Session::new(D::VARIANT);
         let identity = self.caller.as_ref().map(|c| c.identity.clone());
-        let mut secrets = Secrets::new(Arc::clone(&self.shared.authority), identity);
+        let mut secrets = Secrets::new(Arc::clone(&self.shared.authority), Arc::clone(&self.shared.brake), identity);
         let mut worlds = self.shared.worlds.clone();
         let expires = self.caller.as_ref().and_then(|c| c.expires).map(deadline);
         worlds.mark_changed();

@@ -15,6 +15,9 @@ use super::source::{Set, Versioned, version_of_set};
 /// Responses remembered until they are acknowledged; older ones count as lost.
 const MAX_IN_FLIGHT: usize = 64;
 
+/// What an entry takes beside its text.
+const ENTRY: usize = 64;
+
 /// A resource the client has. The body is unknown if the client brought it from an earlier stream.
 #[derive(Clone, Debug)]
 pub(super) struct Held {
@@ -84,6 +87,14 @@ pub(super) struct Subscription {
 impl Subscription {
     pub(super) fn wants(&self, name: &str) -> bool {
         self.wildcard || self.names.contains(name)
+    }
+
+    /// About what is remembered of what the client says: names and versions that need not be of this world.
+    pub(super) fn claimed_bytes(&self) -> usize {
+        let names = self.names.iter().chain(&self.resend).chain(&self.known_absent).chain(&self.refused);
+        let brought = self.sent.iter().filter(|(_, held)| held.body.is_none());
+        names.map(|name| name.len() + ENTRY).sum::<usize>()
+            + brought.map(|(name, held)| name.len() + held.version.len() + 2 * ENTRY).sum::<usize>()
     }
 
     /// Forgets everything about `name` that the client no longer holds.
@@ -184,6 +195,11 @@ impl Subscription {
             }
         }
         Reply::Ack(response.version)
+    }
+
+    /// The names of refused responses that no accepted one held since.
+    pub(super) fn refused(&self) -> impl Iterator<Item = &String> {
+        self.refused.iter()
     }
 
     pub(super) fn is_refused(&self) -> bool {

@@ -59,7 +59,10 @@ fn outbound(scope: &Scope<'_>, target: &Target<'_>, variant: Variant) -> cluster
         balancing::apply(&mut balanced, rules.load_balancer.as_ref());
         balanced
     };
-    policy::apply(&mut cluster, &rules, carries, scope.world.settings.preserve_header_case);
+    let security = tls::upstream(scope, target, by_client, rules.tls.as_ref(), carries);
+    let http =
+        policy::HttpBasis { preserve_case: scope.world.settings.preserve_header_case, by_request: security.by_request };
+    policy::apply(&mut cluster, &rules, carries, http);
     let latency_aware = || scope.destination_rule(service).is_some_and(Object::is_latency_aware);
     if cluster.lb_policy == LbPolicy::LeastRequest as i32 && latency_aware() {
         cluster.metadata = Some(pb::flag("outrigger.load_balancing", "latency_aware"));
@@ -67,7 +70,9 @@ fn outbound(scope: &Scope<'_>, target: &Target<'_>, variant: Variant) -> cluster
     let discovery = match service.resolution {
         _ if by_client => DiscoveryType::OriginalDst,
         Resolution::Dns => DiscoveryType::StrictDns,
-        Resolution::DnsRoundRobin => DiscoveryType::LogicalDns,
+        // Envoy takes exactly one endpoint there; a subset may have none.
+        Resolution::DnsRoundRobin if target.endpoints().count() == 1 => DiscoveryType::LogicalDns,
+        Resolution::DnsRoundRobin => DiscoveryType::StrictDns,
         Resolution::Endpoints | Resolution::OriginalDst => DiscoveryType::Eds,
     };
     match discovery {
@@ -82,7 +87,6 @@ fn outbound(scope: &Scope<'_>, target: &Target<'_>, variant: Variant) -> cluster
         DiscoveryType::OriginalDst | DiscoveryType::Static => {}
     }
     cluster.cluster_discovery_type = Some(ClusterDiscoveryType::Type(discovery as i32));
-    let security = tls::upstream(scope, target, by_client, rules.tls.as_ref(), carries);
     cluster.transport_socket = security.socket;
     cluster.transport_socket_matches = security.matches;
     cluster

@@ -170,7 +170,9 @@ impl Builder<'_, '_> {
     }
 
     fn finish(self) {
-        let Self { scope, wildcards, bound, resources } = self;
+        let Self { scope, mut wildcards, bound, resources } = self;
+        // These addresses are taken by capture itself: Envoy would refuse the listener that comes second.
+        wildcards.retain(|port, _| !scope.world.settings.captures(*port));
         for (_, listener) in bound {
             let listener = distinct(listener);
             resources.listeners.insert(listener.name.clone(), any(listener));

@@ -44,8 +44,15 @@ impl Carries {
     }
 }
 
+/// What is not of the policy, but goes into the options of HTTP too.
+pub(super) struct HttpBasis {
+    pub preserve_case: bool,
+    /// Names for TLS from each request.
+    pub by_request: Option<core::UpstreamHttpProtocolOptions>,
+}
+
 /// Sets everything but balancing, security and discovery.
-pub(super) fn apply(cluster: &mut cluster::Cluster, policy: &TrafficPolicy, carries: Carries, preserve_case: bool) {
+pub(super) fn apply(cluster: &mut cluster::Cluster, policy: &TrafficPolicy, carries: Carries, basis: HttpBasis) {
     let none = ConnectionPool::default();
     let pool = policy.connection_pool.as_ref().unwrap_or(&none);
     connections(cluster, pool, policy.retry_budget.as_ref());
@@ -53,7 +60,7 @@ pub(super) fn apply(cluster: &mut cluster::Cluster, policy: &TrafficPolicy, carr
         cluster.outlier_detection = Some(outlier(detection));
     }
     cluster.common_lb_config = Some(balancing::common(policy));
-    if let Some(options) = http_options(pool, carries, preserve_case) {
+    if let Some(options) = http_options(pool, carries, basis) {
         set_http_options(cluster, options);
     }
 }
@@ -135,7 +142,7 @@ fn outlier(detection: &OutlierDetection) -> cluster::OutlierDetection {
 fn http_options(
     pool: &ConnectionPool,
     carries: Carries,
-    preserve_case: bool,
+    basis: HttpBasis,
 ) -> Option<upstream_http::HttpProtocolOptions> {
     let http2 = core::Http2ProtocolOptions {
         max_concurrent_streams: pool.http.max_concurrent_streams.filter(|n| *n > 0).and_then(pb::number),
@@ -143,9 +150,10 @@ fn http_options(
     };
     let mut options = match carries {
         Carries::Tcp => return None,
-        Carries::Http => downstream_version(http2, preserve_case),
+        Carries::Http => downstream_version(http2, basis.preserve_case),
         Carries::Http2 => explicit(ProtocolConfig::Http2ProtocolOptions(http2)),
     };
+    options.upstream_http_protocol_options = basis.by_request;
     limit(&mut options, pool);
     Some(options)
 }

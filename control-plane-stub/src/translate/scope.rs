@@ -43,7 +43,7 @@ pub(super) struct Target<'a> {
 
 impl<'a> Scope<'a> {
     pub(super) fn new(world: &'a World, node: &'a Node) -> Self {
-        let workload = world.workload(&node.namespace, &node.ips);
+        let workload = world.workload((&node.namespace, &node.service_account, node.workload()), &node.ips);
         let mut ips: BTreeSet<IpAddr> = node.ips.iter().copied().collect();
         ips.extend(workload.into_iter().flat_map(|w| w.addresses.iter().filter_map(Address::ip)));
         let labels = workload.map_or(&node.labels, |w| &w.labels);

@@ -123,16 +123,26 @@ fn file(path: &str) -> Option<core::DataSource> {
     Some(core::DataSource { specifier: Some(specifier), ..Default::default() })
 }
 
-/// Ordinary TLS to a server outside of the mesh's identities.
-fn simple_upstream(target: &Target<'_>, rule: &ClientTls, carries: Carries) -> core::TransportSocket {
+/// Ordinary TLS to a server outside of the mesh's identities. Where only a request can say which server is meant, the
+/// name of its host is asked for and must be in the certificate.
+fn simple_upstream(
+    target: &Target<'_>,
+    rule: &ClientTls,
+    carries: Carries,
+) -> (core::TransportSocket, Option<core::UpstreamHttpProtocolOptions>) {
     let host = (!target.service.host.starts_with('*')).then(|| target.service.host.clone());
-    let sni = rule.sni.clone().or(host).unwrap_or_default();
+    let sni = rule.sni.clone().filter(|sni| !sni.is_empty()).or(host).unwrap_or_default();
     let named =
         if rule.subject_alt_names.is_empty() { &target.service.subject_alt_names } else { &rule.subject_alt_names };
     let mut accept: Vec<_> = named.iter().map(|name| typed_san(name)).collect();
     if accept.is_empty() && !sni.is_empty() {
         accept.push(typed_san(&sni));
     }
+    let by_request = sni.is_empty().then(|| core::UpstreamHttpProtocolOptions {
+        auto_sni: true,
+        auto_san_validation: accept.is_empty() && !rule.insecure_skip_verify,
+        ..Default::default()
+    });
     let validation = tls::CertificateValidationContext {
         trusted_ca: file(rule.ca_certificates.as_deref().unwrap_or(SYSTEM_ROOTS)),
         match_typed_subject_alt_names: accept,
@@ -153,7 +163,7 @@ fn simple_upstream(target: &Target<'_>, rule: &ClientTls, carries: Carries) -> c
         }];
     }
     let context = tls::UpstreamTlsContext { common_tls_context: Some(common), sni, ..Default::default() };
-    pb::transport_socket(TLS, any(context))
+    (pb::transport_socket(TLS, any(context)), by_request)
 }
 
 /// TLS to a server of the world outside, whose certificate a public authority has signed for `host`.
@@ -178,6 +188,8 @@ pub(super) fn public(host: &str) -> core::TransportSocket {
 pub(super) struct Security {
     pub socket: Option<core::TransportSocket>,
     pub matches: Vec<cluster::cluster::TransportSocketMatch>,
+    /// The server's name is that of each request's host.
+    pub by_request: Option<core::UpstreamHttpProtocolOptions>,
 }
 
 /// By the DestinationRule if it says so; else mutual TLS with every endpoint that has a sidecar.
@@ -189,12 +201,15 @@ pub(super) fn upstream(
     carries: Carries,
 ) -> Security {
     if let Some(rule) = rule {
-        let socket = match rule.mode {
-            TlsMode::Disable => None,
-            TlsMode::Simple | TlsMode::Mutual => Some(simple_upstream(target, rule, carries)),
-            TlsMode::IstioMutual => Some(mesh_upstream(scope, target, carries, Some(rule))),
+        let (socket, by_request) = match rule.mode {
+            TlsMode::Disable => (None, None),
+            TlsMode::Simple | TlsMode::Mutual => {
+                let (socket, by_request) = simple_upstream(target, rule, carries);
+                (Some(socket), by_request)
+            }
+            TlsMode::IstioMutual => (Some(mesh_upstream(scope, target, carries, Some(rule))), None),
         };
-        return Security { socket, ..Default::default() };
+        return Security { socket, by_request, ..Default::default() };
     }
     if target.service.external {
         return Security::default();
@@ -215,5 +230,5 @@ pub(super) fn upstream(
         choice("tlsMode-istio", pb::single("tlsMode", "istio"), mesh),
         choice("tlsMode-disabled", pb::Struct::default(), raw_buffer()),
     ];
-    Security { socket: None, matches }
+    Security { matches, ..Default::default() }
 }

@@ -16,17 +16,23 @@ use notify::{
 };
 use tokio::sync::Notify;
 
+use super::scan::is_wanted;
+
 /// Silence after the last event before the directory is read.
 const QUIET: Duration = Duration::from_millis(3);
+/// Longest wait for the first bytes of a file that came: a link comes whole and is never closed.
+const COMING: Duration = Duration::from_millis(250);
 /// Longest wait for a writer to close its file.
-const PATIENCE: Duration = Duration::from_millis(250);
+pub(super) const PATIENCE: Duration = Duration::from_secs(8);
 const MAX_OPEN: usize = 4096;
 
 #[derive(Default)]
 struct Pending {
     /// First and last event since the last look.
     span: Option<(Instant, Instant)>,
-    /// Written to and not closed yet.
+    /// Created and neither written to nor closed yet.
+    coming: HashSet<PathBuf>,
+    /// Written to or cut and not closed yet.
     open: HashSet<PathBuf>,
     /// The directory itself was replaced: its watches are worth nothing.
     replaced: bool,
@@ -65,18 +71,20 @@ impl Events {
         if reading || (!event.need_rescan() && !event.paths.iter().any(concerns)) {
             return;
         }
-        let writing =
-            matches!(event.kind, EventKind::Modify(ModifyKind::Data(_)) | EventKind::Create(CreateKind::File));
+        let created = event.kind == EventKind::Create(CreateKind::File);
+        let written = matches!(event.kind, EventKind::Modify(ModifyKind::Data(_)));
         let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
         pending.span = Some((pending.span.map_or(now, |(first, _)| first), now));
         pending.replaced |= event.paths.iter().any(|path| path == dir)
             && !matches!(event.kind, EventKind::Modify(ModifyKind::Metadata(_)));
         for path in &event.paths {
-            // A link comes whole; only files are written to.
-            if !writing || path.is_symlink() {
+            pending.coming.remove(path);
+            // A link comes whole; only files are written to, and of those only some are read.
+            if !(created || written) || !is_wanted(path) || path.is_symlink() {
                 pending.open.remove(path);
-            } else if pending.open.len() < MAX_OPEN {
-                pending.open.insert(path.clone());
+            } else if pending.open.len() + pending.coming.len() < MAX_OPEN {
+                let of = if written { &mut pending.open } else { &mut pending.coming };
+                of.insert(path.clone());
             }
         }
         drop(pending);
@@ -86,9 +94,27 @@ impl Events {
     fn overflow(&self) {
         let now = Instant::now();
         let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
-        *pending = Pending { span: Some((now, now)), open: HashSet::new(), replaced: true };
+        *pending = Pending { span: Some((now, now)), replaced: true, ..Pending::default() };
         drop(pending);
         self.wake.notify_one();
+    }
+
+    /// Until when a look would be too early, as a file is being written.
+    pub(super) fn busy(&self) -> Option<Instant> {
+        let pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        pending.due().filter(|due| pending.is_writing() && *due > Instant::now())
+    }
+
+    /// Waits until nobody writes any more, but not for ever.
+    pub(super) async fn written(&self) {
+        loop {
+            let wake = self.wake.notified();
+            let Some(due) = self.busy() else { return };
+            tokio::select! {
+                () = wake => {}
+                () = tokio::time::sleep_until(due.into()) => {}
+            }
+        }
     }
 
     /// Waits for a change and then for quiet. Returns whether the watches must be set up anew.
@@ -116,7 +142,15 @@ impl Events {
 impl Pending {
     fn due(&self) -> Option<Instant> {
         let (first, last) = self.span?;
-        Some(if self.open.is_empty() { last + QUIET } else { first + PATIENCE })
+        Some(match (self.open.is_empty(), self.coming.is_empty()) {
+            (false, _) => first + PATIENCE,
+            (true, false) => first + COMING,
+            (true, true) => last + QUIET,
+        })
+    }
+
+    fn is_writing(&self) -> bool {
+        !self.open.is_empty() || !self.coming.is_empty()
     }
 }
 
@@ -141,9 +175,20 @@ mod tests {
         let (events, now) = (Events::default(), Instant::now());
         feed(&events, EventKind::Modify(ModifyKind::Data(DataChange::Any)), "/etc/mesh/a.yaml", now);
         assert_eq!(due(&events), Some(now + PATIENCE));
+        assert!(events.busy().is_some());
         let later = now + Duration::from_millis(40);
         feed(&events, EventKind::Access(AccessKind::Close(AccessMode::Write)), "/etc/mesh/a.yaml", later);
         assert_eq!(due(&events), Some(later + QUIET));
+        assert_eq!(events.busy(), None);
+    }
+
+    #[test]
+    fn a_hard_link_is_not_waited_for_as_a_writer_is() {
+        let (events, now) = (Events::default(), Instant::now());
+        feed(&events, EventKind::Create(CreateKind::File), "/etc/mesh/a.yaml", now);
+        assert_eq!(due(&events), Some(now + COMING));
+        feed(&events, EventKind::Modify(ModifyKind::Data(DataChange::Any)), "/etc/mesh/a.yaml", now);
+        assert_eq!(due(&events), Some(now + PATIENCE));
     }
 
     #[test]

@@ -19,7 +19,10 @@ use notify::RecommendedWatcher;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use self::{events::Events, scan::Scan};
+use self::{
+    events::{Events, PATIENCE},
+    scan::Scan,
+};
 use crate::{
     model::Problem,
     ratelimit::rules::Objects,
@@ -47,11 +50,13 @@ pub struct Loaded {
     pub generate: Generate,
     /// What the rate limit service holds requests against.
     pub limits: Objects,
+    /// Not one document: what a directory holds whose volume is gone.
+    pub empty: bool,
 }
 
 impl From<Generate> for Loaded {
     fn from(generate: Generate) -> Self {
-        Self { generate, limits: Objects::new() }
+        Self { generate, limits: Objects::new(), empty: false }
     }
 }
 
@@ -67,6 +72,12 @@ pub struct DirectoryWatch {
     last: Option<Scan>,
     observed: String,
     served: String,
+    /// What is served holds documents.
+    filled: bool,
+    /// Since when some file has held nothing.
+    hollow_since: Option<Instant>,
+    /// Since when every look found somebody writing.
+    busy_since: Option<Instant>,
     version: u64,
 }
 
@@ -92,6 +103,9 @@ impl DirectoryWatch {
             last: None,
             observed: String::new(),
             served: String::new(),
+            filled: false,
+            hollow_since: None,
+            busy_since: None,
             version: 0,
         })
     }
@@ -112,11 +126,15 @@ impl DirectoryWatch {
                     restless = self.look().await;
                 }
                 Some(done) = rescan.recv() => {
-                    restless = self.look().await;
+                    restless = tokio::select! {
+                        () = shutdown.cancelled() => return,
+                        restless = self.look_at_rest() => restless,
+                    };
                     // The asker may have given up.
                     let _ = done.send(());
                 }
-                () = tokio::time::sleep(pause) => {
+                // What is being written is looked at once that has ended.
+                () = tokio::time::sleep(pause) => if self.events.busy().is_none() {
                     let dir = self.dir.clone();
                     let scan = tokio::task::spawn_blocking(move || Scan::of(&dir)).await.ok();
                     if restless || scan != self.last {
@@ -137,16 +155,38 @@ impl DirectoryWatch {
             .ok();
     }
 
+    /// As [`Self::look`], once nobody writes and nothing changes any more; not waiting for ever.
+    async fn look_at_rest(&mut self) -> bool {
+        let give_up = Instant::now() + PATIENCE;
+        loop {
+            self.events.written().await;
+            let restless = self.look().await;
+            if !restless || Instant::now() >= give_up {
+                return restless;
+            }
+            tokio::time::sleep(RESTLESS).await;
+        }
+    }
+
     /// Reads the directory and publishes what is new. Returns whether it kept changing meanwhile.
     async fn look(&mut self) -> bool {
         let (dir, load) = (self.dir.clone(), Arc::clone(&self.load));
         let (observed, served) = (self.observed.clone(), self.served.clone());
-        let look = tokio::task::spawn_blocking(move || look(&dir, &*load, &observed, &served)).await;
+        let patient = self.hollow_since.is_none_or(|since| since.elapsed() < PATIENCE);
+        let look = tokio::task::spawn_blocking(move || look(&dir, &*load, (&observed, &served), patient)).await;
         let Ok(look) = look else {
-            tracing::error!("reading the configuration panicked; the last good one stays");
-            self.status.metrics.loaded(false);
+            let reason = "reading it ended in a defect of the control plane: report it with the log";
+            self.refuse(vec![self.problem(reason)], "");
+            self.observed.clear();
             return false;
         };
+        // Events come a moment after what they tell of.
+        let busy = look.loaded.is_some() && self.events.busy().is_some();
+        self.busy_since = busy.then(|| self.busy_since.unwrap_or_else(Instant::now));
+        if self.busy_since.is_some_and(|since| since.elapsed() < PATIENCE) {
+            return true;
+        }
+        self.hollow_since = look.scan.hollow.then(|| self.hollow_since.unwrap_or_else(Instant::now));
         let directories_differ = self.last.as_ref().is_none_or(|last| last.directories != look.scan.directories);
         if directories_differ && self.last.is_some() {
             // A link now leads elsewhere, or a directory came or went. The new watches may have missed something.
@@ -162,11 +202,20 @@ impl DirectoryWatch {
                 });
             }
             None => {}
+            Some(Ok(loaded)) if loaded.empty && self.filled => {
+                let reason = "holds no documents any more, and without any there are no policies: if this is meant, \
+                              leave one document in it (a v1 Namespace will do), or restart the control plane";
+                self.refuse(vec![self.problem(reason)], &look.content);
+            }
             Some(Ok(loaded)) => self.publish(loaded, &look.content, look.took),
             Some(Err(problems)) => self.refuse(problems, &look.content),
         }
         self.observed = look.content;
         look.restless || (directories_differ && self.version > 1)
+    }
+
+    fn problem(&self, reason: &str) -> Problem {
+        Problem { file: self.dir.clone(), document: 0, path: "(directory)".to_owned(), reason: reason.to_owned() }
     }
 
     fn publish(&mut self, loaded: Loaded, content: &str, took: Duration) {
@@ -181,7 +230,8 @@ impl DirectoryWatch {
             config.loaded_at = Some(SystemTime::now());
         });
         tracing::info!(version = self.version, content, ?took, "configuration loaded");
-        let Loaded { generate, limits } = loaded;
+        let Loaded { generate, limits, empty } = loaded;
+        self.filled = !empty;
         let generation = Generation::with_limits(self.version, content.to_owned(), limits, generate);
         self.publisher.send_replace(Some(generation));
     }
@@ -202,9 +252,13 @@ impl DirectoryWatch {
     }
 }
 
-fn look(dir: &Path, load: &Load, observed: &str, served: &str) -> Look {
+/// With `patient` a file that holds nothing counts as one that is about to be written.
+fn look(dir: &Path, load: &Load, (observed, served): (&str, &str), patient: bool) -> Look {
     let start = Instant::now();
     let mut scan = Scan::of(dir);
+    if scan.hollow && patient {
+        return Look { scan, content: observed.to_owned(), loaded: None, restless: true, took: start.elapsed() };
+    }
     let mut content = scan.content(dir);
     for _ in 0..MAX_REPEATS {
         if content == observed || content == served {
@@ -216,7 +270,7 @@ fn look(dir: &Path, load: &Load, observed: &str, served: &str) -> Look {
             let content = scan.content(dir);
             (scan, content)
         };
-        let still = content_after == content;
+        let still = content_after == content && !(scan_after.hollow && patient);
         (scan, content) = (scan_after, content_after);
         if still {
             return Look { scan, content, loaded: Some(loaded), restless: false, took: start.elapsed() };

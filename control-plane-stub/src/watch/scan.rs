@@ -28,11 +28,19 @@ pub(super) struct Scan {
     pub directories: BTreeSet<PathBuf>,
     /// Changes whenever a file's inode, size or times do.
     pub stat: String,
+    /// Some file holds nothing: either it is about to be written, or somebody cut it.
+    pub hollow: bool,
+}
+
+/// Whether the loader reads a file of that name.
+pub(super) fn is_wanted(path: &Path) -> bool {
+    let hidden = path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
+    !hidden && path.extension().is_some_and(|e| e == "yaml" || e == "yml" || e == "json")
 }
 
 impl Scan {
     pub(super) fn of(dir: &Path) -> Self {
-        let mut scan = Self { files: Vec::new(), directories: BTreeSet::new(), stat: String::new() };
+        let mut scan = Self { files: Vec::new(), directories: BTreeSet::new(), stat: String::new(), hollow: false };
         let mut context = Context::new(&SHA256);
         scan.directory(dir, 0, &mut context);
         scan.stat = hex(&context.finish().as_ref()[..16]);
@@ -58,7 +66,7 @@ impl Scan {
             if path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b".")) {
                 continue;
             }
-            let wanted = path.extension().is_some_and(|e| e == "yaml" || e == "yml" || e == "json");
+            let wanted = is_wanted(&path);
             match fs::metadata(&path) {
                 Ok(meta) if meta.is_dir() => self.directory(&path, depth + 1, context),
                 Ok(meta) if wanted && self.files.len() < MAX_FILES => {
@@ -69,6 +77,7 @@ impl Scan {
                     for number in [meta.mtime(), meta.mtime_nsec(), meta.ctime(), meta.ctime_nsec()] {
                         context.update(&number.to_le_bytes());
                     }
+                    self.hollow |= meta.is_file() && meta.size() == 0;
                     self.files.push(path);
                 }
                 Ok(_) => {}

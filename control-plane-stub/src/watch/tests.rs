@@ -1,4 +1,4 @@
-use std::{fs, os::unix::fs::symlink};
+use std::{fs, io, os::unix::fs::symlink};
 
 use tokio::time::timeout;
 
@@ -12,6 +12,7 @@ struct Bench {
     worlds: Worlds,
     status: Arc<Status>,
     rescan: mpsc::Sender<oneshot::Sender<()>>,
+    events: Events,
     shutdown: CancellationToken,
 }
 
@@ -60,8 +61,9 @@ impl Bench {
         let (status, shutdown) = (Arc::new(Status::default()), CancellationToken::new());
         let dir = root.path().join("config");
         let watch = DirectoryWatch::new(&dir, load, publisher, Arc::clone(&status)).unwrap();
+        let events = watch.events.clone();
         tokio::spawn(watch.run(asked, shutdown.clone()));
-        Self { root, worlds, status, rescan, shutdown }
+        Self { root, worlds, status, rescan, events, shutdown }
     }
 
     fn file(&self, name: &str) -> PathBuf {
@@ -269,6 +271,104 @@ async fn a_directory_that_comes_late_or_again_is_watched() {
         bench.sync().await;
         assert!(bench.status.config().version >= version);
     }
+}
+
+/// A watch whose looks are taken by the test.
+fn still(load: Arc<Load>) -> (tempfile::TempDir, DirectoryWatch, Worlds) {
+    let root = tempfile::tempdir().unwrap();
+    plain(root.path());
+    let (publisher, worlds) = tokio::sync::watch::channel(None);
+    let watch = DirectoryWatch::new(&root.path().join("config"), load, publisher, Arc::default()).unwrap();
+    (root, watch, worlds)
+}
+
+#[tokio::test]
+async fn a_file_that_was_cut_and_not_yet_written_is_no_world() {
+    let (root, mut watch, worlds) = still(Arc::new(load));
+    let file = root.path().join("config/a.yaml");
+    assert!(!watch.look().await);
+    let version = || worlds.borrow().as_ref().map(|generation| generation.version);
+    fs::write(&file, "").unwrap();
+    assert!(watch.look().await, "is looked at again soon");
+    assert_eq!(version(), Some(1));
+    fs::write(&file, "two").unwrap();
+    assert!(!watch.look().await);
+    assert_eq!((version(), watch.hollow_since), (Some(2), None));
+    // Who never writes is not waited for for ever: the loader decides.
+    fs::write(&file, "").unwrap();
+    watch.hollow_since = Some(Instant::now().checked_sub(PATIENCE).unwrap());
+    assert!(!watch.look().await);
+    assert_eq!(version(), Some(3));
+}
+
+#[tokio::test]
+async fn a_question_waits_for_a_writer() {
+    let mut bench = Bench::start(plain);
+    assert_eq!(bench.text("one").await, 1);
+    let mut file = fs::File::create(bench.file("a.yaml")).unwrap();
+    let told = async {
+        while bench.events.busy().is_none() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    timeout(DEADLINE, told).await.unwrap();
+    let (done, mut answer) = oneshot::channel();
+    bench.rescan.send(done).await.unwrap();
+    io::Write::write_all(&mut file, b"two").unwrap();
+    assert!(timeout(Duration::from_millis(100), &mut answer).await.is_err(), "answered about half a file");
+    io::Write::write_all(&mut file, b"three").unwrap();
+    drop(file);
+    timeout(DEADLINE, answer).await.unwrap().unwrap();
+    assert_eq!(bench.text("twothree").await, 2, "neither nothing nor a half was served");
+}
+
+#[tokio::test]
+async fn a_directory_that_lost_all_documents_keeps_what_is_served() {
+    let load = |dir: &Path| {
+        let world = crate::model::load(dir)?;
+        let empty = world.documents == 0;
+        let generate: Generate = Box::new(move |node: &Node| crate::translate::translate(&world, node));
+        Ok(Loaded { empty, ..Loaded::from(generate) })
+    };
+    let namespace = "apiVersion: v1\nkind: Namespace\nmetadata: {name: a}\n";
+    let bench = Bench::start_with(|root| fs::create_dir(root.join("config")).unwrap(), Arc::new(load));
+    bench.sync().await;
+    assert_eq!(bench.status.config().version, 1, "one may begin with nothing");
+    bench.replace("a.yaml", namespace);
+    bench.sync().await;
+    for emptied in ["removed", "a comment"] {
+        match emptied {
+            "removed" => fs::remove_file(bench.file("a.yaml")).unwrap(),
+            _ => bench.replace("a.yaml", "# nothing\n"),
+        }
+        bench.sync().await;
+        let config = bench.status.config();
+        assert_eq!((config.version, config.problems.len()), (2, 1), "{emptied}");
+        assert!(config.problems[0].reason.contains("v1 Namespace will do"), "{:?}", config.problems);
+        bench.replace("a.yaml", namespace);
+        bench.sync().await;
+        assert!(bench.status.config().problems.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_loader_that_panics_is_a_problem_and_no_end() {
+    let panics = |dir: &Path| match fs::read_to_string(dir.join("a.yaml")).as_deref() {
+        Ok("bad") => panic!("on purpose"),
+        _ => load(dir),
+    };
+    let (root, mut watch, _worlds) = still(Arc::new(panics));
+    let file = root.path().join("config/a.yaml");
+    watch.look().await;
+    fs::write(&file, "bad").unwrap();
+    watch.look().await;
+    let config = watch.status.config();
+    assert_eq!(config.problems.len(), 1);
+    assert_ne!(config.served, config.observed, "nobody takes this for reached");
+    fs::write(&file, "one").unwrap();
+    watch.look().await;
+    assert!(watch.status.config().problems.is_empty());
+    assert_eq!(watch.status.config().served, watch.status.config().observed);
 }
 
 #[test]

@@ -124,7 +124,8 @@ pub(super) fn access(world: &World, call: &Call<'_>) -> Result<Access, String> {
 
 fn node(workload: &Workload) -> Node {
     Node {
-        id: "outriggerctl".to_owned(),
+        // Its own name tells it from others at its address.
+        id: format!("sidecar~0.0.0.0~{}.{}~outriggerctl", workload.name, workload.namespace),
         kind: ClientKind::Outrigger,
         namespace: workload.namespace.clone(),
         service_account: workload.service_account.clone(),

@@ -2,7 +2,7 @@
 
 use super::{attachment, place};
 use crate::model::{
-    JwtRule, Mode, Object, Problem, RequestAuthentication,
+    JwtRule, Mode, Object, Place, Problem, RequestAuthentication,
     authorization::{DRY_RUN, dry_run},
     peer_authentication::{PeerAuthentication, subset},
     world::World,
@@ -11,6 +11,10 @@ use crate::model::{
 pub(super) fn check(world: &World, notes: &mut Vec<String>, problems: &mut Vec<Problem>) {
     for (index, object) in world.peer_authentications.iter().enumerate() {
         peer(object, notes, problems);
+        if world.settings.is_root(&object.meta.namespace) && object.spec.labels().is_some() {
+            let text = "with a selector it has no effect in a root namespace, whose policies are the mesh's";
+            notes.push(format!("PeerAuthentication {}: {text}", place(object)));
+        }
         let older = world.peer_authentications[..index].iter();
         if let Some(text) = older.filter_map(|older| beaten(world, object, older)).next() {
             notes.push(format!("PeerAuthentication {}: {text}", place(object)));
@@ -80,6 +84,11 @@ fn request(
         let reason = "a RequestAuthentication has no dry run: remove the annotation, or the document";
         problems.push(object.source.problem(format!("metadata.annotations.{DRY_RUN}"), reason));
     }
+    let held = world.workloads.iter().filter(|w| {
+        object.holds_at(&world.settings, Place { namespace: &w.namespace, labels: &w.labels, services: &[] })
+    });
+    let text = super::passed_in_silence(world, held, None);
+    notes.extend(text.map(|text| format!("RequestAuthentication {}: {text}", place(object))));
     for (index, rule) in spec.jwt_rules.iter().enumerate() {
         if let Some((field, reason)) = token(rule) {
             problems.push(object.source.problem(format!("spec.jwtRules[{index}].{field}"), reason));

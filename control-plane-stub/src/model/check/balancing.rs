@@ -116,6 +116,15 @@ fn locality(setting: &LocalitySetting) -> Findings {
             }
         }
     }
+    let sources = setting.distribute.iter().map(|rule| rule.from.as_str());
+    if let Some(reason) = overlap(sources) {
+        problem("distribute".to_owned(), format!("from: {reason}"));
+    }
+    for (index, rule) in setting.distribute.iter().enumerate() {
+        if let Some(reason) = overlap(rule.to.keys().map(String::as_str)) {
+            problem(format!("distribute[{index}].to"), reason);
+        }
+    }
     for (index, rule) in setting.failover.iter().enumerate() {
         if rule.from == rule.to || rule.from.is_empty() || rule.to.is_empty() {
             problem(format!("failover[{index}]"), "needs two different regions".to_owned());
@@ -130,6 +139,14 @@ fn locality(setting: &LocalitySetting) -> Findings {
         }
     }
     found
+}
+
+/// Two patterns that some locality matches both: Istio refuses them, as nothing says which of them counts.
+fn overlap<'a>(patterns: impl Iterator<Item = &'a str>) -> Option<String> {
+    let patterns: Vec<&str> = patterns.collect();
+    let both = |a: &str, b: &str| a.split('/').zip(b.split('/')).all(|(a, b)| a == b || a == "*" || b == "*");
+    let pairs = patterns.iter().enumerate().flat_map(|(i, a)| patterns[..i].iter().map(move |b| (*b, *a)));
+    pairs.filter(|(a, b)| both(a, b)).map(|(a, b)| format!("`{a}` and `{b}` overlap")).next()
 }
 
 pub(super) fn pool(pool: &ConnectionPool) -> Findings {

@@ -2,7 +2,8 @@
 
 use super::balancing;
 use crate::model::{
-    Balance, ClientTls, ConnectionPool, DestinationRule, LoadBalancer, Object, OutlierDetection, Problem, TlsMode,
+    Balance, Class, ClientTls, ConnectionPool, DestinationRule, LoadBalancer, Object, OutlierDetection, Problem,
+    TlsMode,
     destination_rule::LATENCY_AWARE,
     join::Declared,
     names::{covers, is_host},
@@ -29,6 +30,7 @@ fn rule(world: &World, object: &Object<DestinationRule>, problems: &mut Vec<Prob
         problems.push(source.problem("spec.host", reason));
     }
     latency(object, problems);
+    nameless_tls(world, object, problems);
     let mut names = std::collections::HashSet::new();
     let policies = std::iter::once(("spec.trafficPolicy".to_owned(), &spec.traffic_policy));
     let subsets = spec.subsets.iter().enumerate();
@@ -74,6 +76,33 @@ fn latency(object: &Object<DestinationRule>, problems: &mut Vec<Problem>) {
         }
         None | Some("true" | "false") => {}
         Some(other) => problems.push(object.source.problem(path, format!("`{other}` is neither true nor false"))),
+    }
+}
+
+/// To a host with a wildcard only a request of HTTP can say which server is meant. Of any other bytes nobody knows, and
+/// TLS without a name takes the certificate of whoever answers.
+fn nameless_tls(world: &World, object: &Object<DestinationRule>, problems: &mut Vec<Problem>) {
+    let spec = &object.spec;
+    let wild = world.services.values().filter(|s| s.host.starts_with('*') && covers(&spec.host, &s.host));
+    for service in wild.filter(|s| s.subject_alt_names.is_empty()) {
+        for port in service.ports.iter().filter(|port| port.protocol.class() != Class::Http) {
+            let subsets = spec.subsets.iter().map(|subset| Some(subset.name.as_str()));
+            let nameless = std::iter::once(None).chain(subsets).any(|subset| {
+                spec.policy(subset, port.number).tls.is_some_and(|tls| {
+                    matches!(tls.mode, TlsMode::Simple | TlsMode::Mutual)
+                        && tls.sni.as_ref().is_none_or(String::is_empty)
+                        && tls.subject_alt_names.is_empty()
+                        && !tls.insecure_skip_verify
+                })
+            });
+            if nameless {
+                let reason = format!(
+                    "needs sni or subjectAltNames: nothing says which server is meant by {} at port {}, which is not HTTP",
+                    service.host, port.number
+                );
+                problems.push(object.source.problem("spec.trafficPolicy.tls", reason));
+            }
+        }
     }
 }
 

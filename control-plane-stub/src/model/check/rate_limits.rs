@@ -47,8 +47,17 @@ fn effects(world: &World, object: &Object<RateLimit>, notes: &mut Vec<String>, p
             .filter_map(|(number, at)| Some((service.port(*number)?, at.number)))
     });
     let opaque = |class| matches!(class, Class::Tcp | Class::Tls);
-    let wanted = declared.filter(|(_, at)| spec.matching.port.is_none_or(|port| port == *at));
+    let wanted = declared.clone().filter(|(_, at)| spec.matching.port.is_none_or(|port| port == *at));
     let ports: Vec<_> = wanted.map(|(port, at)| (opaque(port.protocol.class()), at)).collect();
+    let http = |port: u16| {
+        let mut classes =
+            declared.clone().filter(|(_, at)| *at == port).map(|(port, _)| port.protocol.class()).peekable();
+        classes.peek().is_some() && classes.all(|class| class == Class::Http)
+    };
+    if !spec.counts_connections() && !spec.matching.port.is_some_and(http) {
+        let text = super::passed_in_silence(world, selected.iter().copied(), spec.matching.port);
+        notes.extend(text.map(|text| format!("RateLimit {name}: {text}")));
+    }
     let Some((_, port)) = ports.first().filter(|_| ports.iter().all(|(opaque, _)| *opaque)) else { return };
     if !spec.counts_connections() {
         let reason = format!(

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::{known_port, place};
 use crate::model::{
-    Destination, HttpRoute, Object, Problem, StringMatch, VirtualService,
+    Destination, HttpRoute, Object, Problem, Retries, StringMatch, VirtualService,
     join::Declared,
     names::is_host,
     virtual_service::{L4Destination, for_mesh},
@@ -160,6 +160,10 @@ impl Report<'_> {
                 let reason = "rewrite, retries, timeout and mirror need a route: there is nothing to send elsewhere";
                 self.problem(path, reason);
             }
+        }
+        if route.retries.as_ref().is_some_and(Retries::is_idle) {
+            let reason = "attempts is missing or 0, which switches retries off: give attempts, or remove the rest";
+            self.problem(format!("{path}.retries.attempts"), reason);
         }
         self.traffic(path, route);
         for (index, target) in route.route.iter().enumerate() {

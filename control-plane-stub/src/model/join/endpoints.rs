@@ -44,8 +44,11 @@ impl Workloads {
         indexes.map(|index| (&self.all[*index], self.pods[*index]))
     }
 
-    fn at(&self, namespace: &str, address: &Address) -> Option<&Workload> {
-        self.of_namespace(namespace).map(|(w, _)| w).find(|w| w.addresses.contains(address))
+    /// The workload behind an address of a slice: the Pod that the slice names, else some Pod, as slices list Pods, else a
+    /// WorkloadEntry; of equals one that takes traffic.
+    fn at(&self, namespace: &str, address: &Address, target: Option<&str>) -> Option<&Workload> {
+        let here = self.of_namespace(namespace).filter(|(w, _)| w.addresses.contains(address));
+        here.min_by_key(|(w, pod)| (!pod || target != Some(w.name.as_str()), !pod, !w.ready)).map(|(w, _)| w)
     }
 
     /// Slices, where there are any, say which Pods are ready; WorkloadEntries are in no slice.
@@ -123,7 +126,8 @@ impl Workloads {
                     continue;
                 };
                 let address = Address::Ip(ip);
-                let known = self.at(&service.namespace, &address).cloned();
+                let target = endpoint.target_ref.as_ref().filter(|t| t.kind == "Pod").map(|t| t.name.as_str());
+                let known = self.at(&service.namespace, &address, target).cloned();
                 let homes = known.as_ref().map(|pod| spec.homes(service, &pod.addresses)).unwrap_or_default();
                 let is_listed = |home: &&Address| home.ip().is_some_and(|ip| listed.contains(&*ip.to_string()));
                 if !homes.contains(&&address) && homes.iter().any(is_listed) {

@@ -34,12 +34,14 @@ pub(super) fn config(
             world.notes.push(format!("ConfigMap {}/istio is passed over for another MeshConfig", map.meta.namespace));
             continue;
         }
-        match map.spec.mesh() {
-            Ok(spec) => {
+        match map.spec.mesh(&world.settings) {
+            Ok((spec, passed_over)) => {
                 let mut object = Object { meta: map.meta, source: map.source, spec };
                 providers(&mut object, "data.mesh", world, problems);
                 let read = "trustDomainAliases, extensionProviders of authorization and pathNormalization";
-                world.notes.push(format!("of ConfigMap {}/istio, {read} are read", object.meta.namespace));
+                let rest = if passed_over.is_empty() { "nothing".to_owned() } else { passed_over.join(", ") };
+                let namespace = &object.meta.namespace;
+                world.notes.push(format!("of ConfigMap {namespace}/istio, {read} are read; passed over: {rest}"));
                 found = Some(object.spec);
             }
             Err(reason) => problems.push(map.source.problem("data.mesh", reason)),

@@ -46,6 +46,7 @@ pub(super) fn join(mut kinds: Kinds, settings: Settings, problems: &mut Vec<Prob
             world.by_address.entry(ip).or_default().push(index);
         }
     }
+    shared_addresses(&mut world);
     world.peer_authentications = oldest_first(kinds.peer_authentications);
     decide_mtls(&mut world);
     world.authorization_policies = oldest_first(kinds.authorization_policies);
@@ -141,11 +142,34 @@ fn services(kinds: &Kinds, workloads: &Workloads, world: &mut World, problems: &
             continue;
         };
         if !kinds.services.iter().any(|s| s.meta.name == *name && s.meta.namespace == slice.meta.namespace) {
-            let reason = format!("there is no Service {name} in namespace {}", slice.meta.namespace);
-            let path = format!("metadata.labels.{}", endpoints::SERVICE_NAME);
-            problems.push(slice.source.problem(path, reason));
+            // Kubernetes removes slices a moment after their Service.
+            world.notes.push(format!(
+                "EndpointSlice {}/{} is passed over: there is no Service {name} in its namespace",
+                slice.meta.namespace, slice.meta.name
+            ));
         }
     }
+}
+
+/// Who is meant by an address that two of one namespace have, the address does not tell. Pods on their host's network
+/// share its address by right; what else does was forgotten, or is a mistake.
+fn shared_addresses(world: &mut World) {
+    let mut notes = Vec::new();
+    for (ip, places) in &world.by_address {
+        let here = || places.iter().map(|index| &world.workloads[*index]).filter(|workload| workload.ready);
+        for one in here() {
+            let Some(other) = here().find(|w| w.namespace == one.namespace && w.name > one.name) else { continue };
+            if one.meshed || other.meshed {
+                notes.push(format!(
+                    "the workloads {} and {} of namespace {} are both at {ip}: which of them a proxy there is \
+                     follows from its service account and its name; a proxy that says neither is taken for the first",
+                    one.name, other.name, one.namespace
+                ));
+            }
+        }
+    }
+    notes.sort();
+    world.notes.append(&mut notes);
 }
 
 /// A client uses mutual TLS where a sidecar is and its policy does not switch it off.

@@ -145,3 +145,41 @@ fn the_most_specific_pattern_wins() {
     assert_eq!(name("example.com"), "all");
     assert_eq!(name("reviews.default.svc.cluster.local"), "svc");
 }
+
+#[test]
+fn an_address_that_stands_for_all_is_refused_and_a_captured_port_noted() {
+    let service = |ip: &str, port: u16| {
+        format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: a}}\nspec: {{clusterIP: '{ip}', ports: [{{name: http, port: {port}}}]}}\n"
+        )
+    };
+    for ip in ["0.0.0.0", "::"] {
+        assert_problems(
+            &service(ip, 80),
+            &[&format!("1 spec.clusterIP: {}", if ip == "::" { "::/128" } else { "0.0.0.0/32" })],
+        );
+    }
+    let world = loaded(&service("10.0.0.1", 15001));
+    assert!(
+        world.notes.iter().any(|note| note.contains("port 15001 is one of the sidecar's own")),
+        "{:?}",
+        world.notes
+    );
+    assert!(loaded(&service("10.0.0.1", 15002)).notes.is_empty());
+}
+
+#[test]
+fn tls_to_a_wildcard_of_opaque_bytes_needs_a_name() {
+    let yaml = |protocol: &str, more: &str| {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: w}}\nspec: {{hosts: ['*.example.com'], location: MESH_EXTERNAL, resolution: NONE, ports: [{{number: 9443, name: p, protocol: {protocol}}}]}}\n---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: w}}\nspec: {{host: '*.example.com', trafficPolicy: {{tls: {{mode: SIMPLE{more}}}}}}}\n"
+        )
+    };
+    for protocol in ["TCP", "TLS"] {
+        assert_problems(&yaml(protocol, ""), &["2 spec.trafficPolicy.tls: needs sni or subjectAltNames"]);
+        for more in [", sni: a.example.com", ", subjectAltNames: [a.example.com]", ", insecureSkipVerify: true"] {
+            assert_eq!(problems(&yaml(protocol, more)), [""; 0], "{protocol}{more}");
+        }
+    }
+    assert_eq!(problems(&yaml("HTTP", "")), [""; 0]);
+}

@@ -36,8 +36,8 @@ fn selectors_slices_entries_and_names() {
 fn a_workload_is_found_by_address_within_its_namespace() {
     let world = mixed();
     let at = ["10.244.1.1".parse().unwrap()];
-    assert_eq!(world.workload("apps", &at).map(|w| w.name.as_str()), Some("web-0"));
-    assert_eq!(world.workload("default", &at), None);
+    assert_eq!(world.workload(("apps", "default", None), &at).map(|w| w.name.as_str()), Some("web-0"));
+    assert_eq!(world.workload(("default", "default", None), &at), None);
 }
 
 #[test]
@@ -101,4 +101,49 @@ fn a_service_has_endpoints_of_its_own_families() {
     assert_eq!(addresses("clusterIPs: [10.96.0.1, 'fd96::1'], ipFamilies: [IPv6, IPv4]"), ["fd00::1"]);
     assert_eq!(addresses("clusterIP: None, ipFamilies: [IPv6]"), ["fd00::1"]);
     assert_eq!(addresses("clusterIP: None"), ["10.0.0.1", "fd00::1"]);
+}
+
+#[test]
+fn of_two_workloads_at_one_address_the_one_that_is_meant_counts() {
+    let entry = |account: &str| {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: WorkloadEntry\nmetadata: {{name: aaa}}\nspec: {{address: 10.1.0.5, labels: {{app: old}}{account}}}\n---\n"
+        )
+    };
+    let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: web, labels: {app: web, security.istio.io/tlsMode: istio}}\nspec: {serviceAccountName: web}\nstatus: {podIP: 10.1.0.5}\n---\n";
+    let at = ["10.1.0.5".parse().unwrap()];
+    let found = |yaml: &str, account: &str, name: Option<&str>| {
+        let world = loaded(yaml);
+        world.workload(("default", account, name), &at).map(|w| w.name.clone()).unwrap()
+    };
+    let yaml = entry("") + pod;
+    assert_eq!(found(&yaml, "web", None), "web", "by what is proven");
+    assert_eq!(found(&yaml, "nobody", Some("web")), "web", "by name");
+    assert_eq!(found(&yaml, "web", Some("aaa")), "web", "a name alone overrules no proof");
+    assert_eq!(found(&(entry(", serviceAccount: web") + pod), "web", Some("web")), "web");
+    let notes = loaded(&yaml).notes;
+    assert!(
+        notes.iter().any(|note| note.contains("aaa and web of namespace default are both at 10.1.0.5")),
+        "{notes:?}"
+    );
+
+    // Whom to expect at an endpoint: the Pod that the slice lists.
+    let service = "apiVersion: v1\nkind: Service\nmetadata: {name: s}\nspec: {clusterIP: 10.0.0.1, selector: {app: web}, ports: [{name: http, port: 80}]}\n---\n";
+    let slice = |target: &str| {
+        format!(
+            "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: s, labels: {{kubernetes.io/service-name: s}}}}\naddressType: IPv4\nports: [{{name: http, port: 80}}]\nendpoints: [{{addresses: [10.1.0.5]{target}}}]\n"
+        )
+    };
+    for target in ["", ", targetRef: {kind: Pod, name: web, uid: x}"] {
+        let world = loaded(&(yaml.clone() + service + &slice(target)));
+        let endpoints = &world.services["s.default.svc.cluster.local"].endpoints;
+        assert_eq!(endpoints.iter().map(|e| e.service_account.as_str()).collect::<Vec<_>>(), ["web"], "{target}");
+    }
+}
+
+#[test]
+fn a_slice_outlives_its_service_and_is_passed_over() {
+    let slice = "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: gone-x, labels: {kubernetes.io/service-name: gone}}\naddressType: IPv4\nports: [{port: 80}]\nendpoints: [{addresses: [10.1.0.5]}]\n";
+    let world = loaded(slice);
+    assert!(world.notes.iter().any(|note| note.contains("default/gone-x is passed over")), "{:?}", world.notes);
 }

@@ -87,3 +87,15 @@ fn what_only_the_api_server_writes_is_tolerated() {
          ipFamilies: [IPv4], internalTrafficPolicy: Cluster}\nstatus: {loadBalancer: {}}\n",
     );
 }
+
+#[test]
+fn a_file_without_a_byte_is_not_a_file_without_documents() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("a.yaml"), service("a")).unwrap();
+    fs::write(dir.path().join("b.yaml"), "").unwrap();
+    let problems = load(dir.path()).unwrap_err();
+    assert_eq!(problems.len(), 1);
+    assert!(problems[0].reason.contains("is empty"), "{problems:?}");
+    fs::write(dir.path().join("b.yaml"), "# nothing yet\n").unwrap();
+    assert_eq!(load(dir.path()).unwrap().documents, 1);
+}

@@ -107,3 +107,18 @@ fn a_limit_that_nothing_can_be_held_against_is_refused() {
         assert!(problems.iter().any(|p| p.path == path), "{spec}: {problems:#?}");
     }
 }
+
+#[test]
+fn who_may_pass_in_silence_is_told() {
+    let pod = "---\napiVersion: v1\nkind: Pod\nmetadata: {name: p, labels: {security.istio.io/tlsMode: istio}}\nspec: {}\nstatus: {podIP: 10.1.0.9}\n";
+    let strict = "---\napiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: s}\nspec: {mtls: {mode: STRICT}}\n";
+    let keyed = limit("scope: local, rate: {requests: 1, per: day}, key: [{path: {}}]");
+    let token = "apiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {name: t}\nspec: {jwtRules: [{issuer: a, jwksUri: 'https://a.example/k'}]}\n";
+    for yaml in [keyed.as_str(), token] {
+        let told =
+            |more: &str| loaded(&(yaml.to_owned() + more)).notes.iter().any(|note| note.contains("silent for 1s"));
+        assert!(told(pod), "{yaml}");
+        assert!(!told(&(pod.to_owned() + strict)), "{yaml}");
+        assert!(!told(""), "{yaml}");
+    }
+}

@@ -24,7 +24,7 @@ fn port_over_workload_over_namespace_over_mesh_over_permissive() {
     let ports_only = policy("w", "apps", "selector: {matchLabels: {app: a}}, portLevelMtls: {80: {mode: DISABLE}}");
     let a = [("app", "a"), ("version", "v1")];
     let table = [
-        (String::new(), 80, Mode::Permissive),
+        ("# none\n".to_owned(), 80, Mode::Permissive),
         (mesh.clone(), 80, Mode::Strict),
         (mesh.clone() + &namespace, 80, Mode::Disable),
         (mesh.clone() + &unset, 80, Mode::Strict),
@@ -104,4 +104,15 @@ fn nonsense_is_refused() {
         &policy("a", "apps", "selector: {matchLabels: {app: 'a*'}}, mtls: {mode: STRICT}"),
         &["1 spec.selector.matchLabels: `app: a*` is not a label"],
     );
+}
+
+#[test]
+fn a_selector_in_a_root_namespace_selects_nobody() {
+    let chosen = policy("c", "istio-system", "selector: {matchLabels: {app: a}}, mtls: {mode: STRICT}");
+    let labels = [("app".to_owned(), "a".to_owned())].into();
+    let world = loaded(&chosen);
+    for namespace in ["istio-system", "apps"] {
+        assert_eq!(world.peer_policy(namespace, &labels).of(80), Mode::Permissive, "{namespace}");
+    }
+    assert!(world.notes.iter().any(|note| note.contains("no effect in a root namespace")), "{:?}", world.notes);
 }

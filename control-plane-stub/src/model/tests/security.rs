@@ -192,6 +192,18 @@ fn istios_own_configuration_is_read_where_it_holds_here_too() {
     let names: Vec<_> = world.mesh.extension_providers.iter().map(|p| p.name.as_str()).collect();
     assert_eq!(names, ["a"]);
     assert_eq!(loaded(&with_services(&map("apps", providers))).mesh, MeshConfig::default(), "of another namespace");
+    assert!(world.notes.iter().any(|note| note.ends_with("passed over: accessLogFile")), "{:?}", world.notes);
+    for (field, fine, wrong) in [
+        ("rootNamespace", "istio-system", "mesh-config"),
+        ("trustDomain", "cluster.local", "prod.example"),
+        ("enableAutoMtls", "true", "false"),
+        ("outboundTrafficPolicy", "{mode: ALLOW_ANY}", "{mode: REGISTRY_ONLY}"),
+        ("meshMTLS", "{minProtocolVersion: TLSV1_2}", "{minProtocolVersion: TLSV1_3}"),
+    ] {
+        let of = |value: &str| map("istio-system", &format!("{{{field}: {value}}}"));
+        assert_eq!(problems(&of(fine)), [""; 0], "{field}");
+        assert_problems(&of(wrong), &[&format!("1 data.mesh: {field}: ")]);
+    }
     let wrong = providers.replace("port: 80", "prt: 80");
     assert_problems(&with_services(&map("istio-system", &wrong)), &["3 data.mesh: extensionProviders[0]"]);
     let both = with_services(MESH) + &map("istio-system", providers);
@@ -266,4 +278,39 @@ fn policies_hold_in_their_scope() {
     assert!(holds(&service, "default", none, &["reviews"]), "service");
     assert!(!holds(&service, "default", none, &["other"]));
     assert!(!holds(&service, "other", none, &["reviews"]), "of its namespace");
+}
+
+#[test]
+fn a_blank_in_a_security_policy_is_told_not_taken_for_absence() {
+    let policy = |kind: &str, spec: &str| {
+        format!(
+            "apiVersion: security.istio.io/v1\nkind: {kind}\nmetadata: {{name: p, creationTimestamp: null}}\nspec: {spec}\n"
+        )
+    };
+    for (kind, spec, path) in [
+        ("AuthorizationPolicy", "{rules: [{from: }]}", "spec.rules[0].from"),
+        ("AuthorizationPolicy", "{action: , rules: [{}]}", "spec.action"),
+        ("AuthorizationPolicy", "{selector: {matchLabels: }, rules: [{}]}", "spec.selector.matchLabels"),
+        ("AuthorizationPolicy", "", "spec"),
+        ("PeerAuthentication", "{mtls: {mode: }}", "spec.mtls.mode"),
+        (
+            "PeerAuthentication",
+            "{selector: {matchLabels: {app: }}, mtls: {mode: STRICT}}",
+            "spec.selector.matchLabels.app",
+        ),
+        ("RequestAuthentication", "{jwtRules: }", "spec.jwtRules"),
+    ] {
+        let found = problems(&policy(kind, spec));
+        assert!(found.iter().any(|problem| problem.starts_with(&format!("1 {path}: is blank"))), "{spec}: {found:?}");
+        // The same in a List.
+        let item = policy(kind, spec).replace('\n', "\n  ");
+        let found = problems(&format!("apiVersion: v1\nkind: List\nitems:\n- {item}"));
+        assert!(
+            found.iter().any(|problem| problem.contains(&format!("items[0].{path}: is blank"))),
+            "{spec}: {found:?}"
+        );
+    }
+    assert_eq!(problems(&policy("PeerAuthentication", "{mtls: {mode: STRICT}}\nstatus: null")), [""; 0]);
+    let service = "apiVersion: v1\nkind: Service\nmetadata: {name: a, labels: null}\nspec: {selector: null, ports: [{port: 80, nodePort: null}]}\n";
+    assert_eq!(problems(service), [""; 0], "elsewhere null is as good as nothing");
 }

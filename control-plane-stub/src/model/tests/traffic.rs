@@ -270,3 +270,53 @@ fn latency_awareness_is_an_upgrade_of_least_request() {
     assert_problems(&annotated("true", "RANDOM"), &[&format!("{path}is an upgrade of LEAST_REQUEST")]);
     assert_problems(&annotated("yes", "LEAST_REQUEST"), &[&format!("{path}`yes` is neither true nor false")]);
 }
+
+#[test]
+fn retries_without_attempts_are_none() {
+    let retries =
+        |fields: &str| route(&format!("  - route: [{{destination: {{host: reviews}}}}]\n    retries: {{{fields}}}\n"));
+    for fields in ["perTryTimeout: 2s", "retryOn: 5xx", "attempts: 0, backoff: 1s", "retryRemoteLocalities: true"] {
+        assert_problems(&retries(fields), &["3 spec.http[0].retries.attempts: attempts is missing or 0"]);
+    }
+    for (fields, attempts) in [("", 0), ("attempts: 0", 0), ("attempts: 3, perTryTimeout: 2s", 3)] {
+        let world = loaded(&retries(fields));
+        let (_, object) = &world.virtual_services[0];
+        assert_eq!(object.spec.http[0].retries.as_ref().map(|r| r.attempts), Some(attempts), "{fields}");
+    }
+}
+
+#[test]
+fn what_envoy_would_refuse_of_a_route_is_refused_here() {
+    let regex = route("  - match: [{uri: {regex: '/a{1,2000}'}}]\n    route: [{destination: {host: reviews}}]\n");
+    assert_problems(&regex, &["3 spec.http[0].match[0].uri.regex: `{1,2000}` repeats more"]);
+    let header = route("  - route: [{destination: {host: reviews}}]\n    headers: {request: {set: {x: '%REQ%'}}}\n");
+    assert_problems(&header, &["3 spec.http[0].headers.request.set: x: %REQ% needs the name of a header"]);
+}
+
+#[test]
+fn shares_of_localities_do_not_overlap() {
+    let rule = |distribute: &str| {
+        with_services(&format!(
+            "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: d}}\nspec: {{host: reviews, trafficPolicy: {{loadBalancer: {{localityLbSetting: {{distribute: [{distribute}]}}}}}}}}\n"
+        ))
+    };
+    let place = "3 spec.trafficPolicy.loadBalancer.localityLbSetting.distribute";
+    for (distribute, problem) in [
+        ("{from: r1, to: {'r1/*': 50, r1/z1: 50}}", format!("{place}[0].to: `r1/*` and `r1/z1` overlap")),
+        ("{from: r1, to: {'*': 50, r2: 50}}", format!("{place}[0].to: `*` and `r2` overlap")),
+        (
+            "{from: r1, to: {r1: 100}}, {from: 'r1/z1/*', to: {r1: 100}}",
+            format!("{place}: from: `r1` and `r1/z1/*` overlap"),
+        ),
+    ] {
+        assert_problems(&rule(distribute), &[&problem]);
+    }
+    let apart = "{from: r1/z1, to: {r1/z1: 50, r1/z2: 50}}, {from: 'r1/z2/*', to: {r1: 50, r2: 50}}";
+    assert_eq!(problems(&rule(apart)), [""; 0]);
+}
+
+#[test]
+fn round_robin_by_name_takes_one_endpoint() {
+    let entry = "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: s}\nspec: {hosts: [s.example], resolution: DNS_ROUND_ROBIN, ports: [{number: 80, name: http, protocol: HTTP}], workloadSelector: {labels: {app: a}}}\n";
+    assert_problems(entry, &["1 spec.workloadSelector: DNS_ROUND_ROBIN takes one endpoint"]);
+}

@@ -7,7 +7,8 @@ use crate::model::scalars::{HumanDuration, positive};
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Retries {
-    #[serde(default = "default_attempts")]
+    /// None switch retries off, as in Istio; who says nothing of retries at all gets the mesh's default.
+    #[serde(default)]
     pub attempts: u16,
     #[serde(default, deserialize_with = "positive")]
     pub per_try_timeout: Option<HumanDuration>,
@@ -20,8 +21,15 @@ pub struct Retries {
     pub retry_remote_localities: bool,
 }
 
-fn default_attempts() -> u16 {
-    2
+impl Retries {
+    /// Whether it says how to retry, but not to retry.
+    pub(crate) fn is_idle(&self) -> bool {
+        let says_how = self.per_try_timeout.is_some()
+            || self.backoff.is_some()
+            || self.retry_on != RetryOn::default()
+            || self.retry_remote_localities;
+        self.attempts == 0 && says_how
+    }
 }
 
 /// Conditions by name, and status codes.

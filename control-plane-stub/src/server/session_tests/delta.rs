@@ -107,14 +107,53 @@ fn delta_stale_nonces_and_refusals() {
     let told = bench.0.accept_delta(&nack).unwrap();
     assert_eq!(told.nacked, Some((first.version, "a is odd".into())));
     assert_eq!(bench.next(), None, "the same is not sent again");
-    // A later accepted response does not heal what it did not touch.
+    // The next response says the rest of the refused one again, so that its answer counts for all of it.
     bench.0.set_world(world(2, &[("c", "a", "1"), ("c", "b", "2")]));
     let second = bench.next().unwrap();
-    bench.ack_delta(&C, &second.nonce);
+    assert_eq!(names(&second), ["a", "b"]);
+    let nack =
+        DeltaDiscoveryRequest { response_nonce: second.nonce, error_detail: error("a is odd"), ..delta(&C, &[]) };
+    bench.0.accept_delta(&nack).unwrap();
     assert_eq!(bench.0.standing(&C), (false, true));
     bench.0.set_world(world(3, &[("c", "a", "3"), ("c", "b", "2")]));
     let third = bench.next().unwrap();
+    assert_eq!(names(&third), ["a", "b"]);
     bench.ack_delta(&C, &third.nonce);
     assert_eq!(bench.0.standing(&C), (false, false));
     assert!(bench.ack_delta(&C, &third.nonce).stale, "twice");
+}
+
+#[test]
+fn a_delta_refusal_heals_though_only_one_of_its_resources_changes() {
+    let mut bench = Bench::new(Variant::Delta, &world(1, &[("c", "old", "1"), ("l", "bad", "1"), ("l", "good", "1")]));
+    for kind in [&C, &L] {
+        bench.0.accept_delta(&delta(kind, &[])).unwrap();
+    }
+    let nonces: Vec<_> = bench.drain().into_iter().map(|(kind, _, _, nonce)| (kind, nonce)).collect();
+    bench.ack_delta(&C, &nonces[0].1);
+    let refuse = |bench: &mut Bench, nonce: &str| {
+        let nack = DeltaDiscoveryRequest { response_nonce: nonce.into(), error_detail: error("bad"), ..delta(&L, &[]) };
+        bench.0.accept_delta(&nack).unwrap();
+    };
+    refuse(&mut bench, &nonces[1].1);
+    bench.0.set_world(world(2, &[("l", "bad", "2"), ("l", "good", "1")]));
+    let push = bench.next().unwrap();
+    assert_eq!(names(&push), ["bad", "good"]);
+    assert_eq!(bench.next(), None, "while it is refused the cluster stays");
+    bench.ack_delta(&L, &push.nonce);
+    assert_eq!(bench.0.standing(&L), (false, false));
+    assert_eq!(bench.next().unwrap().removed, ["old"]);
+
+    // Taking the bad one away heals too; and what was removed is not refused for ever.
+    bench.0.set_world(world(3, &[("l", "bad", "3"), ("l", "good", "1")]));
+    let push = bench.next().unwrap();
+    refuse(&mut bench, &push.nonce);
+    bench.0.set_world(world(4, &[("l", "good", "1"), ("l", "new", "1")]));
+    let push = bench.next().unwrap();
+    assert_eq!((names(&push), push.removed.as_slice()), (vec!["new"], &["bad".to_owned()][..]));
+    refuse(&mut bench, &push.nonce);
+    bench.0.set_world(world(5, &[("l", "good", "1"), ("l", "new", "2")]));
+    let push = bench.next().unwrap();
+    bench.ack_delta(&L, &push.nonce);
+    assert_eq!(bench.0.standing(&L), (false, false));
 }

@@ -1,6 +1,8 @@
 mod delta;
 mod sotw;
 
+use std::collections::HashMap;
+
 use outrigger_wire::{
     pack_any,
     pb::{
@@ -10,7 +12,7 @@ use outrigger_wire::{
 };
 
 use super::{
-    super::requests::{MAX_NAMES, MAX_TYPES, Told},
+    super::requests::{MAX_BYTES, MAX_NAMES, MAX_TYPES, Told},
     *,
 };
 use crate::{
@@ -253,4 +255,44 @@ fn hostile_requests_are_refused_not_stored() {
     let mut types = Session::new(Variant::Sotw);
     let refused = (0..100).filter(|i| types.accept_sotw(&sotw(&TypeUrl::Other(i.to_string()), &[])).is_err()).count();
     assert_eq!(refused, 100 - MAX_TYPES);
+}
+
+#[test]
+fn names_that_were_never_sent_leave_nothing_behind() {
+    let mut bench = Bench::new(Variant::Delta, &world(1, &[("c", "a", "1")]));
+    bench.0.accept_delta(&delta(&C, &[])).unwrap();
+    // Nothing is read meanwhile.
+    for round in 0..20 {
+        let names = (0..50).map(|i| format!("{round}-{i}")).collect();
+        let unsubscribe = DeltaDiscoveryRequest { resource_names_unsubscribe: names, ..delta(&C, &[]) };
+        bench.0.accept_delta(&unsubscribe).unwrap();
+    }
+    let held = &bench.0.subscriptions[&C];
+    assert_eq!((held.sent.len(), held.claimed_bytes()), (0, 0));
+    assert_eq!(names(&bench.next().unwrap()), ["a"]);
+}
+
+#[test]
+fn what_a_stream_remembers_of_its_client_is_bounded_in_bytes() {
+    for variant in [Variant::Sotw, Variant::Delta] {
+        let mut session = Session::new(variant);
+        let ask = |session: &mut Session, kind: usize| {
+            let kind = TypeUrl::Other(kind.to_string());
+            let names: Vec<String> = (0..8000).map(|i| format!("{i:02000}")).collect();
+            match variant {
+                Variant::Sotw => session.accept_sotw(&DiscoveryRequest { resource_names: names, ..sotw(&kind, &[]) }),
+                Variant::Delta => session
+                    .accept_delta(&DeltaDiscoveryRequest { resource_names_subscribe: names, ..delta(&kind, &[]) }),
+            }
+        };
+        let most = MAX_BYTES / (8000 * 2064);
+        for kind in 0..most {
+            ask(&mut session, kind).unwrap();
+        }
+        assert_eq!(ask(&mut session, most).unwrap_err().code(), tonic::Code::ResourceExhausted, "{variant:?}");
+    }
+    let mut session = Session::new(Variant::Delta);
+    let versions = HashMap::from([("x".to_owned(), "v".repeat(MAX_BYTES))]);
+    let brought = DeltaDiscoveryRequest { initial_resource_versions: versions, ..delta(&C, &["*"]) };
+    assert_eq!(session.accept_delta(&brought).unwrap_err().code(), tonic::Code::ResourceExhausted);
 }

@@ -136,6 +136,24 @@ async fn the_number_of_streams_is_bounded() {
 }
 
 #[tokio::test]
+async fn one_identity_leaves_streams_to_the_others() {
+    let bench = Bench::start().await;
+    bench.publish(1, "c/a=1");
+    let channel = bench.secure("localhost", None).await.unwrap();
+    let (own, other) = (bench.token("shop", "reviews"), bench.token("shop", "web"));
+    let mut clients = Vec::new();
+    for _ in 0..6 {
+        let mut client = SotwClient::open(channel.clone(), Some(&own), sotw(&C, &[])).await.unwrap();
+        client.values(true).await;
+        clients.push(client);
+    }
+    let refused = SotwClient::open(channel.clone(), Some(&own), sotw(&C, &[])).await.err().unwrap();
+    assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
+    let first = DiscoveryRequest { node: node("shop", "web"), ..sotw(&C, &[]) };
+    assert_eq!(SotwClient::open(channel, Some(&other), first).await.unwrap().values(true).await, ["1"]);
+}
+
+#[tokio::test]
 async fn status_pages() {
     let bench = Bench::start().await;
     bench.publish(1, "c/a=1");

@@ -86,7 +86,9 @@ impl Bench {
             tls_sans: vec!["control.example".into()],
             plaintext_identity,
             max_connections: 64,
+            max_connections_per_address: 64,
             max_streams: 8,
+            max_streams_per_identity: 6,
             rate_limits: Arc::new(RateLimits::new(Store::Memory(Memory::new(1000)), Default::default())),
         };
         let (publisher, worlds) = watch::channel(None);

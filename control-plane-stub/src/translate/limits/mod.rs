@@ -11,10 +11,12 @@ mod global;
 mod http;
 mod tcp;
 
+use std::{collections::HashSet, sync::Arc};
+
 use super::{pb, scope::Scope};
 use crate::{
-    model::{LimitKey, LimitMode, Object, RateLimit, Scope as LimitScope, World},
-    ratelimit::rules::{ObjectRule, Objects},
+    model::{LimitKey, LimitMode, Object, RateLimit, Scope as LimitScope, Workload, World},
+    ratelimit::rules::{Account, Accounts, ObjectRule, Objects},
 };
 
 pub(super) use self::clusters::generate;
@@ -26,7 +28,19 @@ pub fn limits(world: &World) -> Objects {
         .rate_limits
         .iter()
         .filter(|object| object.spec.scope == LimitScope::Global && object.spec.global.service.is_none());
+    let account = |w: &Workload| (w.namespace.clone(), w.service_account.clone());
+    let known: Arc<HashSet<Account>> = Arc::new(world.workloads.iter().map(account).collect());
+    let accounts = |object: &Object<RateLimit>| Accounts {
+        selected: world
+            .workloads
+            .iter()
+            .filter(|w| world.limits(object, &w.namespace, &w.labels))
+            .map(account)
+            .collect(),
+        known: Arc::clone(&known),
+    };
     let rule = |object: &Object<RateLimit>| ObjectRule {
+        accounts: object.spec.selector.is_some().then(|| accounts(object)),
         namespace: (!world.settings.is_root(&object.meta.namespace)).then(|| object.meta.namespace.clone()),
         rate: object.spec.rate,
         enforced: object.spec.mode == LimitMode::Enforce,

@@ -148,3 +148,54 @@ fn workloads_of_the_mesh_are_selected_and_spoken_to_with_mutual_tls() {
     assert_eq!(members("outbound|80||vm.example"), [pod, vm.clone()]);
     assert_eq!(members("outbound|80|v1|vm.example"), [vm]);
 }
+
+#[test]
+fn a_wildcard_of_http_takes_the_name_of_each_request_for_tls() {
+    let rule = |more: &str| {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: w}}\nspec: {{host: '*.example.com', trafficPolicy: {{tls: {{mode: SIMPLE{more}}}}}}}\n"
+        )
+    };
+    let wild = entry(
+        "w",
+        "hosts: ['*.example.com'], location: MESH_EXTERNAL, resolution: NONE, ports: [{number: 443, name: http, protocol: HTTP}]",
+    );
+    let options = |more: &str| {
+        let cluster = get(&resources(&(wild.clone() + &rule(more))).clusters, "outbound|443||*.example.com");
+        let options = "/typed_extension_protocol_options/envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+        let sni = at(&cluster, "/transport_socket/typed_config").get("sni").cloned();
+        (cluster.pointer(options).unwrap().get("upstream_http_protocol_options").cloned(), sni)
+    };
+    let both = json!({"auto_sni": true, "auto_san_validation": true});
+    assert_eq!(options(""), (Some(both), None));
+    assert_eq!(options(", subjectAltNames: [a.example.com]").0, Some(json!({"auto_sni": true})));
+    assert_eq!(options(", sni: a.example.com"), (None, Some(json!("a.example.com"))));
+}
+
+#[test]
+fn the_ports_of_capture_are_left_to_it() {
+    for port in [15001, 15006] {
+        let yaml = format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: a}}\nspec: {{clusterIP: 10.0.0.1, ports: [{{name: http, port: {port}}}]}}\n---\n"
+        ) + &entry(
+            "b",
+            &format!("hosts: [b.example], resolution: DNS, ports: [{{number: {port}, name: tcp, protocol: TCP}}]"),
+        );
+        let resources = resources(&yaml);
+        assert!(!resources.listeners.contains_key(&format!("0.0.0.0_{port}")), "{:?}", resources.listeners.keys());
+        assert!(resources.listeners.contains_key("virtualOutbound"));
+    }
+}
+
+#[test]
+fn a_subset_without_endpoints_is_no_cluster_that_envoy_refuses() {
+    let yaml = entry(
+        "one",
+        "hosts: [one.example], resolution: DNS_ROUND_ROBIN, ports: [{number: 80, name: http, protocol: HTTP}]",
+    ) + "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: d}\nspec: {host: one.example, subsets: [{name: v1, labels: {version: v1}}]}\n";
+    let resources = resources(&yaml);
+    assert_eq!(get(&resources.clusters, "outbound|80||one.example")["type"], "LOGICAL_DNS");
+    // An empty one that resolves nothing.
+    let type_of = |name: &str| get(&resources.clusters, name)["type"].clone();
+    assert_eq!(type_of("outbound|80|v1|one.example"), "STRICT_DNS");
+}

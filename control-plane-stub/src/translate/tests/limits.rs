@@ -242,6 +242,28 @@ fn the_rate_limit_service_knows_the_limits_that_are_asked_of_it() {
 }
 
 #[test]
+fn a_limit_with_a_selector_knows_the_accounts_of_the_selected() {
+    let pod = |name: &str| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, labels: {{app: {name}}}}}\nspec: {{serviceAccountName: {name}}}\nstatus: {{podIP: 10.1.0.{}}}\n---\n",
+            name.len()
+        )
+    };
+    let limit = |name: &str, selector: &str| {
+        format!(
+            "apiVersion: outrigger.dev/v1alpha1\nkind: RateLimit\nmetadata: {{name: {name}}}\nspec: {{{selector}scope: global, rate: {{requests: 1, per: day}}}}\n---\n"
+        )
+    };
+    let yaml = pod("web") + &pod("other") + &limit("all", "") + &limit("one", "selector: {matchLabels: {app: web}}, ");
+    let limits = crate::translate::limits(&world_of(&yaml));
+    assert_eq!(limits["default/all"].accounts, None);
+    let accounts = limits["default/one"].accounts.as_ref().unwrap();
+    let account = |name: &str| ("default".to_owned(), name.to_owned());
+    assert_eq!(accounts.selected, [account("web")].into());
+    assert_eq!(*accounts.known, [account("web"), account("other")].into());
+}
+
+#[test]
 fn who_is_not_selected_is_not_limited() {
     let resources = sidecar(&world("limits"), "infra", "10.244.9.9");
     let inbound = get(&resources.listeners, "virtualInbound");
