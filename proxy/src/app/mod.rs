@@ -17,6 +17,8 @@ mod retiring;
 #[cfg(test)]
 mod revoked_tests;
 mod shutdown;
+#[cfg(test)]
+mod silent_tests;
 mod sockets;
 #[cfg(test)]
 mod testing;

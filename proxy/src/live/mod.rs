@@ -10,6 +10,8 @@ mod admission;
 mod build;
 mod filters;
 mod jwks;
+#[cfg(test)]
+mod keeping_tests;
 mod limits;
 mod network;
 mod publish;
