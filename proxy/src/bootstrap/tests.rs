@@ -165,7 +165,10 @@ fn whom_a_filter_asks_is_looked_at() {
     };
     for filter in [format!("ratelimit.v3.RateLimit, {limit}"), format!("ext_authz.v3.ExtAuthz, {grpc}")] {
         let (path, reason) = refused(&http(&filter));
-        assert!(path.ends_with("http_filters") && reason.contains("gRPC client cluster \"nowhere\""), "{path}: {reason}");
+        assert!(
+            path.ends_with("http_filters") && reason.contains("gRPC client cluster \"nowhere\""),
+            "{path}: {reason}"
+        );
         accepted(&http(&filter.replace("nowhere", "local")));
     }
     let network = format!(

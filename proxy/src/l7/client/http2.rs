@@ -19,6 +19,7 @@ use h2::{
     client::{Builder, Connection, ResponseFuture, SendRequest},
 };
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use tokio::task::AbortHandle;
 
 use super::{
     Payload,
@@ -257,7 +258,7 @@ pub(super) fn send<B: Payload>(
     request: Request<B>,
     permit: RequestPermit,
 ) -> impl Future<Output = Result<Sent, Box<SendError<B>>>> {
-    let guard = StreamGuard::new(connection.clone(), permit);
+    let mut guard = StreamGuard::new(connection.clone(), permit);
     let started = start(&connection, request);
     async move {
         let new_connection = !connection.proven.get();
@@ -267,8 +268,9 @@ pub(super) fn send<B: Payload>(
         };
         let facts = connection.facts.clone();
         match answer {
-            Ok(response) => {
+            Ok((response, upload)) => {
                 connection.proven.set(true);
+                guard.uploading(upload);
                 Ok(Sent { response, guard, facts, new_connection })
             }
             Err(error) => {
@@ -355,7 +357,8 @@ impl<B: Payload> Exchange<B> {
 }
 
 impl<B: Payload> Future for Exchange<B> {
-    type Output = Result<Response<Incoming>, h2::Error>;
+    /// The response, and what goes on with the request's body.
+    type Output = Result<(Response<Incoming>, Option<AbortHandle>), h2::Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
@@ -366,10 +369,8 @@ impl<B: Payload> Future for Exchange<B> {
             this.pump = None;
         }
         let (head, stream) = ready!(Pin::new(&mut this.response).poll(cx))?.into_parts();
-        if let Some(pump) = this.pump.take() {
-            // From here on both directions go their own pace.
-            tokio::task::spawn_local(pump);
-        }
+        // From here on both directions go their own pace.
+        let upload = this.pump.take().map(|pump| tokio::task::spawn_local(pump).abort_handle());
         let body = match this.tunnel.take() {
             Some(ours) if head.status.is_success() => Incoming::Tunnel(Box::new(Tunnel::new(ours, stream))),
             refused => {
@@ -379,6 +380,6 @@ impl<B: Payload> Future for Exchange<B> {
                 Incoming::Http2(Received::new(stream, &head.headers))
             }
         };
-        Poll::Ready(Ok(Response::from_parts(head, body)))
+        Poll::Ready(Ok((Response::from_parts(head, body), upload)))
     }
 }

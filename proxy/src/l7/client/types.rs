@@ -3,6 +3,7 @@
 use std::{fmt, net::SocketAddr, rc::Rc, sync::Arc};
 
 use http::{Request, Response};
+use tokio::task::AbortHandle;
 
 use crate::{
     l7::{incoming::Incoming, timeouts::TryClock},
@@ -80,11 +81,18 @@ pub(super) trait Carrier {
 pub struct StreamGuard {
     carrier: Option<Rc<dyn Carrier>>,
     permit: RequestPermit,
+    /// Sends what the request still had to say when the response began.
+    upload: Option<AbortHandle>,
 }
 
 impl StreamGuard {
     pub(super) fn new(carrier: Rc<dyn Carrier>, permit: RequestPermit) -> Self {
-        Self { carrier: Some(carrier), permit }
+        Self { carrier: Some(carrier), permit, upload: None }
+    }
+
+    /// What is still being sent on the stream: it ends with the stream.
+    pub(super) fn uploading(&mut self, upload: Option<AbortHandle>) {
+        self.upload = upload;
     }
 
     /// What counts the stream.
@@ -107,6 +115,10 @@ impl StreamGuard {
 
 impl Drop for StreamGuard {
     fn drop(&mut self) {
+        // Who answered to the end wants no more of the request. A stream that stayed would be counted by nobody.
+        if let Some(upload) = self.upload.take() {
+            upload.abort();
+        }
         if let Some(carrier) = self.carrier.take() {
             carrier.release();
         }
