@@ -8,6 +8,8 @@ mod balancing_tests;
 mod control;
 mod ending;
 #[cfg(test)]
+mod keys_tests;
+#[cfg(test)]
 mod limits_tests;
 mod logging;
 mod memory;

@@ -75,7 +75,7 @@ fn fetched_keys_are_kept_as_long_as_their_filter() {
     let versions = Versions::new();
     let keys = |chain: &LiveChain, place: usize| http(chain).filters.jwt(place).unwrap().keys[0].get();
     let first = versions.apply(&manager("", &jwt("one"), ROUTES));
-    let fetching = http(&first).filters.jwt(0).unwrap().keys[0].try_fetch().unwrap();
+    let fetching = http(&first).filters.jwt(0).unwrap().keys[0].try_fetch(Duration::ZERO).unwrap();
     let set = br#"{"keys":[{"kty":"oct","k":"AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T"}]}"#;
     let fetched = fetching.done(Jwks::parse(set).unwrap(), Duration::from_secs(600));
     for (what, filters, place) in [

@@ -160,6 +160,16 @@ impl Live {
         }
     }
 
+    /// The JWT filters of which some fetch keys before they are needed.
+    pub fn ahead(&self) -> impl Iterator<Item = &Arc<LiveJwt>> {
+        let chains = self.listeners.values().flat_map(|listener| listener.all_chains());
+        let managers = chains.filter_map(|chain| match &chain.terminal {
+            LiveTerminal::Http(hcm) => Some(hcm),
+            LiveTerminal::Tcp(_) => None,
+        });
+        managers.flat_map(|hcm| hcm.filters.all_jwt()).filter(|jwt| jwt.ahead().next().is_some())
+    }
+
     /// Clusters that `after` no longer has.
     pub fn removed_clusters(&self, after: &Self) -> Vec<Arc<Cluster>> {
         let mut removed = Vec::new();

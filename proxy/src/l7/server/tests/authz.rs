@@ -288,7 +288,7 @@ fn keys_are_fetched_once_for_all_who_wait() {
         let (proxy, upstream) = pair(|s| {
             let uri = HttpUri { uri: "http://keys.test/set".into(), cluster: "keys".into(), timeout: None };
             let cache = Duration::from_secs(600);
-            let remote = crate::ir::jwt_authn::RemoteJwks { uri, cache, background: false, retries: 0, backoff: cache };
+            let remote = crate::ir::jwt_authn::RemoteJwks { uri, cache, ahead: None, retries: 0, backoff: cache };
             chain(s, [("jwt", jwt(|p| p.keys = JwksSource::Remote(Box::new(remote))))]);
             s.others = vec![("keys", address)];
         })
