@@ -118,6 +118,15 @@ fn cluster(address: SocketAddr, thresholds: &str) -> String {
     )
 }
 
+/// A listener whose requests wait for as long as it takes. At a timeout a request is over and its permit back, while
+/// the upstream that is at work on it knows nothing yet.
+fn patient(log: Option<&std::path::Path>) -> String {
+    let text = http_listener("l", "c", log);
+    let patient = text.replace("route: {cluster: c}", "route: {cluster: c, timeout: 0s}");
+    assert_ne!(patient, text);
+    patient
+}
+
 fn stat(rig: &Rig, metric: &str) -> u64 {
     let live = rig.shared.publisher.current();
     let mut found = None;
@@ -161,7 +170,7 @@ fn exactly_as_many_as_allowed((gate, address): (Arc<Gate>, SocketAddr), protocol
     let log = tempfile::NamedTempFile::new().unwrap();
     let mut rig = Rig::new(2, None);
     let limits = format!("max_requests: {ALLOWED}, track_remaining: true");
-    rig.apply(&statics(&[http_listener("l", "c", Some(log.path()))], &[cluster(address, &limits) + protocol]));
+    rig.apply(&statics(&[patient(Some(log.path()))], &[cluster(address, &limits) + protocol]));
     let mut clients = ask(&mut rig, ASKED);
     until("all that may are there, and the others were refused", || {
         gate.state().inside == ALLOWED && stat(&rig, "upstream_rq_pending_overflow") == (ASKED - ALLOWED) as u64
@@ -191,7 +200,7 @@ fn requests_that_wait_are_bounded_over_the_workers() {
     let (gate, address) = gate();
     let mut rig = Rig::new(2, None);
     let limits = "max_connections: 1, max_pending_requests: 3";
-    rig.apply(&statics(&[http_listener("l", "c", None)], &[cluster(address, limits)]));
+    rig.apply(&statics(&[patient(None)], &[cluster(address, limits)]));
     let mut first = ask(&mut rig, 1);
     until("the first is there", || gate.state().inside == 1);
     let mut clients = ask(&mut rig, 20);

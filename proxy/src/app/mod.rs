@@ -8,6 +8,8 @@ mod balancing_tests;
 mod control;
 mod ending;
 #[cfg(test)]
+mod keys_tests;
+#[cfg(test)]
 mod limits_tests;
 mod logging;
 mod memory;
@@ -17,6 +19,8 @@ mod retiring;
 #[cfg(test)]
 mod revoked_tests;
 mod shutdown;
+#[cfg(test)]
+mod silent_tests;
 mod sockets;
 #[cfg(test)]
 mod testing;

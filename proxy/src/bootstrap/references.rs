@@ -10,6 +10,7 @@ use crate::{
         ext_authz::AuthService,
         http::{FilterKind, RouteSource},
         listener::{FilterChain, Listener, Terminal},
+        network::NetworkFilterKind,
         route::{Action, RouteConfiguration, Target},
         secret::{CertificateSource, CommonTls, SecretRef, ValidationSource},
     },
@@ -106,6 +107,11 @@ impl Known<'_> {
             self.tls(&tls.common, &at.field("transport_socket"))?;
         }
         let at = at.field("filters");
+        for filter in &chain.filters {
+            if let NetworkFilterKind::RateLimit(limit) = &filter.kind {
+                self.asked(&limit.service.cluster, &at);
+            }
+        }
         match &chain.terminal {
             Terminal::Tcp(tcp) => tcp.targets.iter().for_each(|t| self.target(&t.cluster, &at)),
             Terminal::Http(http) => {
@@ -129,7 +135,7 @@ impl Known<'_> {
                 FilterKind::ExtAuthz(config) if matches!(config.service, AuthService::Grpc(_)) => {
                     return Err(at.reject(format!("unknown gRPC client cluster {cluster:?}")));
                 }
-                _ => at.unsupported(format!("cluster {cluster:?} does not exist: nobody can be asked there")),
+                _ => self.asked(cluster, at),
             }
         }
         Ok(())
@@ -154,6 +160,12 @@ impl Known<'_> {
             forward.mirrors.iter().filter_map(|m| m.target.cluster()).try_for_each(|name| check(name))?;
         }
         Ok(())
+    }
+
+    fn asked(&self, cluster: &str, at: &At<'_>) {
+        if !self.open && !self.clusters.contains_key(cluster) {
+            at.unsupported(format!("cluster {cluster:?} does not exist: nobody can be asked there"));
+        }
     }
 
     fn target(&self, cluster: &str, at: &At<'_>) {

@@ -155,6 +155,34 @@ fn what_a_route_points_to_is_looked_at() {
 }
 
 #[test]
+fn whom_a_filter_asks_is_looked_at() {
+    let kind = "type.googleapis.com/envoy.extensions.filters";
+    let grpc = "transport_api_version: V3, grpc_service: {envoy_grpc: {cluster_name: nowhere}}";
+    let limit = format!("domain: d, rate_limit_service: {{{grpc}}}");
+    let http = |filter: &str| {
+        let filter = format!("http_filters:\n          - {{name: f, typed_config: {{'@type': {kind}.http.{filter}}}}}");
+        STATIC.replacen("http_filters:", &filter, 1)
+    };
+    for filter in [format!("ratelimit.v3.RateLimit, {limit}"), format!("ext_authz.v3.ExtAuthz, {grpc}")] {
+        let (path, reason) = refused(&http(&filter));
+        assert!(
+            path.ends_with("http_filters") && reason.contains("gRPC client cluster \"nowhere\""),
+            "{path}: {reason}"
+        );
+        accepted(&http(&filter.replace("nowhere", "local")));
+    }
+    let network = format!(
+        "    - filters:\n      - {{name: f, typed_config: {{'@type': {kind}.network.ratelimit.v3.RateLimit, stat_prefix: p, \
+         descriptors: [{{entries: [{{key: k, value: v}}]}}], {limit}}}}}\n      - name: tcp"
+    );
+    let network = STATIC.replace("    - filters:\n      - name: tcp", &network);
+    let noted = |text: &str| {
+        accepted(text).1.contains("static_resources.listeners[1].filter_chains[0].filters", NoteKind::Unsupported)
+    };
+    assert!(noted(&network) && !noted(&network.replace("nowhere", "local")));
+}
+
+#[test]
 fn a_node_is_required_for_a_control_plane_only() {
     assert!(accepted("{}").0.require_node().is_ok());
     let text = ADS.replace("  id: test-id\n", "");

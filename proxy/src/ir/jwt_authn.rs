@@ -78,8 +78,9 @@ pub enum JwksSource {
 pub struct RemoteJwks {
     pub uri: HttpUri,
     pub cache: Duration,
-    /// `async_fetch`: known keys go on while newer ones are fetched.
-    pub background: bool,
+    /// `async_fetch`: keys are fetched before they are needed, known ones go on meanwhile; with the pause after a fetch
+    /// that failed.
+    pub ahead: Option<Duration>,
     pub retries: u32,
     pub backoff: Duration,
 }

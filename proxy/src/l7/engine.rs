@@ -1,9 +1,14 @@
 //! What one worker needs to serve HTTP.
 
-use std::{cell::Cell, rc::Rc, time::Instant};
+use std::{
+    cell::{Cell, Ref, RefCell},
+    rc::Rc,
+    sync::{Arc, Weak},
+    time::Instant,
+};
 
-use super::{body::Body, client::Pool};
-use crate::live::Reader;
+use super::{body::Body, client::Pool, filters};
+use crate::live::{Live, LiveJwt, Reader};
 
 /// One per worker: the snapshot in force and the upstream connections.
 pub struct Engine {
@@ -11,16 +16,31 @@ pub struct Engine {
     pub pool: Pool<Body>,
     /// What the worker's connections hold memory with.
     pub held: Rc<Gauge>,
+    /// Filters whose keys are fetched ahead, of the snapshot looked at last.
+    ahead: RefCell<(Weak<Live>, Vec<Arc<LiveJwt>>)>,
 }
 
 impl Engine {
     pub fn new(live: Reader) -> Self {
-        Self { live, pool: Pool::new(), held: Rc::default() }
+        Self { live, pool: Pool::new(), held: Rc::default(), ahead: RefCell::default() }
     }
 
-    /// Lets go of pooled connections nobody wants any more; to be called about once a second.
-    pub fn sweep(&self, now: Instant) {
+    /// Lets go of pooled connections nobody wants any more, and gets keys that will be wanted; to be called about once
+    /// a second.
+    pub fn sweep(self: &Rc<Self>, now: Instant) {
         self.pool.sweep(now);
+        filters::fetch_ahead(self);
+    }
+
+    /// The filters in force whose keys are fetched before they are needed.
+    pub(super) fn ahead(&self) -> Ref<'_, Vec<Arc<LiveJwt>>> {
+        let live = self.live.get();
+        let mut known = self.ahead.borrow_mut();
+        if !std::ptr::eq(known.0.as_ptr(), Arc::as_ptr(&live)) {
+            *known = (Arc::downgrade(&live), live.ahead().cloned().collect());
+        }
+        drop(known);
+        Ref::map(self.ahead.borrow(), |(_, filters)| filters)
     }
 }
 

@@ -37,6 +37,10 @@ fn forwarding_headers_tell_the_truth() {
         (false, 0, "8.8.8.8:9", "10.3.3.3, 4.4.4.4", "10.3.3.3, 4.4.4.4", "4.4.4.4", false),
         (false, 1, "8.8.8.8:9", "10.3.3.3, 4.4.4.4", "10.3.3.3, 4.4.4.4", "10.3.3.3", false),
         (false, 0, "8.8.8.8:9", "", "", "8.8.8.8", false),
+        // However an address is written, it is the same client.
+        (true, 1, "8.8.8.8:9", "::ffff:2.2.2.2", "::ffff:2.2.2.2,8.8.8.8", "2.2.2.2", false),
+        (false, 0, "8.8.8.8:9", "::ffff:10.3.3.3", "::ffff:10.3.3.3", "10.3.3.3", true),
+        (false, 1, "8.8.8.8:9", "::FFFF:0a03:0303, 4.4.4.4", "::FFFF:0a03:0303, 4.4.4.4", "10.3.3.3", false),
     ] {
         let mut config = hcm();
         (config.use_remote_address, config.xff_trusted_hops) = (edge, hops);

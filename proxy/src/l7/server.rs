@@ -14,6 +14,7 @@ use std::{
     future::Future,
     rc::{Rc, Weak},
     sync::Arc,
+    task::{Context, Waker},
     time::{Duration, Instant},
 };
 
@@ -68,6 +69,10 @@ pub(super) struct Connection {
     pub limits: OwnLimits,
     /// Its codec must not be given up.
     restless: Cell<bool>,
+    /// What serves it is being polled.
+    in_turn: Cell<bool>,
+    /// Of what serves it, as long as it does not idle.
+    waker: RefCell<Option<Waker>>,
 }
 
 /// An exchange that keeps its connection from being idle.
@@ -108,6 +113,21 @@ impl Connection {
         !self.restless.get() && self.wire.at_rest()
     }
 
+    /// Polls what serves the connection. An exchange that ends elsewhere later on has it polled once more: only then is
+    /// it seen that the connection idles.
+    fn turn<T>(&self, cx: &mut Context<'_>, poll: impl FnOnce(&mut Context<'_>) -> T) -> T {
+        self.in_turn.set(true);
+        let result = poll(cx);
+        self.in_turn.set(false);
+        if self.active.get() > 0 {
+            match &mut *self.waker.borrow_mut() {
+                Some(known) => known.clone_from(cx.waker()),
+                none => *none = Some(cx.waker().clone()),
+            }
+        }
+        result
+    }
+
     /// Runs a tunnel that lives and dies with the connection.
     pub(super) fn spawn(&self, tunnel: impl Future<Output = ()> + 'static) {
         let mut tunnels = self.tunnels.borrow_mut();
@@ -130,6 +150,11 @@ impl Drop for Active {
         self.0.active.set(active);
         if active == 0 {
             self.0.idle_since.set(Instant::now());
+            if !self.0.in_turn.get()
+                && let Some(waker) = &*self.0.waker.borrow()
+            {
+                waker.wake_by_ref();
+            }
         }
     }
 }
@@ -175,6 +200,8 @@ pub async fn serve(mut io: Io, info: Rc<ConnInfo>, hcm: Arc<LiveHcm>, engine: Rc
         tunnels: RefCell::default(),
         limits: OwnLimits::default(),
         restless: Cell::new(false),
+        in_turn: Cell::new(false),
+        waker: RefCell::default(),
     });
     let clocks = Clocks::new(signal.clone());
     if is_http2 {

@@ -183,10 +183,9 @@ impl Builder {
             return Ok(kept.clone());
         }
         let standing = former.map(|chain| chain.standing.clone()).unwrap_or_default();
-        // What counts goes on counting where it is not what changed.
         let network = match former.filter(|chain| chain.config.filters == config.filters) {
             Some(chain) => chain.network.clone(),
-            None => Arc::new(LiveNetwork::new(&config.filters, &self.registry)),
+            None => Arc::new(LiveNetwork::new(&config.filters, &self.registry, former.map(|chain| &**chain))),
         };
         // Where only who may do what differs, connections go on, and with them what they are counted and drained by.
         let kept = former.filter(|chain| chain.config.same_but_policy(config));

@@ -179,6 +179,11 @@ impl LiveFilters {
         self.jwt.iter().find(|(at, _)| *at == place).map(|(_, jwt)| jwt)
     }
 
+    /// What is kept for each JWT filter.
+    pub fn all_jwt(&self) -> impl Iterator<Item = &Arc<LiveJwt>> {
+        self.jwt.iter().map(|(_, jwt)| jwt)
+    }
+
     /// The statistics of the external authorization filter at this place of the chain.
     pub fn ext_authz(&self, place: usize) -> Option<&Arc<Sharded<ExtAuthzStats>>> {
         self.ext_authz.iter().find(|(at, _)| *at == place).map(|(_, stats)| stats)

@@ -12,21 +12,30 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::{Mutex, MutexGuard};
 
 use crate::{
-    ir::jwt_authn::{JwksSource, JwtAuthn},
+    ir::jwt_authn::{JwksSource, JwtAuthn, RemoteJwks},
     policy::jwt::Jwks,
     telemetry::{filters::JwtStats, metrics::Sharded},
 };
 
 /// What the workers share of one filter.
 pub struct LiveJwt {
+    pub config: Arc<JwtAuthn>,
     pub stats: Arc<Sharded<JwtStats>>,
     /// By the places of the providers.
     pub keys: Vec<KeyStore>,
 }
 
 impl LiveJwt {
-    pub fn new(config: &JwtAuthn, stats: Arc<Sharded<JwtStats>>) -> Self {
-        Self { stats, keys: config.providers.iter().map(|p| KeyStore::new(&p.keys)).collect() }
+    pub fn new(config: &Arc<JwtAuthn>, stats: Arc<Sharded<JwtStats>>) -> Self {
+        Self { config: config.clone(), stats, keys: config.providers.iter().map(|p| KeyStore::new(&p.keys)).collect() }
+    }
+
+    /// The key sets that are fetched before they are needed, with their places.
+    pub fn ahead(&self) -> impl Iterator<Item = (usize, &RemoteJwks)> {
+        self.config.providers.iter().enumerate().filter_map(|(place, provider)| match &provider.keys {
+            JwksSource::Remote(remote) if remote.ahead.is_some() => Some((place, &**remote)),
+            JwksSource::Remote(_) | JwksSource::Local(_) => None,
+        })
     }
 }
 
@@ -70,16 +79,17 @@ impl KeyStore {
         self.current.load_full()
     }
 
-    /// Waits for the right to fetch; `None` when a fetch failed while waiting.
-    pub async fn fetch(&self) -> Option<Fetching<'_>> {
+    /// Waits for the right to fetch; `None` when a fetch failed while waiting, or less than `pause` ago.
+    pub async fn fetch(&self, pause: Duration) -> Option<Fetching<'_>> {
         let since = Instant::now();
         let failed = self.failed.lock().await;
-        failed.is_none_or(|at| at < since).then_some(Fetching { store: self, failed })
+        failed.is_none_or(|at| at < since && since - at >= pause).then_some(Fetching { store: self, failed })
     }
 
-    /// The right to fetch, unless somebody has it.
-    pub fn try_fetch(&self) -> Option<Fetching<'_>> {
-        self.failed.try_lock().ok().map(|failed| Fetching { store: self, failed })
+    /// The right to fetch, unless somebody has it, or failed less than `pause` ago.
+    pub fn try_fetch(&self, pause: Duration) -> Option<Fetching<'_>> {
+        let failed = self.failed.try_lock().ok()?;
+        failed.is_none_or(|at| at.elapsed() >= pause).then_some(Fetching { store: self, failed })
     }
 }
 

@@ -10,6 +10,8 @@ mod admission;
 mod build;
 mod filters;
 mod jwks;
+#[cfg(test)]
+mod keeping_tests;
 mod limits;
 mod network;
 mod publish;
@@ -156,6 +158,16 @@ impl Live {
             let known: HashSet<*const LiveChain> = then.iter().flat_map(|l| l.all_chains()).map(Arc::as_ptr).collect();
             now.all_chains().filter(|chain| !known.contains(&Arc::as_ptr(chain))).for_each(|chain| chain.enforce());
         }
+    }
+
+    /// The JWT filters of which some fetch keys before they are needed.
+    pub fn ahead(&self) -> impl Iterator<Item = &Arc<LiveJwt>> {
+        let chains = self.listeners.values().flat_map(|listener| listener.all_chains());
+        let managers = chains.filter_map(|chain| match &chain.terminal {
+            LiveTerminal::Http(hcm) => Some(hcm),
+            LiveTerminal::Tcp(_) => None,
+        });
+        managers.flat_map(|hcm| hcm.filters.all_jwt()).filter(|jwt| jwt.ahead().next().is_some())
     }
 
     /// Clusters that `after` no longer has.

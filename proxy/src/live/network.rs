@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    LiveNetworkRbac, RbacCounts,
+    LiveChain, LiveNetworkRbac, RbacCounts,
     limits::{LiveConnectionLimit, LiveGlobalConnectionLimit},
 };
 use crate::{
@@ -18,7 +18,7 @@ pub struct LiveNetwork {
 }
 
 /// One of them.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum LiveNetworkFilter {
     Rbac(Arc<LiveNetworkRbac>),
     LocalRateLimit(Arc<LiveConnectionLimit>),
@@ -26,8 +26,16 @@ pub enum LiveNetworkFilter {
 }
 
 impl LiveNetwork {
-    pub fn new(filters: &[NetworkFilter], registry: &Registry) -> Self {
-        let live = |filter: &NetworkFilter| match &filter.kind {
+    /// Takes over what is equal in the `former` version of the chain: what counts goes on counting.
+    pub fn new(filters: &[NetworkFilter], registry: &Registry, former: Option<&LiveChain>) -> Self {
+        let mut known: Vec<_> =
+            former.iter().flat_map(|chain| chain.config.filters.iter().zip(&chain.network.filters)).collect();
+        // Each once: two that are equal are two.
+        let mut kept = |filter: &NetworkFilter| {
+            let at = known.iter().position(|(config, _)| config.kind == filter.kind)?;
+            Some(known.remove(at).1.clone())
+        };
+        let made = |filter: &NetworkFilter| match &filter.kind {
             NetworkFilterKind::Rbac(config) => LiveNetworkFilter::Rbac(Arc::new(LiveNetworkRbac {
                 counts: RbacCounts::new(&config.rbac, false, &config.stat_prefix, &registry.rbac),
                 config: config.clone(),
@@ -42,6 +50,6 @@ impl LiveNetwork {
                 LiveNetworkFilter::RateLimit(Arc::new(LiveGlobalConnectionLimit { config, stats }))
             }
         };
-        Self { filters: filters.iter().map(live).collect() }
+        Self { filters: filters.iter().map(|filter| kept(filter).unwrap_or_else(|| made(filter))).collect() }
     }
 }

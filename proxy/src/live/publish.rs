@@ -14,6 +14,10 @@ use tokio::sync::watch;
 
 use super::Live;
 
+#[cfg(test)]
+#[path = "publish_tests.rs"]
+mod tests;
+
 /// A worker's own handle on a snapshot: cloning it touches no memory another worker writes.
 pub type LiveRef = Rc<Arc<Live>>;
 

@@ -2,7 +2,7 @@
 
 use outrigger_tests::{Mesh, Workload, mesh::CONTROL, need, pair::STRICT};
 
-use crate::load::{Recorder, Until, ask};
+use crate::load::{Recorder, ask};
 
 const TO_ENVOY: &str = "10.96.0.20";
 const TO_OUTRIGGER: &str = "10.96.0.21";
@@ -118,7 +118,7 @@ fn a_local_limit_is_exact_over_all_workers() {
         }
         assert_eq!(user("a", "/keyed/1?x=2"), [429; 3], "{name}: a query is no other path");
         let to = format!("{address}:80").parse().unwrap();
-        let tally = ask(&bench.two.pod, (name, to), 8, Until::Answers(300));
+        let tally = ask(&bench.two.pod, (name, to), 8, 300);
         assert_eq!((tally.admitted, tally.other), (60, 0), "{name}: {tally:?}");
     }
     bench.mesh.assert_no_refusals();

@@ -3,7 +3,7 @@
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpListener},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, OnceLock},
     time::{Duration, Instant},
 };
 
@@ -13,90 +13,82 @@ use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use outrigger_tests::{Pod, wait::PATIENCE};
 
+use crate::held::Asked;
+
 /// What came of many requests.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Tally {
     pub(crate) admitted: u64,
     pub(crate) limited: u64,
     pub(crate) other: u64,
-    pub(crate) elapsed: Duration,
 }
 
-impl Tally {
-    pub(crate) fn rate(&self) -> f64 {
-        self.admitted as f64 / self.elapsed.as_secs_f64()
-    }
+/// Asks over `connections` connections at once, as an application of the Pod, until there are so many answers.
+pub(crate) fn ask(pod: &Pod, (host, to): (&str, SocketAddr), connections: usize, answers: u64) -> Tally {
+    let tally = Arc::new(Mutex::new(Tally::default()));
+    let count = Arc::clone(&tally);
+    let enough = move |asked: Asked| {
+        let mut tally = count.lock().unwrap();
+        match asked.status {
+            Some(200) => tally.admitted += 1,
+            Some(429) => tally.limited += 1,
+            _ => tally.other += 1,
+        }
+        tally.admitted + tally.limited + tally.other >= answers
+    };
+    asking(pod, (host, to), connections, enough);
+    let tally = *tally.lock().unwrap();
+    tally
 }
 
-impl std::iter::Sum for Tally {
-    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
-        all.fold(Self::default(), |a, b| Self {
-            admitted: a.admitted + b.admitted,
-            limited: a.limited + b.limited,
-            other: a.other + b.other,
-            elapsed: a.elapsed.max(b.elapsed),
-        })
-    }
+/// As [`ask`], for so long after the first refusal that anybody hears of.
+pub(crate) fn press(
+    pod: &Pod,
+    (host, to): (&str, SocketAddr),
+    connections: usize,
+    (refused, time): (&Arc<OnceLock<Instant>>, Duration),
+) -> Vec<Asked> {
+    let all = Arc::<Mutex<Vec<Asked>>>::default();
+    let (seen, refused) = (Arc::clone(&all), Arc::clone(refused));
+    let enough = move |asked: Asked| {
+        seen.lock().unwrap().push(asked);
+        if asked.status == Some(429) {
+            refused.get_or_init(|| asked.answered);
+        }
+        refused.get().is_some_and(|at| at.elapsed() >= time)
+    };
+    asking(pod, (host, to), connections, enough);
+    let all = std::mem::take(&mut *all.lock().unwrap());
+    all
 }
 
-/// Until when to ask.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Until {
-    /// So many answers.
-    Answers(u64),
-    /// Until the first refusal, then for so long; what was before the refusal is not counted.
-    Refused(Duration),
-}
-
-/// Asks over `connections` connections at once, as an application of the Pod.
-pub(crate) fn ask(pod: &Pod, (host, to): (&str, SocketAddr), connections: usize, until: Until) -> Tally {
+/// Asks until an answer is enough, on each connection.
+fn asking(
+    pod: &Pod,
+    (host, to): (&str, SocketAddr),
+    connections: usize,
+    enough: impl Fn(Asked) -> bool + Clone + Send + Sync + 'static,
+) {
     pod.within(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let state = Arc::new(Mutex::new((Tally::default(), None::<Instant>)));
-            let tasks: Vec<_> =
-                (0..connections).map(|_| tokio::spawn(one((host.to_owned(), to), until, Arc::clone(&state)))).collect();
+            let one = || tokio::spawn(one((host.to_owned(), to), enough.clone()));
+            let tasks: Vec<_> = (0..connections).map(|_| one()).collect();
             for task in tasks {
                 task.await.unwrap();
             }
-            let (tally, _) = *state.lock().unwrap();
-            tally
-        })
-    })
+        });
+    });
 }
 
-async fn one((host, to): (String, SocketAddr), until: Until, state: Arc<Mutex<(Tally, Option<Instant>)>>) {
+async fn one((host, to): (String, SocketAddr), enough: impl Fn(Asked) -> bool) {
     let mut sender = None;
     let deadline = Instant::now() + 4 * PATIENCE;
     loop {
-        let asked = Instant::now();
-        assert!(asked < deadline, "asking does not end: {:?}", state.lock().unwrap().0);
+        let sent = Instant::now();
+        assert!(sent < deadline, "asking does not end");
         let status = answer(&mut sender, (&host, to)).await;
-        let (tally, refused) = &mut *state.lock().unwrap();
-        if let Until::Refused(_) = until
-            && refused.is_none()
-        {
-            if status == Some(429) {
-                *refused = Some(Instant::now());
-            }
-            continue;
-        }
-        // What was asked before the count began may have been decided before, too.
-        if refused.is_none_or(|at| asked >= at) {
-            match status {
-                Some(200) => tally.admitted += 1,
-                Some(429) => tally.limited += 1,
-                _ => tally.other += 1,
-            }
-        }
-        let enough = match until {
-            Until::Answers(number) => tally.admitted + tally.limited + tally.other >= number,
-            Until::Refused(time) => refused.is_some_and(|at| {
-                tally.elapsed = at.elapsed();
-                tally.elapsed >= time
-            }),
-        };
-        if enough {
+        if enough(Asked { sent, answered: Instant::now(), status }) {
             return;
         }
     }

@@ -3,5 +3,6 @@
 #![allow(clippy::unwrap_used)]
 
 mod counts;
+mod held;
 mod load;
 mod shared;

@@ -270,7 +270,7 @@ pub(super) fn send<B: Payload>(
         match answer {
             Ok((response, upload)) => {
                 connection.proven.set(true);
-                guard.sending(upload);
+                guard.uploading(upload);
                 Ok(Sent { response, guard, facts, new_connection })
             }
             Err(error) => {
@@ -357,7 +357,7 @@ impl<B: Payload> Exchange<B> {
 }
 
 impl<B: Payload> Future for Exchange<B> {
-    /// The head, and what still sends the request's body.
+    /// The response, and what goes on with the request's body.
     type Output = Result<(Response<Incoming>, Option<AbortHandle>), h2::Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {

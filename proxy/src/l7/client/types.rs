@@ -81,7 +81,7 @@ pub(super) trait Carrier {
 pub struct StreamGuard {
     carrier: Option<Rc<dyn Carrier>>,
     permit: RequestPermit,
-    /// The task that still sends the request's body, where the connection does not do that itself.
+    /// Sends what the request still had to say when the response began.
     upload: Option<AbortHandle>,
 }
 
@@ -90,7 +90,8 @@ impl StreamGuard {
         Self { carrier: Some(carrier), permit, upload: None }
     }
 
-    pub(super) fn sending(&mut self, upload: Option<AbortHandle>) {
+    /// What is still being sent on the stream: it ends with the stream.
+    pub(super) fn uploading(&mut self, upload: Option<AbortHandle>) {
         self.upload = upload;
     }
 
@@ -104,12 +105,8 @@ impl StreamGuard {
         self.permit.answered(whole);
     }
 
-    /// Gives the stream up: an HTTP/1 connection is closed at once instead of after its message, and what is left of
-    /// an upload over HTTP/2 is not sent.
+    /// Gives the stream up: an HTTP/1 connection is closed at once instead of after its message.
     pub fn abort(mut self) {
-        if let Some(upload) = self.upload.take() {
-            upload.abort();
-        }
         if let Some(carrier) = self.carrier.take() {
             carrier.abort();
         }
@@ -118,6 +115,10 @@ impl StreamGuard {
 
 impl Drop for StreamGuard {
     fn drop(&mut self) {
+        // Who answered to the end wants no more of the request. A stream that stayed would be counted by nobody.
+        if let Some(upload) = self.upload.take() {
+            upload.abort();
+        }
         if let Some(carrier) = self.carrier.take() {
             carrier.release();
         }

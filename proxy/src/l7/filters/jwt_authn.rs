@@ -14,6 +14,7 @@ use std::{
 use http::{HeaderValue, Method, StatusCode, header};
 use serde_json::{Map, Value};
 
+pub(in crate::l7) use self::fetch::ahead as fetch_ahead;
 use super::{Call, Levels, Stop, settings};
 use crate::{
     ir::{

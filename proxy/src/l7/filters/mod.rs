@@ -29,7 +29,7 @@ pub use self::{
     throttle::Throttled,
     trailers::Retrailed,
 };
-pub(super) use self::{local_limit::OwnLimits, response::After};
+pub(super) use self::{jwt_authn::fetch_ahead, local_limit::OwnLimits, response::After};
 use super::{
     body::Body,
     flow::Flow,

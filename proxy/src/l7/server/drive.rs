@@ -4,7 +4,7 @@ use std::{
     future::{Future, poll_fn},
     pin::Pin,
     rc::Rc,
-    task::Poll,
+    task::{Context, Poll},
     time::Instant,
 };
 
@@ -35,7 +35,7 @@ pub(super) async fn drive<F: Future<Output = hyper::Result<()>>>(
     clocks: &mut Clocks,
 ) -> End {
     let stats = conn.scope.stats.local();
-    poll_fn(|cx| {
+    let mut turn = |cx: &mut Context<'_>| {
         loop {
             if let Poll::Ready(result) = running.as_mut().poll(cx) {
                 if let Err(error) = result {
@@ -83,8 +83,8 @@ pub(super) async fn drive<F: Future<Output = hyper::Result<()>>>(
             clocks.shut(conn);
             shutdown(running.as_mut());
         }
-    })
-    .await
+    };
+    poll_fn(|cx| conn.turn(cx, &mut turn)).await
 }
 
 fn note_error(conn: &Connection, error: &hyper::Error) {

@@ -7,7 +7,7 @@ use http::{HeaderName, header};
 use outrigger_wire::pb::envoy::{
     config::core::v3::RetryPolicy,
     extensions::filters::http::jwt_authn::v3::{
-        JwtAuthentication as Pb, JwtClaimToHeader, JwtHeader, JwtProvider as PbProvider,
+        JwksAsyncFetch, JwtAuthentication as Pb, JwtClaimToHeader, JwtHeader, JwtProvider as PbProvider,
         JwtRequirement as PbRequirement, PerRouteConfig, RemoteJwks as PbRemote, RequirementRule,
         jwt_provider::JwksSourceSpecifier, jwt_requirement::RequiresType, per_route_config::RequirementSpecifier,
         requirement_rule::RequirementType,
@@ -29,6 +29,7 @@ use crate::ir::jwt_authn::{JwksSource, JwtAuthn, JwtPerRoute, JwtProvider, JwtRu
 const CLOCK_SKEW: u64 = 60;
 const CACHE: Duration = Duration::from_secs(600);
 const BACKOFF: Duration = Duration::from_secs(1);
+const REFETCH: Duration = Duration::from_secs(1);
 /// How deep requirements may lie in each other.
 const MAX_DEPTH: u32 = 8;
 
@@ -205,9 +206,16 @@ fn remote(message: &PbRemote, at: &At<'_>) -> Result<RemoteJwks, Reject> {
     if parsed.is_none_or(|u| u.authority().is_none()) {
         return Err(at.field("http_uri").field("uri").reject(format!("{:?} is no URI with a host", uri.uri)));
     }
-    if message.async_fetch.is_some() {
-        at.field("async_fetch").harmless("keys are fetched when first needed, later ones while those are in use");
-    }
+    let ahead = message.async_fetch.as_ref().map(|fetch| {
+        let at = at.field("async_fetch");
+        fields!(&at, fetch => JwksAsyncFetch { read: [fast_listener, failed_refetch_duration] });
+        if !fetch.fast_listener {
+            at.field("fast_listener").harmless("a listener does not wait for keys: requests that need them do");
+        }
+        let pause = at.duration("failed_refetch_duration", &fetch.failed_refetch_duration)?;
+        Ok::<_, Reject>(positive(pause, &at.field("failed_refetch_duration"))?.unwrap_or(REFETCH))
+    });
+    let ahead = ahead.transpose()?;
     let retry = message.retry_policy.as_ref();
     let mut backoff = BACKOFF;
     if let Some(policy) = retry {
@@ -226,7 +234,7 @@ fn remote(message: &PbRemote, at: &At<'_>) -> Result<RemoteJwks, Reject> {
     Ok(RemoteJwks {
         uri,
         cache: positive(cache, &at.field("cache_duration"))?.unwrap_or(CACHE),
-        background: message.async_fetch.is_some(),
+        ahead,
         retries: retry.map_or(0, |policy| u32_or(&policy.num_retries, 1).min(10)),
         backoff,
     })

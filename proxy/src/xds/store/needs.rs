@@ -15,6 +15,10 @@ use crate::ir::{
     secret::{CertificateSource, CommonTls, SecretRef, ValidationSource},
 };
 
+#[cfg(test)]
+#[path = "needs_tests.rs"]
+mod tests;
+
 /// The references of one resource, each once and in order; as small as can be, for there is one per cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Needs {

@@ -1,4 +1,5 @@
 use std::{
+    cell::Cell,
     rc::Rc,
     time::{Duration, Instant},
 };
@@ -301,6 +302,51 @@ fn a_given_up_stream_is_reset_and_the_connection_stays() {
         assert_eq!(server.accepted.get(), 1);
         settled(&attempt, 1).await;
     });
+}
+
+#[test]
+fn an_answer_before_the_requests_end_ends_the_stream() {
+    use http_body_util::BodyExt;
+    // Without content, and with.
+    for content in [&b""[..], b"no"] {
+        worker(async move {
+            let gone = Rc::new(Cell::new(0));
+            let resets = gone.clone();
+            let server = server(move |stream, _| {
+                let gone = gone.clone();
+                async move {
+                    let mut builder = h2::server::Builder::new();
+                    builder.max_concurrent_streams(2);
+                    let mut connection = builder.handshake::<_, bytes::Bytes>(stream).await.unwrap();
+                    while let Some(Ok((request, mut respond))) = connection.accept().await {
+                        let gone = gone.clone();
+                        tokio::task::spawn_local(async move {
+                            let mut answer =
+                                respond.send_response(http::Response::new(()), content.is_empty()).unwrap();
+                            if !content.is_empty() {
+                                answer.send_data(bytes::Bytes::from_static(content), true).unwrap();
+                            }
+                            let mut body = request.into_body();
+                            while let Some(Ok(_)) = body.data().await {}
+                            gone.set(gone.get() + 1);
+                        });
+                    }
+                }
+            })
+            .await;
+            let attempt = attempt(address(server.address), Protocol::Http2, |_| {});
+            let pool = Pool::<Body>::new();
+            // More than the peer has room for at once.
+            for n in 1..=5 {
+                let endless = http_body_util::StreamBody::new(tokio_stream::pending());
+                let request = http::Request::post("http://a.example/").body(BodyExt::boxed_unsync(endless)).unwrap();
+                text(pool.send(&attempt, request).await.unwrap()).await;
+                until("the stream is gone", || resets.get() == n).await;
+            }
+            assert_eq!(server.accepted.get(), 1);
+            settled(&attempt, 1).await;
+        });
+    }
 }
 
 #[test]

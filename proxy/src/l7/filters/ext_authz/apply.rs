@@ -15,7 +15,12 @@ use crate::{
     policy::mutation_rules::{self, Ruling, rule},
 };
 
+#[cfg(test)]
+#[path = "apply_tests.rs"]
+mod tests;
+
 /// The answer cannot be carried out.
+#[derive(Debug)]
 pub(super) struct Invalid;
 
 /// A change of a response header.
@@ -216,29 +221,4 @@ fn query(path: &str, set: &[(String, String)], remove: &[String]) -> String {
         out.push_str(value);
     }
     out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn parameters_are_set_and_removed() {
-        let pair = |k: &str, v: &str| (k.to_owned(), v.to_owned());
-        let set = [pair("b", "2"), pair("new", "x%20y")];
-        assert_eq!(query("/p?z=1&b=1&b=0&a#f", &set, &["z".to_owned()]), "/p?a=&b=2&new=x%20y");
-        assert_eq!(query("/p?z=1", &[], &["z".to_owned()]), "/p");
-    }
-
-    #[test]
-    fn a_header_is_joined_only_where_there_is_one() {
-        let mut headers = HeaderMap::new();
-        let value = HeaderValue::from_static("new");
-        join(&mut headers, HeaderName::from_static("x"), &value);
-        assert!(headers.is_empty());
-        headers.append("x", HeaderValue::from_static("a"));
-        headers.append("x", HeaderValue::from_static("b"));
-        join(&mut headers, HeaderName::from_static("x"), &value);
-        assert_eq!(headers.get_all("x").iter().collect::<Vec<_>>(), ["a,b,new"]);
-    }
 }

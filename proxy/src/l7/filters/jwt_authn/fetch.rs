@@ -13,7 +13,7 @@ use crate::{
         mirror,
         side::{self, Ask},
     },
-    live::{Kept, LiveJwt},
+    live::{Kept, KeyStore, LiveJwt},
     policy::jwt::{Failure, Jwks},
 };
 
@@ -32,13 +32,13 @@ pub(super) async fn keys(
         JwksSource::Remote(remote) => remote,
     };
     let here = store.get();
-    if let Some(kept) = here.filter(|kept| remote.background || kept.is_valid(Instant::now())) {
+    if let Some(kept) = here.filter(|kept| remote.ahead.is_some() || kept.is_valid(Instant::now())) {
         if !kept.is_valid(Instant::now()) {
-            refresh(call.conn.engine.clone(), live.clone(), remote.clone(), place);
+            refresh(call.conn.engine.clone(), live.clone(), place);
         }
         return Ok(kept);
     }
-    let Some(fetching) = store.fetch().await else { return Err(Failure::Fetch) };
+    let Some(fetching) = store.fetch(remote.ahead.unwrap_or_default()).await else { return Err(Failure::Fetch) };
     // Somebody may have been faster.
     if let Some(kept) = store.get().filter(|kept| kept.is_valid(Instant::now())) {
         return Ok(kept);
@@ -58,12 +58,25 @@ pub(super) async fn keys(
     }
 }
 
+/// Fetches the keys that nobody needs yet; to be called about once a second.
+pub(in crate::l7) fn ahead(engine: &Rc<Engine>) {
+    for live in &*engine.ahead() {
+        for (place, _) in live.ahead() {
+            let kept = live.keys.get(place).and_then(KeyStore::get);
+            if kept.is_none_or(|kept| !kept.is_valid(Instant::now())) {
+                refresh(engine.clone(), live.clone(), place);
+            }
+        }
+    }
+}
+
 /// Fetches newer keys while the known ones go on.
-fn refresh(engine: Rc<Engine>, live: Arc<LiveJwt>, remote: Box<RemoteJwks>, place: usize) {
+fn refresh(engine: Rc<Engine>, live: Arc<LiveJwt>, place: usize) {
     tokio::task::spawn_local(async move {
-        let Some(store) = live.keys.get(place) else { return };
-        let Some(fetching) = store.try_fetch() else { return };
-        match fetch(&engine, &remote).await {
+        let remote = live.ahead().find(|(at, _)| *at == place).map(|(_, remote)| remote);
+        let Some((store, remote)) = live.keys.get(place).zip(remote) else { return };
+        let Some(fetching) = store.try_fetch(remote.ahead.unwrap_or_default()) else { return };
+        match fetch(&engine, remote).await {
             Ok(keys) => {
                 live.stats.local().jwks_fetch_success.inc();
                 fetching.done(keys, remote.cache);

@@ -89,6 +89,87 @@ fn a_long_body_is_shown_in_part_and_goes_on_whole() {
 }
 
 #[test]
+fn a_body_up_to_the_bound_is_a_part_unless_its_end_was_seen() {
+    run(async {
+        let (auth, address) = Upstream::bind().await;
+        let (proxy, upstream) = pair(|s| {
+            let body = Some(BodySettings { max_bytes: 4, partial: true, raw: false });
+            chain(s, [("authz", authz(|c| c.body = body))]);
+            s.others = vec![("auth", address)];
+        })
+        .await;
+        let (mut client, mut asked, mut server) = (proxy.connect().await, None, None);
+        // The head's length or coding, what comes before the question, what after it, and whether it is a part.
+        for (framing, first, rest, partial) in [
+            ("Content-Length: 4", "1234", "", "false"),
+            ("Content-Length: 3", "123", "", "false"),
+            ("Content-Length: 5", "1234", "5", "true"),
+            ("Transfer-Encoding: chunked", "3\r\n123\r\n0\r\n\r\n", "", "false"),
+            ("Transfer-Encoding: chunked", "4\r\n1234\r\n", "0\r\n\r\n", "true"),
+            ("Transfer-Encoding: chunked", "4\r\n1234\r\n", "1\r\n5\r\n0\r\n\r\n", "true"),
+        ] {
+            let case = format!("{framing}, {first:?} and {rest:?}");
+            client.send(&format!("POST /p HTTP/1.1\r\nHost: x\r\n{framing}\r\n\r\n{first}")).await;
+            let asked = match &mut asked {
+                Some(asked) => asked,
+                none => none.insert(auth.accept().await),
+            };
+            let (head, body) = asked.message().await;
+            assert_eq!(field(&head, "x-envoy-auth-partial-body"), Some(partial), "{case}");
+            assert!("1234".starts_with(&body) && body.len() >= 3, "{case}: {body}");
+            asked.send(OK).await;
+            client.send(rest).await;
+            let server = match &mut server {
+                Some(server) => server,
+                none => none.insert(upstream.accept().await),
+            };
+            server.head().await;
+            let end = if framing.starts_with("Content") { &first[first.len() - 1..] } else { "0\r\n\r\n" };
+            server.until(if rest == "5" { "5" } else { end }).await;
+            server.send(OK).await;
+            assert_eq!(client.message().await.1, "ok", "{case}");
+        }
+    });
+}
+
+#[test]
+fn what_cannot_be_asked_about_is_denied_whatever_holds_without_the_service() {
+    run(async {
+        let (_auth, address) = Upstream::bind().await;
+        let (proxy, _upstream) = pair(|s| {
+            let told = Some([":method", ":authority"].map(StringMatcher::exact).to_vec());
+            chain(s, [("authz", authz(|c| (c.allowed_headers, c.failure_mode_allow) = (told, true)))]);
+            s.others = vec![("auth", address)];
+        })
+        .await;
+        let mut client = proxy.connect().await;
+        client.send("GET /p HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        assert!(client.head().await.starts_with("HTTP/1.1 403"));
+        assert_eq!(proxy.log(1).await, ["403 UAEX ext_authz_denied 0 0 0 /p"]);
+        let connections = |cluster: &crate::upstream::Cluster| cluster.stats.local().upstream_cx_total.get();
+        assert_eq!((connections(&proxy.other("auth")), connections(&proxy.cluster)), (0, 0));
+    });
+}
+
+#[test]
+fn a_service_that_is_away_may_let_requests_pass() {
+    run(async {
+        let closed = Upstream::bind().await.1;
+        let (proxy, upstream) = pair(|s| {
+            chain(s, [("authz", authz(|c| c.failure_mode_allow = true))]);
+            s.others = vec![("auth", closed)];
+        })
+        .await;
+        let mut client = proxy.connect().await;
+        client.send("GET /p HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        let mut server = upstream.accept().await;
+        server.head().await;
+        server.send(OK).await;
+        assert_eq!(client.message().await.1, "ok");
+    });
+}
+
+#[test]
 fn nobody_to_ask_is_a_denial() {
     run(async {
         let closed = Upstream::bind().await.1;
@@ -207,7 +288,7 @@ fn keys_are_fetched_once_for_all_who_wait() {
         let (proxy, upstream) = pair(|s| {
             let uri = HttpUri { uri: "http://keys.test/set".into(), cluster: "keys".into(), timeout: None };
             let cache = Duration::from_secs(600);
-            let remote = crate::ir::jwt_authn::RemoteJwks { uri, cache, background: false, retries: 0, backoff: cache };
+            let remote = crate::ir::jwt_authn::RemoteJwks { uri, cache, ahead: None, retries: 0, backoff: cache };
             chain(s, [("jwt", jwt(|p| p.keys = JwksSource::Remote(Box::new(remote))))]);
             s.others = vec![("keys", address)];
         })

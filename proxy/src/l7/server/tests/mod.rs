@@ -10,6 +10,7 @@ mod grpc_web;
 mod hedging;
 mod http1;
 mod http2;
+mod idle;
 mod limits;
 mod local_reply;
 mod mirror;

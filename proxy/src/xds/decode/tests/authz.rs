@@ -141,7 +141,11 @@ fn providers_and_requirements_arrive() {
     assert_eq!((&*a.name, a.params.len(), a.headers.len()), ("a", 1, 0));
     assert_eq!((&*b.name, b.params.len(), b.headers.len()), ("b", 1, 1), "the default places");
     let JwksSource::Remote(remote) = &a.keys else { panic!("{a:?}") };
-    assert!(remote.background && remote.retries == 0 && &*remote.uri.cluster == "keys");
+    assert!(
+        remote.ahead == Some(std::time::Duration::from_secs(1))
+            && remote.retries == 0
+            && &*remote.uri.cluster == "keys"
+    );
     assert_eq!(config.rules[0].requirement, None);
     let any = Requirement::Any(vec![Requirement::Provider(1, Vec::new()), Requirement::AllowMissing]);
     assert_eq!(config.rules[1].requirement.as_ref(), Some(&any));
