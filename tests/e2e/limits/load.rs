@@ -37,8 +37,7 @@ pub(crate) fn ask(pod: &Pod, (host, to): (&str, SocketAddr), connections: usize,
         tally.admitted + tally.limited + tally.other >= answers
     };
     asking(pod, (host, to), connections, enough);
-    let tally = *tally.lock().unwrap();
-    tally
+    *tally.lock().unwrap()
 }
 
 /// As [`ask`], for so long after the first refusal that anybody hears of.
@@ -58,8 +57,7 @@ pub(crate) fn press(
         refused.get().is_some_and(|at| at.elapsed() >= time)
     };
     asking(pod, (host, to), connections, enough);
-    let all = std::mem::take(&mut *all.lock().unwrap());
-    all
+    std::mem::take(&mut *all.lock().unwrap())
 }
 
 /// Asks until an answer is enough, on each connection.
