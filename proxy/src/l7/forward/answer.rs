@@ -60,7 +60,7 @@ impl Forwarding<'_> {
         if let Some(idle) = plan.timeouts.per_try_idle {
             self.flow.set_try_idle(idle);
         }
-        let switched = upgrade::accept(&mut response, &down, facts.protocol);
+        let switched = upgrade::accept(&mut response, &down, (facts.protocol, plan.extended.as_deref()));
         // What version the upstream speaks is between it and us.
         *response.version_mut() = Version::HTTP_11;
         let status = response.status();

@@ -167,7 +167,8 @@ async fn stream(conn: Rc<Connection>, request: Request<h2::RecvStream>, mut resp
     };
     strip_connection_headers(&mut head.headers, false);
     head.headers.entry(header::DATE).or_insert_with(date);
-    let tunnel = tunnel.filter(|_| head.status.is_success());
+    // Without anybody who waits for it, it is an answer like any other.
+    let tunnel = tunnel.filter(|(keep, _)| head.status.is_success() && !keep.is_closed());
     let whole = tunnel.is_none() && body.is_end_stream();
     if tunnel.is_some() {
         head.headers.remove(header::CONTENT_LENGTH);
@@ -181,7 +182,7 @@ async fn stream(conn: Rc<Connection>, request: Request<h2::RecvStream>, mut resp
         }
         Ok(ours) => match tunnel {
             // Nobody may wait for it any more; the stream is then reset.
-            Some((keep, received)) => drop(keep.send(Box::new(Tunnel::new(ours, received)))),
+            Some((keep, received)) => drop(keep.send(Box::new(Tunnel::of_client(ours, received)))),
             None if whole => {}
             None => send(body, ours).await,
         },

@@ -15,7 +15,7 @@ use super::{
     support::{Proxy, Setup, pair, run, until},
 };
 
-type Out = BoxBody<Bytes, Infallible>;
+pub(super) type Out = BoxBody<Bytes, Infallible>;
 
 /// Runs tasks on the test's thread.
 #[derive(Clone, Copy)]
@@ -236,4 +236,14 @@ fn draining_sends_goaway_and_finishes_what_runs() {
         until(|| proxy.stats.local().downstream_cx_active.get() == 0).await;
         assert!(client.ready().await.is_err());
     });
+}
+
+/// A raw connection to the proxy, which tells what hyper keeps to itself.
+pub(super) async fn bare(proxy: &Proxy) -> h2::client::SendRequest<Bytes> {
+    let stream = TcpStream::connect(proxy.address).await.unwrap();
+    let (sender, connection) = h2::client::handshake(stream).await.unwrap();
+    tokio::task::spawn_local(async move {
+        let _ = connection.await;
+    });
+    sender.ready().await.unwrap()
 }

@@ -23,3 +23,4 @@ mod side;
 pub(crate) mod support;
 mod timeouts;
 mod tunnel;
+mod upgrades;
