@@ -247,3 +247,54 @@ pub(super) async fn bare(proxy: &Proxy) -> h2::client::SendRequest<Bytes> {
     });
     sender.ready().await.unwrap()
 }
+
+fn expecting() -> Request<()> {
+    let request =
+        Request::builder().method(Method::POST).uri("http://shop.example/up").header("expect", "100-continue");
+    request.header("content-length", "4").body(()).unwrap()
+}
+
+/// `passed`: it is the upstream that wants the body, else this proxy.
+fn asked(passed: bool) {
+    run(async move {
+        let (proxy, upstream) = pair(|s| s.hcm.proxy_100_continue = passed).await;
+        let mut sender = bare(&proxy).await;
+        let (mut response, mut stream) = sender.send_request(expecting(), false).unwrap();
+        let mut server = upstream.accept().await;
+        let head = server.head().await;
+        assert_eq!(header(&head, "expect").is_some(), passed, "{head}");
+        if passed {
+            server.send("HTTP/1.1 100 Continue\r\n\r\n").await;
+        }
+        let interim = std::future::poll_fn(|cx| response.poll_informational(cx)).await.unwrap().unwrap();
+        assert_eq!(interim.status(), StatusCode::CONTINUE);
+        stream.send_data(Bytes::from_static(b"body"), true).unwrap();
+        assert_eq!(server.exactly(4).await, "body");
+        server.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+        assert_eq!(response.await.unwrap().status(), StatusCode::OK);
+    });
+}
+
+#[test]
+fn clients_that_wait_are_asked_for_their_body() {
+    asked(false);
+}
+
+#[test]
+fn clients_that_wait_are_asked_when_the_upstream_asks() {
+    asked(true);
+}
+
+#[test]
+fn a_final_answer_to_a_client_that_waits_comes_alone() {
+    run(async {
+        let (proxy, upstream) = pair(|_| {}).await;
+        let mut sender = bare(&proxy).await;
+        let (mut response, _stream) = sender.send_request(expecting(), false).unwrap();
+        let mut server = upstream.accept().await;
+        server.head().await;
+        server.send("HTTP/1.1 417 Expectation Failed\r\nContent-Length: 0\r\n\r\n").await;
+        assert!(std::future::poll_fn(|cx| response.poll_informational(cx)).await.is_none());
+        assert_eq!(response.await.unwrap().status(), StatusCode::EXPECTATION_FAILED);
+    });
+}
