@@ -298,3 +298,40 @@ fn a_final_answer_to_a_client_that_waits_comes_alone() {
         assert_eq!(response.await.unwrap().status(), StatusCode::EXPECTATION_FAILED);
     });
 }
+
+#[test]
+fn the_end_of_a_bodiless_answer_may_come_in_a_frame_of_its_own() {
+    run(async {
+        for (method, status) in [("HEAD", 200), ("GET", 204), ("GET", 304)] {
+            let (upstream, address) = Upstream::bind().await;
+            let proxy = Setup::new(&[address]).upstream_http2().start().await;
+            let (ended, mut reset) = mpsc::unbounded_channel();
+            tokio::task::spawn_local(async move {
+                let stream = upstream.0.accept().await.unwrap().0;
+                let mut connection = h2::server::handshake(stream).await.unwrap();
+                while let Some(Ok((_, mut respond))) = connection.accept().await {
+                    let mut stream =
+                        respond.send_response(Response::builder().status(status).body(()).unwrap(), false).unwrap();
+                    let ended = ended.clone();
+                    tokio::task::spawn_local(async move {
+                        // Only once the client was answered: it is not the end that makes the answer.
+                        tokio::task::yield_now().await;
+                        let sent = stream.send_data(Bytes::new(), true).map_err(|e| e.to_string());
+                        ended.send(sent).unwrap();
+                    });
+                }
+            });
+            let mut client = proxy.connect().await;
+            for path in ["/1", "/2"] {
+                client.send(&format!("{method} {path} HTTP/1.1\r\nHost: x\r\n\r\n")).await;
+                let head = client.head().await;
+                assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{head}");
+                assert_eq!(reset.recv().await.unwrap(), Ok(()), "{method} {status}");
+            }
+            let line = |path| format!("{status} - via_upstream 1 0 0 {path}");
+            assert_eq!(proxy.log(2).await, [line("/1"), line("/2")], "{method} {status}");
+            until(|| proxy.cluster_stats.local().upstream_rq_active.get() == 0).await;
+            assert_eq!(proxy.cluster_stats.local().upstream_cx_total.get(), 1);
+        }
+    });
+}
