@@ -130,6 +130,8 @@ pub(super) fn http(
         http_filters,
         use_remote_address: pb::no(),
         http_protocol_options: Some(http1_options(settings.preserve_case)),
+        // So that websockets get through where proxies speak HTTP/2 to each other.
+        http2_protocol_options: Some(core::Http2ProtocolOptions { allow_connect: true, ..Default::default() }),
         // An application may allow any method; what it does not know is for it to refuse.
         server_header_transformation: manager::ServerHeaderTransformation::PassThrough as i32,
         stream_idle_timeout: pb::zero(),

@@ -223,6 +223,7 @@ pub struct Http2Options {
     pub connection_window: u32,
     pub keepalive_interval: Option<Duration>,
     pub keepalive_timeout: Duration,
+    /// Whether clients may ask for upgrades (RFC 8441).
     pub allow_connect: bool,
 }
 
@@ -235,7 +236,7 @@ impl Default for Http2Options {
             connection_window: 4 << 20,
             keepalive_interval: None,
             keepalive_timeout: Duration::from_secs(20),
-            allow_connect: true,
+            allow_connect: false,
         }
     }
 }

@@ -11,6 +11,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::splice::{Pipe, Spliced};
@@ -57,6 +58,8 @@ pub(super) struct Half {
     /// The last splice was small: once the pipe is empty, copy.
     dwindled: bool,
     unflushed: bool,
+    /// What goes to the target before anything of the source. Boxed: hardly any relay has it.
+    first: Option<Box<Bytes>>,
     pub(super) spliced: bool,
 }
 
@@ -74,13 +77,20 @@ impl Half {
             dwindled: false,
             // Something may have been written before the relay began.
             unflushed: true,
+            first: None,
             spliced: false,
         }
     }
 
+    /// With bytes of the source that were read from it already.
+    pub(super) fn after(mut self, first: Bytes) -> Self {
+        self.first = (!first.is_empty()).then(|| Box::new(first));
+        self
+    }
+
     /// Whether bytes were read that the target has not taken.
     pub(super) fn holds_bytes(&self) -> bool {
-        self.start < self.end || self.pipe.as_ref().is_some_and(|p| p.held() > 0)
+        self.start < self.end || self.first.is_some() || self.pipe.as_ref().is_some_and(|p| p.held() > 0)
     }
 
     /// Moves bytes until it can go no further; `moved` counts those the target took.
@@ -103,6 +113,30 @@ impl Half {
                 State::Done => return Poll::Ready(Ok(())),
             }
         }
+    }
+
+    /// Writes what was read before there was a relay.
+    fn poll_first(
+        &mut self,
+        cx: &mut Context<'_>,
+        target: &mut Io,
+        moved: &Cell<u64>,
+        turn: &mut usize,
+    ) -> Poll<Result<(), Broken>> {
+        while let Some(first) = &mut self.first {
+            let n = ready!(Pin::new(&mut *target).poll_write(cx, first)).map_err(Broken::Target)?;
+            if n == 0 {
+                return Poll::Ready(Err(Broken::Target(io::ErrorKind::WriteZero.into())));
+            }
+            first.advance(n);
+            if first.is_empty() {
+                self.first = None;
+            }
+            self.unflushed = true;
+            *turn = turn.saturating_sub(n);
+            moved.set(moved.get() + n as u64);
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// Writes what the buffer holds.
@@ -136,6 +170,7 @@ impl Half {
         moved: &Cell<u64>,
         turn: &mut usize,
     ) -> Poll<Result<(), Broken>> {
+        ready!(self.poll_first(cx, target, moved, turn))?;
         loop {
             ready!(self.poll_held(cx, target, moved, turn))?;
             if let Some(pipe) = self.pipe.as_mut().filter(|p| p.held() > 0) {

@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use tokio::{
     io::AsyncWrite,
     time::{Instant, Sleep},
@@ -74,12 +75,22 @@ pub struct RelayEnd {
 }
 
 /// Relays until both directions have ended, a bound is reached or a side fails.
-pub async fn relay(a: Io, b: Io, options: &RelayOptions, progress: &Progress) -> RelayEnd {
+pub fn relay(a: Io, b: Io, options: &RelayOptions, progress: &Progress) -> impl Future<Output = RelayEnd> {
+    relay_from((a, b), Default::default(), options, progress)
+}
+
+/// [`relay`] of connections whose first bytes, of `a` and of `b`, were read by somebody else.
+pub async fn relay_from(
+    (a, b): (Io, Io),
+    first: (Bytes, Bytes),
+    options: &RelayOptions,
+    progress: &Progress,
+) -> RelayEnd {
     let mut pair = Pair {
         a,
         b,
-        forth: Half::new(options.buffer),
-        back: Half::new(options.buffer),
+        forth: Half::new(options.buffer).after(first.0),
+        back: Half::new(options.buffer).after(first.1),
         forth_end: None,
         back_end: None,
         error: None,
@@ -193,7 +204,7 @@ impl Pair {
 }
 
 /// Waits, not for ever, until the peer's kernel has what was written.
-async fn delivered(io: &mut Io) {
+pub async fn delivered(io: &mut Io) {
     let deadline = Instant::now() + RESET_GRACE;
     let flush = poll_fn(|cx| Pin::new(&mut *io).poll_flush(cx));
     if !matches!(tokio::time::timeout_at(deadline, flush).await, Ok(Ok(()))) {

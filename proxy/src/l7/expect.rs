@@ -1,16 +1,19 @@
 //! `Expect: 100-continue` from end to end: the client's body is asked for when the upstream asks for it.
 //!
-//! hyper answers the client's expectation at the moment its body is first polled, so holding the poll back is all it
-//! takes. An upstream that never says `100` (many do not) gets the body after a second, as curl does it.
+//! The client's expectation is answered at the moment its body is first polled, by hyper or, over HTTP/2, by [`Asked`]:
+//! holding the poll back is all it takes. An upstream that never says `100` (many do not) gets the body after a second,
+//! as curl does it.
 
 use std::{
+    cell::{Cell, RefCell},
     future::Future,
     pin::Pin,
+    rc::Rc,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -18,11 +21,63 @@ use futures_util::task::AtomicWaker;
 use http::{HeaderMap, Request, StatusCode, header};
 use tokio::time::Sleep;
 
+use super::http2::Received;
+
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Whether the client waits for `100 Continue`.
 pub fn is_expected(headers: &HeaderMap) -> bool {
     headers.get(header::EXPECT).is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}
+
+/// Whether anybody wants the body of a client that waits to be asked for it.
+#[derive(Debug, Default)]
+pub struct Asked {
+    asked: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl Asked {
+    fn ask(&self) {
+        if !self.asked.replace(true)
+            && let Some(waker) = self.waker.take()
+        {
+            waker.wake();
+        }
+    }
+
+    /// Ready when the client is to be told to go on.
+    pub fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.asked.get() {
+            return Poll::Ready(());
+        }
+        *self.waker.borrow_mut() = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+/// The body of such a client.
+#[derive(Debug)]
+pub struct Awaited {
+    body: Received,
+    asked: Rc<Asked>,
+}
+
+impl Awaited {
+    pub fn new(body: Received) -> (Self, Rc<Asked>) {
+        let asked = Rc::new(Asked::default());
+        (Self { body, asked: asked.clone() }, asked)
+    }
+
+    /// The body; to poll it is to ask for it.
+    pub fn ask(&mut self) -> Pin<&mut Received> {
+        self.asked.ask();
+        Pin::new(&mut self.body)
+    }
+
+    pub fn body(&self) -> &Received {
+        &self.body
+    }
 }
 
 #[derive(Default)]

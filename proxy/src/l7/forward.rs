@@ -98,6 +98,8 @@ struct Plan<'a> {
     /// Bytes of the request's body that may be kept.
     buffer: u64,
     protocol: Protocol,
+    /// What makes a try an extended CONNECT.
+    extended: Option<Box<upgrade::Extended>>,
     alpn: Option<Arc<[Box<str>]>>,
     sni: Option<Box<str>>,
     method: Method,
@@ -138,15 +140,14 @@ impl<'a> Forwarding<'a> {
             }
         };
         self.flow.record.upstream(|u| u.cluster = self.flow.record.logged().then(|| cluster.config.name.clone()));
-        if let Err(reply) = upgrade::check(&self.conn.hcm.config, self.route, request) {
+        if let Err(reply) = upgrade::check(&self.conn.hcm.config, self.route, request, spoken(cluster, request)) {
             note_head(self.flow, &request.parts, scheme);
             return Err(reply);
         }
         let mut plan = self.plan(cluster, weighted, request);
         let copy = self.copy_head(&plan, request);
         *ending = Ending { weighted, copy, envoy_headers: plan.audience.envoy_headers };
-        upgrade::prepare(request, plan.protocol);
-        plan.method = request.parts.method.clone();
+        plan.extended = upgrade::prepare(request, plan.protocol);
         note_head(self.flow, &request.parts, scheme);
         if let Some(idle) = self.route.idle_timeout {
             self.flow.set_idle(idle);
@@ -314,7 +315,7 @@ impl<'a> Forwarding<'a> {
             headers.remove(header::EXPECT);
         }
         self.rewrite(weighted, request, envoy_headers);
-        let protocol = protocol(cluster, request.parts.version);
+        let protocol = spoken(cluster, request);
         head::frame(&mut request.parts, &request.body, protocol);
         let alpn = alpn_override.filter(|_| outcome::alpn_override_allowed(cluster)).map(|lists| {
             match (protocol, request.parts.version) {
@@ -324,6 +325,7 @@ impl<'a> Forwarding<'a> {
             }
             .clone()
         });
+        let alpn = alpn.filter(|list| !list.is_empty() && protocol != Protocol::Auto);
         let sni = cluster.config.http.auto_sni.then(|| strip_port(request.authority()).into());
         Plan {
             cluster,
@@ -335,7 +337,8 @@ impl<'a> Forwarding<'a> {
             timeout_is_204,
             buffer: self.buffer(),
             protocol,
-            alpn: alpn.filter(|list| !list.is_empty() && protocol != Protocol::Auto),
+            extended: None,
+            alpn: alpn.or_else(|| undecided(cluster, protocol)),
             sni,
             method: request.parts.method.clone(),
             has_body,
@@ -362,6 +365,17 @@ impl<'a> Forwarding<'a> {
         (mentioned || self.conn.hcm.config.local_reply.is_some())
             .then(|| Box::new((request.parts.method.clone(), request.path().to_owned(), request.parts.headers.clone())))
     }
+}
+
+/// What to speak to a cluster for a request.
+fn spoken(cluster: &Cluster, request: &Inbound) -> Protocol {
+    upgrade::speak(&request.sane.tunnel, protocol(cluster, request.parts.version))
+}
+
+/// The ALPN list of a connection that was decided here though the host may choose.
+fn undecided(cluster: &Cluster, protocol: Protocol) -> Option<Arc<[Box<str>]>> {
+    let decided = cluster.config.http.protocol == UpstreamProtocol::Auto && protocol == Protocol::Http1;
+    decided.then(|| Arc::from([Box::from("http/1.1")]))
 }
 
 /// What to speak to a cluster, for a request of this version.

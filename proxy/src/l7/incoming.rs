@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::{
+    expect::Awaited,
     filters::{Decoded, Gathered, Resumed, Retrailed},
     http2::{Received, Tunnel},
     mirror::Teed,
@@ -25,6 +26,8 @@ pub enum Incoming {
     Http1(hyper::body::Incoming),
     /// On an HTTP/2 stream.
     Http2(Received),
+    /// The same, of a client that waits to be asked for it.
+    Awaited(Box<Awaited>),
     /// An HTTP/2 stream that became a tunnel: no body follows.
     Tunnel(Box<Tunnel>),
     /// Read to its end already.
@@ -88,6 +91,7 @@ impl Body for Incoming {
         match self.get_mut() {
             Self::Http1(body) => Pin::new(body).poll_frame(cx).map_err(IncomingError::Http1),
             Self::Http2(body) => Pin::new(body).poll_frame(cx).map_err(IncomingError::Http2),
+            Self::Awaited(awaited) => awaited.ask().poll_frame(cx).map_err(IncomingError::Http2),
             Self::Teed(teed) => teed.poll_frame(cx),
             Self::Retrailed(retrailed) => retrailed.poll_frame(cx),
             Self::Decoded(decoded) => decoded.poll_frame(cx),
@@ -101,6 +105,7 @@ impl Body for Incoming {
         match self {
             Self::Http1(body) => body.is_end_stream(),
             Self::Http2(body) => body.is_end_stream(),
+            Self::Awaited(awaited) => awaited.body().is_end_stream(),
             Self::Gathered(all) => all.is_end(),
             Self::Resumed(resumed) => resumed.is_end(),
             Self::Teed(teed) => teed.is_end_stream(),
@@ -114,6 +119,7 @@ impl Body for Incoming {
         match self {
             Self::Http1(body) => body.size_hint(),
             Self::Http2(body) => body.size_hint(),
+            Self::Awaited(awaited) => awaited.body().size_hint(),
             Self::Teed(teed) => teed.size_hint(),
             Self::Retrailed(retrailed) => retrailed.size_hint(),
             Self::Decoded(decoded) => decoded.size_hint(),

@@ -66,7 +66,7 @@ impl Inbound {
 }
 
 pub(super) fn path(parts: &Parts) -> &str {
-    if parts.method == Method::CONNECT && parts.extensions.get::<hyper::ext::Protocol>().is_none() {
+    if parts.method == Method::CONNECT {
         return "";
     }
     parts.uri.path_and_query().map_or("/", |p| p.as_str())

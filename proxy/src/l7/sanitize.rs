@@ -69,6 +69,12 @@ pub fn sanitize(hcm: &ConnectionManager, conn: &ConnInfo, parts: &mut Parts) -> 
         return Err(Reply::new(StatusCode::UPGRADE_REQUIRED, "low_version"));
     }
     let names = Names::of(&parts.headers);
+    let tunnel = tunnel(parts, names);
+    if matches!(tunnel, Tunnel::Extended(_)) {
+        // Another spelling of an HTTP/1 upgrade, and the application will see that one: so does whoever decides.
+        parts.method = Method::GET;
+        parts.extensions.remove::<hyper::ext::Protocol>();
+    }
     if names.has(Names::TE) && parts.headers.get(header::TE).is_some_and(|te| te == SILENT_TE) {
         parts.headers.remove(header::TE);
     }
@@ -81,9 +87,11 @@ pub fn sanitize(hcm: &ConnectionManager, conn: &ConnInfo, parts: &mut Parts) -> 
     }
     authority(hcm, conn, parts)?;
     underscores(hcm.underscores, &mut parts.headers)?;
-    let tunnel = tunnel(parts, names);
     if names.hop_by_hop() {
         headers::strip_hop_by_hop(&mut parts.headers);
+    }
+    if let Tunnel::Upgrade(kind) | Tunnel::Extended(kind) = &tunnel {
+        ask_for(kind, &mut parts.headers)?;
     }
     if parts.version == Version::HTTP_2 && names.has(Names::COOKIE) {
         headers::join_cookies(&mut parts.headers);
@@ -209,6 +217,14 @@ fn tunnel(parts: &Parts, names: Names) -> Tunnel {
         }
         _ => Tunnel::None,
     }
+}
+
+/// The headers of an upgrade that is still wanted, for routes and policies to see as for the upstream.
+fn ask_for(kind: &str, headers: &mut HeaderMap) -> Result<(), Reply> {
+    let kind = HeaderValue::from_str(kind).map_err(|_| Reply::new(StatusCode::BAD_REQUEST, "http1.codec_error"))?;
+    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(header::UPGRADE, kind);
+    Ok(())
 }
 
 /// The target as a normalised origin-form path.

@@ -146,3 +146,31 @@ fn only_chunked_is_a_transfer_encoding() {
     }
     assert_eq!(check(&[("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")]), Err(501));
 }
+
+#[test]
+fn upgrades_look_alike_in_both_protocols() {
+    let mut one =
+        parts("/chat", &[("connection", "keep-alive, Upgrade, x-hop"), ("upgrade", "WebSocket"), ("x-hop", "1")]);
+    let upgrade = sanitize(&hcm(), &conn("1.2.3.4:5"), &mut one).unwrap().tunnel;
+    assert_eq!(upgrade, Tunnel::Upgrade("websocket".into()));
+    let mut two = parts("http://h:80/a/../chat", &[]);
+    (two.method, two.version) = (Method::CONNECT, Version::HTTP_2);
+    two.extensions.insert(hyper::ext::Protocol::from_static("websocket"));
+    let extended = sanitize(&ConnectionManager { strip_port: StripPort::Any, ..hcm() }, &conn("1.2.3.4:5"), &mut two);
+    assert_eq!(extended.unwrap().tunnel, Tunnel::Extended("websocket".into()));
+    assert!(two.extensions.get::<hyper::ext::Protocol>().is_none());
+    for request in [&one, &two] {
+        assert_eq!((&request.method, request.uri.to_string().as_str()), (&Method::GET, "/chat"));
+        assert_eq!(values(request, "connection"), ["upgrade"]);
+        assert_eq!(values(request, "upgrade"), ["websocket"]);
+        assert_eq!(values(request, "host"), ["h"]);
+        assert!(values(request, "x-hop").is_empty());
+    }
+    let mut post = parts("/exec", &[("connection", "upgrade"), ("upgrade", "spdy/3.1")]);
+    post.method = Method::POST;
+    sanitize(&hcm(), &conn("1.2.3.4:5"), &mut post).unwrap();
+    assert_eq!(post.method, Method::POST, "what is decided on is what is sent");
+    let mut offer = parts("/", &[("connection", "upgrade"), ("upgrade", "h2c")]);
+    sanitize(&hcm(), &conn("1.2.3.4:5"), &mut offer).unwrap();
+    assert!(values(&offer, "upgrade").is_empty() && values(&offer, "connection").is_empty());
+}

@@ -1,25 +1,24 @@
 //! Upgrades and CONNECT: whether one is allowed, its form on each side, and the tunnel it becomes.
 //!
 //! HTTP/1.1 `Upgrade` and RFC 8441 extended CONNECT are two spellings of one thing and are translated into each other.
+//! Up to here and in everything that is decided and logged it is the former; only a try over HTTP/2 makes it the latter.
 //! A tunnel keeps its record, its place on the upstream connection and its downstream connection alive until its end.
 
 use std::rc::Rc;
 
+use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{HeaderName, HeaderValue, Method, Response, StatusCode, Uri, header};
+use http_body::Body as _;
 use hyper::{
     ext,
     upgrade::{OnUpgrade, Upgraded},
 };
-use hyper_util::rt::TokioIo;
-use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    sync::oneshot,
-};
+use tokio::sync::oneshot;
 
 use super::{
     body::Body,
-    client::{self, HttpProtocol, Protocol, StreamGuard},
+    client::{HttpProtocol, Protocol, StreamGuard},
     flow::Flow,
     http2,
     incoming::Incoming,
@@ -28,19 +27,16 @@ use super::{
     respond::Reply,
     sanitize::Tunnel,
     server::Connection,
-    wire::Wire,
 };
 use crate::{
     ir::{http::ConnectionManager, route::Forward},
-    l4::relay::{Progress, RelayOptions, RelayReason, relay},
-    net::io::Io,
     telemetry::flags::Flags,
-    upstream::ConnectionPermit,
 };
 
+mod tunnel;
+
+const WEBSOCKET: &str = "websocket";
 const WEBSOCKET_KEY: HeaderName = header::SEC_WEBSOCKET_KEY;
-/// Bytes held per direction of a tunnel.
-const BUFFER: usize = 16 * 1024;
 
 /// A codec's promise to hand its connection or stream over once the response is written.
 pub(super) enum Promise {
@@ -75,19 +71,44 @@ pub(super) struct Downstream {
     pub grpc: bool,
 }
 
-/// Refuses what neither the route nor the connection manager allows.
-pub(super) fn check(hcm: &ConnectionManager, route: &Forward, request: &Inbound) -> Result<(), Reply> {
+/// An HTTP/1 upgrade as HTTP/2 spells it.
+pub(super) struct Extended {
+    pub protocol: ext::Protocol,
+    /// What proves to the client that its WebSocket key was read, should the upstream not say it.
+    accept: Option<HeaderValue>,
+}
+
+/// Refuses what neither the route nor the connection manager allows, and what the upstream's protocol cannot say.
+pub(super) fn check(
+    hcm: &ConnectionManager,
+    route: &Forward,
+    request: &Inbound,
+    protocol: Protocol,
+) -> Result<(), Reply> {
     let Some(kind) = request.sane.tunnel.kind() else { return Ok(()) };
     let find = |list: &[(Box<str>, bool)]| list.iter().find(|(name, _)| **name == *kind).map(|(_, on)| *on);
     let allowed = find(&route.upgrades).or_else(|| find(&hcm.upgrades)).unwrap_or(false);
-    if allowed && request.upgrade.is_some() {
+    // An extended CONNECT stands for a GET without a body: as anything else it would change on the way.
+    let sayable = protocol != Protocol::Http2
+        || request.sane.tunnel == Tunnel::Connect
+        || (request.parts.method == Method::GET && request.body.is_end_stream());
+    if allowed && sayable && request.upgrade.is_some() {
         return Ok(());
     }
     Err(Reply::new(StatusCode::FORBIDDEN, "upgrade_failed"))
 }
 
-/// Gives the request the form its upstream protocol wants.
-pub(super) fn prepare(request: &mut Inbound, protocol: Protocol) {
+/// What to speak for a request to an upstream of this protocol. A host that chooses would have chosen before it is known
+/// whether it can do RFC 8441; upgrades are at home in HTTP/1.
+pub(super) fn speak(tunnel: &Tunnel, protocol: Protocol) -> Protocol {
+    match tunnel {
+        Tunnel::Upgrade(_) | Tunnel::Extended(_) if protocol == Protocol::Auto => Protocol::Http1,
+        _ => protocol,
+    }
+}
+
+/// Gives the request the form its upstream protocol wants; what it returns is for its tries to put on.
+pub(super) fn prepare(request: &mut Inbound, protocol: Protocol) -> Option<Box<Extended>> {
     let parts = &mut request.parts;
     match (&request.sane.tunnel, protocol) {
         (Tunnel::None, _) => {}
@@ -97,20 +118,14 @@ pub(super) fn prepare(request: &mut Inbound, protocol: Protocol) {
                 parts.uri = target;
             }
         }
-        (Tunnel::Upgrade(kind), Protocol::Http2) => {
-            parts.method = Method::CONNECT;
-            parts.extensions.insert(ext::Protocol::from(&**kind));
+        (Tunnel::Upgrade(kind) | Tunnel::Extended(kind), Protocol::Http2) => {
+            let proof = |key: &HeaderValue| websocket_accept(key.as_bytes());
+            let accept = (**kind == *WEBSOCKET).then(|| parts.headers.get(WEBSOCKET_KEY).and_then(proof)).flatten();
+            return Some(Box::new(Extended { protocol: ext::Protocol::from(&**kind), accept }));
         }
-        (Tunnel::Extended(_), Protocol::Http2) => {}
         (Tunnel::Upgrade(kind) | Tunnel::Extended(kind), Protocol::Http1 | Protocol::Auto) => {
-            parts.method = Method::GET;
-            parts.extensions.remove::<ext::Protocol>();
-            parts.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-            if let Ok(kind) = HeaderValue::from_str(kind) {
-                parts.headers.insert(header::UPGRADE, kind);
-            }
             // RFC 8441 has no key, RFC 6455 insists on one.
-            if **kind == *"websocket" && !parts.headers.contains_key(WEBSOCKET_KEY) {
+            if **kind == *WEBSOCKET && !parts.headers.contains_key(WEBSOCKET_KEY) {
                 let key = STANDARD.encode(fastrand::u128(..).to_ne_bytes());
                 if let Ok(key) = HeaderValue::from_str(&key) {
                     parts.headers.insert(WEBSOCKET_KEY, key);
@@ -118,20 +133,33 @@ pub(super) fn prepare(request: &mut Inbound, protocol: Protocol) {
             }
         }
     }
+    None
+}
+
+/// What a server answers to a key (RFC 6455 section 4.2.2).
+fn websocket_accept(key: &[u8]) -> Option<HeaderValue> {
+    const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+    let hash = digest(&SHA1_FOR_LEGACY_USE_ONLY, &[key, GUID].concat());
+    HeaderValue::try_from(STANDARD.encode(hash)).ok()
 }
 
 /// Whether the upstream switched; the response then has the form the client's side wants.
-pub(super) fn accept(response: &mut Response<Incoming>, down: &Downstream, upstream: HttpProtocol) -> bool {
+pub(super) fn accept(
+    response: &mut Response<Incoming>,
+    down: &Downstream,
+    (upstream, asked): (HttpProtocol, Option<&Extended>),
+) -> bool {
     let status = response.status();
     let switched = match (&down.tunnel, upstream) {
         (Tunnel::None, _) => false,
-        (Tunnel::Connect, _) => status.is_success(),
+        (_, HttpProtocol::Http2) => matches!(response.body(), Incoming::Tunnel(_)),
+        (Tunnel::Connect, HttpProtocol::Http1) => status.is_success(),
         (_, HttpProtocol::Http1) => status == StatusCode::SWITCHING_PROTOCOLS,
-        (_, HttpProtocol::Http2) => status.is_success(),
     };
     if !switched {
-        if status == StatusCode::SWITCHING_PROTOCOLS {
-            // Nobody asked for it.
+        // Nobody asked for it; or the client would take it for what it asked for.
+        let misleads = matches!(down.tunnel, Tunnel::Extended(_)) && status.is_success();
+        if status == StatusCode::SWITCHING_PROTOCOLS || misleads {
             *response.status_mut() = StatusCode::BAD_GATEWAY;
         }
         return false;
@@ -144,12 +172,13 @@ pub(super) fn accept(response: &mut Response<Incoming>, down: &Downstream, upstr
             if let Ok(kind) = HeaderValue::from_str(kind) {
                 headers.entry(header::UPGRADE).or_insert(kind);
             }
+            // Behind an HTTP/1 hop further on somebody may have said it; a server that speaks RFC 8441 does not.
+            if let Some(accept) = asked.and_then(|a| a.accept.as_ref()) {
+                headers.entry(header::SEC_WEBSOCKET_ACCEPT).or_insert_with(|| accept.clone());
+            }
             *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         }
-        Tunnel::Extended(_) => {
-            headers.remove(header::SEC_WEBSOCKET_ACCEPT);
-            *response.status_mut() = StatusCode::OK;
-        }
+        Tunnel::Extended(_) => *response.status_mut() = StatusCode::OK,
         Tunnel::Connect | Tunnel::None => {}
     }
     true
@@ -181,7 +210,7 @@ pub(super) fn join(
             }
         };
         match tokio::try_join!(promise.kept(), upstream) {
-            Ok((down, up)) => tunnel(down, up, &flow).await,
+            Ok((down, up)) => tunnel::run(down, up, &flow).await,
             Err(error) => {
                 tracing::debug!(%error, "upgrade fell through");
                 flow.record.flag(Flags::UPSTREAM_CONNECTION_TERMINATION);
@@ -190,194 +219,4 @@ pub(super) fn join(
         guard.abort();
     });
     Ok(Response::from_parts(parts, Body::Empty))
-}
-
-/// Relays until both sides are done: over the raw connections where both are HTTP/1, else over the codecs' streams.
-async fn tunnel(down: Half, up: Half, flow: &Flow) {
-    let (down, up) = match (down, up) {
-        (Half::Http1(down), Half::Http1(up)) => match (take(down), client::tunnel(up)) {
-            (Ok((a, a_read)), Ok(upstream)) => {
-                let _permit = upstream.permit;
-                return raw((a, a_read), (upstream.io, upstream.read), flow).await;
-            }
-            (down, up) => (side(down), up.map_or_else(|stream| (plain(stream), None), hold)),
-        },
-        (Half::Http1(down), Half::Http2(up)) => (side(take(down)), (up as Box<dyn Side>, None)),
-        (Half::Http2(down), Half::Http1(up)) => {
-            (down as Box<dyn Side>, client::tunnel(up).map_or_else(|stream| (plain(stream), None), hold))
-        }
-        (Half::Http2(down), Half::Http2(up)) => (down as Box<dyn Side>, (up as Box<dyn Side>, None)),
-    };
-    let (up, _permit) = up;
-    generic(down, up, flow).await;
-}
-
-fn side(taken: Result<(Io, bytes::Bytes), Upgraded>) -> Box<dyn Side> {
-    taken.map_or_else(plain, |(io, read)| Box::new(Rewound { read, io }))
-}
-
-fn hold(tunnel: client::Tunnel) -> (Box<dyn Side>, Option<ConnectionPermit>) {
-    (Box::new(Rewound { read: tunnel.read, io: tunnel.io }), Some(tunnel.permit))
-}
-
-fn plain(stream: Upgraded) -> Box<dyn Side> {
-    Box::new(TokioIo::new(stream))
-}
-
-/// Takes an upgraded downstream HTTP/1 connection apart.
-fn take(upgraded: Upgraded) -> Result<(Io, bytes::Bytes), Upgraded> {
-    let parts = upgraded.downcast::<TokioIo<Wire>>()?;
-    Ok((parts.io.into_inner().into_inner(), parts.read_buf))
-}
-
-async fn raw((mut a, a_read): (Io, bytes::Bytes), (mut b, b_read): (Io, bytes::Bytes), flow: &Flow) {
-    flow.record.received(a_read.len());
-    flow.record.sent(b_read.len());
-    // What hyper read beyond the heads comes first.
-    let first = async {
-        b.write_all(&a_read).await?;
-        b.flush().await?;
-        a.write_all(&b_read).await?;
-        a.flush().await
-    };
-    if let Err(error) = first.await {
-        tracing::debug!(%error, "tunnel broke off");
-        return;
-    }
-    let now = std::time::Instant::now();
-    let options = RelayOptions {
-        idle_timeout: flow.idle(),
-        max_duration: flow.deadline().map(|d| d.at.saturating_duration_since(now)),
-        buffer: BUFFER,
-    };
-    let progress = Counted { progress: Progress::default(), flow };
-    let end = relay(a, b, &options, &progress.progress).await;
-    match end.reason {
-        RelayReason::Closed => {}
-        RelayReason::IdleTimeout | RelayReason::MaxDuration => flow.expire(std::time::Instant::now(), None),
-        RelayReason::Error { error, .. } => tracing::debug!(%error, "tunnel broke off"),
-    }
-}
-
-/// Books the relayed bytes however the relay ends.
-struct Counted<'a> {
-    progress: Progress,
-    flow: &'a Flow,
-}
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        let bytes = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
-        self.flow.record.received(bytes(self.progress.a_to_b.get()));
-        self.flow.record.sent(bytes(self.progress.b_to_a.get()));
-    }
-}
-
-trait Side: AsyncRead + AsyncWrite + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Unpin> Side for T {}
-
-pin_project_lite::pin_project! {
-    /// A stream with bytes in front that were read already.
-    struct Rewound {
-        read: bytes::Bytes,
-        #[pin]
-        io: Io,
-    }
-}
-
-impl AsyncRead for Rewound {
-    fn poll_read(
-        self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-        buf: &mut tokio::io::ReadBuf<'_>,
-    ) -> std::task::Poll<std::io::Result<()>> {
-        let this = self.project();
-        if this.read.is_empty() {
-            return this.io.poll_read(cx, buf);
-        }
-        let count = this.read.len().min(buf.remaining());
-        buf.put_slice(&this.read.split_to(count));
-        std::task::Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Rewound {
-    fn poll_write(
-        self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-        buf: &[u8],
-    ) -> std::task::Poll<std::io::Result<usize>> {
-        self.project().io.poll_write(cx, buf)
-    }
-
-    fn poll_flush(
-        self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<std::io::Result<()>> {
-        self.project().io.poll_flush(cx)
-    }
-
-    fn poll_shutdown(
-        self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<std::io::Result<()>> {
-        self.project().io.poll_shutdown(cx)
-    }
-}
-
-async fn generic(a: Box<dyn Side>, b: Box<dyn Side>, flow: &Flow) {
-    let (a_read, a_write) = tokio::io::split(a);
-    let (b_read, b_write) = tokio::io::split(b);
-    let both = async {
-        tokio::try_join!(
-            pump(a_read, b_write, flow, |n| flow.record.received(n)),
-            pump(b_read, a_write, flow, |n| flow.record.sent(n)),
-        )
-    };
-    tokio::select! {
-        result = both => {
-            if let Err(error) = result {
-                tracing::debug!(%error, "tunnel broke off");
-            }
-        }
-        () = idle(flow) => flow.expire(std::time::Instant::now(), None),
-        () = expired(flow) => flow.expire(std::time::Instant::now(), None),
-    }
-}
-
-/// Copies one direction; its end becomes the other side's half-close.
-async fn pump(
-    mut from: impl AsyncRead + Unpin,
-    mut to: impl AsyncWrite + Unpin,
-    flow: &Flow,
-    count: impl Fn(usize),
-) -> std::io::Result<()> {
-    let mut buffer = vec![0; BUFFER];
-    loop {
-        let bytes = from.read(&mut buffer).await?;
-        if bytes == 0 {
-            return to.shutdown().await;
-        }
-        flow.touch();
-        count(bytes);
-        to.write_all(&buffer[..bytes]).await?;
-        to.flush().await?;
-    }
-}
-
-async fn idle(flow: &Flow) {
-    while let Some(at) = flow.idle_at().into_iter().chain(flow.try_idle_at()).min() {
-        if std::time::Instant::now() >= at {
-            return;
-        }
-        tokio::time::sleep_until(at.into()).await;
-    }
-    std::future::pending().await
-}
-
-async fn expired(flow: &Flow) {
-    match flow.deadline() {
-        Some(deadline) => tokio::time::sleep_until(deadline.at.into()).await,
-        None => std::future::pending().await,
-    }
 }

@@ -96,3 +96,23 @@ async fn small_limits_are_kept() {
     rig.pass(&mut half, b"one byte at a time").await;
     assert!(!half.spliced);
 }
+
+#[tokio::test]
+async fn what_was_read_before_comes_first_and_only_as_fast_as_it_is_taken() {
+    let mut rig = Rig::new().await;
+    let first = vec![1; 16 << 20];
+    let mut half = Half::new(1 << 20).after(Bytes::from(first.clone()));
+    assert!(rig.poll(&mut half).is_pending());
+    assert!(half.holds_bytes() && rig.moved.get() < 16 << 20, "nobody reads");
+    rig.writer.write_all(b"second").await.unwrap();
+    let mut got = vec![0; first.len() + 6];
+    let pump = std::future::poll_fn(|cx| half.poll(cx, &mut rig.source, &mut rig.target, &rig.moved));
+    tokio::select! {
+        biased;
+        _ = pump => panic!("the source has not ended"),
+        read = rig.reader.read_exact(&mut got) => assert!(read.is_ok()),
+    }
+    assert!(got[..first.len()] == first && got[first.len()..] == *b"second");
+    assert!(!half.holds_bytes() && half.first.is_none());
+    assert_eq!(rig.moved.get(), got.len() as u64);
+}

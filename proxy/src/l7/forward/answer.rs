@@ -1,15 +1,18 @@
 //! The response phase: what the upstream said becomes what the client hears.
 
-use http::{HeaderName, HeaderValue, Response, StatusCode, Version, header};
+use std::{future::poll_fn, pin::Pin, time::Duration};
+
+use http::{HeaderName, HeaderValue, Method, Response, StatusCode, Version, header};
 use http_body::Body as _;
 
 use super::{ATTEMPT_COUNT, Ending, Forwarding, HeadCopy, Plan, tries::Won};
 use crate::{
     l7::{
         body::{Body, Download},
-        client::{Facts, HttpProtocol, Sent},
+        client::{Facts, HttpProtocol, Sent, StreamGuard},
         flow::{Deadline, DeadlineKind},
         headers::{self, Pseudo, RequestView},
+        incoming::Incoming,
         outcome,
         pipeline::{self, Inbound, count_reply, levels},
         respond::Reply,
@@ -24,6 +27,24 @@ use crate::{
 
 const OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
 const SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
+
+/// How long the end of a stream may come after a head that nothing can follow.
+const END: Duration = Duration::from_secs(1);
+
+fn is_bodiless(status: StatusCode) -> bool {
+    matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+}
+
+/// Waits for the end that HTTP/2 may send in a frame of its own; a stream with anything else in it is reset.
+async fn end(mut incoming: Incoming, guard: StreamGuard) {
+    let next = poll_fn(|cx| Pin::new(&mut incoming).poll_frame(cx));
+    let ended = matches!(tokio::time::timeout(END, next).await, Ok(None));
+    guard.answered(true);
+    if !ended {
+        drop(incoming);
+        guard.abort();
+    }
+}
 
 impl Forwarding<'_> {
     pub(super) fn note_connection(&self, facts: &Facts) {
@@ -60,7 +81,7 @@ impl Forwarding<'_> {
         if let Some(idle) = plan.timeouts.per_try_idle {
             self.flow.set_try_idle(idle);
         }
-        let switched = upgrade::accept(&mut response, &down, facts.protocol);
+        let switched = upgrade::accept(&mut response, &down, (facts.protocol, plan.extended.as_deref()));
         // What version the upstream speaks is between it and us.
         *response.version_mut() = Version::HTTP_11;
         let status = response.status();
@@ -119,6 +140,10 @@ impl Forwarding<'_> {
                 // Answered early: as with a body, what is left of the request has nowhere to go.
                 guard.abort();
             }
+            Body::Empty
+        } else if record.version() != Version::HTTP_2 && (plan.method == Method::HEAD || is_bodiless(status)) {
+            // hyper does not ask for a body that cannot be: the end of the stream has to be heard here.
+            tokio::task::spawn_local(end(incoming, guard));
             Body::Empty
         } else {
             Body::Download(Box::new(Download::new(incoming, guard, self.flow.clone())))

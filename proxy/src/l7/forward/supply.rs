@@ -138,6 +138,10 @@ impl Forwarding<'_> {
                 head.headers.insert(TIMEOUT_RETRY, HeaderValue::from_static(value));
             }
         }
+        if let Some(extended) = &plan.extended {
+            head.method = Method::CONNECT;
+            head.extensions.insert(extended.protocol.clone());
+        }
         let mut request = Request::from_parts(head, body);
         if plan.gated {
             let gate = expect::gate(&mut request);

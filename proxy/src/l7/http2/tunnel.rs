@@ -16,11 +16,19 @@ pub struct Tunnel {
     send: SendStream<Bytes>,
     receive: RecvStream,
     read: Bytes,
+    /// Only a server may reset a stream without an error: when it has said everything (RFC 9113 section 8.1).
+    from_server: bool,
 }
 
 impl Tunnel {
+    /// One that the peer is the server of.
     pub fn new(send: SendStream<Bytes>, receive: RecvStream) -> Self {
-        Self { send, receive, read: Bytes::new() }
+        Self { send, receive, read: Bytes::new(), from_server: true }
+    }
+
+    /// One that the peer is the client of.
+    pub fn of_client(send: SendStream<Bytes>, receive: RecvStream) -> Self {
+        Self { from_server: false, ..Self::new(send, receive) }
     }
 }
 
@@ -37,7 +45,7 @@ impl AsyncRead for Tunnel {
             match ready!(self.receive.poll_data(cx)) {
                 None => return Poll::Ready(Ok(())),
                 Some(Ok(data)) => self.read = data,
-                Some(Err(error)) if matches!(error.reason(), Some(Reason::NO_ERROR | Reason::CANCEL)) => {
+                Some(Err(error)) if self.from_server && error.reason() == Some(Reason::NO_ERROR) => {
                     return Poll::Ready(Ok(()));
                 }
                 Some(Err(error)) => return Poll::Ready(Err(failed(error))),

@@ -16,7 +16,7 @@ use h2::{
     Reason, SendStream,
     server::{Builder, Handshake, SendResponse},
 };
-use http::{HeaderValue, Method, Request, Response, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Body as _;
 use tokio::sync::oneshot;
 
@@ -29,6 +29,7 @@ use crate::{
     ir::http::Http2Options,
     l7::{
         Body, MAX_FRAME,
+        expect::{Awaited, is_expected},
         http2::{KeepAlive, Pump, Received, Tunnel, content_length, strip_connection_headers},
         incoming::Incoming,
         pipeline::handle,
@@ -137,6 +138,7 @@ async fn stream(conn: Rc<Connection>, request: Request<h2::RecvStream>, mut resp
     if let Some(protocol) = head.extensions.remove::<h2::ext::Protocol>() {
         head.extensions.insert(hyper::ext::Protocol::from(protocol.as_str()));
     }
+    let mut asked = None;
     let (body, tunnel, promise) = if head.method == Method::CONNECT {
         if content_length(&head.headers).is_some_and(|length| length != 0) {
             // A tunnel has no content.
@@ -145,13 +147,24 @@ async fn stream(conn: Rc<Connection>, request: Request<h2::RecvStream>, mut resp
         let (keep, promise) = oneshot::channel();
         (Incoming::None, Some((keep, received)), Some(Promise::Http2(promise)))
     } else {
-        (Incoming::Http2(Received::new(received, &head.headers)), None, None)
+        let received = Received::new(received, &head.headers);
+        let body = if !received.is_end_stream() && is_expected(&head.headers) {
+            let (awaited, wanted) = Awaited::new(received);
+            asked = Some(wanted);
+            Incoming::Awaited(Box::new(awaited))
+        } else {
+            Incoming::Http2(received)
+        };
+        (body, None, None)
     };
     let answer = {
         let mut handling = handle(conn, Request::from_parts(head, body), promise);
         poll_fn(|cx| {
             if let Poll::Ready(answer) = handling.as_mut().poll(cx) {
                 return Poll::Ready(Some(answer));
+            }
+            if asked.take_if(|asked| asked.poll(cx).is_ready()).is_some() {
+                go_on(&mut respond);
             }
             respond.poll_reset(cx).map(|_| None)
         })
@@ -167,7 +180,8 @@ async fn stream(conn: Rc<Connection>, request: Request<h2::RecvStream>, mut resp
     };
     strip_connection_headers(&mut head.headers, false);
     head.headers.entry(header::DATE).or_insert_with(date);
-    let tunnel = tunnel.filter(|_| head.status.is_success());
+    // Without anybody who waits for it, it is an answer like any other.
+    let tunnel = tunnel.filter(|(keep, _)| head.status.is_success() && !keep.is_closed());
     let whole = tunnel.is_none() && body.is_end_stream();
     if tunnel.is_some() {
         head.headers.remove(header::CONTENT_LENGTH);
@@ -181,10 +195,19 @@ async fn stream(conn: Rc<Connection>, request: Request<h2::RecvStream>, mut resp
         }
         Ok(ours) => match tunnel {
             // Nobody may wait for it any more; the stream is then reset.
-            Some((keep, received)) => drop(keep.send(Box::new(Tunnel::new(ours, received)))),
+            Some((keep, received)) => drop(keep.send(Box::new(Tunnel::of_client(ours, received)))),
             None if whole => {}
             None => send(body, ours).await,
         },
+    }
+}
+
+/// Tells a client that waits for it to send its body.
+fn go_on(respond: &mut SendResponse<Bytes>) {
+    let mut response = Response::new(());
+    *response.status_mut() = StatusCode::CONTINUE;
+    if let Err(error) = respond.send_informational(response) {
+        tracing::debug!(%error, "a client could not be told to go on");
     }
 }
 

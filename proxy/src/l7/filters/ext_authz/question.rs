@@ -205,7 +205,8 @@ pub(super) fn http(service: &HttpService, about: &About<'_>) -> Option<Request<B
             ":path" => path = Some(value),
             ":scheme" => {}
             ":authority" => drop(headers.insert(header::HOST, HeaderValue::from_bytes(&value).ok()?)),
-            "content-length" | "transfer-encoding" => {}
+            // Of the request's own connection: the question is no upgrade, whatever it is about.
+            "content-length" | "transfer-encoding" | "connection" | "upgrade" => {}
             _ => drop(
                 headers.append(HeaderName::from_bytes(name.as_bytes()).ok()?, HeaderValue::from_bytes(&value).ok()?),
             ),

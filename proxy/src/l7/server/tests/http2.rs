@@ -19,7 +19,7 @@ use super::{
     support::{Proxy, Setup, pair, run, until},
 };
 
-type Out = BoxBody<Bytes, Infallible>;
+pub(super) type Out = BoxBody<Bytes, Infallible>;
 
 /// Runs tasks on the test's thread.
 #[derive(Clone, Copy)]
@@ -289,5 +289,103 @@ fn a_client_that_answers_no_ping_is_let_go_all_the_same() {
         let _ = client.read_to_end(&mut heard).await;
         assert!(heard.ends_with(b"ok"), "{heard:?}");
         until(|| proxy.stats.local().downstream_cx_active.get() == 0).await;
+    });
+}
+
+/// A raw connection to the proxy, which tells what hyper keeps to itself.
+pub(super) async fn bare(proxy: &Proxy) -> h2::client::SendRequest<Bytes> {
+    let stream = TcpStream::connect(proxy.address).await.unwrap();
+    let (sender, connection) = h2::client::handshake(stream).await.unwrap();
+    tokio::task::spawn_local(async move {
+        let _ = connection.await;
+    });
+    sender.ready().await.unwrap()
+}
+
+fn expecting() -> Request<()> {
+    let request =
+        Request::builder().method(Method::POST).uri("http://shop.example/up").header("expect", "100-continue");
+    request.header("content-length", "4").body(()).unwrap()
+}
+
+/// `passed`: it is the upstream that wants the body, else this proxy.
+fn asked(passed: bool) {
+    run(async move {
+        let (proxy, upstream) = pair(|s| s.hcm.proxy_100_continue = passed).await;
+        let mut sender = bare(&proxy).await;
+        let (mut response, mut stream) = sender.send_request(expecting(), false).unwrap();
+        let mut server = upstream.accept().await;
+        let head = server.head().await;
+        assert_eq!(header(&head, "expect").is_some(), passed, "{head}");
+        if passed {
+            server.send("HTTP/1.1 100 Continue\r\n\r\n").await;
+        }
+        let interim = std::future::poll_fn(|cx| response.poll_informational(cx)).await.unwrap().unwrap();
+        assert_eq!(interim.status(), StatusCode::CONTINUE);
+        stream.send_data(Bytes::from_static(b"body"), true).unwrap();
+        assert_eq!(server.exactly(4).await, "body");
+        server.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+        assert_eq!(response.await.unwrap().status(), StatusCode::OK);
+    });
+}
+
+#[test]
+fn clients_that_wait_are_asked_for_their_body() {
+    asked(false);
+}
+
+#[test]
+fn clients_that_wait_are_asked_when_the_upstream_asks() {
+    asked(true);
+}
+
+#[test]
+fn a_final_answer_to_a_client_that_waits_comes_alone() {
+    run(async {
+        let (proxy, upstream) = pair(|_| {}).await;
+        let mut sender = bare(&proxy).await;
+        let (mut response, _stream) = sender.send_request(expecting(), false).unwrap();
+        let mut server = upstream.accept().await;
+        server.head().await;
+        server.send("HTTP/1.1 417 Expectation Failed\r\nContent-Length: 0\r\n\r\n").await;
+        assert!(std::future::poll_fn(|cx| response.poll_informational(cx)).await.is_none());
+        assert_eq!(response.await.unwrap().status(), StatusCode::EXPECTATION_FAILED);
+    });
+}
+
+#[test]
+fn the_end_of_a_bodiless_answer_may_come_in_a_frame_of_its_own() {
+    run(async {
+        for (method, status) in [("HEAD", 200), ("GET", 204), ("GET", 304)] {
+            let (upstream, address) = Upstream::bind().await;
+            let proxy = Setup::new(&[address]).upstream_http2().start().await;
+            let (ended, mut reset) = mpsc::unbounded_channel();
+            tokio::task::spawn_local(async move {
+                let stream = upstream.0.accept().await.unwrap().0;
+                let mut connection = h2::server::handshake(stream).await.unwrap();
+                while let Some(Ok((_, mut respond))) = connection.accept().await {
+                    let mut stream =
+                        respond.send_response(Response::builder().status(status).body(()).unwrap(), false).unwrap();
+                    let ended = ended.clone();
+                    tokio::task::spawn_local(async move {
+                        // Only once the client was answered: it is not the end that makes the answer.
+                        tokio::task::yield_now().await;
+                        let sent = stream.send_data(Bytes::new(), true).map_err(|e| e.to_string());
+                        ended.send(sent).unwrap();
+                    });
+                }
+            });
+            let mut client = proxy.connect().await;
+            for path in ["/1", "/2"] {
+                client.send(&format!("{method} {path} HTTP/1.1\r\nHost: x\r\n\r\n")).await;
+                let head = client.head().await;
+                assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{head}");
+                assert_eq!(reset.recv().await.unwrap(), Ok(()), "{method} {status}");
+            }
+            let line = |path| format!("{status} - via_upstream 1 0 0 {path}");
+            assert_eq!(proxy.log(2).await, [line("/1"), line("/2")], "{method} {status}");
+            until(|| proxy.cluster_stats.local().upstream_rq_active.get() == 0).await;
+            assert_eq!(proxy.cluster_stats.local().upstream_cx_total.get(), 1);
+        }
     });
 }

@@ -24,3 +24,4 @@ mod side;
 pub(crate) mod support;
 mod timeouts;
 mod tunnel;
+mod upgrades;
