@@ -3,9 +3,13 @@
 //! Runs on the control thread and only reads: snapshots, statistics blocks, the subscription's status. The few calls
 //! that change something (`POST` only) leave as a [`Request`] or a log level.
 
+mod application;
 mod clusters;
+mod exposition;
+mod help;
 mod http;
 mod info;
+mod prometheus;
 mod routes;
 mod stats;
 #[cfg(test)]
@@ -182,6 +186,8 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 struct Inner {
     context: Context,
     state: Arc<State>,
+    /// Whose metrics the status port shows beside our own.
+    application: Option<application::Scraper>,
 }
 
 /// A running interface.
@@ -206,7 +212,8 @@ impl Admin {
 pub async fn start(context: Context) -> anyhow::Result<Admin> {
     let state = Arc::new(State::new(&context.settings.log_level));
     let (address, status) = (context.address.clone(), context.settings.status_address);
-    let inner = Arc::new(Inner { context, state: state.clone() });
+    let application = application::Scraper::new(&context.settings.metrics, status);
+    let inner = Arc::new(Inner { context, state: state.clone(), application });
     let mut servers = Vec::new();
     if let Some(address) = address {
         servers.push(http::serve(http::bind(&address).await?, inner.clone(), routes::admin));

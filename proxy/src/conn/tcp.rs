@@ -13,15 +13,16 @@ use tokio::io::AsyncWriteExt;
 use super::early::Early;
 use crate::{
     drain,
-    ir::Name,
+    ir::{Name, listener::Direction},
     l4::relay::{Progress, RelayEnd, RelayOptions, RelayReason, Side, relay},
     live::{Live, LiveTcp},
     net::io::Io,
     policy::router::pick_weighted,
     telemetry::{
         flags::Flags,
+        mesh::{self, TcpConnection},
         metrics::{ClusterStats, Sharded},
-        record::{ConnInfo, ConnectionRecord},
+        record::{ConnInfo, ConnectionRecord, PeerInfo},
     },
     upstream::{
         Cluster, Endpoint, PickContext, Picked,
@@ -183,8 +184,9 @@ pub(super) async fn serve(downstream: Downstream) {
             return;
         }
     };
-    let Connected { io: upstream_io, permit, local, .. } = connected;
+    let Connected { io: upstream_io, permit, local, tls, .. } = connected;
     session.connected(&cluster, &endpoint, local, attempts);
+    session.counted(&cluster, Some(&endpoint), tls.as_deref());
     let options = RelayOptions {
         idle_timeout: proxy.config.idle_timeout,
         max_duration: proxy.config.max_connection_duration,
@@ -246,6 +248,8 @@ struct Session {
     record: ConnectionRecord,
     progress: Progress,
     upstream: Option<Active>,
+    /// In Istio's metrics.
+    mesh: Option<TcpConnection>,
 }
 
 impl Session {
@@ -254,7 +258,7 @@ impl Session {
         stats.downstream_cx_total.inc();
         stats.downstream_cx_active.inc();
         let record = ConnectionRecord::new(info.clone(), proxy.logs.clone());
-        Self { proxy: proxy.clone(), record, progress: Progress::default(), upstream: None }
+        Self { proxy: proxy.clone(), record, progress: Progress::default(), upstream: None, mesh: None }
     }
 
     fn failed(&mut self, failure: Failure, info: &ConnInfo) {
@@ -274,6 +278,24 @@ impl Session {
         upstream.local = local;
         upstream.attempts = attempts;
         self.upstream = Some(Active::new(cluster, endpoint));
+    }
+
+    /// Counts the connection in Istio's metrics, now that it is known where it goes, or that it goes nowhere.
+    fn counted(&mut self, cluster: &Cluster, endpoint: Option<&Arc<Endpoint>>, tls: Option<&PeerInfo>) {
+        let Some(reporting) = &self.proxy.mesh else { return };
+        let (info, config) = (self.record.info(), &cluster.config);
+        let pair = if info.direction == Direction::Inbound {
+            mesh::inbound(&reporting.mesh, info, Some(config))
+        } else {
+            let flow = mesh::Flow {
+                inbound: false,
+                cluster: Some((&config.name, config.metadata.as_ref())),
+                endpoint: endpoint.and_then(|endpoint| endpoint.metadata.as_ref()),
+                principals: mesh::principals(tls),
+            };
+            mesh::pair(&reporting.mesh, &flow)
+        };
+        self.mesh = Some(pair.connection(self.record.flags));
     }
 
     fn cut(&mut self, signal: &drain::Signal) {
@@ -322,6 +344,9 @@ impl Drop for Session {
         let (received, sent) = (self.progress.a_to_b.get(), self.progress.b_to_a.get());
         self.record.bytes_received = received;
         self.record.bytes_sent = sent;
+        if let Some(mesh) = &mut self.mesh {
+            mesh.bytes(received, sent);
+        }
         let stats = self.proxy.stats.local();
         stats.downstream_cx_active.dec();
         stats.downstream_cx_rx_bytes_total.add(received);

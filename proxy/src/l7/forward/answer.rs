@@ -10,7 +10,7 @@ use crate::{
         client::{Facts, HttpProtocol, Sent},
         flow::{Deadline, DeadlineKind},
         headers::{self, Pseudo, RequestView},
-        outcome,
+        mesh, outcome,
         pipeline::{self, Inbound, count_reply, levels},
         respond::Reply,
         sanitize::Tunnel,
@@ -49,6 +49,7 @@ impl Forwarding<'_> {
         let Won { sent, attempts, connected } = won;
         let Sent { mut response, guard, facts, .. } = *sent;
         self.note_connection(&facts);
+        mesh::answered(self.conn, self.flow, plan.cluster, &facts);
         outcome::count(plan.cluster, response.status());
         let record = &self.flow.record;
         if let Some(limit) = plan.timeouts.response.filter(|_| down.tunnel == Tunnel::None) {
@@ -114,6 +115,7 @@ impl Forwarding<'_> {
         }
         let (parts, incoming) = response.into_parts();
         let body = if incoming.is_end_stream() {
+            guard.took(self.flow.request_done().map(|since| since.elapsed()));
             guard.answered(true);
             Body::Empty
         } else {
