@@ -296,6 +296,7 @@ impl Settings {
                 "metadata": {
                     "NAMESPACE": self.namespace, "SERVICE_ACCOUNT": self.service_account, "NAME": self.pod_name,
                     "INSTANCE_IPS": ips.join(","), "LABELS": labels, "GENERATOR": "outrigger",
+                    "WORKLOAD_NAME": self.metrics.workload_name,
                 },
             },
             "admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 15000}}},

@@ -18,6 +18,10 @@ use tokio::net::TcpStream;
 use super::{exposition::Format, http::Call, prometheus::Application};
 use crate::{settings::MetricsSettings, telemetry::lines::Lines};
 
+#[cfg(test)]
+#[path = "application_tests.rs"]
+mod tests;
+
 /// See the module's head.
 #[derive(Debug)]
 pub(super) struct Scraper {
@@ -33,9 +37,9 @@ static LINES: Lines = Lines::new();
 
 impl Scraper {
     /// Where the settings ask for it.
-    pub(super) fn new(settings: &MetricsSettings, status: Option<SocketAddr>) -> Option<Self> {
+    pub(super) fn new(settings: &MetricsSettings, open: &[SocketAddr]) -> Option<Self> {
         let port = settings.prometheus_port.filter(|_| settings.prometheus_scrape)?;
-        if status.is_some_and(|status| status.port() == port) {
+        if open.iter().any(|own| own.port() == port) {
             tracing::warn!(port, "the port for the application's metrics is this proxy's own: they are not shown");
             return None;
         }

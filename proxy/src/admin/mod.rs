@@ -211,15 +211,17 @@ impl Admin {
 /// operator who cannot look inside has to know at once.
 pub async fn start(context: Context) -> anyhow::Result<Admin> {
     let state = Arc::new(State::new(&context.settings.log_level));
-    let (address, status) = (context.address.clone(), context.settings.status_address);
-    let application = application::Scraper::new(&context.settings.metrics, status);
+    let address = context.address.clone();
+    let open = [context.settings.status_address, context.settings.metrics.metrics_address];
+    let open: Vec<SocketAddr> = open.into_iter().flatten().collect();
+    let application = application::Scraper::new(&context.settings.metrics, &open);
     let inner = Arc::new(Inner { context, state: state.clone(), application });
     let mut servers = Vec::new();
     if let Some(address) = address {
         servers.push(http::serve(http::bind(&address).await?, inner.clone(), routes::admin));
     }
-    if let Some(address) = status {
-        servers.push(http::serve(http::bind(&AdminAddress::Tcp(address)).await?, inner, routes::status));
+    for address in open {
+        servers.push(http::serve(http::bind(&AdminAddress::Tcp(address)).await?, inner.clone(), routes::status));
     }
     Ok(Admin { state, servers })
 }

@@ -2,6 +2,7 @@
 
 use std::{
     net::SocketAddr,
+    pin::pin,
     rc::Rc,
     sync::{Arc, atomic::Ordering},
 };
@@ -13,7 +14,7 @@ use tokio::io::AsyncWriteExt;
 use super::early::Early;
 use crate::{
     drain,
-    ir::{Name, listener::Direction},
+    ir::{Metadata, Name, listener::Direction},
     l4::relay::{Progress, RelayEnd, RelayOptions, RelayReason, Side, relay},
     live::{Live, LiveTcp},
     net::io::Io,
@@ -52,6 +53,8 @@ pub(super) struct Failure {
     flags: Flags,
     details: &'static str,
     cluster: Option<Name>,
+    /// What is noted of the cluster.
+    metadata: Option<Arc<Metadata>>,
     reason: Option<String>,
     attempts: u32,
 }
@@ -62,6 +65,7 @@ pub(super) async fn open(worker: &Worker, live: &Live, proxy: &LiveTcp, to: &Des
         flags,
         details,
         cluster: cluster.map(|c| c.config.name.clone()),
+        metadata: cluster.and_then(|c| c.config.metadata.clone()),
         reason: None,
         attempts: 0,
     };
@@ -186,7 +190,8 @@ pub(super) async fn serve(downstream: Downstream) {
     };
     let Connected { io: upstream_io, permit, local, tls, .. } = connected;
     session.connected(&cluster, &endpoint, local, attempts);
-    session.counted(&cluster, Some(&endpoint), tls.as_deref());
+    let noted = (&*cluster.config.name, cluster.config.metadata.as_ref());
+    session.counted(Some(noted), endpoint.metadata.as_ref(), tls.as_deref());
     let options = RelayOptions {
         idle_timeout: proxy.config.idle_timeout,
         max_duration: proxy.config.max_connection_duration,
@@ -208,12 +213,23 @@ pub(super) async fn serve(downstream: Downstream) {
         // A relay that is dropped before its end resets both sides.
         Ok(relay(io, upstream_io, &options, progress).await)
     };
-    let end = tokio::select! {
-        biased;
-        // Before the first byte is relayed, and before every other.
-        () = signal.forced() => End::Cut,
-        end = relayed => End::Relayed(end),
-        Some(()) = OptionFuture::from(failure) => End::HostFailed,
+    let end = {
+        let (mut relayed, mut failure) = (pin!(relayed), OptionFuture::from(failure));
+        let tick = || proxy.mesh.as_ref().map(|reporting| Box::pin(tokio::time::sleep(reporting.tcp_interval)));
+        let mut ticks = tick();
+        loop {
+            tokio::select! {
+                biased;
+                // Before the first byte is relayed, and before every other.
+                () = signal.forced() => break End::Cut,
+                end = &mut relayed => break End::Relayed(end),
+                Some(()) = &mut failure => break End::HostFailed,
+                Some(()) = OptionFuture::from(ticks.as_mut()) => {
+                    session.mesh.iter_mut().for_each(|mesh| mesh.bytes(progress.a_to_b.get(), progress.b_to_a.get()));
+                    ticks = tick();
+                }
+            }
+        }
     };
     drop(permit);
     match end {
@@ -242,6 +258,9 @@ const RELAY_BUFFER: usize = 128 << 10;
 /// Less would make the relay turn for every packet.
 const LEAST_BUFFER: usize = 4 << 10;
 
+/// A cluster's name, and what is noted of it.
+type Noted<'a> = (&'a str, Option<&'a Arc<Metadata>>);
+
 /// Counts a proxied connection: its statistics and access log line come with the drop, whatever ends it.
 struct Session {
     proxy: Arc<LiveTcp>,
@@ -265,6 +284,7 @@ impl Session {
         tracing::debug!(peer = %info.remote, destination = %info.local, cluster = ?failure.cluster,
             details = failure.details, reason = ?failure.reason, "no upstream connection");
         self.record.flags = failure.flags;
+        self.counted(failure.cluster.as_deref().map(|name| (name, failure.metadata.as_ref())), None, None);
         self.record.details = Some(failure.details.into());
         self.record.upstream.cluster = failure.cluster;
         self.record.upstream.attempts = failure.attempts;
@@ -281,20 +301,12 @@ impl Session {
     }
 
     /// Counts the connection in Istio's metrics, now that it is known where it goes, or that it goes nowhere.
-    fn counted(&mut self, cluster: &Cluster, endpoint: Option<&Arc<Endpoint>>, tls: Option<&PeerInfo>) {
+    fn counted(&mut self, cluster: Option<Noted<'_>>, endpoint: Option<&Arc<Metadata>>, tls: Option<&PeerInfo>) {
         let Some(reporting) = &self.proxy.mesh else { return };
-        let (info, config) = (self.record.info(), &cluster.config);
-        let pair = if info.direction == Direction::Inbound {
-            mesh::inbound(&reporting.mesh, info, Some(config))
-        } else {
-            let flow = mesh::Flow {
-                inbound: false,
-                cluster: Some((&config.name, config.metadata.as_ref())),
-                endpoint: endpoint.and_then(|endpoint| endpoint.metadata.as_ref()),
-                principals: mesh::principals(tls),
-            };
-            mesh::pair(&reporting.mesh, &flow)
-        };
+        let info = self.record.info();
+        let inbound = info.direction == Direction::Inbound;
+        let principals = mesh::principals(if inbound { info.tls.as_deref() } else { tls });
+        let pair = mesh::pair(&reporting.mesh, &mesh::Flow { inbound, cluster, endpoint, principals });
         self.mesh = Some(pair.connection(self.record.flags));
     }
 

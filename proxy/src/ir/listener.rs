@@ -173,6 +173,8 @@ pub enum Terminal {
 pub struct IstioStats {
     /// A service without another name is called by the host that a request asks for.
     pub host_fallback: bool,
+    /// How often the bytes of an open TCP connection are counted.
+    pub tcp_interval: Duration,
 }
 
 /// `envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy`.

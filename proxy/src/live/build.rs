@@ -249,8 +249,9 @@ impl Builder {
     }
 
     fn reporting(&self, wanted: Option<IstioStats>, cluster: impl FnOnce() -> Option<Name>) -> Option<Arc<Reporting>> {
-        let IstioStats { host_fallback } = wanted?;
-        Some(Arc::new(Reporting { mesh: self.registry.mesh.clone(), host_fallback, cluster: cluster() }))
+        let IstioStats { host_fallback, tcp_interval } = wanted?;
+        let (mesh, cluster) = (self.registry.mesh.clone(), cluster());
+        Some(Arc::new(Reporting { mesh, host_fallback, tcp_interval, cluster }))
     }
 
     fn routes(&self, snapshot: &Snapshot, previous: &Live) -> NameMap<Arc<RouteTable>> {

@@ -1,6 +1,6 @@
 //! Settings of metrics: how many series, and whose are shown with ours.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use clap::Args;
 
@@ -9,6 +9,14 @@ use crate::telemetry::mesh::Bounds;
 /// See the module's head.
 #[derive(Clone, Debug, Args)]
 pub struct MetricsSettings {
+    /// Where Prometheus scrapes, none by default; Kubernetes users expect 15020. Serves what --status-address does, so
+    /// that probes and scrapes can be kept apart.
+    #[arg(long, env = "OUTRIGGER_METRICS_ADDRESS", value_name = "IP:PORT", help_heading = "Metrics")]
+    pub metrics_address: Option<SocketAddr>,
+    /// What this workload is called in metrics: the name of its Deployment, say. By default what the Pod's name and
+    /// labels show.
+    #[arg(long, env = "OUTRIGGER_WORKLOAD_NAME", value_name = "NAME", help_heading = "Metrics")]
+    pub workload_name: Option<String>,
     /// Series of Istio's standard metrics kept at once; what exceeds them is counted in one whose labels say `overflow`.
     #[arg(
         long,
@@ -27,7 +35,7 @@ pub struct MetricsSettings {
         help_heading = "Metrics"
     )]
     pub metrics_expire_s: u64,
-    /// Show the application's metrics with ours on --status-address (annotation `prometheus.io/scrape`).
+    /// Show the application's metrics with ours on those two addresses (annotation `prometheus.io/scrape`).
     #[arg(long, env = "OUTRIGGER_PROMETHEUS_SCRAPE", help_heading = "Metrics")]
     pub prometheus_scrape: bool,
     /// The application's port for metrics (annotation `prometheus.io/port`).

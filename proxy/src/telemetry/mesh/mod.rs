@@ -18,6 +18,6 @@ pub use book::{Bounds, Counts, Mesh};
 pub use cache::{Flow, pair, pair_of_host};
 pub use labels::{Reporter, escape};
 pub use pair::{Pair, TcpConnection};
-pub use scope::{Reporting, Scope, inbound, only_cluster, principals};
+pub use scope::{Reporting, Scope, only_cluster, principals};
 pub use series::{Outcome, Protocol, Sample};
 pub use workload::{Service, Workload};

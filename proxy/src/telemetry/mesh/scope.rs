@@ -1,10 +1,6 @@
 //! What a filter chain asks to be counted, and what one connection of it is counted by.
 
-use std::{
-    cell::{Cell, RefCell},
-    rc::Rc,
-    sync::Arc,
-};
+use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
 use super::{Flow, Mesh, Pair, pair, pair_of_host};
 use crate::{
@@ -23,6 +19,8 @@ pub struct Reporting {
     pub mesh: Arc<Mesh>,
     /// A service without another name is called by the host that a request asks for.
     pub host_fallback: bool,
+    /// How often the bytes of an open TCP connection are counted.
+    pub tcp_interval: Duration,
     /// Where everything goes that the chain does not answer itself, if that is one place.
     pub cluster: Option<Name>,
 }
@@ -55,13 +53,13 @@ pub struct Scope {
     /// Inbound: the latest cluster, and the pair of it and the peer.
     last: RefCell<Option<(Arc<Cluster>, Rc<Pair>)>>,
     /// Outbound: the latest cluster, and whether its service has a name.
-    named: Cell<(usize, bool)>,
+    named: RefCell<Option<(Arc<Cluster>, bool)>>,
 }
 
 impl Scope {
     pub fn new(reporting: Arc<Reporting>, conn: &ConnInfo) -> Self {
         let inbound = conn.direction == Direction::Inbound;
-        Self { reporting, inbound, last: RefCell::default(), named: Cell::default() }
+        Self { reporting, inbound, last: RefCell::default(), named: RefCell::default() }
     }
 
     /// What a request from the peer of `conn` to `cluster` is counted by.
@@ -87,22 +85,27 @@ impl Scope {
     }
 
     /// What a request to `host` is counted by, where the service behind `cluster` has no other name.
-    pub fn by_host(&self, cluster: &Cluster, host: &str) -> Option<Rc<Pair>> {
+    pub fn by_host(&self, cluster: &Arc<Cluster>, host: &str) -> Option<Rc<Pair>> {
         if self.inbound || !self.reporting.host_fallback {
             return None;
         }
-        let address = std::ptr::from_ref(cluster) as usize;
-        let (known, named) = self.named.get();
-        let services = || cluster.metadata.as_ref()?.get("istio")?.get("services");
-        let named = if known == address { named } else { services().is_some() };
-        self.named.set((address, named));
+        let mut latest = self.named.borrow_mut();
+        let named = match &*latest {
+            Some((known, named)) if Arc::ptr_eq(known, cluster) => *named,
+            _ => {
+                let services = || cluster.metadata.as_ref()?.get("istio")?.get("services");
+                let named = services().is_some();
+                *latest = Some((cluster.clone(), named));
+                named
+            }
+        };
         let flow = Flow { cluster: Some((&cluster.name, cluster.metadata.as_ref())), ..Flow::default() };
         (!named).then(|| pair_of_host(&self.reporting.mesh, &flow, host))
     }
 }
 
 /// What comes in from the peer of `conn` is counted by.
-pub fn inbound(mesh: &Arc<Mesh>, conn: &ConnInfo, cluster: Option<&Cluster>) -> Rc<Pair> {
+fn inbound(mesh: &Arc<Mesh>, conn: &ConnInfo, cluster: Option<&Cluster>) -> Rc<Pair> {
     let flow = Flow {
         inbound: true,
         cluster: cluster.map(|cluster| (&*cluster.name, cluster.metadata.as_ref())),

@@ -15,6 +15,9 @@ use crate::ir::listener::IstioStats;
 
 const KIND: &str = "stats.PluginConfig";
 
+/// The default of `tcp_reporting_duration`.
+const TCP_INTERVAL: std::time::Duration = std::time::Duration::from_secs(15);
+
 #[derive(Clone, PartialEq, prost::Message)]
 struct PluginConfig {
     #[prost(bool, tag = "6")]
@@ -58,7 +61,9 @@ pub(crate) fn of_http(messages: &[HttpFilter], at: &At<'_>) -> Result<Option<Ist
 
 /// Reads the filter. What it asks for beyond the standard is named and left out: metrics decide nothing.
 pub(crate) fn istio_stats(extension: &Extension<'_>, at: &At<'_>) -> Result<IstioStats, Reject> {
-    let config = extension.foreign(at, from_json)?;
+    let mut unknown = Vec::new();
+    let config = extension.foreign(at, |fields| from_json(fields, &mut unknown))?;
+    unknown.iter().for_each(|name| at.field(name).unsupported("is not known"));
     let standard = "the metrics and labels are Istio's standard ones";
     if !config.metrics.is_empty() {
         at.field("metrics").unsupported(standard);
@@ -69,16 +74,18 @@ pub(crate) fn istio_stats(extension: &Extension<'_>, at: &At<'_>) -> Result<Isti
     if config.reporter != 0 {
         at.field("reporter").unsupported("the reporter follows from the listener's direction");
     }
-    if config.tcp_reporting_duration.is_some() {
-        at.field("tcp_reporting_duration").harmless("bytes of connections are counted every few seconds");
-    }
     if config.rescoping_duration.is_some() || config.scope_grace_period_duration.is_some() {
         at.field("rescoping_duration").harmless("idle series are dropped as the proxy's own setting says");
     }
-    Ok(IstioStats { host_fallback: !config.disable_host_header_fallback })
+    let interval = at.duration("tcp_reporting_duration", &config.tcp_reporting_duration)?;
+    Ok(IstioStats {
+        host_fallback: !config.disable_host_header_fallback,
+        // Less would be work without end.
+        tcp_interval: interval.unwrap_or(TCP_INTERVAL).max(std::time::Duration::from_secs(1)),
+    })
 }
 
-fn from_json(fields: &Map<String, Value>) -> Result<PluginConfig, String> {
+fn from_json(fields: &Map<String, Value>, unknown: &mut Vec<String>) -> Result<PluginConfig, String> {
     let mut config = PluginConfig::default();
     for (name, value) in fields {
         let list = || {
@@ -94,14 +101,17 @@ fn from_json(fields: &Map<String, Value>) -> Result<PluginConfig, String> {
             "definitions" => config.definitions = list()?,
             "reporter" => config.reporter = i32::from(value.as_str() != Some("UNSPECIFIED") && value != 0),
             "tcp_reporting_duration" | "tcpReportingDuration" => {
-                config.tcp_reporting_duration = Some(Duration::default());
+                let seconds = value.as_str().and_then(|text| text.strip_suffix('s')?.parse::<f64>().ok());
+                let seconds =
+                    seconds.filter(|s| (0.0..1e9).contains(s)).ok_or_else(|| format!("{name}: no duration"))?;
+                config.tcp_reporting_duration = Some(Duration { seconds: seconds as i64, nanos: 0 });
             }
             "rescoping_duration" | "rescopingDuration" | "scope_grace_period_duration" | "scopeGracePeriodDuration" => {
                 config.rescoping_duration = Some(Duration::default());
             }
             // Of former versions: whoever still sends them loses nothing.
             "debug" | "max_peer_cache_size" | "stat_prefix" | "field_separator" | "value_separator" => {}
-            other => return Err(format!("unknown field `{other}`")),
+            other => unknown.push(other.to_owned()),
         }
     }
     Ok(config)
