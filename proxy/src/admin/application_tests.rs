@@ -83,7 +83,7 @@ async fn an_application_that_does_not_answer_is_not_waited_for() {
     let scraper = scraper(listener.local_addr().unwrap().port(), &[]);
     let asked = tokio::time::Instant::now();
     assert!(scraper.scrape(&call("")).await.is_none());
-    assert_eq!(asked.elapsed(), Duration::from_secs(3));
+    assert!(asked.elapsed() >= Duration::from_secs(3), "{:?}", asked.elapsed());
 }
 
 #[test]

@@ -101,18 +101,11 @@ pub(super) struct Found<T> {
 type Key = (Arc<str>, Outcome);
 
 #[derive(Debug)]
-struct Entry<T> {
-    series: Arc<Series<T>>,
-    last: Sample,
-    since: Instant,
-}
-
-#[derive(Debug)]
 struct Kept<T> {
-    all: HashMap<Key, Entry<T>, foldhash::fast::RandomState>,
+    all: HashMap<Key, Arc<Series<T>>, foldhash::fast::RandomState>,
     overflow: Vec<(Reporter, Arc<Series<T>>)>,
-    /// Dropped at the last visit, with what was shown of them then.
-    leaving: Vec<(Arc<Series<T>>, Reporter, Sample)>,
+    /// Dropped at the last visit, with what was counted till then.
+    leaving: Vec<(Arc<Series<T>>, Sample)>,
 }
 
 #[derive(Debug)]
@@ -133,48 +126,61 @@ impl<T: Counted> Book<T> {
         self.lock().find((key.0.clone(), key.1), reporter, bounds, room)
     }
 
+    /// Workers wait for the lock at most while pointers are copied.
     fn visit(&self, now: Instant, bounds: Bounds, room: &Room, visitor: &mut dyn FnMut(&str, &Outcome, &Sample)) {
+        let (all, overflow) = {
+            let mut kept = self.lock();
+            kept.carry_over(bounds, room);
+            let overflow: Vec<_> = kept.overflow.iter().map(|(_, series)| series.clone()).collect();
+            (kept.all.values().cloned().collect::<Vec<_>>(), overflow)
+        };
+        let mut idle = Vec::new();
+        for series in all {
+            let sample = T::sample(&series.counts);
+            let mut seen = series.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            match &*seen {
+                Some((last, since)) if *last == sample => {
+                    let long = bounds.idle.is_some_and(|idle| now.saturating_duration_since(*since) >= idle);
+                    if long && !sample.is_held() {
+                        idle.push((series.clone(), sample));
+                        continue;
+                    }
+                }
+                _ => *seen = Some((sample.clone(), now)),
+            }
+            visitor(&series.labels, &series.outcome, &sample);
+        }
+        overflow.iter().for_each(|series| visitor(&series.labels, &series.outcome, &T::sample(&series.counts)));
+        if idle.is_empty() {
+            return;
+        }
         let mut kept = self.lock();
-        for (series, reporter, shown) in std::mem::take(&mut kept.leaving) {
-            if T::sample(&series.counts) != shown {
-                let next = kept.find((series.labels.clone(), series.outcome), reporter, bounds, room);
-                T::carry(&series.counts, &shown, next.series.counts.local());
+        for (series, shown) in idle {
+            series.retired.store(true, Relaxed);
+            if kept.all.remove(&(series.labels.clone(), series.outcome)).is_some() {
+                room.used.fetch_sub(1, Relaxed);
+                room.expired.fetch_add(1, Relaxed);
+                kept.leaving.push((series, shown));
             }
         }
-        let mut gone = Vec::new();
-        kept.all.retain(|_, entry| {
-            let sample = T::sample(&entry.series.counts);
-            if sample != entry.last {
-                (entry.last, entry.since) = (sample, now);
-                return true;
-            }
-            let idle = bounds.idle.is_some_and(|idle| now.saturating_duration_since(entry.since) >= idle);
-            if !idle || entry.last.is_held() {
-                return true;
-            }
-            entry.series.retired.store(true, Relaxed);
-            let reporter = if entry.series.labels.starts_with("reporter=\"source\"") {
-                Reporter::Source
-            } else {
-                Reporter::Destination
-            };
-            gone.push((entry.series.clone(), reporter, entry.last.clone()));
-            false
-        });
-        room.used.fetch_sub(gone.len(), Relaxed);
-        room.expired.fetch_add(gone.len() as u64, Relaxed);
-        kept.leaving = gone;
-        let mut shown: Vec<_> = kept.all.values().map(|e| (e.series.clone(), e.last.clone())).collect();
-        shown.extend(kept.overflow.iter().map(|(_, series)| (series.clone(), T::sample(&series.counts))));
-        drop(kept);
-        shown.iter().for_each(|(series, sample)| visitor(&series.labels, &series.outcome, sample));
     }
 }
 
 impl<T: Counted> Kept<T> {
+    /// Counts anew what came to series that were being dropped.
+    fn carry_over(&mut self, bounds: Bounds, room: &Room) {
+        for (series, counted) in std::mem::take(&mut self.leaving) {
+            if T::sample(&series.counts) != counted {
+                let reporter = Reporter::of_labels(&series.labels);
+                let next = self.find((series.labels.clone(), series.outcome), reporter, bounds, room);
+                T::carry(&series.counts, &counted, next.series.counts.local());
+            }
+        }
+    }
+
     fn find(&mut self, key: Key, reporter: Reporter, bounds: Bounds, room: &Room) -> Found<T> {
-        if let Some(entry) = self.all.get(&key) {
-            return Found { series: entry.series.clone(), beyond: false };
+        if let Some(series) = self.all.get(&key) {
+            return Found { series: series.clone(), beyond: false };
         }
         let taken = room.used.fetch_update(Relaxed, Relaxed, |used| (used < bounds.series).then_some(used + 1));
         if taken.is_err() {
@@ -182,8 +188,7 @@ impl<T: Counted> Kept<T> {
             return Found { series: self.overflow(reporter), beyond: true };
         }
         let series = Arc::new(Series::new(key.0.clone(), key.1));
-        let last = T::sample(&series.counts);
-        self.all.insert(key, Entry { series: series.clone(), last, since: Instant::now() });
+        self.all.insert(key, series.clone());
         Found { series, beyond: false }
     }
 

@@ -16,6 +16,11 @@ pub enum Reporter {
 }
 
 impl Reporter {
+    /// Whose labels these are.
+    pub(super) fn of_labels(labels: &str) -> Self {
+        if labels.starts_with("reporter=\"source\"") { Self::Source } else { Self::Destination }
+    }
+
     fn as_str(self) -> &'static str {
         match self {
             Self::Source => "source",

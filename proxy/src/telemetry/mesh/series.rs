@@ -1,6 +1,9 @@
 //! One series of each family: what is counted for one pair of peers and one outcome.
 
-use std::sync::{Arc, atomic::AtomicBool};
+use std::{
+    sync::{Arc, Mutex, atomic::AtomicBool},
+    time::Instant,
+};
 
 use crate::telemetry::{
     flags::Flags,
@@ -95,6 +98,7 @@ impl Block for TcpCounts {
 }
 
 /// What was counted, all workers together.
+#[allow(clippy::large_enum_variant, reason = "few at a time, and never on the way of a request")]
 #[derive(Clone, Debug, PartialEq)]
 pub enum Sample {
     Requests { duration: Distribution, request_bytes: Distribution, response_bytes: Distribution },
@@ -169,10 +173,12 @@ pub(super) struct Series<T> {
     pub counts: Sharded<T>,
     /// It was idle for too long and is no longer shown.
     pub retired: AtomicBool,
+    /// What was last seen of it, and since when: kept by whoever looks at all series.
+    pub seen: Mutex<Option<(Sample, Instant)>>,
 }
 
 impl<T> Series<T> {
     pub(super) fn new(labels: Arc<str>, outcome: Outcome) -> Self {
-        Self { labels, outcome, counts: Sharded::default(), retired: AtomicBool::new(false) }
+        Self { labels, outcome, counts: Sharded::default(), retired: AtomicBool::new(false), seen: Mutex::default() }
     }
 }
