@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use anyhow::Context as _;
 use bytes::Bytes;
 use http::{Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Empty, Limited};
@@ -36,22 +37,22 @@ pub(super) struct Scraper {
 static LINES: Lines = Lines::new();
 
 impl Scraper {
-    /// Where the settings ask for it.
-    pub(super) fn new(settings: &MetricsSettings, open: &[SocketAddr]) -> Option<Self> {
-        let port = settings.prometheus_port.filter(|_| settings.prometheus_scrape)?;
-        if open.iter().any(|own| own.port() == port) {
-            tracing::warn!(port, "the port for the application's metrics is this proxy's own: they are not shown");
-            return None;
+    /// Where the settings ask for it; `open` are this proxy's own addresses.
+    pub(super) fn new(settings: &MetricsSettings, open: &[SocketAddr]) -> anyhow::Result<Option<Self>> {
+        if !settings.prometheus_scrape {
+            return Ok(None);
         }
+        let port = settings.prometheus_port.context("--prometheus-scrape needs --prometheus-port")?;
+        anyhow::ensure!(open.iter().all(|own| own.port() != port), "--prometheus-port {port} is this proxy's own port");
         let path = &settings.prometheus_path;
-        Some(Self {
+        Ok(Some(Self {
             address: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port),
             path: if path.starts_with('/') { path.clone() } else { format!("/{path}") },
             timeout: Duration::from_millis(settings.prometheus_timeout_ms),
             limit: settings.prometheus_max_bytes,
             scrapes: AtomicU64::new(0),
             failures: AtomicU64::new(0),
-        })
+        }))
     }
 
     /// How often it was asked, and how often in vain.

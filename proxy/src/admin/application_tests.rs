@@ -29,7 +29,7 @@ async fn application(answer: &'static str) -> (u16, tokio::task::JoinHandle<Stri
 fn scraper(port: u16, more: &[&str]) -> Scraper {
     let port = port.to_string();
     let flags = ["outrigger-proxy", "-c", "x", "--prometheus-scrape", "--prometheus-port", &port];
-    Scraper::new(&Settings::parse_from(flags.iter().chain(more)).metrics, &[]).unwrap()
+    Scraper::new(&Settings::parse_from(flags.iter().chain(more)).metrics, &[]).unwrap().unwrap()
 }
 
 fn call(accept: &str) -> Call {
@@ -90,8 +90,9 @@ async fn an_application_that_does_not_answer_is_not_waited_for() {
 fn nobody_asks_himself() {
     let settings =
         Settings::parse_from(["outrigger-proxy", "-c", "x", "--prometheus-scrape", "--prometheus-port", "15020"]);
-    assert!(Scraper::new(&settings.metrics, &["[::]:15020".parse().unwrap()]).is_none());
-    assert!(Scraper::new(&Settings::parse_from(["outrigger-proxy", "-c", "x"]).metrics, &[]).is_none());
-    let without = Settings::try_parse_from(["outrigger-proxy", "-c", "x", "--prometheus-scrape"]);
-    assert!(without.is_err(), "a port is needed");
+    assert!(Scraper::new(&settings.metrics, &["[::]:15020".parse().unwrap()]).is_err());
+    let without = Settings::parse_from(["outrigger-proxy", "-c", "x", "--prometheus-scrape"]);
+    assert!(Scraper::new(&without.metrics, &[]).is_err(), "a port is needed");
+    let nothing = Settings::parse_from(["outrigger-proxy", "-c", "x"]);
+    assert!(Scraper::new(&nothing.metrics, &[]).unwrap().is_none());
 }

@@ -214,7 +214,7 @@ pub async fn start(context: Context) -> anyhow::Result<Admin> {
     let address = context.address.clone();
     let open = [context.settings.status_address, context.settings.metrics.metrics_address];
     let open: Vec<SocketAddr> = open.into_iter().flatten().collect();
-    let application = application::Scraper::new(&context.settings.metrics, &open);
+    let application = application::Scraper::new(&context.settings.metrics, &open)?;
     let inner = Arc::new(Inner { context, state: state.clone(), application });
     let mut servers = Vec::new();
     if let Some(address) = address {

@@ -44,7 +44,6 @@ pub struct MetricsSettings {
         env = "OUTRIGGER_PROMETHEUS_PORT",
         value_name = "PORT",
         value_parser = clap::value_parser!(u16).range(1..),
-        required_if_eq("prometheus_scrape", "true"),
         help_heading = "Metrics"
     )]
     pub prometheus_port: Option<u16>,
