@@ -4,12 +4,13 @@
 //! (`--xds-address`), where the bootstrap is made from these settings and the identity comes from the control plane's CA.
 
 mod agent;
+mod metrics;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Parser, ValueEnum};
 
-pub use self::agent::AgentSocket;
+pub use self::{agent::AgentSocket, metrics::MetricsSettings};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Mode {
@@ -63,6 +64,8 @@ pub struct Settings {
     /// Where `/healthz/ready` and `/stats/prometheus` are served to the outside, none by default.
     #[arg(long, env = "OUTRIGGER_STATUS_ADDRESS", value_name = "IP:PORT")]
     pub status_address: Option<SocketAddr>,
+    #[command(flatten)]
+    pub metrics: MetricsSettings,
 
     /// Control plane to use without a bootstrap file (`HOST:PORT`).
     #[arg(long, env = "OUTRIGGER_XDS_ADDRESS", value_name = "HOST:PORT", help_heading = "Without a bootstrap file")]
@@ -293,6 +296,7 @@ impl Settings {
                 "metadata": {
                     "NAMESPACE": self.namespace, "SERVICE_ACCOUNT": self.service_account, "NAME": self.pod_name,
                     "INSTANCE_IPS": ips.join(","), "LABELS": labels, "GENERATOR": "outrigger",
+                    "WORKLOAD_NAME": self.metrics.workload_name,
                 },
             },
             "admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 15000}}},

@@ -113,6 +113,8 @@ pub struct Endpoint {
     pub weight: u32,
     pub locality: Locality,
     pub hostname: Option<String>,
+    /// What it belongs to (a Deployment, say), for metrics; may be empty.
+    pub workload: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use super::{
     pb::{self, any, cluster},
     policy::{self, Carries},
     scope::{Scope, Target},
-    special, tls,
+    special, telemetry, tls,
 };
 use crate::{
     model::{Object, Resolution},
@@ -67,6 +67,7 @@ fn outbound(scope: &Scope<'_>, target: &Target<'_>, variant: Variant) -> cluster
     if cluster.lb_policy == LbPolicy::LeastRequest as i32 && latency_aware() {
         cluster.metadata = Some(pb::flag("outrigger.load_balancing", "latency_aware"));
     }
+    telemetry::name_service(scope, &mut cluster, (&service.host, &service.name, &service.namespace));
     let discovery = match service.resolution {
         _ if by_client => DiscoveryType::OriginalDst,
         Resolution::Dns => DiscoveryType::StrictDns,

@@ -6,6 +6,7 @@ use super::{
     localities::{self, Preference},
     pb::{self, core, endpoint},
     scope::{Scope, Target},
+    telemetry,
 };
 use crate::model::{Endpoint, EndpointPort, Locality, Resolution, TrafficPolicy};
 
@@ -38,7 +39,7 @@ pub(super) fn assignment(
         let turn = preference.turn(scope.locality, endpoint);
         let group = groups.entry((turn, &endpoint.locality)).or_default();
         group.weight = group.weight.saturating_add(endpoint.weight);
-        group.members.push(member(endpoint, port));
+        group.members.push(member(scope, endpoint, port));
     }
     if let Preference::Shares(to) = &preference {
         let known: Vec<(&Locality, u32)> = groups.iter().map(|((_, at), group)| (*at, group.weight)).collect();
@@ -71,15 +72,15 @@ pub(super) fn assignment(
     }
 }
 
-fn member(endpoint: &Endpoint, port: EndpointPort) -> endpoint::LbEndpoint {
+fn member(scope: &Scope<'_>, endpoint: &Endpoint, port: EndpointPort) -> endpoint::LbEndpoint {
     let at = endpoint::Endpoint { address: pb::address(&endpoint.address, port.number), ..Default::default() };
-    let metadata = || core::Metadata {
-        filter_metadata: [("envoy.transport_socket_match".to_owned(), pb::single("tlsMode", "istio"))].into(),
-        ..Default::default()
-    };
+    let mutual = || ("envoy.transport_socket_match".to_owned(), pb::single("tlsMode", "istio"));
+    let noted: BTreeMap<_, _> =
+        port.mtls.then(mutual).into_iter().chain(telemetry::workload(scope, endpoint)).collect();
+    let metadata = || core::Metadata { filter_metadata: pb::ordered(noted.clone()), ..Default::default() };
     endpoint::LbEndpoint {
         host_identifier: Some(endpoint::lb_endpoint::HostIdentifier::Endpoint(at)),
-        metadata: port.mtls.then(metadata),
+        metadata: (!noted.is_empty()).then(metadata),
         load_balancing_weight: pb::number(endpoint.weight),
         ..Default::default()
     }

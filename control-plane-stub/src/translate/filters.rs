@@ -14,6 +14,9 @@ use outrigger_wire::pb::envoy::extensions::{
     request_id::uuid::v3::UuidRequestIdConfig,
 };
 
+/// The name of the filter that ends an opaque chain.
+pub(super) const TCP_PROXY: &str = "envoy.filters.network.tcp_proxy";
+
 /// Where connections go, by weight.
 pub(super) type Targets = Vec<(String, u32)>;
 
@@ -52,7 +55,7 @@ pub(super) fn tcp_proxy(stat_prefix: &str, mut targets: Targets, settings: TcpSe
         hash_policy: settings.by_source.then(by_source).into_iter().collect(),
         ..Default::default()
     };
-    network("envoy.filters.network.tcp_proxy", any(config))
+    network(TCP_PROXY, any(config))
 }
 
 fn by_source() -> types::HashPolicy {

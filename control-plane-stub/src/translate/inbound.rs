@@ -13,7 +13,7 @@ use super::{
     pb::{self, any, core, hcm, listener, route, upstream_http},
     policy, routes,
     scope::Scope,
-    special, tls, tokens,
+    special, telemetry, tls, tokens,
 };
 use crate::{
     model::{Address, Class, ConnectionPool, H2Upgrade, IngressEndpoint, IngressListener, Mode, Protocol, Service},
@@ -42,11 +42,16 @@ struct Port<'a> {
 pub(super) fn generate(scope: &Scope<'_>, resources: &mut Resources) {
     let ports = ports(scope);
     for (number, port) in &ports {
-        let cluster = cluster(scope, *number, port);
+        let mut cluster = cluster(scope, *number, port);
+        if !port.host.is_empty() {
+            let name = port.host.split('.').next().unwrap_or(port.host);
+            telemetry::name_service(scope, &mut cluster, (port.host, name, scope.namespace));
+        }
         resources.clusters.insert(cluster.name.clone(), any(cluster));
     }
     tokens::clusters(scope, resources);
-    let listener = virtual_inbound(scope, &ports);
+    let mut listener = virtual_inbound(scope, &ports);
+    telemetry::count_connections(scope, &mut listener);
     resources.listeners.insert(listener.name.clone(), any(listener));
 }
 
@@ -276,6 +281,7 @@ impl Place {
             // Behind the guards: what they refuse takes nothing from a limit.
             let mut http_filters = self.guards.http.clone();
             http_filters.extend(limits.http(kind.mutual_tls));
+            http_filters.extend(telemetry::http_filter(scope, true));
             http_filters.push(filters::router());
             let routes = self.routes(limits.headers());
             filters.push(filters::http(&stat_prefix, routes, http_filters, certificate, scope.http()));

@@ -28,6 +28,7 @@ mod retries;
 mod routes;
 mod scope;
 mod special;
+mod telemetry;
 mod tls;
 mod tokens;
 

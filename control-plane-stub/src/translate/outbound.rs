@@ -15,9 +15,10 @@ use super::{
     filters::{self, ClientCertificate},
     inspectors, l4, names,
     names::Variant,
-    pb::{self, any, core, listener},
+    pb::{self, any, core, hcm, listener},
     routes,
     scope::{Scope, Target, class},
+    telemetry,
 };
 use crate::{
     model::{Class, Port, Service, TlsMode},
@@ -36,7 +37,8 @@ pub(super) fn generate(scope: &Scope<'_>, resources: &mut Resources) {
         }
     }
     build.finish();
-    let virtual_outbound = virtual_outbound(scope);
+    let mut virtual_outbound = virtual_outbound(scope);
+    telemetry::count_connections(scope, &mut virtual_outbound);
     resources.listeners.insert(virtual_outbound.name.clone(), any(virtual_outbound));
 }
 
@@ -127,7 +129,7 @@ impl Builder<'_, '_> {
         let manager = filters::http(
             &format!("outbound_{routes}"),
             filters::rds(routes),
-            filters::client_side(),
+            client_side(self.scope),
             ClientCertificate::Remove,
             self.scope.http(),
         );
@@ -174,14 +176,24 @@ impl Builder<'_, '_> {
         // These addresses are taken by capture itself: Envoy would refuse the listener that comes second.
         wildcards.retain(|port, _| !scope.world.settings.captures(*port));
         for (_, listener) in bound {
-            let listener = distinct(listener);
+            let mut listener = distinct(listener);
+            telemetry::count_connections(scope, &mut listener);
             resources.listeners.insert(listener.name.clone(), any(listener));
         }
         for (port, wildcard) in wildcards {
-            let listener = distinct(of_port(scope, port, wildcard));
+            let mut listener = distinct(of_port(scope, port, wildcard));
+            telemetry::count_connections(scope, &mut listener);
             resources.listeners.insert(listener.name.clone(), any(listener));
         }
     }
+}
+
+/// The filters of the client's side, and the one that counts.
+fn client_side(scope: &Scope<'_>) -> Vec<hcm::HttpFilter> {
+    let mut filters = filters::client_side();
+    let router = filters.len() - 1;
+    telemetry::http_filter(scope, false).into_iter().for_each(|filter| filters.insert(router, filter));
+    filters
 }
 
 /// Leaves each combination of address and name to the first chain that has it: Envoy refuses a listener in which two
@@ -235,8 +247,7 @@ fn of_port(scope: &Scope<'_>, port: u16, wildcard: Wildcard) -> listener::Listen
     if wildcard.http {
         let stat_prefix = format!("outbound_0.0.0.0_{port}");
         let routes = filters::rds(&port.to_string());
-        let manager =
-            filters::http(&stat_prefix, routes, filters::client_side(), ClientCertificate::Remove, scope.http());
+        let manager = filters::http(&stat_prefix, routes, client_side(scope), ClientCertificate::Remove, scope.http());
         built.filter_chains.push(listener::FilterChain {
             filter_chain_match: Some(FilterChainMatch {
                 transport_protocol: "raw_buffer".to_owned(),

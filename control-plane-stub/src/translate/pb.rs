@@ -17,7 +17,7 @@ pub(super) use outrigger_wire::{
             },
             r#type::{matcher::v3 as matcher, v3 as types},
         },
-        google::protobuf::{Any, BoolValue, Duration, Struct, UInt32Value, UInt64Value, Value, value::Kind},
+        google::protobuf::{Any, BoolValue, Duration, ListValue, Struct, UInt32Value, UInt64Value, Value, value::Kind},
     },
 };
 

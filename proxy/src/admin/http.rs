@@ -60,6 +60,8 @@ pub(super) struct Call {
     pub(super) method: Method,
     pub(super) path: String,
     pub(super) query: Vec<(String, String)>,
+    /// The formats that the client likes.
+    pub(super) accept: String,
 }
 
 impl Call {
@@ -70,6 +72,10 @@ impl Call {
         Self {
             method: request.method().clone(),
             path: request.uri().path().to_owned(),
+            accept: {
+                let values = request.headers().get_all(header::ACCEPT).into_iter();
+                values.filter_map(|value| value.to_str().ok()).collect::<Vec<_>>().join(",")
+            },
             query: query
                 .split('&')
                 .filter(|pair| !pair.is_empty())

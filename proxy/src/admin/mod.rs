@@ -3,9 +3,13 @@
 //! Runs on the control thread and only reads: snapshots, statistics blocks, the subscription's status. The few calls
 //! that change something (`POST` only) leave as a [`Request`] or a log level.
 
+mod application;
 mod clusters;
+mod exposition;
+mod help;
 mod http;
 mod info;
+mod prometheus;
 mod routes;
 mod stats;
 #[cfg(test)]
@@ -182,6 +186,8 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 struct Inner {
     context: Context,
     state: Arc<State>,
+    /// Whose metrics the status port shows beside our own.
+    application: Option<application::Scraper>,
 }
 
 /// A running interface.
@@ -205,14 +211,17 @@ impl Admin {
 /// operator who cannot look inside has to know at once.
 pub async fn start(context: Context) -> anyhow::Result<Admin> {
     let state = Arc::new(State::new(&context.settings.log_level));
-    let (address, status) = (context.address.clone(), context.settings.status_address);
-    let inner = Arc::new(Inner { context, state: state.clone() });
+    let address = context.address.clone();
+    let open = [context.settings.status_address, context.settings.metrics.metrics_address];
+    let open: Vec<SocketAddr> = open.into_iter().flatten().collect();
+    let application = application::Scraper::new(&context.settings.metrics, &open)?;
+    let inner = Arc::new(Inner { context, state: state.clone(), application });
     let mut servers = Vec::new();
     if let Some(address) = address {
         servers.push(http::serve(http::bind(&address).await?, inner.clone(), routes::admin));
     }
-    if let Some(address) = status {
-        servers.push(http::serve(http::bind(&AdminAddress::Tcp(address)).await?, inner, routes::status));
+    for address in open {
+        servers.push(http::serve(http::bind(&AdminAddress::Tcp(address)).await?, inner.clone(), routes::status));
     }
     Ok(Admin { state, servers })
 }

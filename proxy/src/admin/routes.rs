@@ -7,7 +7,7 @@ use http::{Method, StatusCode};
 use super::{
     Inner, Request, clusters,
     http::{Answer, Call},
-    info, stats,
+    info, prometheus, stats,
 };
 use crate::xds::DumpQuery;
 
@@ -48,7 +48,7 @@ pub(super) async fn admin(inner: Arc<Inner>, call: Call) -> Answer {
         "/listeners" => rendered(inner, call, |inner, call| info::listeners(inner, call.is_json())).await,
         "/certs" => info::certs(&inner),
         "/stats" => rendered(inner, call, stats::stats).await,
-        "/stats/prometheus" => rendered(inner, call, stats::prometheus).await,
+        "/stats/prometheus" => rendered(inner, call, |inner, call| prometheus::answer(inner, call, None)).await,
         "/logging" => logging(&inner, &call),
         "/quitquitquit" => request(&inner, Request::Stop),
         "/drain_listeners" => {
@@ -74,13 +74,23 @@ pub(super) async fn status(inner: Arc<Inner>, call: Call) -> Answer {
             let reason = drained.then(|| ("drained", "POST /drain_listeners was called".to_owned()));
             ready(&inner, &call, reason.into_iter().collect())
         }
-        "/stats/prometheus" | "/metrics" => rendered(inner, call, stats::prometheus).await,
+        "/stats/prometheus" | "/metrics" => {
+            let application = match &inner.application {
+                Some(application) => application.scrape(&call).await,
+                None => None,
+            };
+            rendered(inner, call, move |inner, call| prometheus::answer(inner, call, application.as_ref())).await
+        }
         _ => Answer::error(StatusCode::NOT_FOUND, "not found\n"),
     }
 }
 
 /// Renders off the control thread, one answer at a time: a scrape of a large mesh takes its while and its memory.
-async fn rendered(inner: Arc<Inner>, call: Call, render: fn(&Inner, &Call) -> Answer) -> Answer {
+async fn rendered(
+    inner: Arc<Inner>,
+    call: Call,
+    render: impl FnOnce(&Inner, &Call) -> Answer + Send + 'static,
+) -> Answer {
     let state = inner.state.clone();
     let Ok(_turn) = state.rendering.acquire().await else { return unavailable() };
     tokio::task::spawn_blocking(move || render(&inner, &call)).await.unwrap_or_else(|_| unavailable())

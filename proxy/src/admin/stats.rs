@@ -1,6 +1,6 @@
-//! `/stats` and `/stats/prometheus`: the statistics blocks under Envoy's names.
+//! `/stats`: the statistics blocks under Envoy's names.
 
-use std::{borrow::Cow, collections::BTreeMap, fmt::Write, sync::atomic::Ordering};
+use std::{borrow::Cow, collections::HashMap, fmt::Write, sync::atomic::Ordering};
 
 use http::StatusCode;
 use serde_json::json;
@@ -8,6 +8,7 @@ use serde_json::json;
 use super::{
     Inner,
     http::{Answer, Call},
+    prometheus,
 };
 use crate::{
     ir::{Name, matcher::Regex},
@@ -20,16 +21,16 @@ use crate::{
 };
 
 /// One value: where it belongs, its metric name, and what it counts.
-struct Stat {
-    /// `cluster`, `http`, `tcp`, `listener`, or empty for the process's own.
-    scope: &'static str,
+pub(super) struct Stat {
+    /// `cluster`, `http`, `tcp`, `listener`, `outrigger`, or empty for the process's own.
+    pub(super) scope: &'static str,
     /// Cluster name, stat prefix...; empty for the process's own.
-    owner: Name,
-    metric: Cow<'static, str>,
-    kind: Kind,
-    value: u64,
+    pub(super) owner: Name,
+    pub(super) metric: Cow<'static, str>,
+    pub(super) kind: Kind,
+    pub(super) value: u64,
     /// Of an RBAC filter: it has names of its own.
-    rbac: Option<RbacOwner>,
+    pub(super) rbac: Option<RbacOwner>,
 }
 
 impl Stat {
@@ -40,6 +41,7 @@ impl Stat {
         }
         match self.scope {
             "" => self.metric.to_string(),
+            scope @ "outrigger" => format!("{scope}.{}", self.metric),
             // Envoy has the prefix in front here.
             scope @ "http_local_rate_limit" => format!("{}.{scope}.{}", self.owner, self.metric),
             scope => match self.metric.strip_prefix("ratelimit_") {
@@ -50,7 +52,7 @@ impl Stat {
     }
 }
 
-fn collect(inner: &Inner) -> Vec<Stat> {
+pub(super) fn collect(inner: &Inner) -> Vec<Stat> {
     let mut stats = own(inner);
     inner.context.registry.visit(&mut |scope, owner, metric, kind, value| {
         stats.push(Stat { scope, owner: owner.clone(), metric: metric.into(), kind, value, rbac: None });
@@ -60,11 +62,24 @@ fn collect(inner: &Inner) -> Vec<Stat> {
         stats.push(Stat { scope: "", owner: owner.prefix.clone(), metric, kind, value, rbac: Some(owner.clone()) });
     });
     let live = inner.context.publisher.current();
+    // Clusters may share a name in statistics, which is then one statistic as far as anybody can see.
+    let mut first: HashMap<&Name, (usize, usize)> = HashMap::with_capacity(live.clusters().len());
     for cluster in live.clusters() {
-        let owner = &cluster.config.stat_name;
+        let (owner, start) = (&cluster.config.stat_name, stats.len());
         cluster.visit_stats(&mut |metric, kind, value| {
             stats.push(Stat { scope: "cluster", owner: owner.clone(), metric: metric.into(), kind, value, rbac: None });
         });
+        match first.get(owner) {
+            None => drop(first.insert(owner, (start, stats.len()))),
+            Some(&(from, to)) => {
+                for again in stats.split_off(start) {
+                    match stats[from..to].iter_mut().find(|stat| stat.metric == again.metric) {
+                        Some(stat) => stat.value = stat.value.wrapping_add(again.value),
+                        None => stats.push(again),
+                    }
+                }
+            }
+        }
     }
     stats
 }
@@ -121,6 +136,16 @@ fn own(inner: &Inner) -> Vec<Stat> {
         stats.push(stat("server.clock_skewed", Kind::Gauge, u64::from(identity.clock_skewed)));
     }
     certificates(inner, &mut stats);
+    let ours = |metric: &'static str, kind, value| Stat { scope: "outrigger", ..stat(metric, kind, value) };
+    let series = inner.context.registry.mesh.counts();
+    stats.push(ours("metric_series", Kind::Gauge, series.series));
+    stats.push(ours("metric_series_refused_total", Kind::Counter, series.refused));
+    stats.push(ours("metric_series_expired_total", Kind::Counter, series.expired));
+    if let Some(application) = &inner.application {
+        let (scrapes, failures) = application.counts();
+        stats.push(ours("application_scrapes_total", Kind::Counter, scrapes));
+        stats.push(ours("application_scrape_failures_total", Kind::Counter, failures));
+    }
     stats
 }
 
@@ -154,7 +179,7 @@ pub(super) fn stats(inner: &Inner, call: &Call) -> Answer {
     };
     let used_only = call.has("usedonly");
     if call.parameter("format") == Some("prometheus") {
-        return prometheus(inner, call);
+        return prometheus::answer(inner, call, None);
     }
     let mut lines: Vec<(String, u64)> = collect(inner)
         .into_iter()
@@ -175,138 +200,5 @@ pub(super) fn stats(inner: &Inner, call: &Call) -> Answer {
         Some(other) => {
             Answer::error(StatusCode::BAD_REQUEST, format!("format: `{other}` is not text, json or prometheus\n"))
         }
-    }
-}
-
-/// `/stats/prometheus`, exposition format 0.0.4.
-pub(super) fn prometheus(inner: &Inner, call: &Call) -> Answer {
-    let used_only = call.has("usedonly");
-    // One family must be one block of lines, whatever order the scopes come in.
-    let mut families: BTreeMap<String, (Kind, String)> = BTreeMap::new();
-    for stat in collect(inner) {
-        if used_only && stat.value == 0 {
-            continue;
-        }
-        let (metric, class) = split_class(&stat.metric);
-        let name = match stat.scope {
-            "" if stat.rbac.is_some() => rbac_name(&stat),
-            "" => format!("envoy_{}", sanitize(&metric)),
-            scope => format!("envoy_{scope}_{}", sanitize(&metric)),
-        };
-        let owner_label = match stat.scope {
-            "cluster" => Some("envoy_cluster_name"),
-            "http" => Some("envoy_http_conn_manager_prefix"),
-            "tcp" => Some("envoy_tcp_prefix"),
-            "listener" => Some("envoy_listener_address"),
-            "http_local_rate_limit" => Some("envoy_local_http_ratelimit_prefix"),
-            "local_rate_limit" => Some("envoy_local_ratelimit_prefix"),
-            "ratelimit" => Some("envoy_ratelimit_prefix"),
-            "certificate" => Some("certificate"),
-            _ => None,
-        };
-        let mut labels = Vec::new();
-        if let Some(class) = class {
-            labels.push(format!("envoy_response_code_class=\"{class}\""));
-        }
-        if let Some(label) = owner_label {
-            labels.push(format!("{label}=\"{}\"", escape(&stat.owner)));
-        }
-        labels.extend(stat.rbac.iter().flat_map(rbac_labels));
-        let (_, lines) = families.entry(name.clone()).or_insert((stat.kind, String::new()));
-        let _ = writeln!(lines, "{name}{{{}}} {}", labels.join(","), stat.value);
-    }
-    let mut text = String::new();
-    for (name, (kind, lines)) in families {
-        let kind = match kind {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
-        };
-        let _ = write!(text, "# TYPE {name} {kind}\n{lines}");
-    }
-    Answer { content_type: "text/plain; version=0.0.4; charset=utf-8", ..Answer::text(text) }
-}
-
-fn rbac_name(stat: &Stat) -> String {
-    let (http, policy, kind) = match &stat.rbac {
-        Some(owner) => (owner.http, owner.policy.is_some(), owner.kind()),
-        None => (false, false, ""),
-    };
-    let (http, policy) = (if http { "http_" } else { "" }, if policy { "policy_" } else { "" });
-    format!("envoy_{http}rbac_{policy}{kind}{}", stat.metric)
-}
-
-/// The tags that Envoy extracts from the names.
-fn rbac_labels(owner: &RbacOwner) -> Vec<String> {
-    let prefix = owner.prefix.trim_end_matches('.');
-    let mut labels = vec![if owner.http {
-        format!("envoy_http_conn_manager_prefix=\"{}\"", escape(prefix))
-    } else {
-        format!("envoy_rbac_prefix=\"{}\"", escape(prefix))
-    }];
-    if !owner.rules.is_empty() {
-        labels.push(format!("envoy_rbac_http_prefix=\"{}\"", escape(&owner.rules)));
-    }
-    if let Some(policy) = &owner.policy {
-        labels.push(format!("envoy_rbac_policy_name=\"{}\"", escape(policy)));
-    }
-    labels
-}
-
-/// `upstream_rq_2xx` is `upstream_rq_xx` with the class as a label, as Envoy's tag extraction makes it.
-fn split_class(metric: &str) -> (String, Option<char>) {
-    let class = metric.strip_suffix("xx").and_then(|m| m.chars().last()).filter(char::is_ascii_digit);
-    match class {
-        Some(class) => (metric.replacen(&format!("_{class}xx"), "_xx", 1), Some(class)),
-        None => (metric.to_owned(), None),
-    }
-}
-
-fn sanitize(name: &str) -> String {
-    name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '_' }).collect()
-}
-
-fn escape(value: &str) -> String {
-    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_and_labels_are_envoys() {
-        assert_eq!(split_class("upstream_rq_5xx"), ("upstream_rq_xx".to_owned(), Some('5')));
-        assert_eq!(split_class("upstream_rq_total"), ("upstream_rq_total".to_owned(), None));
-        assert_eq!(sanitize("listener_manager.lds.update_success"), "listener_manager_lds_update_success");
-        assert_eq!(escape("a\"b\\c"), "a\\\"b\\\\c");
-    }
-
-    #[test]
-    fn statistics_of_rbac_filters_have_envoys_tags() {
-        let owner = RbacOwner {
-            http: true,
-            prefix: "in".into(),
-            rules: "dry_".into(),
-            shadow: true,
-            policy: Some("ns[a]-policy[b]-rule[0]".into()),
-        };
-        let stat = |owner: &RbacOwner| Stat {
-            scope: "",
-            owner: owner.prefix.clone(),
-            metric: "denied".into(),
-            kind: Kind::Counter,
-            value: 1,
-            rbac: Some(owner.clone()),
-        };
-        assert_eq!(rbac_name(&stat(&owner)), "envoy_http_rbac_policy_shadow_denied");
-        let labels = [
-            "envoy_http_conn_manager_prefix=\"in\"",
-            "envoy_rbac_http_prefix=\"dry_\"",
-            "envoy_rbac_policy_name=\"ns[a]-policy[b]-rule[0]\"",
-        ];
-        assert_eq!(rbac_labels(&owner), labels);
-        let network = RbacOwner { http: false, prefix: "tcp.".into(), rules: "".into(), shadow: false, policy: None };
-        assert_eq!(rbac_name(&stat(&network)), "envoy_rbac_denied");
-        assert_eq!(rbac_labels(&network), ["envoy_rbac_prefix=\"tcp\""]);
     }
 }

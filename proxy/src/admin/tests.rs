@@ -161,6 +161,16 @@ async fn statistics_in_every_format() {
         assert_eq!(text.matches("# TYPE envoy_cluster_upstream_rq_xx counter").count(), 1);
         assert!(text.contains("envoy_server_panics"), "{text}");
     }
+    let accept = "accept: application/openmetrics-text;version=1.0.0,text/plain;q=0.5";
+    let request = format!("GET /stats/prometheus HTTP/1.1\r\nhost: a\r\n{accept}\r\nconnection: close\r\n\r\n");
+    let (_, head, body) = rig.send(0, &request).await;
+    assert!(head.contains("content-type: application/openmetrics-text; version=1.0.0"), "{head}");
+    assert!(body.contains("# TYPE outrigger_metric_series gauge\n") && body.ends_with("\n# EOF\n"), "{body}");
+    let http = rig.registry.http(&"h".into());
+    http.local().downstream_rq_time.time(std::time::Duration::from_millis(3));
+    let (_, text) = rig.get("/stats/prometheus?usedonly").await;
+    let bucket = "envoy_http_downstream_rq_time_bucket{envoy_http_conn_manager_prefix=\"h\",le=\"5\"} 1\n";
+    assert!(text.contains(bucket) && !text.contains("downstream_cx_length_ms"), "{text}");
     assert_eq!(rig.get("/stats?filter=(").await.0, 400);
     assert_eq!(rig.get("/stats?format=xml").await.0, 400);
 }

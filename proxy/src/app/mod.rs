@@ -39,7 +39,7 @@ use crate::{
     ir::{Name, snapshot::Snapshot},
     live::{self, Builder, Publisher},
     settings::{Mode, Settings, XDS_CLUSTER},
-    telemetry::{access_log::Sinks, metrics, registry::Registry},
+    telemetry::{access_log::Sinks, mesh::Workload, metrics, registry::Registry},
     tls::{Secrets, files::FileWatcher},
     upstream::{
         Deps,
@@ -159,6 +159,8 @@ async fn run(settings: Settings, bootstrap: Bootstrap, log: logging::Handle) -> 
     let shared = Arc::new(shared);
     let secrets = Arc::new(Secrets::default());
     let registry = Arc::new(Registry::default());
+    let node = bootstrap.node.metadata.as_ref().map(xds::decode::metadata::object).unwrap_or_default();
+    registry.mesh.init(Workload::of_node(&node), settings.metrics.bounds());
     let sinks = Sinks::start()?;
     let handles = worker::spawn_all(workers, &shared)?;
 

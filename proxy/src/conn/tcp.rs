@@ -2,6 +2,7 @@
 
 use std::{
     net::SocketAddr,
+    pin::pin,
     rc::Rc,
     sync::{Arc, atomic::Ordering},
 };
@@ -13,15 +14,16 @@ use tokio::io::AsyncWriteExt;
 use super::early::Early;
 use crate::{
     drain,
-    ir::Name,
+    ir::{Metadata, Name, listener::Direction},
     l4::relay::{Progress, RelayEnd, RelayOptions, RelayReason, Side, relay},
     live::{Live, LiveTcp},
     net::io::Io,
     policy::router::pick_weighted,
     telemetry::{
         flags::Flags,
+        mesh::{self, TcpConnection},
         metrics::{ClusterStats, Sharded},
-        record::{ConnInfo, ConnectionRecord},
+        record::{ConnInfo, ConnectionRecord, PeerInfo},
     },
     upstream::{
         Cluster, Endpoint, PickContext, Picked,
@@ -51,6 +53,8 @@ pub(super) struct Failure {
     flags: Flags,
     details: &'static str,
     cluster: Option<Name>,
+    /// What is noted of the cluster.
+    metadata: Option<Arc<Metadata>>,
     reason: Option<String>,
     attempts: u32,
 }
@@ -61,6 +65,7 @@ pub(super) async fn open(worker: &Worker, live: &Live, proxy: &LiveTcp, to: &Des
         flags,
         details,
         cluster: cluster.map(|c| c.config.name.clone()),
+        metadata: cluster.and_then(|c| c.config.metadata.clone()),
         reason: None,
         attempts: 0,
     };
@@ -183,8 +188,10 @@ pub(super) async fn serve(downstream: Downstream) {
             return;
         }
     };
-    let Connected { io: upstream_io, permit, local, .. } = connected;
+    let Connected { io: upstream_io, permit, local, tls, .. } = connected;
     session.connected(&cluster, &endpoint, local, attempts);
+    let noted = (&*cluster.config.name, cluster.config.metadata.as_ref());
+    session.counted(Some(noted), endpoint.metadata.as_ref(), tls.as_deref());
     let options = RelayOptions {
         idle_timeout: proxy.config.idle_timeout,
         max_duration: proxy.config.max_connection_duration,
@@ -206,12 +213,23 @@ pub(super) async fn serve(downstream: Downstream) {
         // A relay that is dropped before its end resets both sides.
         Ok(relay(io, upstream_io, &options, progress).await)
     };
-    let end = tokio::select! {
-        biased;
-        // Before the first byte is relayed, and before every other.
-        () = signal.forced() => End::Cut,
-        end = relayed => End::Relayed(end),
-        Some(()) = OptionFuture::from(failure) => End::HostFailed,
+    let end = {
+        let (mut relayed, mut failure) = (pin!(relayed), OptionFuture::from(failure));
+        let tick = || proxy.mesh.as_ref().map(|reporting| Box::pin(tokio::time::sleep(reporting.tcp_interval)));
+        let mut ticks = tick();
+        loop {
+            tokio::select! {
+                biased;
+                // Before the first byte is relayed, and before every other.
+                () = signal.forced() => break End::Cut,
+                end = &mut relayed => break End::Relayed(end),
+                Some(()) = &mut failure => break End::HostFailed,
+                Some(()) = OptionFuture::from(ticks.as_mut()) => {
+                    session.mesh.iter_mut().for_each(|mesh| mesh.bytes(progress.a_to_b.get(), progress.b_to_a.get()));
+                    ticks = tick();
+                }
+            }
+        }
     };
     drop(permit);
     match end {
@@ -240,12 +258,17 @@ const RELAY_BUFFER: usize = 128 << 10;
 /// Less would make the relay turn for every packet.
 const LEAST_BUFFER: usize = 4 << 10;
 
+/// A cluster's name, and what is noted of it.
+type Noted<'a> = (&'a str, Option<&'a Arc<Metadata>>);
+
 /// Counts a proxied connection: its statistics and access log line come with the drop, whatever ends it.
 struct Session {
     proxy: Arc<LiveTcp>,
     record: ConnectionRecord,
     progress: Progress,
     upstream: Option<Active>,
+    /// In Istio's metrics.
+    mesh: Option<TcpConnection>,
 }
 
 impl Session {
@@ -254,13 +277,14 @@ impl Session {
         stats.downstream_cx_total.inc();
         stats.downstream_cx_active.inc();
         let record = ConnectionRecord::new(info.clone(), proxy.logs.clone());
-        Self { proxy: proxy.clone(), record, progress: Progress::default(), upstream: None }
+        Self { proxy: proxy.clone(), record, progress: Progress::default(), upstream: None, mesh: None }
     }
 
     fn failed(&mut self, failure: Failure, info: &ConnInfo) {
         tracing::debug!(peer = %info.remote, destination = %info.local, cluster = ?failure.cluster,
             details = failure.details, reason = ?failure.reason, "no upstream connection");
         self.record.flags = failure.flags;
+        self.counted(failure.cluster.as_deref().map(|name| (name, failure.metadata.as_ref())), None, None);
         self.record.details = Some(failure.details.into());
         self.record.upstream.cluster = failure.cluster;
         self.record.upstream.attempts = failure.attempts;
@@ -274,6 +298,16 @@ impl Session {
         upstream.local = local;
         upstream.attempts = attempts;
         self.upstream = Some(Active::new(cluster, endpoint));
+    }
+
+    /// Counts the connection in Istio's metrics, now that it is known where it goes, or that it goes nowhere.
+    fn counted(&mut self, cluster: Option<Noted<'_>>, endpoint: Option<&Arc<Metadata>>, tls: Option<&PeerInfo>) {
+        let Some(reporting) = &self.proxy.mesh else { return };
+        let info = self.record.info();
+        let inbound = info.direction == Direction::Inbound;
+        let principals = mesh::principals(if inbound { info.tls.as_deref() } else { tls });
+        let pair = mesh::pair(&reporting.mesh, &mesh::Flow { inbound, cluster, endpoint, principals });
+        self.mesh = Some(pair.connection(self.record.flags));
     }
 
     fn cut(&mut self, signal: &drain::Signal) {
@@ -322,6 +356,9 @@ impl Drop for Session {
         let (received, sent) = (self.progress.a_to_b.get(), self.progress.b_to_a.get());
         self.record.bytes_received = received;
         self.record.bytes_sent = sent;
+        if let Some(mesh) = &mut self.mesh {
+            mesh.bytes(received, sent);
+        }
         let stats = self.proxy.stats.local();
         stats.downstream_cx_active.dec();
         stats.downstream_cx_rx_bytes_total.add(received);

@@ -10,6 +10,7 @@ use super::{
     filters::{Concurrency, Fault, Mutations},
     format::{AccessLog, LogFilter},
     jwt_authn::{JwksSource, JwtAuthn},
+    listener::IstioStats,
     matcher::Cidr,
     rate_limit::{GlobalRateLimit, LocalRateLimit},
     rbac::Rbac,
@@ -19,6 +20,7 @@ use super::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectionManager {
     pub stat_prefix: Name,
+    pub istio_stats: Option<IstioStats>,
     pub codec: Codec,
     pub routes: RouteSource,
     /// In configured order; the router is last and always there.

@@ -168,10 +168,21 @@ pub enum Terminal {
     Http(Arc<ConnectionManager>),
 }
 
+/// `istio.stats`: Istio's standard metrics are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IstioStats {
+    /// A service without another name is called by the host that a request asks for.
+    pub host_fallback: bool,
+    /// How often the bytes of an open TCP connection are counted.
+    pub tcp_interval: Duration,
+}
+
 /// `envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TcpProxy {
     pub stat_prefix: Name,
+    /// Of the chain.
+    pub istio_stats: Option<IstioStats>,
     /// At least one; a plain `cluster` is one target of weight 1.
     pub targets: Vec<WeightedTarget>,
     /// Default one hour; `None` never.

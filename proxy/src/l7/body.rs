@@ -260,8 +260,13 @@ impl Download {
     }
 
     fn complete(&mut self) {
-        self.flow.record.response_complete();
-        if self.flow.record.request_done().is_none() {
+        let now = Instant::now();
+        self.flow.record.response_complete_at(now);
+        let done = self.flow.request_done();
+        if let Some(guard) = &self.guard {
+            guard.took(done.map(|done| now.saturating_duration_since(done)));
+        }
+        if done.is_none() {
             // Answered early: what is left of the request has nowhere to go, and nobody is to wait for it.
             self.give_up();
         }

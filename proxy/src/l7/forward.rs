@@ -23,6 +23,7 @@ use super::{
     flow::{Deadline, DeadlineKind, Flow},
     headers,
     incoming::Incoming,
+    mesh,
     mirror::{self, Recording},
     outcome,
     pipeline::{Inbound, levels, note_head},
@@ -144,6 +145,7 @@ impl<'a> Forwarding<'a> {
             note_head(self.flow, &request.parts, scheme);
             return Err(reply);
         }
+        mesh::by_host(self.conn, self.flow, cluster, request.authority());
         let mut plan = self.plan(cluster, weighted, request);
         let copy = self.copy_head(&plan, request);
         *ending = Ending { weighted, copy, envoy_headers: plan.audience.envoy_headers };
@@ -177,6 +179,9 @@ impl<'a> Forwarding<'a> {
             }
             Err(reply) => {
                 outcome::count_reply(cluster, &reply);
+                if !self.flow.record.has_peers() {
+                    mesh::failed(self.conn, self.flow, cluster, None);
+                }
                 return Err(reply);
             }
         };

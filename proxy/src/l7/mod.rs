@@ -15,6 +15,7 @@ pub mod headers;
 pub mod http2;
 pub mod incoming;
 mod local;
+mod mesh;
 pub mod mirror;
 mod names;
 mod outcome;

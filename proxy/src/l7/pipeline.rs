@@ -14,7 +14,7 @@ use super::{
     forward::{Forwarded, Forwarding},
     headers::{Pseudo, RequestView},
     incoming::Incoming,
-    local,
+    local, mesh,
     redirect::Hops,
     respond::{self, Reply},
     rewrite::{self, Line},
@@ -109,6 +109,7 @@ pub(super) fn handle(conn: Rc<Connection>, request: Request<Incoming>, upgrade: 
             ending.grpc = respond::is_grpc(&parts.headers);
             ending.distrusted = !reply.status.is_redirection();
             count_reply(&conn, &reply);
+            mesh::replied(&conn, &flow);
             let pseudo = Pseudo { method: &parts.method, path: path(&parts), scheme: "http" };
             let view = RequestView { pseudo, headers: &parts.headers };
             let response = reply.into_response(&flow, ending.grpc, conn.shape(&view));
@@ -117,6 +118,7 @@ pub(super) fn handle(conn: Rc<Connection>, request: Request<Incoming>, upgrade: 
         }
     };
     ending.grpc = sane.grpc;
+    flow.record.grpc(sane.grpc);
     flow.record.remote_address(sane.origin.remote);
     if conn.hcm.config.request_id_in_response {
         ending.request_id = parts.headers.get(&REQUEST_ID).cloned();
@@ -147,6 +149,7 @@ pub(in crate::l7) fn serve(
                 }
                 Err(reply) => {
                     count_reply(&conn, &reply);
+                    mesh::replied(&conn, &flow);
                     let (method, scheme) = (&request.parts.method, request.sane.origin.scheme);
                     let pseudo = Pseudo { method, path: request.path(), scheme };
                     let view = RequestView { pseudo, headers: &request.parts.headers };

@@ -32,7 +32,7 @@ use crate::{
     ir::http::Codec,
     live::LiveHcm,
     net::io::Io,
-    telemetry::{exchange::HttpScope, record::ConnInfo},
+    telemetry::{exchange::HttpScope, mesh, record::ConnInfo},
 };
 
 #[cfg(test)]
@@ -177,6 +177,7 @@ impl Drop for Counted<'_> {
         let stats = self.0.stats.local();
         stats.downstream_cx_active.dec();
         stats.downstream_cx_destroy.inc();
+        stats.downstream_cx_length_ms.time(self.0.conn.started_at.elapsed());
     }
 }
 
@@ -184,7 +185,8 @@ impl Drop for Counted<'_> {
 pub async fn serve(mut io: Io, info: Rc<ConnInfo>, hcm: Arc<LiveHcm>, engine: Rc<Engine>, signal: drain::Signal) {
     // Boxed, as all that is over soon or rare: a connection that idles for hours must not keep room for it.
     let Some((is_http2, prefix)) = Box::pin(codec(&mut io, &info, &hcm, &signal)).await else { return };
-    let scope = Rc::new(HttpScope { conn: info, stats: hcm.stats.clone(), logs: hcm.logs.clone() });
+    let mesh = hcm.mesh.as_ref().map(|reporting| Box::new(mesh::Scope::new(reporting.clone(), &info)));
+    let scope = Rc::new(HttpScope { conn: info, stats: hcm.stats.clone(), logs: hcm.logs.clone(), mesh });
     let _counted = Counted::new(&scope, is_http2);
     let conn = Rc::new(Connection {
         scope: scope.clone(),

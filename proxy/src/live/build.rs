@@ -20,7 +20,7 @@ use crate::{
         endpoint::Assignment,
         format::AccessLog,
         http::RouteSource,
-        listener::{FilterChain, Listener, Terminal},
+        listener::{FilterChain, IstioStats, Listener, Terminal},
         name_map::NameMap,
         route::RouteConfiguration,
         snapshot::Snapshot,
@@ -33,6 +33,7 @@ use crate::{
     },
     telemetry::{
         access_log::{Logger, Loggers, Sinks},
+        mesh::{Reporting, only_cluster},
         registry::Registry,
     },
     tls::{Secrets, ServerContext},
@@ -221,6 +222,7 @@ impl Builder {
         match &config.terminal {
             Terminal::Tcp(tcp) => LiveTerminal::Tcp(Arc::new(LiveTcp {
                 stats: self.registry.tcp(&tcp.stat_prefix),
+                mesh: self.reporting(tcp.istio_stats, || None),
                 logs: self.logs(&tcp.access_log),
                 config: tcp.clone(),
             })),
@@ -230,6 +232,10 @@ impl Builder {
                     RouteSource::Rds { .. } => None,
                 },
                 stats: self.registry.http(&hcm.stat_prefix),
+                mesh: self.reporting(hcm.istio_stats, || match &hcm.routes {
+                    RouteSource::Inline(routes) => only_cluster(routes),
+                    RouteSource::Rds { .. } => None,
+                }),
                 logs: self.logs(&hcm.access_log),
                 filters: Arc::new({
                     let (own, before) = ((&*self.registry, &self.upstream.callers), standing.http());
@@ -239,6 +245,12 @@ impl Builder {
                 config: hcm.clone(),
             })),
         }
+    }
+
+    fn reporting(&self, wanted: Option<IstioStats>, cluster: impl FnOnce() -> Option<Name>) -> Option<Arc<Reporting>> {
+        let IstioStats { host_fallback, tcp_interval } = wanted?;
+        let (mesh, cluster) = (self.registry.mesh.clone(), cluster());
+        Some(Arc::new(Reporting { mesh, host_fallback, tcp_interval, cluster }))
     }
 
     fn routes(&self, snapshot: &Snapshot, previous: &Live) -> NameMap<Arc<RouteTable>> {

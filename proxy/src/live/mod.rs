@@ -56,6 +56,7 @@ use crate::{
     },
     telemetry::{
         access_log::Loggers,
+        mesh::Reporting,
         metrics::{HttpStats, ListenerStats, Sharded, TcpStats},
     },
     tls::ServerContext,
@@ -246,6 +247,7 @@ pub enum LiveTerminal {
 /// A `tcp_proxy` with its handles resolved.
 pub struct LiveTcp {
     pub config: Arc<TcpProxy>,
+    pub mesh: Option<Arc<Reporting>>,
     pub stats: Arc<Sharded<TcpStats>>,
     pub logs: Arc<Loggers>,
 }
@@ -257,6 +259,7 @@ pub struct LiveHcm {
     pub inline_routes: Option<Arc<RouteTable>>,
     pub stats: Arc<Sharded<HttpStats>>,
     pub logs: Arc<Loggers>,
+    pub mesh: Option<Arc<Reporting>>,
     pub filters: Arc<LiveFilters>,
     /// Of the chain.
     pub standing: Arc<Standing>,

@@ -19,12 +19,14 @@ use super::{
     access_log::{Captured, Loggers},
     flags::Flags,
     format::{Facts, Headers, Known, Times},
+    mesh::{self, Pair, Protocol},
     metadata::DynamicMetadata,
     metrics::{HttpStats, Sharded},
     record::{ConnInfo, UpstreamFacts},
 };
 use crate::ir::Metadata;
 
+mod counted;
 #[cfg(test)]
 #[path = "exchange_tests.rs"]
 mod tests;
@@ -35,6 +37,8 @@ pub struct HttpScope {
     pub conn: Rc<ConnInfo>,
     pub stats: Arc<Sharded<HttpStats>>,
     pub logs: Arc<Loggers>,
+    /// Istio's metrics, where they are wanted.
+    pub mesh: Option<Box<mesh::Scope>>,
 }
 
 #[derive(Debug, Default)]
@@ -63,7 +67,10 @@ pub struct RequestRecord {
     request_done: Cell<Option<Instant>>,
     response_head: Cell<Option<Instant>>,
     response_done: Cell<bool>,
+    ended: Cell<Option<Instant>>,
     upgraded: Cell<bool>,
+    spoken: Cell<Protocol>,
+    pair: RefCell<Option<Rc<Pair>>>,
     upstream: RefCell<UpstreamFacts>,
     seen: RefCell<Option<Box<Seen>>>,
     /// What filters noted.
@@ -91,7 +98,10 @@ impl RequestRecord {
             request_done: Cell::new(None),
             response_head: Cell::new(None),
             response_done: Cell::new(false),
+            ended: Cell::new(None),
             upgraded: Cell::new(false),
+            spoken: Cell::new(Protocol::Http),
+            pair: RefCell::default(),
             upstream: RefCell::default(),
             seen: RefCell::new(logged.then(Box::default)),
             metadata: DynamicMetadata::default(),
@@ -145,6 +155,7 @@ impl RequestRecord {
     pub fn start_over(&self) {
         self.clear_outcome();
         self.metadata.clear();
+        self.pair.take();
         self.bytes_received.set(0);
     }
 
@@ -170,6 +181,12 @@ impl RequestRecord {
     /// The response's last byte (and trailers) left our hands.
     pub fn response_complete(&self) {
         self.response_done.set(true);
+    }
+
+    /// As [`Self::response_complete`], for what an upstream answered at this moment.
+    pub fn response_complete_at(&self, now: Instant) {
+        self.response_done.set(true);
+        self.ended.set(Some(now));
     }
 
     /// Whether the response went out to its end.
@@ -210,6 +227,7 @@ impl RequestRecord {
     /// Notes the final response head.
     pub fn response_head(&self, status: u16, headers: &HeaderMap) {
         self.status.set(status);
+        self.grpc_status(headers);
         if let Some(seen) = &mut *self.seen.borrow_mut() {
             self.response_head.set(Some(Instant::now()));
             seen.response.fill(&self.scope.logs.names().response, headers);
@@ -217,6 +235,7 @@ impl RequestRecord {
     }
 
     pub fn trailers(&self, trailers: &HeaderMap) {
+        self.grpc_status(trailers);
         if let Some(seen) = &mut *self.seen.borrow_mut() {
             seen.trailers.fill(&self.scope.logs.names().trailers, trailers);
         }
@@ -250,6 +269,8 @@ impl RequestRecord {
             stats.downstream_rq_rx_reset.inc();
         }
         stats.downstream_rq_completed.inc();
+        let took = self.ended.get().unwrap_or_else(Instant::now).saturating_duration_since(self.started);
+        stats.downstream_rq_time.time(took);
         match self.status.get() / 100 {
             1 => stats.downstream_rq_1xx.inc(),
             2 => stats.downstream_rq_2xx.inc(),
@@ -257,6 +278,9 @@ impl RequestRecord {
             4 => stats.downstream_rq_4xx.inc(),
             5 => stats.downstream_rq_5xx.inc(),
             _ => {}
+        }
+        if let Some(scope) = &self.scope.mesh {
+            self.count(scope, took);
         }
         if self.logged() {
             self.facts(None, |facts| self.scope.logs.iter().for_each(|logger| logger.log(facts)));

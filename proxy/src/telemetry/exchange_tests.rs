@@ -16,7 +16,7 @@ fn scope() -> Rc<HttpScope> {
         buffer_limit: 1 << 20,
         metadata: Default::default(),
     };
-    Rc::new(HttpScope { conn: Rc::new(conn), stats: Arc::default(), logs: Arc::default() })
+    Rc::new(HttpScope { conn: Rc::new(conn), stats: Arc::default(), logs: Arc::default(), mesh: None })
 }
 
 #[test]

@@ -11,6 +11,8 @@ use std::{
     },
 };
 
+use super::histogram::{Distribution, Histogram};
+
 thread_local! {
     static SHARD: Cell<usize> = const { Cell::new(0) };
 }
@@ -47,6 +49,9 @@ pub fn shard() -> usize {
 /// A set of counters and gauges that can be listed by name.
 pub trait Block: Default + Send + Sync + 'static {
     fn visit(&self, visitor: &mut dyn FnMut(&'static str, Kind, u64));
+
+    /// Its distributions, if it has any.
+    fn visit_histograms(&self, _: &mut dyn FnMut(&'static str, &Histogram)) {}
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,6 +103,22 @@ impl<T: Block> Sharded<T> {
         }
         totals
     }
+
+    /// The sums of all distributions.
+    pub fn distributions(&self) -> Vec<(&'static str, Distribution)> {
+        let mut all: Vec<(&'static str, Distribution)> = Vec::new();
+        for block in self.shards.get().into_iter().flatten().filter_map(OnceLock::get) {
+            let mut index = 0;
+            block.visit_histograms(&mut |name, histogram| {
+                match all.get_mut(index) {
+                    Some((_, sum)) => sum.add(&histogram.read()),
+                    None => all.push((name, histogram.read())),
+                }
+                index += 1;
+            });
+        }
+        all
+    }
 }
 
 /// A monotonic count.
@@ -144,19 +165,27 @@ impl Gauge {
 /// Declares a [`Block`]: `block! { /// doc pub struct Name { counter a, b; gauge c; } }`.
 #[macro_export]
 macro_rules! block {
-    ($(#[$meta:meta])* pub struct $name:ident { counters { $($c:ident),* $(,)? } gauges { $($g:ident),* $(,)? } }) => {
+    ($(#[$meta:meta])* pub struct $name:ident {
+        counters { $($c:ident),* $(,)? } gauges { $($g:ident),* $(,)? } $(histograms { $($h:ident),* $(,)? })?
+    }) => {
         $(#[$meta])*
         #[derive(Debug, Default)]
         #[repr(align(128))]
         pub struct $name {
             $(pub $c: $crate::telemetry::metrics::Counter,)*
             $(pub $g: $crate::telemetry::metrics::Gauge,)*
+            $($(pub $h: $crate::telemetry::histogram::Histogram,)*)?
         }
         impl $crate::telemetry::metrics::Block for $name {
             fn visit(&self, visitor: &mut dyn FnMut(&'static str, $crate::telemetry::metrics::Kind, u64)) {
                 $(visitor(stringify!($c), $crate::telemetry::metrics::Kind::Counter, self.$c.get());)*
                 $(visitor(stringify!($g), $crate::telemetry::metrics::Kind::Gauge, self.$g.get());)*
             }
+            $(
+                fn visit_histograms(&self, visitor: &mut dyn FnMut(&'static str, &$crate::telemetry::histogram::Histogram)) {
+                    $(visitor(stringify!($h), &self.$h);)*
+                }
+            )?
         }
     };
 }
@@ -182,6 +211,7 @@ block! {
             ratelimit_fallback_over_limit,
         }
         gauges { upstream_cx_active, upstream_rq_active, upstream_rq_pending_active }
+        histograms { upstream_rq_time, upstream_cx_connect_ms }
     }
 }
 
@@ -212,6 +242,7 @@ block! {
             downstream_rq_ws_on_non_ws_route, no_route, no_cluster, rq_direct_response, rq_redirect, rq_total,
         }
         gauges { downstream_cx_active, downstream_rq_active, downstream_cx_upgrades_active }
+        histograms { downstream_rq_time, downstream_cx_length_ms }
     }
 }
 

@@ -114,6 +114,10 @@ impl ConnectionRecord {
             termination: None,
         }
     }
+
+    pub fn info(&self) -> &ConnInfo {
+        &self.info
+    }
 }
 
 impl Drop for ConnectionRecord {

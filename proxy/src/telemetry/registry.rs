@@ -7,7 +7,9 @@ use std::{
 };
 
 use super::filters::{ExtAuthzStats, FilterStats, GradientStats, JwtStats};
+use super::histogram::Distribution;
 use super::limits::{ConnectionLimitStats, GlobalConnectionLimitStats, LocalLimitStats};
+use super::mesh::Mesh;
 use super::metrics::{Block, HttpStats, Kind, ListenerStats, Sharded, TcpStats};
 use super::rbac::RbacRegistry;
 use crate::ir::Name;
@@ -42,6 +44,8 @@ pub struct Registry {
     global_connection_limits: Scope<GlobalConnectionLimitStats>,
     /// Of RBAC filters, under names of their own.
     pub rbac: RbacRegistry,
+    /// Istio's standard metrics.
+    pub mesh: Arc<Mesh>,
     ext_authz: Scope<ExtAuthzStats>,
     jwt_authn: Scope<JwtStats>,
 }
@@ -108,6 +112,13 @@ impl Registry {
         visit(&self.ext_authz, "http", visitor);
         visit(&self.jwt_authn, "http", visitor);
     }
+
+    /// Visits every distribution as (scope, name, metric, values).
+    pub fn visit_histograms(&self, visitor: &mut dyn FnMut(&'static str, &Name, &'static str, Distribution)) {
+        for (name, block) in held(&self.http) {
+            block.distributions().into_iter().for_each(|(metric, values)| visitor("http", &name, metric, values));
+        }
+    }
 }
 
 fn get<T: Block>(scope: &Scope<T>, name: &Name) -> Arc<Sharded<T>> {
@@ -129,15 +140,17 @@ fn visit<T: Block>(
     label: &'static str,
     visitor: &mut dyn FnMut(&'static str, &Name, &'static str, Kind, u64),
 ) {
-    let blocks: Vec<_> = {
-        let scope = scope.lock().unwrap_or_else(PoisonError::into_inner);
-        scope.by_name.iter().filter_map(|(name, weak)| Some((name.clone(), weak.upgrade()?))).collect()
-    };
-    for (name, block) in blocks {
+    for (name, block) in held(scope) {
         for (metric, kind, value) in block.totals() {
             visitor(label, &name, metric, kind, value);
         }
     }
+}
+
+/// What has owners, without holding the lock any longer.
+fn held<T: Block>(scope: &Scope<T>) -> Vec<(Name, Arc<Sharded<T>>)> {
+    let scope = scope.lock().unwrap_or_else(PoisonError::into_inner);
+    scope.by_name.iter().filter_map(|(name, weak)| Some((name.clone(), weak.upgrade()?))).collect()
 }
 
 #[cfg(test)]

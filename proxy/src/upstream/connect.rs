@@ -123,9 +123,10 @@ pub async fn connect(
     let Some(permit) = ConnectionPermit::new(cluster, endpoint, options) else {
         return Err(ConnectError { kind: ConnectErrorKind::Overflow, reason: "overflow".to_owned() });
     };
-    let deadline = Instant::now() + cluster.config.connect_timeout;
-    match open(cluster, endpoint, options, deadline).await {
+    let started = Instant::now();
+    match open(cluster, endpoint, options, started + cluster.config.connect_timeout).await {
         Ok((io, tls)) => {
+            cluster.stats.local().upstream_cx_connect_ms.time(started.elapsed());
             let socket = io.socket();
             let remote = match &endpoint.address {
                 Address::Ip(address) => Some(canonical(*address)),

@@ -296,6 +296,7 @@ fn ir_routes<'a>(clusters: impl Iterator<Item = &'a str>) -> RouteConfiguration 
 fn manager(routes: RouteSource) -> ConnectionManager {
     ConnectionManager {
         stat_prefix: "t".into(),
+        istio_stats: None,
         codec: Codec::Auto,
         routes,
         filters: Vec::new(),
@@ -362,6 +363,7 @@ fn ir_listener(name: &str, words: &Words) -> Arc<Listener> {
     if let Some(clusters) = words.get("tcp") {
         let tcp = TcpProxy {
             stat_prefix: "t".into(),
+            istio_stats: None,
             targets: clusters.iter().map(|c| target(c)).collect(),
             idle_timeout: None,
             max_connection_duration: None,

@@ -6,6 +6,7 @@
 
 pub mod ca;
 pub mod json;
+pub mod naming;
 pub mod packed;
 pub mod scan;
 pub mod workload;

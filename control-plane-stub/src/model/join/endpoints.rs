@@ -192,6 +192,7 @@ impl Workloads {
                 weight: 1,
                 locality: Locality::default(),
                 hostname: None,
+                workload: String::new(),
             });
         }
         if service.external {
@@ -228,6 +229,7 @@ fn add(endpoints: &mut Vec<Endpoint>, workload: &Workload, ports: BTreeMap<u16, 
     if ports.is_empty() {
         return;
     }
+    let label = |key: &str| workload.labels.get(key).map(String::as_str);
     for address in &workload.addresses {
         let port = |(own, number): (&u16, &u16)| (*own, EndpointPort { number: *number, mtls: workload.meshed });
         endpoints.push(Endpoint {
@@ -239,6 +241,7 @@ fn add(endpoints: &mut Vec<Endpoint>, workload: &Workload, ports: BTreeMap<u16, 
             weight: workload.weight,
             locality: workload.locality.clone(),
             hostname: workload.hostname.clone(),
+            workload: outrigger_wire::naming::workload(&workload.name, &label),
         });
     }
 }

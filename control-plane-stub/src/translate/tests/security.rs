@@ -30,13 +30,16 @@ pub(super) fn chains(resources: &Resources, port: Option<u16>) -> Vec<Value> {
 
 /// What stands before the end of a chain, which is of HTTP or not.
 pub(super) fn guards(chain: &Value) -> (bool, Vec<Value>) {
-    let mut filters = chain["filters"].as_array().unwrap().clone();
+    let others = |filters: &Value| -> Vec<Value> {
+        filters.as_array().unwrap().iter().filter(|filter| filter["name"] != "istio.stats").cloned().collect()
+    };
+    let mut filters = others(&chain["filters"]);
     let last = filters.pop().unwrap();
     if last["name"] != "envoy.filters.network.http_connection_manager" {
         return (false, filters);
     }
     assert_eq!(filters, Vec::<Value>::new(), "HTTP chains are guarded by HTTP filters");
-    let mut filters = at(&last, "/typed_config/http_filters").as_array().unwrap().clone();
+    let mut filters = others(at(&last, "/typed_config/http_filters"));
     assert_eq!(filters.pop().unwrap()["name"], "envoy.filters.http.router");
     (true, filters)
 }

@@ -2,7 +2,7 @@
 //!
 //! Runs on its own: the connection is of use even when the request that caused it went elsewhere or away.
 
-use std::{rc::Rc, sync::Arc};
+use std::{cell::OnceCell, rc::Rc, sync::Arc};
 
 use super::{
     Payload, http1, http2,
@@ -63,6 +63,8 @@ pub(super) async fn dial<B: Payload>(dial: Dial<B>, plan: Rc<Plan>, first: bool)
         remote: connected.remote,
         protocol,
         tls: connected.tls,
+        metadata: lane.endpoint.metadata.clone(),
+        pair: OnceCell::new(),
     });
     let io = Metered::new(connected.io, plan.cluster.stats.clone(), connected.permit);
     let opened = match protocol {

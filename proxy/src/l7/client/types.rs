@@ -1,13 +1,14 @@
 //! What goes into and comes out of [`super::Pool::send`].
 
-use std::{fmt, net::SocketAddr, rc::Rc, sync::Arc};
+use std::{cell::OnceCell, fmt, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use http::{Request, Response};
 use tokio::task::AbortHandle;
 
 use crate::{
+    ir::Metadata,
     l7::{incoming::Incoming, timeouts::TryClock},
-    telemetry::{metrics::ClusterStats, record::PeerInfo},
+    telemetry::{mesh::Pair, metrics::ClusterStats, record::PeerInfo},
     upstream::{Cluster, ConnectError, Endpoint, RequestPermit},
 };
 
@@ -55,6 +56,10 @@ pub struct Facts {
     pub remote: Option<SocketAddr>,
     pub protocol: HttpProtocol,
     pub tls: Option<Arc<PeerInfo>>,
+    /// What is noted of the endpoint.
+    pub metadata: Option<Arc<Metadata>>,
+    /// What requests on it are counted by in Istio's metrics, once there was one.
+    pub pair: OnceCell<Rc<Pair>>,
 }
 
 /// A request that got response headers.
@@ -103,6 +108,11 @@ impl StreamGuard {
     /// Says that the response came to its end, or that the peer broke it off.
     pub fn answered(&self, whole: bool) {
         self.permit.answered(whole);
+    }
+
+    /// How long the response took from the request's end, if that came before.
+    pub fn took(&self, time: Option<Duration>) {
+        self.permit.stats().upstream_rq_time.time(time.unwrap_or_default());
     }
 
     /// Gives the stream up: an HTTP/1 connection is closed at once instead of after its message.

@@ -13,7 +13,7 @@ use crate::{
         flow::{Deadline, DeadlineKind},
         headers::{self, Pseudo, RequestView},
         incoming::Incoming,
-        outcome,
+        mesh, outcome,
         pipeline::{self, Inbound, count_reply, levels},
         respond::Reply,
         sanitize::Tunnel,
@@ -70,6 +70,7 @@ impl Forwarding<'_> {
         let Won { sent, attempts, connected } = won;
         let Sent { mut response, guard, facts, .. } = *sent;
         self.note_connection(&facts);
+        mesh::answered(self.conn, self.flow, plan.cluster, &facts);
         outcome::count(plan.cluster, response.status());
         let record = &self.flow.record;
         if let Some(limit) = plan.timeouts.response.filter(|_| down.tunnel == Tunnel::None) {
@@ -135,6 +136,7 @@ impl Forwarding<'_> {
         }
         let (parts, incoming) = response.into_parts();
         let body = if incoming.is_end_stream() {
+            guard.took(self.flow.request_done().map(|since| since.elapsed()));
             guard.answered(true);
             if self.flow.request_done().is_none() {
                 // Answered early: as with a body, what is left of the request has nowhere to go.
@@ -142,6 +144,7 @@ impl Forwarding<'_> {
             }
             Body::Empty
         } else if record.version() != Version::HTTP_2 && (plan.method == Method::HEAD || is_bodiless(status)) {
+            guard.took(self.flow.request_done().map(|since| since.elapsed()));
             // hyper does not ask for a body that cannot be: the end of the stream has to be heard here.
             tokio::task::spawn_local(end(incoming, guard));
             Body::Empty

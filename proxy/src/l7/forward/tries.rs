@@ -17,7 +17,7 @@ use crate::{
         body::Body,
         client::{Attempt, SendError, SendErrorKind, Sent},
         incoming::Incoming,
-        outcome,
+        mesh, outcome,
         respond::Reply,
         retry::{self, Failure, Outcome, Verdict, Wait},
         timeouts::{Expired, TryClock, within},
@@ -130,6 +130,9 @@ impl Forwarding<'_> {
                 within(&plan.timeouts, self.flow, attempt.clock.as_deref(), sending).await
             };
             feed::report(plan.cluster, &attempt.endpoint, probe, &result);
+            if !matches!(result, Ok(Ok(_))) {
+                mesh::failed(self.conn, self.flow, plan.cluster, Some(&attempt.endpoint));
+            }
             self.observe(plan, &attempt.endpoint, started, &result);
             timed_out = matches!(result, Err(Expired::PerTry | Expired::PerTryIdle));
             let result = self.settle(plan, result, &mut supply, &count)?;

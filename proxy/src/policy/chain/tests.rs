@@ -4,6 +4,7 @@ use crate::ir::listener::{TcpProxy, Terminal};
 fn chain(name: &str, matches: ChainMatch) -> Arc<FilterChain> {
     let proxy = TcpProxy {
         stat_prefix: "t".into(),
+        istio_stats: None,
         targets: Vec::new(),
         idle_timeout: None,
         max_connection_duration: None,

@@ -14,7 +14,7 @@ use super::{
     fields::fields,
     hcm_options as options,
     hosts::Apart,
-    http_filter, http_options, local_reply,
+    http_filter, http_options, istio_stats, local_reply,
     report::Reject,
     route,
     scalar::{bool_or, enumeration, not_empty, u32_in, zero_is_off},
@@ -76,6 +76,7 @@ pub(crate) fn manager(apart: &Apart<'_, Pb>, at: &At<'_>) -> Result<ConnectionMa
     let (client_cert, client_cert_details) = options::client_cert(message, at)?;
     Ok(ConnectionManager {
         stat_prefix: not_empty(&message.stat_prefix, &at.field("stat_prefix"))?.into(),
+        istio_stats: istio_stats::of_http(&message.http_filters, at)?,
         codec: match enumeration(message.codec_type, &at.field("codec_type"))? {
             CodecType::Auto => Codec::Auto,
             CodecType::Http1 => Codec::Http1,

@@ -22,6 +22,7 @@ use super::{
     fields::fields,
     global_rate_limit,
     header_mutation::mutations,
+    istio_stats,
     jwt_authn::jwt_authn,
     local_rate_limit, rbac,
     report::Reject,
@@ -132,6 +133,10 @@ fn filter(extension: &Extension<'_>, at: &At<'_>) -> Result<Option<FilterKind>, 
     }
     if extension.is::<JwtAuthentication>() {
         return Ok(Some(FilterKind::JwtAuthn(share(jwt_authn(&extension.message(at)?, at)?))));
+    }
+    if istio_stats::is_one(extension) {
+        // Nothing on the way of a request: the manager keeps it apart.
+        return Ok(None);
     }
     if extension.is::<GrpcWeb>() {
         return Ok(Some(FilterKind::GrpcWeb));

@@ -37,6 +37,7 @@ mod hosts;
 mod http_filter;
 mod http_options;
 mod internal_redirect;
+mod istio_stats;
 mod jwt_authn;
 mod lb_options;
 mod lb_peak_ewma;

@@ -15,12 +15,12 @@ use super::{
     extension::{self, Extension},
     global_rate_limit, hcm,
     hosts::Apart,
-    local_rate_limit, rbac,
+    istio_stats, local_rate_limit, rbac,
     report::Reject,
     tcp_proxy,
 };
 use crate::ir::{
-    listener::Terminal,
+    listener::{TcpProxy, Terminal},
     network::{NetworkFilter, NetworkFilterKind},
 };
 
@@ -28,6 +28,7 @@ use crate::ir::{
 pub(crate) fn filters(messages: &[Filter], at: &At<'_>) -> Result<(Vec<NetworkFilter>, Terminal), Reject> {
     let mut filters = Vec::new();
     let mut terminal = None;
+    let mut counted = None;
     for (i, filter) in messages.iter().enumerate() {
         let at = at.index("filters", i);
         let any = match &filter.config_type {
@@ -43,7 +44,10 @@ pub(crate) fn filters(messages: &[Filter], at: &At<'_>) -> Result<(Vec<NetworkFi
         let inner = at.field("typed_config");
         let extension = extension::open(any, &inner)?;
         if extension.is::<PbTcp>() {
-            terminal = Some(Terminal::Tcp(Arc::new(tcp_proxy::tcp_proxy(&extension.message(&inner)?, &inner)?)));
+            let proxy = tcp_proxy::tcp_proxy(&extension.message(&inner)?, &inner)?;
+            terminal = Some(Terminal::Tcp(Arc::new(TcpProxy { istio_stats: counted, ..proxy })));
+        } else if istio_stats::is_one(&extension) {
+            counted = Some(istio_stats::istio_stats(&extension, &inner)?);
         } else if extension.is::<HttpConnectionManager>() {
             let encoded = extension.encoded::<HttpConnectionManager>(&inner)?;
             let manager = Apart::manager(&encoded).map_err(|e| extension.malformed(&e, &inner))?;

@@ -73,6 +73,7 @@ pub(crate) fn tcp_proxy(message: &Pb, at: &At<'_>) -> Result<TcpProxy, Reject> {
     let attempts_at = at.field("max_connect_attempts");
     Ok(TcpProxy {
         stat_prefix: not_empty(&message.stat_prefix, &at.field("stat_prefix"))?.into(),
+        istio_stats: None,
         targets,
         idle_timeout: zero_is_off(at.duration("idle_timeout", &message.idle_timeout)?.or(Some(IDLE_TIMEOUT))),
         max_connection_duration: positive(duration, &at.field("max_downstream_connection_duration"))?,

@@ -42,6 +42,7 @@ use crate::{
 pub(crate) fn hcm() -> ConnectionManager {
     ConnectionManager {
         stat_prefix: "test".into(),
+        istio_stats: None,
         codec: Codec::Auto,
         routes: RouteSource::Inline(Arc::default()),
         filters: vec![HttpFilter {
@@ -266,6 +267,7 @@ impl Setup {
             filters: Arc::new(LiveFilters::new(&hcm, (&registry, &Arc::default()), None, Instant::now())),
             standing: Arc::default(),
             config: hcm,
+            mesh: None,
             inline_routes: Some(table),
             stats: stats.clone(),
             logs: Arc::new(Loggers::new(if unlogged { Vec::new() } else { vec![logger] })),

@@ -252,8 +252,8 @@ fn notes() {
         (l("deprecated_v1: {bind_to_port: false},"), "deprecated_v1", NoteKind::Deprecated),
         (
             listener_of(&format!("{}, {}", filter("stats.PluginConfig", "a: b"), tcp("cluster: c")), ""),
-            "filter_chains[0].filters[0].typed_config",
-            NoteKind::Harmless,
+            "filter_chains[0].filters[0].typed_config.a",
+            NoteKind::Unsupported,
         ),
         (
             listener_of(

@@ -7,7 +7,7 @@ use crate::ir::{
         Codec, ConnectionManager, EscapedSlashes, FilterKind, ForwardClientCert, RouteSource, ServerHeader, StripPort,
         Underscores,
     },
-    listener::Terminal,
+    listener::{IstioStats, Terminal},
 };
 
 fn manager(yaml: &str) -> Arc<ConnectionManager> {
@@ -174,13 +174,33 @@ fn the_alpn_filter_as_message_and_as_typed_struct() {
 fn filters_that_always_come_are_harmless_when_empty() {
     for (kind, fields) in [
         ("envoy.extensions.filters.http.grpc_stats.v3.FilterConfig", "emit_filter_state: true"),
-        ("stats.PluginConfig", "metrics: []"),
         ("io.istio.http.peer_metadata.Config", "downstream_discovery: [{istio_headers: {}}]"),
     ] {
         let yaml = hcm(&filter(kind, fields), "");
         assert_eq!(manager(&yaml).filters.len(), 1, "{kind}");
         noted(&[(yaml, &at("http_filters[0].typed_config"), NoteKind::Harmless)]);
     }
+}
+
+#[test]
+fn istios_metrics_are_asked_for_by_a_filter() {
+    let of = |fields: &str| manager(&hcm(&filter("stats.PluginConfig", fields), "")).istio_stats;
+    let stats = |host_fallback, seconds| Some(IstioStats { host_fallback, tcp_interval: Duration::from_secs(seconds) });
+    assert_eq!(of("metrics: []"), stats(true, 15));
+    assert_eq!(of("disable_host_header_fallback: true, tcp_reporting_duration: 5s"), stats(false, 5));
+    assert_eq!(of("tcpReportingDuration: 0s"), stats(true, 1), "bounded");
+    assert_eq!(manager(&hcm("", "")).istio_stats, None);
+    let place = |name: &str| at(&format!("http_filters[0].typed_config.{name}"));
+    for (fields, name) in [
+        ("metrics: [{drop: true}]", "metrics"),
+        ("definitions: [{name: x}]", "definitions"),
+        ("reporter: SERVER_GATEWAY", "reporter"),
+        ("later: 1", "later"),
+    ] {
+        noted(&[(hcm(&filter("stats.PluginConfig", fields), ""), &place(name), NoteKind::Unsupported)]);
+    }
+    let wrong = hcm(&filter("stats.PluginConfig", "disable_host_header_fallback: 3"), "");
+    refused(&[(wrong, &at("http_filters[0].typed_config.value"), "neither true nor false")]);
 }
 
 #[test]
