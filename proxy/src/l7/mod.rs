@@ -31,6 +31,7 @@ pub mod side;
 mod structs;
 pub mod timeouts;
 pub mod timer;
+mod trace;
 mod upgrade;
 pub mod wire;
 

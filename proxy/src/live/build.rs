@@ -34,6 +34,7 @@ use crate::{
     telemetry::{
         access_log::{Logger, Loggers, Sinks},
         registry::Registry,
+        trace::Tracers,
     },
     tls::{Secrets, ServerContext},
     upstream::{Cluster, Deps},
@@ -44,6 +45,7 @@ pub struct Builder {
     pub secrets: Arc<Secrets>,
     pub registry: Arc<Registry>,
     pub sinks: Arc<Sinks>,
+    pub tracers: Arc<Tracers>,
     pub upstream: Deps,
 }
 
@@ -232,6 +234,10 @@ impl Builder {
                 },
                 stats: self.registry.http(&hcm.stat_prefix),
                 logs: self.logs(&hcm.access_log),
+                tracing: hcm.tracing.as_ref().and_then(|config| {
+                    let stats = || self.registry.tracing(&hcm.stat_prefix);
+                    self.tracers.tracing(config, stats).map(Arc::new)
+                }),
                 filters: Arc::new({
                     let (own, before) = ((&*self.registry, &self.upstream.callers), standing.http());
                     LiveFilters::new(hcm, own, before.as_deref(), Instant::now())

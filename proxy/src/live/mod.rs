@@ -55,6 +55,7 @@ use crate::{
     telemetry::{
         access_log::Loggers,
         metrics::{HttpStats, ListenerStats, Sharded, TcpStats},
+        trace::Tracing,
     },
     tls::ServerContext,
     upstream::Cluster,
@@ -245,6 +246,7 @@ pub struct LiveHcm {
     pub inline_routes: Option<Arc<RouteTable>>,
     pub stats: Arc<Sharded<HttpStats>>,
     pub logs: Arc<Loggers>,
+    pub tracing: Option<Arc<Tracing>>,
     pub filters: Arc<LiveFilters>,
     /// Of the chain.
     pub standing: Arc<Standing>,

@@ -157,7 +157,8 @@ fn collect_json(fields: &[(Box<str>, JsonField)], names: &mut Names) {
     }
 }
 
-fn collect(template: &Template, names: &mut Names) {
+/// Notes the headers that a template mentions.
+pub(super) fn collect(template: &Template, names: &mut Names) {
     for segment in &template.segments {
         let Segment::Op { op, .. } = segment else { continue };
         let (list, name, alternative) = match op {

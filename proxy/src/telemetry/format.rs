@@ -107,6 +107,18 @@ pub fn render(template: &Template, facts: &Facts<'_>, absent: &str, out: &mut St
     }
 }
 
+/// The text of a template that nobody's request is there for.
+pub fn constant(template: &Template) -> String {
+    let text = |segment: &Segment| match segment {
+        Segment::Text(text) => Some(text.to_string()),
+        Segment::Op { op: Operator::Environment(name), max_len } => {
+            environment(name).map(|value| truncate(&value, *max_len).to_owned())
+        }
+        Segment::Op { .. } => None,
+    };
+    template.segments.iter().filter_map(text).collect()
+}
+
 pub(super) fn truncate(text: &str, max_len: Option<usize>) -> &str {
     match max_len.and_then(|max| text.char_indices().nth(max)) {
         Some((end, _)) => &text[..end],
