@@ -2,12 +2,14 @@
 
 use std::{rc::Rc, sync::Arc};
 
+use http::{HeaderMap, request::Parts};
+
 use super::{
     body::Body,
     client::{SendError, SendErrorKind, Sent},
     flow::Flow,
     names::Names,
-    pipeline::{self, Inbound},
+    pipeline::Inbound,
     server::Connection,
     timeouts::Expired,
 };
@@ -25,11 +27,9 @@ pub(super) fn begin(
     request: &mut Inbound,
     selected: Option<&Selected<'_>>,
 ) {
-    let Inbound { parts, sane, .. } = request;
-    let path = pipeline::path(parts).to_owned();
-    let (method, scheme, grpc) = (parts.method.clone(), sane.origin.scheme, sane.grpc);
+    let Inbound { parts: Parts { method, uri, headers, .. }, sane, .. } = request;
     let asked = Request {
-        headers: &mut parts.headers,
+        headers,
         has_context: sane.names.has(Names::TRACE),
         has_client_id: sane.names.has(Names::CLIENT_TRACE),
         has_envoy: sane.names.has(Names::ENVOY),
@@ -37,15 +37,29 @@ pub(super) fn begin(
         route: selected.and_then(|selected| selected.route.tracing.as_ref()),
         started: flow.record.started(),
     };
-    if let Some(span) = tracing.open(asked, |headers| Head::new((&method, &path, scheme), headers, grpc)) {
+    let head = |headers: &HeaderMap| {
+        let path = uri.path_and_query().map_or("", |path| path.as_str());
+        Head::new((method, path, sane.origin.scheme), headers, sane.grpc)
+    };
+    if let Some(span) = tracing.open(asked, head) {
         flow.record.trace(span, sane.origin.remote);
     }
 }
 
+/// What a try came to, before anybody judged it.
+type Answer = Result<Result<Sent, Box<SendError<Body>>>, Expired>;
+
 /// Tells the request's span, where it has one, what a try came to.
-pub(super) fn tried(flow: &Flow, number: u32, result: &Result<Result<Sent, Box<SendError<Body>>>, Expired>) {
-    let Some(span) = flow.record.span() else { return };
-    let result = match result {
+#[inline]
+pub(super) fn tried(flow: &Flow, number: u32, result: &Answer) {
+    if let Some(span) = flow.record.span() {
+        span.try_ended(number, of_try(result));
+    }
+}
+
+#[cold]
+fn of_try(result: &Answer) -> TryResult {
+    match result {
         Ok(Ok(sent)) => TryResult::Status(sent.response.status().as_u16()),
         Ok(Err(error)) => TryResult::Failed(match error.kind {
             SendErrorKind::Connect(_) => "connection_failure",
@@ -62,6 +76,5 @@ pub(super) fn tried(flow: &Flow, number: u32, result: &Result<Result<Sent, Box<S
             Expired::Response | Expired::Request => "timeout",
             Expired::Idle => "idle_timeout",
         }),
-    };
-    span.try_ended(number, result);
+    }
 }

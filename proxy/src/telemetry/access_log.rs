@@ -103,6 +103,7 @@ pub fn accepts(filter: &LogFilter, facts: &Facts<'_>) -> bool {
             let hit = status.and_then(|s| s.parse::<u8>().ok()).is_some_and(|s| codes.contains(&s));
             hit != *exclude
         }
+        LogFilter::Traceable => facts.trace.is_some(),
         LogFilter::NotHealthCheck => true,
     }
 }
@@ -119,6 +120,7 @@ fn collect_filter(filter: &LogFilter, names: &mut Names) {
         | LogFilter::Duration(..)
         | LogFilter::Sample(_)
         | LogFilter::ResponseFlags(_)
+        | LogFilter::Traceable
         | LogFilter::NotHealthCheck => {}
     }
 }

@@ -285,9 +285,9 @@ impl RequestRecord {
         }
         if self.logged() {
             self.facts(None, |facts| self.scope.logs.iter().for_each(|logger| logger.log(facts)));
-        }
-        if let Some(span) = self.span() {
-            self.facts(None, |facts| span.end(facts));
+            if let Some(span) = self.span() {
+                self.facts(None, |facts| span.end(facts));
+            }
         }
     }
 
@@ -318,6 +318,7 @@ impl RequestRecord {
             upstream: &upstream,
             downstream_failure: None,
             termination: None,
+            trace: self.span().map(RequestSpan::trace),
             route: seen.as_ref().and_then(|s| s.route.as_deref()),
             remote: seen.as_ref().and_then(|s| s.remote).unwrap_or(self.scope.conn.remote),
             request: request.or(heads.as_ref().map(|h| &h.0 as &dyn Headers)),

@@ -12,6 +12,7 @@ use super::{
     flags::Flags,
     format_time,
     record::{ConnInfo, UpstreamFacts},
+    trace::context::{self, TraceId},
 };
 use crate::ir::{
     Metadata,
@@ -74,6 +75,8 @@ pub struct Facts<'a> {
     pub upstream: &'a UpstreamFacts,
     pub downstream_failure: Option<&'a str>,
     pub termination: Option<&'a str>,
+    /// Of a request that is traced.
+    pub trace: Option<TraceId>,
     pub route: Option<&'a str>,
     /// The client's address as trusted forwarding headers tell it, else the peer's.
     pub remote: SocketAddr,
@@ -207,6 +210,7 @@ pub fn value<'a>(op: &'a Operator, facts: &Facts<'a>) -> Value<'a> {
         Operator::RouteName => optional(facts.route),
         Operator::ConnectionId => Value::Number(conn.id),
         Operator::StreamId => header(facts.request, "x-request-id", None),
+        Operator::TraceId => optional(facts.trace.map(|id| context::text(&id.0))),
         Operator::Hostname => optional(hostname()),
         Operator::FilterChainName => optional(Some(&*conn.chain).filter(|c| !c.is_empty())),
         Operator::Environment(name) => optional(environment(name)),

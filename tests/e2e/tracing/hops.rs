@@ -65,10 +65,10 @@ fn a_request_over_three_hops_with_a_fault_and_a_retry_is_one_tree() {
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 
     let spans = eventually("all spans", || match collector.spans() {
-        spans if spans.len() >= 8 => Ok(spans),
+        spans if spans.len() >= 9 => Ok(spans),
         spans => Err(format!("{} spans", spans.len())),
     });
-    assert_eq!(spans.len(), 8, "{spans:#?}");
+    assert_eq!(spans.len(), 9, "{spans:#?}");
     let traces: BTreeMap<_, usize> = spans.iter().map(|r| (r.span.trace_id.clone(), 1)).collect();
     assert_eq!(traces.len(), 1, "one trace");
     let tree = Tree(spans);
@@ -94,8 +94,10 @@ fn a_request_over_three_hops_with_a_fault_and_a_retry_is_one_tree() {
     let second = tree.child(out);
     is(second, "second", 2, &[("http.response.status_code", "200"), ("hop", "second")]);
 
-    // The second's own call was tried twice: each try is a span, and what it called is below it.
-    let calling = tree.child(second);
+    // Here every try is a span, and what it called is below it. The second's own call was tried twice.
+    let to_app = tree.child(second);
+    is(to_app, "second", 3, &[("upstream_cluster", "app"), ("http.response.status_code", "200")]);
+    let calling = tree.child(to_app);
     is(calling, "second", 2, &[("http.response.status_code", "200"), ("http.request.resend_count", "1")]);
     let [failed, good] = tree.children(&calling.span.span_id)[..] else { panic!("two tries: {:#?}", tree.0) };
     is(failed, "second", 3, &[("http.response.status_code", "503"), ("error.type", "503")]);
@@ -125,12 +127,12 @@ fn a_request_over_three_hops_with_a_fault_and_a_retry_is_one_tree() {
     let b3 = "463ac35c9f6413ad48485a3953bb6124-a2fb4a1d1a96d312-1";
     client.sh(&format!("curl -sS -m 30 -H 'b3: {b3}' http://{}:9000/", addresses[0]));
     let spans = eventually("the spans of both", || match collector.spans() {
-        spans if spans.len() >= 16 => Ok(spans),
+        spans if spans.len() >= 18 => Ok(spans),
         spans => Err(format!("{} spans", spans.len())),
     });
     let trace =
         |hex: &str| (0..32).step_by(2).map(|i| u8::from_str_radix(&hex[i..i + 2], 16).unwrap()).collect::<Vec<_>>();
-    assert_eq!(spans[8..].iter().filter(|r| r.span.trace_id == trace(b3)).count(), 8, "{:#?}", &spans[8..]);
+    assert_eq!(spans[9..].iter().filter(|r| r.span.trace_id == trace(b3)).count(), 9, "{:#?}", &spans[9..]);
     assert!(hops.iter_mut().all(|hop| hop.proxy.as_mut().unwrap().is_running()));
     assert_eq!(hops[0].stat("http.ingress.tracing.random_sampling"), 3);
     assert_eq!(hops[0].stat("tracing.opentelemetry.spans_dropped"), 0);

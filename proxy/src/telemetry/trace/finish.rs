@@ -170,8 +170,7 @@ fn name(span: &RequestSpan, seen: &Seen, facts: &Facts<'_>) -> String {
 fn rendered(template: &Template, facts: &Facts<'_>) -> String {
     let mut text = String::new();
     format::render(template, facts, "", &mut text);
-    text.truncate(text.floor_char_boundary(LONGEST_TAG));
-    text
+    format::truncate(&text, Some(LONGEST_TAG)).to_owned()
 }
 
 type Tag<'t> = dyn FnMut(&str, Any<'_>) + 't;
@@ -297,7 +296,7 @@ fn about_envoy(span: &RequestSpan, facts: &Facts<'_>, tag: &mut Tag<'_>) {
     let flags = if facts.flags.is_empty() { "-".to_owned() } else { facts.flags.to_string() };
     tag("response_flags", Any::Text(&flags));
     if let Some(details) = facts.details {
-        tag("response_code_details", Any::Text(&details[..details.floor_char_boundary(LONGEST_TAG)]));
+        tag("response_code_details", Any::Text(format::truncate(details, Some(LONGEST_TAG))));
     }
     if let Some(route) = facts.route {
         tag("route_name", Any::Text(route));

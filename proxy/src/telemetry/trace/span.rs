@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderValue, Method};
 
 use super::{
     DECORATOR, Tracing,
-    context::{Extracted, SpanContext, SpanId},
+    context::{Extracted, SpanContext, SpanId, TraceId},
 };
 use crate::{
     ir::tracing::{OwnTracing, RouteTracing},
@@ -144,9 +144,8 @@ impl RequestSpan {
         }
     }
 
-    /// The digits of the trace's id.
-    pub fn trace_id(&self) -> String {
-        super::context::text(&self.origin.context.trace.0)
+    pub fn trace(&self) -> TraceId {
+        self.origin.context.trace
     }
 
     /// The operation's name that the other side is to hear: of requests at an egress, of responses at an ingress.
