@@ -30,6 +30,7 @@ mod scope;
 mod special;
 mod tls;
 mod tokens;
+mod tracing;
 
 pub use self::limits::limits;
 use self::scope::Scope;

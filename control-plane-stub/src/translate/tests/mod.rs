@@ -19,6 +19,7 @@ mod scoping;
 mod security;
 mod soundness;
 mod tasks;
+mod tracing;
 mod traffic;
 
 fn world(name: &str) -> World {
