@@ -45,6 +45,7 @@ pub(crate) fn bench(criterion: &mut Criterion) {
         secrets: secrets.clone(),
         registry: Arc::new(Registry::default()),
         sinks: Sinks::start().expect("a thread can be started"),
+        tracers: Arc::default(),
         upstream: Deps { secrets, ..Deps::default() },
     };
     let mut snapshot = Snapshot { version: 1, ..Snapshot::default() };

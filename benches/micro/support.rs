@@ -135,6 +135,7 @@ pub(crate) fn facts<'a>(request: &'a dyn Headers, response: &'a dyn Headers) -> 
         upstream,
         downstream_failure: None,
         termination: None,
+        trace: None,
         route: Some("default"),
         remote: conn.remote,
         request: Some(request),

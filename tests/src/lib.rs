@@ -3,6 +3,7 @@
 //! Owns what it creates and removes it on drop, failed tests included. Nothing touches the machine's own namespace.
 
 pub mod agent;
+pub mod collector;
 pub mod exchange;
 pub mod fabric;
 pub mod mesh;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Deserializer, de::Error};
 use super::{
     scalars::{HumanDuration, header_name, port, positive},
     settings::Settings,
+    telemetry::{self, DefaultConfig, DefaultProviders, OpenTelemetry},
 };
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -16,6 +17,10 @@ pub struct MeshConfig {
     pub trust_domain_aliases: Vec<TrustDomain>,
     pub extension_providers: Vec<ExtensionProvider>,
     pub path_normalization: PathNormalization,
+    /// Unless false.
+    pub enable_tracing: Option<bool>,
+    pub default_providers: DefaultProviders,
+    pub default_config: DefaultConfig,
 }
 
 /// `v1 ConfigMap`, of the one in which Istio keeps its MeshConfig as YAML.
@@ -35,7 +40,7 @@ impl ConfigMap {
         let (mut kept, mut passed_over) = (serde_json::Map::new(), Vec::new());
         for (name, value) in whole.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null()) {
             match name.as_str() {
-                "trustDomainAliases" | "extensionProviders" | "pathNormalization" => {
+                "trustDomainAliases" | "extensionProviders" | "pathNormalization" | "enableTracing" => {
                     kept.insert(name.clone(), value.clone());
                 }
                 _ => match in_force(name, value, settings) {
@@ -46,8 +51,11 @@ impl ConfigMap {
             }
         }
         if let Some(serde_json::Value::Array(providers)) = kept.get_mut("extensionProviders") {
-            providers.retain(|p| p.get("envoyExtAuthzHttp").is_some() || p.get("envoyExtAuthzGrpc").is_some());
+            let known = ["envoyExtAuthzHttp", "envoyExtAuthzGrpc", "opentelemetry"];
+            providers.retain(|p| known.iter().any(|kind| p.get(kind).is_some()));
         }
+        telemetry::keep(&whole, &mut kept);
+        passed_over.retain(|name| !kept.contains_key(name));
         let read = serde_path_to_error::deserialize(serde_json::Value::Object(kept));
         read.map(|config| (config, passed_over)).map_err(|e| format!("{}: {}", e.path(), e.inner()))
     }
@@ -113,13 +121,14 @@ pub enum Normalization {
     DecodeAndMergeSlashes,
 }
 
-/// A service that decides for CUSTOM policies.
+/// A service that decides for CUSTOM policies, or receives spans.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ExtensionProvider {
     pub name: String,
     pub envoy_ext_authz_http: Option<ExtAuthzHttp>,
     pub envoy_ext_authz_grpc: Option<ExtAuthzGrpc>,
+    pub opentelemetry: Option<OpenTelemetry>,
 }
 
 /// What both kinds have.
@@ -273,7 +282,14 @@ impl ExtensionProvider {
     /// Where the name of its service stands in the document, and the name.
     pub(super) fn service(&mut self) -> Option<(&'static str, &mut String)> {
         let http = self.envoy_ext_authz_http.as_mut().map(|p| ("envoyExtAuthzHttp", &mut p.service));
-        http.or(self.envoy_ext_authz_grpc.as_mut().map(|p| ("envoyExtAuthzGrpc", &mut p.service)))
+        let grpc = self.envoy_ext_authz_grpc.as_mut().map(|p| ("envoyExtAuthzGrpc", &mut p.service));
+        http.or(grpc).or(self.opentelemetry.as_mut().map(|p| ("opentelemetry", &mut p.service)))
+    }
+
+    /// The port of its service, and whether it speaks gRPC; none for a provider that is of no kind.
+    pub(super) fn port(&self) -> Option<(u16, bool)> {
+        let of_telemetry = self.opentelemetry.as_ref().map(|p| (p.port, p.http.is_none()));
+        self.call().map(|call| (call.port, self.envoy_ext_authz_grpc.is_some())).or(of_telemetry)
     }
 }
 

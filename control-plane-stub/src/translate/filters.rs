@@ -111,10 +111,11 @@ pub(super) fn http_filter(name: &str, config: pb::Any) -> hcm::HttpFilter {
 }
 
 /// What every connection manager has alike.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct HttpSettings {
     pub preserve_case: bool,
     pub normalization: Normalization,
+    pub tracing: Option<hcm::http_connection_manager::Tracing>,
 }
 
 /// What Istio sets on the connection manager of a sidecar.
@@ -148,6 +149,7 @@ pub(super) fn http(
             })),
         }),
         forward_client_cert_details: manager::ForwardClientCertDetails::Sanitize as i32,
+        tracing: settings.tracing,
         ..Default::default()
     };
     match settings.normalization {

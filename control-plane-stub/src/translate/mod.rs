@@ -31,6 +31,7 @@ mod special;
 mod telemetry;
 mod tls;
 mod tokens;
+mod tracing;
 
 pub use self::limits::limits;
 use self::scope::Scope;

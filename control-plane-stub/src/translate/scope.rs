@@ -77,6 +77,8 @@ impl<'a> Scope<'a> {
         let counting = world.rate_limits(&node.namespace, labels).filter_map(|o| o.spec.global.service.as_ref());
         let counting: Vec<_> = counting.filter_map(|service| world.services.get(&service.host)).collect();
         scope.reach(counting.into_iter());
+        let collector = world.mesh.tracing().and_then(|(provider, _)| world.services.get(&provider.service));
+        scope.reach(collector.into_iter());
         scope
     }
 
@@ -122,6 +124,7 @@ impl<'a> Scope<'a> {
         HttpSettings {
             preserve_case: self.world.settings.preserve_header_case,
             normalization: self.world.mesh.path_normalization.normalization,
+            tracing: super::tracing::of(self),
         }
     }
 

@@ -7,6 +7,7 @@
 mod balancing_tests;
 mod control;
 mod ending;
+mod export;
 #[cfg(test)]
 mod keys_tests;
 #[cfg(test)]
@@ -39,7 +40,7 @@ use crate::{
     ir::{Name, snapshot::Snapshot},
     live::{self, Builder, Publisher},
     settings::{Mode, Settings, XDS_CLUSTER},
-    telemetry::{access_log::Sinks, mesh::Workload, metrics, registry::Registry},
+    telemetry::{access_log::Sinks, mesh::Workload, metrics, registry::Registry, trace::Tracers},
     tls::{Secrets, files::FileWatcher},
     upstream::{
         Deps,
@@ -195,16 +196,26 @@ async fn run(settings: Settings, bootstrap: Bootstrap, log: logging::Handle) -> 
     tracing::info!(workers, node = %bootstrap.node.id, version = env!("CARGO_PKG_VERSION"), "starting");
     let upstream =
         Deps { secrets: secrets.clone(), callers: Arc::new(callers(&bootstrap.node, bootstrap.local_cluster)) };
-    let builder = Builder { secrets, registry, sinks: sinks.clone(), upstream };
+    let tracers = Arc::new(Tracers::new(bootstrap.tracing, registry.spans.clone()));
+    let (stop_exporting, stopped) = tokio::sync::watch::channel(false);
+    // What exports is bound to this thread, as connections are to theirs.
+    let local = tokio::task::LocalSet::new();
+    let exporting = local.spawn_local(export::run(tracers.clone(), publisher, stopped));
+    let builder = Builder { secrets, registry, sinks: sinks.clone(), tracers, upstream };
     let times = ending::Times { total: settings.drain_time(), accepting: settings.min_drain_time() };
     let control = control::Control::new(builder, subscription, sockets, admin.state(), shared, times);
-    let workers = control.run(asked).await;
+    let workers = local.run_until(control.run(asked)).await;
     workers.iter().for_each(|worker| worker.send(worker::Command::Stop));
     // The threads are joined off the runtime: a worker may be in the middle of a request.
     tokio::task::spawn_blocking(move || workers.into_iter().for_each(worker::Handle::join)).await?;
     // Whoever asked for the end is still to get an answer.
     admin.stop().await;
-    // Lines of the last connections are still on their way to the writer.
+    // Spans of the last requests wait for their batch.
+    let _ = stop_exporting.send(true);
+    if tokio::time::timeout(FLUSH_TIMEOUT, local.run_until(exporting)).await.is_err() {
+        tracing::warn!("not all spans could be exported before the end");
+    }
+    // Lines are still on their way to the writer.
     tokio::task::spawn_blocking(move || sinks.flush(FLUSH_TIMEOUT)).await?;
     tracing::info!("stopped");
     Ok(())

@@ -22,7 +22,7 @@ use crate::{
         fields::fields,
         listener,
         scalar::not_empty,
-        secret,
+        secret, tracing,
     },
 };
 
@@ -71,7 +71,7 @@ fn decode(encoded: &[u8], at: &At<'_>) -> Result<Bootstrap, Reject> {
     fields!(at, &message => Pb {
         read: [
             node, static_resources, dynamic_resources, cluster_manager, layered_runtime, admin, overload_manager,
-            bootstrap_extensions, stats_sinks,
+            bootstrap_extensions, stats_sinks, tracing,
         ],
         harmless: [
             flags_path, deferred_stat_options, stats_config, stats_flush_interval, watchdog, watchdogs,
@@ -80,7 +80,7 @@ fn decode(encoded: &[u8], at: &At<'_>) -> Result<Bootstrap, Reject> {
             enable_worker_cpu_affinity, stats_flush, stats_eviction, fatal_actions, node_context_params,
         ],
         unsupported: [
-            hds_config, tracing, header_prefix, use_tcp_for_dns_lookups, dns_resolution_config,
+            hds_config, header_prefix, use_tcp_for_dns_lookups, dns_resolution_config,
             typed_dns_resolver_config, config_sources, default_config_source, default_socket_interface,
             certificate_provider_instances, xds_config_tracker_extension, application_log_config,
         ],
@@ -126,6 +126,10 @@ fn decode(encoded: &[u8], at: &At<'_>) -> Result<Bootstrap, Reject> {
         listeners,
         clusters,
         secrets,
+        tracing: match message.tracing.as_ref().and_then(|m| m.http.as_ref()) {
+            Some(m) => tracing::provider(m, &at.field("tracing").field("http"))?,
+            None => None,
+        },
         packed: Packed::pack(encoded),
     };
     references::check(&bootstrap, at)?;

@@ -25,6 +25,7 @@ use crate::{
         format::AccessLog,
         listener::Listener,
         secret::Secret,
+        tracing::OpenTelemetry,
     },
     xds::decode::Reject,
 };
@@ -48,6 +49,8 @@ pub struct Bootstrap {
     pub upstream_bind: Option<Bind>,
     /// `cluster_manager.local_cluster_name`: the cluster this proxy is a part of, for zone-aware routing.
     pub local_cluster: Option<Name>,
+    /// `tracing`: who receives the spans of connection managers that name nobody.
+    pub tracing: Option<Arc<OpenTelemetry>>,
     /// The encoded message as loaded (defaults not filled in), for `/config_dump`.
     pub packed: Packed,
 }

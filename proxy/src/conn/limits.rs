@@ -101,6 +101,7 @@ fn text(template: &Template, info: &ConnInfo) -> String {
         flags: Flags::default(),
         details: None,
         termination: None,
+        trace: None,
         start: SystemTime::now(),
         times: Times::default(),
         bytes_received: 0,

@@ -96,6 +96,8 @@ pub enum Operator {
     VirtualClusterName,
     ConnectionId,
     StreamId,
+    /// Of a request that is traced.
+    TraceId,
     Hostname,
     FilterChainName,
     Environment(Box<str>),
@@ -161,6 +163,8 @@ pub enum LogFilter {
         codes: Vec<u8>,
         exclude: bool,
     },
+    /// The request is traced.
+    Traceable,
     /// `/healthz`-like requests do not exist here (no health check filter): accepts everything.
     NotHealthCheck,
 }

@@ -15,6 +15,7 @@ use super::{
     rate_limit::{GlobalRateLimit, LocalRateLimit},
     rbac::Rbac,
     route::{BodyFormat, HeaderOps, RouteConfiguration},
+    tracing::Tracing,
 };
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,6 +72,7 @@ pub struct ConnectionManager {
     pub proxy_100_continue: bool,
     pub access_log: Vec<AccessLog>,
     pub local_reply: Option<Box<LocalReply>>,
+    pub tracing: Option<Arc<Tracing>>,
 }
 
 /// `local_reply_config`: what becomes of answers that this proxy gives itself.
@@ -200,6 +202,8 @@ pub struct Router {
     /// Do not add `x-envoy-*` headers. Those of internal requests are obeyed all the same.
     pub suppress_envoy_headers: bool,
     pub respect_expected_rq_timeout: bool,
+    /// As `tracing.spawn_upstream_span`.
+    pub start_child_span: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

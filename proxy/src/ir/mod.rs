@@ -31,6 +31,7 @@ pub mod share;
 mod sizes;
 pub mod snapshot;
 pub mod spiffe;
+pub mod tracing;
 
 /// An interned name: cluster, listener, route configuration, secret.
 pub type Name = std::sync::Arc<str>;

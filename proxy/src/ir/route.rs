@@ -12,6 +12,7 @@ use super::{
     format::{LogFormat, Template},
     matcher::{CookieMatcher, HeaderMatcher, QueryMatcher, Regex},
     path_template::{PathTemplate, TemplateRewrite},
+    tracing::RouteTracing,
 };
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -58,6 +59,7 @@ pub struct Route {
     pub headers: Arc<HeaderOps>,
     pub metadata: Option<Arc<Metadata>>,
     pub overrides: Option<Arc<Overrides>>,
+    pub tracing: Option<Arc<RouteTracing>>,
 }
 
 /// How much of a request's body may be kept for retries. Without one it is the listener's buffer limit.

@@ -10,7 +10,7 @@ fn what_every_service_has_is_small() {
         ("locality", size_of::<endpoint::Locality>(), 88),
         ("endpoint", size_of::<endpoint::Endpoint>(), 72),
         ("virtual host", size_of::<route::VirtualHost>(), 104),
-        ("route", size_of::<route::Route>(), 72),
+        ("route", size_of::<route::Route>(), 80),
         ("forward", size_of::<route::Forward>(), 352),
         ("source", size_of::<ConfigSource>(), 48),
     ];

@@ -32,6 +32,7 @@ pub mod side;
 mod structs;
 pub mod timeouts;
 pub mod timer;
+mod trace;
 mod upgrade;
 pub mod wire;
 

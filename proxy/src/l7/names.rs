@@ -22,6 +22,9 @@ impl Names {
     pub(super) const FORWARDED_FOR: Self = Self(1 << 7);
     pub(super) const FORWARDED_PROTO: Self = Self(1 << 8);
     pub(super) const CLIENT_CERT: Self = Self(1 << 9);
+    /// A trace's context: `traceparent`, `b3`, or what B3 has in several headers.
+    pub(super) const TRACE: Self = Self(1 << 10);
+    pub(super) const CLIENT_TRACE: Self = Self(1 << 11);
 
     pub(super) fn of(headers: &HeaderMap) -> Self {
         headers.keys().fold(Self::default(), |seen, name| Self(seen.0 | Self::note(name).0))
@@ -35,10 +38,14 @@ impl Names {
                 "x-forwarded-for" => Self::FORWARDED_FOR,
                 "x-forwarded-proto" => Self::FORWARDED_PROTO,
                 "x-forwarded-client-cert" => Self::CLIENT_CERT,
+                "x-client-trace-id" => Self::CLIENT_TRACE,
+                "x-b3-traceid" | "x-b3-sampled" | "x-b3-flags" => Self::TRACE,
                 _ => Self::default(),
             },
             Some(b't') if *name == header::TE => Self::TE,
             Some(b't') if *name == header::TRANSFER_ENCODING => Self::TRANSFER_ENCODING,
+            Some(b't') if text == "traceparent" => Self::TRACE,
+            Some(b'b') if text == "b3" => Self::TRACE,
             Some(b'u') if *name == header::UPGRADE => Self::UPGRADE,
             Some(b'c') => match *name {
                 header::COOKIE => Self::COOKIE,
@@ -87,10 +94,18 @@ mod tests {
             ("x-forwarded-for", Names::FORWARDED_FOR),
             ("x-forwarded-proto", Names::FORWARDED_PROTO),
             ("x-forwarded-client-cert", Names::CLIENT_CERT),
+            ("traceparent", Names::TRACE),
+            ("b3", Names::TRACE),
+            ("x-b3-traceid", Names::TRACE),
+            ("x-b3-sampled", Names::TRACE),
+            ("x-b3-flags", Names::TRACE),
+            ("x-client-trace-id", Names::CLIENT_TRACE),
         ] {
             assert_eq!(one(name), noted, "{name}");
         }
-        for name in ["host", "x-envoy", "accept", "content-length", "trailer", "user-agent", "kind", "via"] {
+        for name in
+            ["host", "x-envoy", "accept", "content-length", "trailer", "user-agent", "kind", "via", "tracestate", "b3x"]
+        {
             assert_eq!(one(name), Names::default(), "{name}");
         }
     }

@@ -20,6 +20,7 @@ use super::{
     rewrite::{self, Line},
     sanitize::{REQUEST_ID, Sane, sanitize},
     server::Connection,
+    trace,
     upgrade::Promise,
 };
 use crate::{
@@ -177,6 +178,11 @@ async fn act(
     let select =
         |request: &Inbound| table.ok_or(Miss::NoVirtualHost).and_then(|table| table.select(&request.facts(random)));
     let mut selected = select(request);
+    if let Some(tracing) = &conn.hcm.tracing
+        && hops.is_start()
+    {
+        trace::begin(tracing, (conn, flow), request, selected.as_ref().ok());
+    }
     if in_force.look_at_notes || table.is_some_and(|t| t.looks_at_notes) {
         flow.record.watch(request.sane.origin.remote);
     }
@@ -358,6 +364,9 @@ fn finish(conn: &Connection, flow: &Rc<Flow>, ending: &Ending, mut response: Res
     let early = flow.record.request_done().is_none();
     if http1 && !tunnel && (ending.distrusted || early || conn.last_request()) {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    if let Some(span) = flow.record.span() {
+        span.exchange_names(headers);
     }
     flow.record.response_head(status.as_u16(), headers);
     match response.body() {

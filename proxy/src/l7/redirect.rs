@@ -39,6 +39,13 @@ pub(super) struct Hops {
     taken: Vec<(Arc<Route>, Arc<Route>)>,
 }
 
+impl Hops {
+    /// Whether the request is still where its client sent it.
+    pub(super) fn is_start(&self) -> bool {
+        self.count == 0
+    }
+}
+
 /// Why a redirect goes to the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refused {

@@ -40,6 +40,7 @@ fn route(name: &str, prefix: &str) -> Arc<Route> {
         headers: HeaderOps::default().into(),
         metadata: None,
         overrides: None,
+        tracing: None,
     })
 }
 
@@ -69,7 +70,7 @@ fn request(scheme: &'static str) -> Inbound {
     parts.headers.insert("x-copied", HeaderValue::from_static("old"));
     let origin =
         Origin { remote: ([127, 0, 0, 1], 1).into(), internal: false, scheme, certificate: Default::default() };
-    let sane = Sane { origin, tunnel: Tunnel::None, grpc: false };
+    let sane = Sane { origin, tunnel: Tunnel::None, grpc: false, names: Default::default() };
     Inbound { parts, body: Incoming::None, sane, upgrade: None }
 }
 

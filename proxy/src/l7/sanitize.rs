@@ -61,6 +61,8 @@ pub struct Sane {
     pub origin: Origin,
     pub tunnel: Tunnel,
     pub grpc: bool,
+    /// What one look over the names found.
+    pub(in crate::l7) names: Names,
 }
 
 /// Checks and rewrites a request head.
@@ -106,7 +108,7 @@ pub fn sanitize(hcm: &ConnectionManager, conn: &ConnInfo, parts: &mut Parts) -> 
     let origin = forwarded::apply(hcm, conn, &mut parts.headers, names);
     request_id(hcm, origin, &mut parts.headers);
     let grpc = names.has(Names::CONTENT_TYPE) && is_grpc(&parts.headers);
-    Ok(Sane { origin, tunnel, grpc })
+    Ok(Sane { origin, tunnel, grpc, names })
 }
 
 /// Chunked or nothing: the body goes on chunked once, so any other list would describe another body than is sent, and

@@ -35,6 +35,7 @@ use crate::{
         access_log::{Logger, Loggers, Sinks},
         mesh::{Reporting, only_cluster},
         registry::Registry,
+        trace::Tracers,
     },
     tls::{Secrets, ServerContext},
     upstream::{Cluster, Deps},
@@ -45,6 +46,7 @@ pub struct Builder {
     pub secrets: Arc<Secrets>,
     pub registry: Arc<Registry>,
     pub sinks: Arc<Sinks>,
+    pub tracers: Arc<Tracers>,
     pub upstream: Deps,
 }
 
@@ -237,6 +239,10 @@ impl Builder {
                     RouteSource::Rds { .. } => None,
                 }),
                 logs: self.logs(&hcm.access_log),
+                tracing: hcm.tracing.as_ref().and_then(|config| {
+                    let stats = || self.registry.tracing(&hcm.stat_prefix);
+                    self.tracers.tracing(config, stats).map(Arc::new)
+                }),
                 filters: Arc::new({
                     let (own, before) = ((&*self.registry, &self.upstream.callers), standing.http());
                     LiveFilters::new(hcm, own, before.as_deref(), Instant::now())

@@ -58,6 +58,7 @@ use crate::{
         access_log::Loggers,
         mesh::Reporting,
         metrics::{HttpStats, ListenerStats, Sharded, TcpStats},
+        trace::Tracing,
     },
     tls::ServerContext,
     upstream::Cluster,
@@ -260,6 +261,7 @@ pub struct LiveHcm {
     pub stats: Arc<Sharded<HttpStats>>,
     pub logs: Arc<Loggers>,
     pub mesh: Option<Arc<Reporting>>,
+    pub tracing: Option<Arc<Tracing>>,
     pub filters: Arc<LiveFilters>,
     /// Of the chain.
     pub standing: Arc<Standing>,

@@ -103,6 +103,7 @@ pub fn accepts(filter: &LogFilter, facts: &Facts<'_>) -> bool {
             let hit = status.and_then(|s| s.parse::<u8>().ok()).is_some_and(|s| codes.contains(&s));
             hit != *exclude
         }
+        LogFilter::Traceable => facts.trace.is_some(),
         LogFilter::NotHealthCheck => true,
     }
 }
@@ -119,6 +120,7 @@ fn collect_filter(filter: &LogFilter, names: &mut Names) {
         | LogFilter::Duration(..)
         | LogFilter::Sample(_)
         | LogFilter::ResponseFlags(_)
+        | LogFilter::Traceable
         | LogFilter::NotHealthCheck => {}
     }
 }
@@ -157,7 +159,8 @@ fn collect_json(fields: &[(Box<str>, JsonField)], names: &mut Names) {
     }
 }
 
-fn collect(template: &Template, names: &mut Names) {
+/// Notes the headers that a template mentions.
+pub(super) fn collect(template: &Template, names: &mut Names) {
     for segment in &template.segments {
         let Segment::Op { op, .. } = segment else { continue };
         let (list, name, alternative) = match op {

@@ -50,6 +50,7 @@ fn with_facts<T>(change: impl FnOnce(&mut Facts<'_>), then: impl FnOnce(&Facts<'
         upstream: &upstream,
         downstream_failure: None,
         termination: None,
+        trace: None,
         route: None,
         remote: conn.remote,
         request: None,
@@ -211,6 +212,7 @@ fn filters_choose_lines() {
         (LogFilter::GrpcStatus { codes: vec![14], exclude: true }, false),
         (LogFilter::GrpcStatus { codes: vec![0], exclude: false }, false),
         (LogFilter::NotHealthCheck, true),
+        (LogFilter::Traceable, false),
     ] {
         let mut request = http::HeaderMap::new();
         request.insert("x-log", "yes".parse().unwrap());
@@ -235,6 +237,7 @@ fn filters_choose_lines() {
             upstream: &upstream,
             downstream_failure: None,
             termination: None,
+            trace: None,
             route: None,
             remote: conn.remote,
             request: Some(&request),

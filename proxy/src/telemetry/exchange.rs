@@ -6,7 +6,7 @@
 
 use std::{
     borrow::Cow,
-    cell::{Cell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     net::SocketAddr,
     rc::Rc,
     sync::Arc,
@@ -23,6 +23,7 @@ use super::{
     metadata::DynamicMetadata,
     metrics::{HttpStats, Sharded},
     record::{ConnInfo, UpstreamFacts},
+    trace::RequestSpan,
 };
 use crate::ir::Metadata;
 
@@ -73,6 +74,8 @@ pub struct RequestRecord {
     pair: RefCell<Option<Rc<Pair>>>,
     upstream: RefCell<UpstreamFacts>,
     seen: RefCell<Option<Box<Seen>>>,
+    /// Of a request that is traced.
+    span: OnceCell<Box<RequestSpan>>,
     /// What filters noted.
     pub metadata: DynamicMetadata,
 }
@@ -104,6 +107,7 @@ impl RequestRecord {
             pair: RefCell::default(),
             upstream: RefCell::default(),
             seen: RefCell::new(logged.then(Box::default)),
+            span: OnceCell::new(),
             metadata: DynamicMetadata::default(),
             scope,
         }
@@ -124,6 +128,18 @@ impl RequestRecord {
         if seen.is_none() {
             *seen = Some(Box::new(Seen { remote: Some(remote), ..Seen::default() }));
         }
+    }
+
+    /// Traces the exchange from now on; `remote` is its client.
+    pub fn trace(&self, span: Box<RequestSpan>, remote: SocketAddr) {
+        self.watch(remote);
+        // A request that goes on elsewhere stays the same one.
+        let _ = self.span.set(span);
+    }
+
+    /// The span of a request that is traced.
+    pub fn span(&self) -> Option<&RequestSpan> {
+        self.span.get().map(|span| &**span)
     }
 
     pub fn version(&self) -> Version {
@@ -221,6 +237,9 @@ impl RequestRecord {
     pub fn request_head(&self, head: &dyn Headers) {
         if let Some(seen) = &mut *self.seen.borrow_mut() {
             seen.request.fill(&self.scope.logs.names().request, head);
+            if let Some(span) = self.span() {
+                span.request_head(head);
+            }
         }
     }
 
@@ -231,6 +250,9 @@ impl RequestRecord {
         if let Some(seen) = &mut *self.seen.borrow_mut() {
             self.response_head.set(Some(Instant::now()));
             seen.response.fill(&self.scope.logs.names().response, headers);
+            if let Some(span) = self.span() {
+                span.response_head(headers);
+            }
         }
     }
 
@@ -238,6 +260,9 @@ impl RequestRecord {
         self.grpc_status(trailers);
         if let Some(seen) = &mut *self.seen.borrow_mut() {
             seen.trailers.fill(&self.scope.logs.names().trailers, trailers);
+            if let Some(span) = self.span() {
+                span.trailers(trailers);
+            }
         }
     }
 
@@ -284,6 +309,9 @@ impl RequestRecord {
         }
         if self.logged() {
             self.facts(None, |facts| self.scope.logs.iter().for_each(|logger| logger.log(facts)));
+            if let Some(span) = self.span() {
+                self.facts(None, |facts| span.end(facts));
+            }
         }
     }
 
@@ -314,6 +342,7 @@ impl RequestRecord {
             upstream: &upstream,
             downstream_failure: None,
             termination: None,
+            trace: self.span().map(RequestSpan::trace),
             route: seen.as_ref().and_then(|s| s.route.as_deref()),
             remote: seen.as_ref().and_then(|s| s.remote).unwrap_or(self.scope.conn.remote),
             request: request.or(heads.as_ref().map(|h| &h.0 as &dyn Headers)),

@@ -12,6 +12,7 @@ use super::{
     flags::Flags,
     format_time,
     record::{ConnInfo, UpstreamFacts},
+    trace::context::{self, TraceId},
 };
 use crate::ir::{
     Metadata,
@@ -74,6 +75,8 @@ pub struct Facts<'a> {
     pub upstream: &'a UpstreamFacts,
     pub downstream_failure: Option<&'a str>,
     pub termination: Option<&'a str>,
+    /// Of a request that is traced.
+    pub trace: Option<TraceId>,
     pub route: Option<&'a str>,
     /// The client's address as trusted forwarding headers tell it, else the peer's.
     pub remote: SocketAddr,
@@ -105,6 +108,18 @@ pub fn render(template: &Template, facts: &Facts<'_>, absent: &str, out: &mut St
             },
         }
     }
+}
+
+/// The text of a template that nobody's request is there for.
+pub fn constant(template: &Template) -> String {
+    let text = |segment: &Segment| match segment {
+        Segment::Text(text) => Some(text.to_string()),
+        Segment::Op { op: Operator::Environment(name), max_len } => {
+            environment(name).map(|value| truncate(&value, *max_len).to_owned())
+        }
+        Segment::Op { .. } => None,
+    };
+    template.segments.iter().filter_map(text).collect()
 }
 
 pub(super) fn truncate(text: &str, max_len: Option<usize>) -> &str {
@@ -195,6 +210,7 @@ pub fn value<'a>(op: &'a Operator, facts: &Facts<'a>) -> Value<'a> {
         Operator::RouteName => optional(facts.route),
         Operator::ConnectionId => Value::Number(conn.id),
         Operator::StreamId => header(facts.request, "x-request-id", None),
+        Operator::TraceId => optional(facts.trace.map(|id| context::text(&id.0))),
         Operator::Hostname => optional(hostname()),
         Operator::FilterChainName => optional(Some(&*conn.chain).filter(|c| !c.is_empty())),
         Operator::Environment(name) => optional(environment(name)),

@@ -139,6 +139,7 @@ impl Drop for ConnectionRecord {
             upstream: &self.upstream,
             downstream_failure: self.transport_failure.as_deref(),
             termination: self.termination.as_deref(),
+            trace: None,
             route: None,
             remote: self.info.remote,
             request: None,

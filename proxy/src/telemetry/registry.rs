@@ -11,7 +11,9 @@ use super::histogram::Distribution;
 use super::limits::{ConnectionLimitStats, GlobalConnectionLimitStats, LocalLimitStats};
 use super::mesh::Mesh;
 use super::metrics::{Block, HttpStats, Kind, ListenerStats, Sharded, TcpStats};
+use super::outbox::Counts;
 use super::rbac::RbacRegistry;
+use super::tracing_stats::TracingStats;
 use crate::ir::Name;
 
 type Scope<T> = Mutex<Blocks<T>>;
@@ -48,6 +50,9 @@ pub struct Registry {
     pub mesh: Arc<Mesh>,
     ext_authz: Scope<ExtAuthzStats>,
     jwt_authn: Scope<JwtStats>,
+    tracing: Scope<TracingStats>,
+    /// Of all spans that were exported or were to be.
+    pub spans: Arc<Counts>,
 }
 
 impl Registry {
@@ -98,8 +103,13 @@ impl Registry {
         get(&self.jwt_authn, name)
     }
 
+    /// Of the tracing of connection managers with one prefix.
+    pub fn tracing(&self, name: &Name) -> Arc<Sharded<TracingStats>> {
+        get(&self.tracing, name)
+    }
+
     /// Visits every value as (scope, name, metric, kind, value), scopes being `listener`, `tcp`, `http`
-    /// and those of rate limits.
+    /// and those of rate limits, none for the process's own.
     pub fn visit(&self, visitor: &mut dyn FnMut(&'static str, &Name, &'static str, Kind, u64)) {
         visit(&self.listeners, "listener", visitor);
         visit(&self.tcp, "tcp", visitor);
@@ -111,6 +121,9 @@ impl Registry {
         visit(&self.global_connection_limits, "ratelimit", visitor);
         visit(&self.ext_authz, "http", visitor);
         visit(&self.jwt_authn, "http", visitor);
+        visit(&self.tracing, "http", visitor);
+        let nobody = Name::from("");
+        self.spans.visit(&mut |metric, value| visitor("", &nobody, metric, Kind::Counter, value));
     }
 
     /// Visits every distribution as (scope, name, metric, values).

@@ -275,6 +275,7 @@ fn ir_routes<'a>(clusters: impl Iterator<Item = &'a str>) -> RouteConfiguration 
         headers: HeaderOps::default().into(),
         metadata: None,
         overrides: None,
+        tracing: None,
     };
     let host = VirtualHost {
         name: "any".into(),
@@ -335,6 +336,7 @@ fn manager(routes: RouteSource) -> ConnectionManager {
         proxy_100_continue: false,
         access_log: Vec::new(),
         local_reply: None,
+        tracing: None,
     }
 }
 

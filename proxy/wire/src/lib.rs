@@ -2,11 +2,12 @@
 //!
 //! Owns nothing of the product's meaning. `pb` re-exports the generated types; [`json`] maps YAML and JSON
 //! to them and back with `Any` expanded by `@type`; [`scan`] finds the fields of an encoded message, [`packed`] keeps one small;
-//! [`ca`] is `istio.v1.auth.IstioCertificateService`, [`workload`] SPIFFE's Workload API. The descriptors behind [`json`] are a table that is read in place.
+//! [`ca`] is `istio.v1.auth.IstioCertificateService`, [`workload`] SPIFFE's Workload API, [`otlp`] OpenTelemetry's traces. The descriptors behind [`json`] are a table that is read in place.
 
 pub mod ca;
 pub mod json;
 pub mod naming;
+pub mod otlp;
 pub mod packed;
 pub mod scan;
 pub mod workload;

@@ -38,7 +38,7 @@ pub(super) fn config(
             Ok((spec, passed_over)) => {
                 let mut object = Object { meta: map.meta, source: map.source, spec };
                 providers(&mut object, "data.mesh", world, problems);
-                let read = "trustDomainAliases, extensionProviders of authorization and pathNormalization";
+                let read = "trustDomainAliases, pathNormalization, extensionProviders of authorization and OpenTelemetry, and what traces";
                 let rest = if passed_over.is_empty() { "nothing".to_owned() } else { passed_over.join(", ") };
                 let namespace = &object.meta.namespace;
                 world.notes.push(format!("of ConfigMap {namespace}/istio, {read} are read; passed over: {rest}"));
@@ -62,12 +62,16 @@ fn providers(object: &mut Object<MeshConfig>, root: &str, world: &World, problem
         } else if !names.insert(provider.name.clone()) {
             problem(".name", format!("the provider {} is there twice", provider.name));
         }
-        if provider.envoy_ext_authz_http.is_some() == provider.envoy_ext_authz_grpc.is_some() {
-            problem("", "needs one of envoyExtAuthzHttp and envoyExtAuthzGrpc".to_owned());
+        let kinds = [
+            provider.envoy_ext_authz_http.is_some(),
+            provider.envoy_ext_authz_grpc.is_some(),
+            provider.opentelemetry.is_some(),
+        ];
+        if kinds.iter().filter(|is| **is).count() != 1 {
+            problem("", "needs one of envoyExtAuthzHttp, envoyExtAuthzGrpc and opentelemetry".to_owned());
             continue;
         }
-        let grpc = provider.envoy_ext_authz_grpc.is_some();
-        let Some(port) = provider.call().map(|call| call.port) else { continue };
+        let Some((port, grpc)) = provider.port() else { continue };
         let Some((kind, name)) = provider.service() else { continue };
         match service(world, name) {
             Ok(found) => {
@@ -82,6 +86,18 @@ fn providers(object: &mut Object<MeshConfig>, root: &str, world: &World, problem
                 name.clone_from(&found.host);
             }
             Err(reason) => problem(&format!(".{kind}.service"), reason),
+        }
+    }
+    let tracing = &object.spec.default_providers.tracing;
+    let path = format!("{root}.defaultProviders.tracing");
+    if tracing.len() > 1 {
+        problems.push(source.problem(&path, "one provider is the most there can be"));
+    }
+    for name in tracing {
+        match object.spec.provider(name) {
+            Some(provider) if provider.opentelemetry.is_some() => {}
+            Some(_) => problems.push(source.problem(&path, format!("{name} is not of kind opentelemetry"))),
+            None => problems.push(source.problem(&path, format!("no provider is called {name}"))),
         }
     }
 }

@@ -154,6 +154,19 @@ fn providers_must_be_there() {
         &["3 spec.extensionProviders[0].envoyExtAuthzGrpc.port: is not of protocol grpc"],
     );
     assert_problems(
+        &mesh("{name: a, opentelemetry: {service: default/reviews, port: 80}}"),
+        &["3 spec.extensionProviders[0].opentelemetry.port: is not of protocol grpc"],
+    );
+    let traced = |name: &str, provider: &str| {
+        let named = format!("spec: {{defaultProviders: {{tracing: [{name}]}}, extensionProviders");
+        mesh(provider).replace("spec: {extensionProviders", &named)
+    };
+    let otel = "{name: a, opentelemetry: {service: default/reviews, port: 80, http: {path: /v1/traces}}}";
+    assert_eq!(problems(&traced("a", otel)), Vec::<String>::new());
+    assert_problems(&traced("b", otel), &["3 spec.defaultProviders.tracing: no provider is called b"]);
+    let other = otel.replace("opentelemetry", "envoyExtAuthzHttp").replace(", http: {path: /v1/traces}", "");
+    assert_problems(&traced("a", &other), &["3 spec.defaultProviders.tracing: a is not of kind"]);
+    assert_problems(
         &mesh("{name: a, envoyExtAuthzHttp: {service: default/reviews, port: 81}}"),
         &["3 spec.extensionProviders[0].envoyExtAuthzHttp.port: reviews.default.svc.cluster.local has no port 81"],
     );
@@ -204,6 +217,9 @@ fn istios_own_configuration_is_read_where_it_holds_here_too() {
         assert_eq!(problems(&of(fine)), [""; 0], "{field}");
         assert_problems(&of(wrong), &[&format!("1 data.mesh: {field}: ")]);
     }
+    let traced = "{defaultProviders: {tracing: [zipkin, otel]}, defaultConfig: {discoveryAddress: x, tracing: {zipkin: {}, sampling: 5}}, extensionProviders: [{name: zipkin, zipkin: {port: 1}}, {name: otel, opentelemetry: {service: reviews.default.svc.cluster.local, port: 80, http: {path: /v1, headers: []}, resourceDetectors: {}}}]}";
+    let mesh = loaded(&with_services(&map("istio-system", traced))).mesh;
+    assert_eq!(mesh.tracing().map(|(provider, share)| (provider.port, share)), Some((80, 5.0)));
     let wrong = providers.replace("port: 80", "prt: 80");
     assert_problems(&with_services(&map("istio-system", &wrong)), &["3 data.mesh: extensionProviders[0]"]);
     let both = with_services(MESH) + &map("istio-system", providers);

@@ -20,6 +20,7 @@ mod security;
 mod soundness;
 mod tasks;
 mod telemetry;
+mod tracing;
 mod traffic;
 
 fn world(name: &str) -> World {

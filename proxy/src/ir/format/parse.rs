@@ -216,6 +216,7 @@ const PLAIN: &[(&str, Operator)] = &[
     ("VIRTUAL_CLUSTER_NAME", Operator::VirtualClusterName),
     ("CONNECTION_ID", Operator::ConnectionId),
     ("STREAM_ID", Operator::StreamId),
+    ("TRACE_ID", Operator::TraceId),
     ("HOSTNAME", Operator::Hostname),
     ("LOCAL_REPLY_BODY", Operator::LocalReplyBody),
     ("FILTER_CHAIN_NAME", Operator::FilterChainName),

@@ -22,6 +22,7 @@ use crate::{
         respond::Reply,
         timeouts::{Earliest, Expired, Timeouts, TryClock},
         timer::Timer,
+        trace,
     },
     upstream::{Endpoint, breaker::Permit, outlier::Probe},
 };
@@ -33,6 +34,7 @@ const MAX_RUNNING: usize = 8;
 struct Running<'a> {
     sending: Pin<Box<dyn Future<Output = Answer> + 'a>>,
     endpoint: Arc<Endpoint>,
+    number: u32,
     probe: Option<Probe>,
     /// When it began, where the balancer wants to know how long it took.
     started: Option<Instant>,
@@ -124,7 +126,7 @@ impl Forwarding<'_> {
                     match self.launch(plan, &mut supply, &mut count, (&tried, due.timed_out)) {
                         Ok(launch) => {
                             tried.push(launch.attempt.endpoint.clone());
-                            race.running.push(self.start(plan, launch, due.permit));
+                            race.running.push(self.start(plan, launch, count.tries, due.permit));
                         }
                         Err(reply) if race.is_over() => return Err(reply),
                         // There is no host for it: those that run may still answer.
@@ -148,6 +150,7 @@ impl Forwarding<'_> {
                 feed::report(plan.cluster, &running.endpoint, running.probe.take(), &result);
             }
             self.observe(plan, &running.endpoint, running.started, &result);
+            trace::tried(self.flow, running.number, &result);
             let result = self.settle(plan, result, &mut supply, &count)?;
             let Running { replaced, clock, sending, endpoint, _permit: permit, .. } = running;
             drop((sending, permit));
@@ -177,14 +180,15 @@ impl Forwarding<'_> {
         }
     }
 
-    fn start<'a>(&'a self, plan: &Plan<'_>, launch: Launch, permit: Option<Permit>) -> Running<'a> {
+    fn start<'a>(&'a self, plan: &Plan<'_>, launch: Launch, number: u32, permit: Option<Permit>) -> Running<'a> {
         let Launch { attempt, request, probe } = launch;
         let started = plan.cluster.observes_latency().then(Instant::now);
         let endpoint = attempt.endpoint.clone();
         let clock = attempt.clock.clone();
         let pool = &self.conn.engine.pool;
         let sending = Box::pin(async move { pool.send(&attempt, request).await });
-        Running { sending, endpoint, probe, started, clock, replaced: false, timer: Timer::default(), _permit: permit }
+        let timer = Timer::default();
+        Running { sending, endpoint, number, probe, started, clock, replaced: false, timer, _permit: permit }
     }
 
     /// A try takes too long: asks for another one beside it. Which responses call for a retry does not matter here.

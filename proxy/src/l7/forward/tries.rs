@@ -21,6 +21,7 @@ use crate::{
         respond::Reply,
         retry::{self, Failure, Outcome, Verdict, Wait},
         timeouts::{Expired, TryClock, within},
+        trace,
     },
     telemetry::flags::Flags,
     upstream::{Endpoint, Picked, breaker::Permit, outlier::Probe},
@@ -134,6 +135,7 @@ impl Forwarding<'_> {
                 mesh::failed(self.conn, self.flow, plan.cluster, Some(&attempt.endpoint));
             }
             self.observe(plan, &attempt.endpoint, started, &result);
+            trace::tried(self.flow, count.tries, &result);
             timed_out = matches!(result, Err(Expired::PerTry | Expired::PerTryIdle));
             let result = self.settle(plan, result, &mut supply, &count)?;
             drop(permit.take());
@@ -190,7 +192,10 @@ impl Forwarding<'_> {
             // Also of a try that no connection came of.
             self.flow.record.upstream(|u| u.host = Some(endpoint.label.clone()));
         }
-        let request = self.attempt_request(plan, supply, &endpoint, (count.tries, timed_out))?;
+        let mut request = self.attempt_request(plan, supply, &endpoint, (count.tries, timed_out))?;
+        if let Some(span) = self.flow.record.span() {
+            span.try_begins(count.tries, endpoint.label.clone(), request.headers_mut());
+        }
         // What would be replayed once is not risked twice.
         let replayable = count.tries == 1 && supply.keep && !plan.has_body && plan.method.is_idempotent();
         Ok(Launch { attempt: self.attempt(plan, endpoint, replayable), request, probe })

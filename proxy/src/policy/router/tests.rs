@@ -25,6 +25,7 @@ fn route(name: &str, path: PathMatch) -> Route {
         headers: HeaderOps::default().into(),
         metadata: None,
         overrides: None,
+        tracing: None,
     }
 }
 

@@ -132,7 +132,7 @@ pub(crate) fn filter(message: &AccessLogFilter, at: &At<'_>) -> Result<Option<Lo
         }
         F::ResponseFlagFilter(m) => flags(m),
         F::GrpcStatusFilter(m) => grpc(m, &at.field("grpc_status_filter"))?,
-        F::TraceableFilter(_) => return unknown("traceable_filter"),
+        F::TraceableFilter(_) => LogFilter::Traceable,
         F::ExtensionFilter(_) => return unknown("extension_filter"),
         F::MetadataFilter(_) => return unknown("metadata_filter"),
         F::LogTypeFilter(_) => return unknown("log_type_filter"),

@@ -125,7 +125,7 @@ pub(crate) fn short(type_url: &str) -> &str {
 fn harmless(kind: &str) -> Option<&'static str> {
     const STATS: &str = "statistics are the proxy's own";
     const METADATA: &str = "peer metadata is not exchanged";
-    const TRACING: &str = "tracing is not supported by this release";
+    const TRACING: &str = "spans are sent in OpenTelemetry's form only";
     const LOGGER: &str = "logs to files and standard streams only";
     Some(match kind {
         "stats.PluginConfig" | "envoy.extensions.filters.http.grpc_stats.v3.FilterConfig" => STATS,
@@ -133,7 +133,6 @@ fn harmless(kind: &str) -> Option<&'static str> {
         | "envoy.tcp.metadataexchange.config.MetadataExchange"
         | "envoy.extensions.filters.network.metadata_exchange.v3.MetadataExchange" => METADATA,
         "envoy.extensions.filters.network.mongo_proxy.v3.MongoProxy" => "bytes pass unparsed",
-        "envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig" => "request ids are UUIDs in any case",
         "envoy.extensions.http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig" => {
             "header case is always preserved"
         }

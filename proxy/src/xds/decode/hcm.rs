@@ -10,7 +10,6 @@ use outrigger_wire::pb::envoy::extensions::filters::network::http_connection_man
 use super::{
     access_log::access_logs,
     at::At,
-    extension,
     fields::fields,
     hcm_options as options,
     hosts::Apart,
@@ -19,6 +18,7 @@ use super::{
     route,
     scalar::{bool_or, enumeration, not_empty, u32_in, zero_is_off},
     source::config_source,
+    tracing,
 };
 use crate::ir::http::{Codec, ConnectionManager, RouteSource};
 
@@ -37,10 +37,10 @@ pub(crate) fn manager(apart: &Apart<'_, Pb>, at: &At<'_>) -> Result<ConnectionMa
             set_current_client_cert_details, proxy_100_continue, upgrade_configs, normalize_path, merge_slashes,
             path_with_escaped_slashes_action, request_id_extension, strip_matching_host_port, append_x_forwarded_port,
             route_specifier, strip_port_mode, internal_address_config, stream_flush_timeout,
-            local_reply_config,
+            local_reply_config, tracing,
         ],
         harmless: [
-            tracing, access_log_flush_interval, delayed_close_timeout, append_local_overload,
+            access_log_flush_interval, delayed_close_timeout, append_local_overload,
             add_proxy_protocol_connection_state, http1_safe_max_connection_duration,
             stream_error_on_invalid_http_message, typed_header_validation_config,
         ],
@@ -62,19 +62,16 @@ pub(crate) fn manager(apart: &Apart<'_, Pb>, at: &At<'_>) -> Result<ConnectionMa
             ],
         });
     }
-    if let Some(m) = &message.request_id_extension {
-        let at = at.field("request_id_extension");
-        let any = at.required("typed_config", &m.typed_config)?;
-        let at = at.field("typed_config");
-        extension::open(any, &at)?.ignore("request id extension", &at)?;
-    }
     let common_at = at.field("common_http_protocol_options");
     let common = http_options::common(&message.common_http_protocol_options, &common_at)?;
     let stream_idle = at.duration("stream_idle_timeout", &message.stream_idle_timeout)?;
     let stream_flush = at.duration("stream_flush_timeout", &message.stream_flush_timeout)?;
     let header_kb = u32_in(&message.max_request_headers_kb, 60, 1..=8192, &at.field("max_request_headers_kb"))?;
     let (client_cert, client_cert_details) = options::client_cert(message, at)?;
+    let filters = http_filter::filters(&message.http_filters, at)?;
+    let request_id = tracing::request_id(&message.request_id_extension, at)?;
     Ok(ConnectionManager {
+        tracing: tracing::manager(&message.tracing, (request_id, &filters), at)?,
         stat_prefix: not_empty(&message.stat_prefix, &at.field("stat_prefix"))?.into(),
         istio_stats: istio_stats::of_http(&message.http_filters, at)?,
         codec: match enumeration(message.codec_type, &at.field("codec_type"))? {
@@ -84,7 +81,7 @@ pub(crate) fn manager(apart: &Apart<'_, Pb>, at: &At<'_>) -> Result<ConnectionMa
             CodecType::Http3 => return Err(at.field("codec_type").reject("HTTP/3 is not supported by this release")),
         },
         routes: routes(apart, at)?,
-        filters: http_filter::filters(&message.http_filters, at)?,
+        filters,
         http1: http_options::http1(&message.http_protocol_options, &at.field("http_protocol_options"))?,
         http2: http_options::http2(&message.http2_protocol_options, &at.field("http2_protocol_options"))?,
         idle_timeout: common.idle_timeout,

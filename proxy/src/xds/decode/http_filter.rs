@@ -155,9 +155,9 @@ pub(crate) fn max_request_bytes(message: &Buffer, at: &At<'_>) -> Result<u32, Re
 
 fn router(message: &PbRouter, at: &At<'_>) -> Result<Router, Reject> {
     fields!(at, message => PbRouter {
-        read: [suppress_envoy_headers, respect_expected_rq_timeout, upstream_http_filters],
+        read: [suppress_envoy_headers, respect_expected_rq_timeout, upstream_http_filters, start_child_span],
         harmless: [
-            dynamic_stats, start_child_span, suppress_grpc_request_failure_code_stats, reject_connect_request_early_data,
+            dynamic_stats, suppress_grpc_request_failure_code_stats, reject_connect_request_early_data,
         ],
         unsupported: [upstream_log, upstream_log_options, strict_check_headers],
     });
@@ -165,6 +165,7 @@ fn router(message: &PbRouter, at: &At<'_>) -> Result<Router, Reject> {
     Ok(Router {
         suppress_envoy_headers: message.suppress_envoy_headers,
         respect_expected_rq_timeout: message.respect_expected_rq_timeout,
+        start_child_span: message.start_child_span,
     })
 }
 

@@ -52,6 +52,7 @@ pub(crate) mod metadata;
 mod metadata_matcher;
 mod mirror;
 mod network_filter;
+mod opentelemetry;
 mod path_template;
 mod per_route;
 mod rate_limit;
@@ -71,6 +72,7 @@ pub(crate) mod source;
 mod tcp_proxy;
 mod tls;
 mod tls_names;
+pub(crate) mod tracing;
 mod virtual_host;
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ mod retries;
 mod routes;
 mod secrets;
 mod tls;
+mod tracing;
 
 use outrigger_wire::json;
 

@@ -20,6 +20,7 @@ use super::{
     route_action,
     route_match::route_match,
     scalar::{bool_or, enumeration, not_empty},
+    tracing,
 };
 use crate::ir::{
     route::{Action, Mirror, Route, VirtualHost},
@@ -115,9 +116,9 @@ fn route(message: &PbRoute, inherited: &Inherited, at: &At<'_>) -> Result<Route,
         read: [
             name, r#match, metadata, typed_per_filter_config, request_headers_to_add, request_headers_to_remove,
             response_headers_to_add, response_headers_to_remove, action, per_request_buffer_limit_bytes,
-            request_body_buffer_limit,
+            request_body_buffer_limit, decorator, tracing,
         ],
-        harmless: [decorator, tracing, stat_prefix],
+        harmless: [stat_prefix],
         refuse: [route_specifiers],
     });
     let others = match &message.action {
@@ -152,5 +153,6 @@ fn route(message: &PbRoute, inherited: &Inherited, at: &At<'_>) -> Result<Route,
         headers: share(header_ops(&lists!(message), at)?),
         metadata: metadata::metadata(&message.metadata, at),
         overrides,
+        tracing: tracing::route(message, at)?,
     })
 }

@@ -85,6 +85,7 @@ pub(crate) fn hcm() -> ConnectionManager {
         proxy_100_continue: true,
         access_log: Vec::new(),
         local_reply: None,
+        tracing: None,
     }
 }
 
@@ -221,6 +222,7 @@ impl Setup {
             headers: headers.into(),
             metadata: None,
             overrides,
+            tracing: None,
         };
         let connect = Route {
             matches: Arc::new(RouteMatch { path: PathMatch::Connect, ..(*route.matches).clone() }),
@@ -239,6 +241,7 @@ impl Setup {
             secrets: secrets.clone(),
             registry: Arc::default(),
             sinks,
+            tracers: Arc::default(),
             upstream: Deps { secrets, ..Deps::default() },
         };
         let others = others.into_iter().map(|(name, address)| {
@@ -270,6 +273,7 @@ impl Setup {
             mesh: None,
             inline_routes: Some(table),
             stats: stats.clone(),
+            tracing: None,
             logs: Arc::new(Loggers::new(if unlogged { Vec::new() } else { vec![logger] })),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

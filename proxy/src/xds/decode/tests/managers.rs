@@ -296,7 +296,6 @@ fn refusals() {
 fn notes() {
     let h = |fields: &str| hcm("", fields);
     noted(&[
-        (h("tracing: {},"), &at("tracing"), NoteKind::Harmless),
         (
             h("http_protocol_options: {allow_chunked_length: true},"),
             &at("http_protocol_options.allow_chunked_length"),

@@ -304,7 +304,7 @@ fn notes() {
     let r = |fields: &str| route_of(&format!("route: {{{fields}}}"));
     let p = |rest: &str| at_route(&format!("route.{rest}"));
     noted(&[
-        (route_of("route: {cluster: c}, decorator: {operation: o}"), &at_route("decorator"), NoteKind::Harmless),
+        (route_of("route: {cluster: c}, stat_prefix: s"), &at_route("stat_prefix"), NoteKind::Harmless),
         (
             r("cluster: c, hash_policy: [{filter_state: {key: k}}]"),
             &p("hash_policy[0].filter_state"),
@@ -353,10 +353,10 @@ fn notes() {
 
 #[test]
 fn equal_notes_at_many_places_are_one() {
-    let route = "{match: {prefix: /}, route: {cluster: c}, decorator: {operation: o}}";
+    let route = "{match: {prefix: /}, route: {cluster: c}, stat_prefix: s}";
     let many = vec![route; 300].join(", ");
     let (_, notes) = accepted(&routes_of(&format!("{{name: v, domains: ['*'], routes: [{many}]}}")));
     assert_eq!(notes.len(), 1);
     let note = notes.iter().next().unwrap();
-    assert_eq!((note.path.as_str(), note.count), ("virtual_hosts[0].routes[0].decorator", 300));
+    assert_eq!((note.path.as_str(), note.count), ("virtual_hosts[0].routes[0].stat_prefix", 300));
 }
