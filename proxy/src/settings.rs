@@ -4,12 +4,13 @@
 //! (`--xds-address`), where the bootstrap is made from these settings and the identity comes from the control plane's CA.
 
 mod agent;
+mod state;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Parser, ValueEnum};
 
-pub use self::agent::AgentSocket;
+pub use self::{agent::AgentSocket, state::StateSettings};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Mode {
@@ -154,6 +155,9 @@ pub struct Settings {
         help_heading = "Identity"
     )]
     pub spiffe_endpoint_socket: Option<AgentSocket>,
+
+    #[command(flatten)]
+    pub state: StateSettings,
 
     /// Accepted for Envoy's sake and without effect here, each said once at start.
     #[command(flatten)]

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{Inner, http::Answer};
-use crate::live::LiveListener;
+use crate::{live::LiveListener, xds};
 
 /// As `envoy.admin.v3.ServerInfo`.
 pub(super) fn server_info(inner: &Inner) -> Answer {
@@ -35,6 +35,18 @@ pub(super) fn server_info(inner: &Inner) -> Answer {
             "mode": "Serve",
         },
         "node": node,
+        "last_good_configuration": last_good(&status),
+    }))
+}
+
+/// Whether what is in force came from disk, and what is known of the file; `null` where none is kept.
+pub(super) fn last_good(status: &xds::Status) -> Option<Value> {
+    let saved = status.saved.as_ref()?;
+    Some(json!({
+        "in_force": saved.in_force.is_some(),
+        "written": rfc3339(saved.in_force.or(saved.written)),
+        "refused": saved.refused,
+        "last_error": saved.last_error,
     }))
 }
 

@@ -107,6 +107,7 @@ fn ready(inner: &Inner, call: &Call, further: Vec<(&'static str, String)>) -> An
             "reasons": reasons,
             "version": inner.state.version(),
             "rejected": inner.state.problems(),
+            "last_good_configuration": info::last_good(&status),
         });
         return Answer { status: code, ..Answer::json(&body) };
     }

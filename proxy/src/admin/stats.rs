@@ -112,6 +112,14 @@ fn own(inner: &Inner) -> Vec<Stat> {
     }
     let connected = status.sources.values().any(|s| s.connected_since.is_some());
     stats.push(stat("control_plane.connected_state", Kind::Gauge, u64::from(connected)));
+    if let Some(saved) = &status.saved {
+        let age = saved.in_force.and_then(|written| written.elapsed().ok());
+        stats.push(stat("control_plane.last_good_in_force", Kind::Gauge, u64::from(saved.in_force.is_some())));
+        stats.push(stat("control_plane.last_good_age_seconds", Kind::Gauge, age.map_or(0, |age| age.as_secs())));
+        stats.push(stat("control_plane.last_good_refused", Kind::Gauge, u64::from(saved.refused.is_some())));
+        stats.push(stat("control_plane.last_good_written", Kind::Counter, saved.writes));
+        stats.push(stat("control_plane.last_good_write_failed", Kind::Counter, saved.write_failures));
+    }
     if let Some(identity) = &status.identity {
         let seconds = identity.not_after.and_then(|t| t.duration_since(std::time::SystemTime::now()).ok());
         stats.push(stat("server.cert_seconds_to_expiry", Kind::Gauge, seconds.map_or(0, |d| d.as_secs())));

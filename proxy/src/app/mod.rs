@@ -252,6 +252,11 @@ fn start_config(settings: &Settings, bootstrap: &Bootstrap) -> xds::StartConfig 
         workload_api: settings.spiffe_endpoint_socket.is_some(),
         grpc,
         warming: xds::Warming::default(),
+        saved: settings.state.state_dir.clone().map(|dir| xds::SavedConfig {
+            dir,
+            max_age: settings.state.max_age(),
+            patience: settings.state.patience(),
+        }),
     }
 }
 

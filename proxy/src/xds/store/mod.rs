@@ -229,6 +229,11 @@ impl Store {
         self.fix(resource, Origin::Local, now);
     }
 
+    /// How long the first activation of what refers to a secret waits for it from now on.
+    pub fn set_patience_for_secrets(&mut self, patience: Option<Duration>) {
+        self.warming.secrets = patience;
+    }
+
     pub fn table(&self, kind: Kind) -> &Table {
         &self.tables[kind as usize]
     }
