@@ -31,7 +31,7 @@ pub(super) fn server_info(inner: &Inner) -> Answer {
             "concurrency": inner.context.workers,
             "config_path": settings.config_path,
             "log_level": settings.log_level,
-            "drain_time": format!("{}s", settings.drain_time_s),
+            "drain_time": format!("{}s", settings.lifecycle.drain_time_s),
             "mode": "Serve",
         },
         "node": node,

@@ -95,6 +95,16 @@ fn own(inner: &Inner) -> Vec<Stat> {
         stat("access_log.dropped", Kind::Counter, inner.context.sinks.dropped()),
         stat("access_log.failed", Kind::Counter, inner.context.sinks.failed()),
     ];
+    let (good, bad) = {
+        let reloads = super::lock(&inner.state.reloads);
+        (reloads.good, reloads.bad)
+    };
+    stats.push(stat("server.static_reload_success", Kind::Counter, good));
+    stats.push(stat("server.static_reload_rejected", Kind::Counter, bad));
+    let (waiting, served, refused) = *super::lock(&inner.state.held);
+    stats.push(stat("listener_manager.held_connections", Kind::Gauge, waiting));
+    stats.push(stat("listener_manager.held_connections_served", Kind::Counter, served));
+    stats.push(stat("listener_manager.held_connections_refused", Kind::Counter, refused));
     for (kind, s) in &status.kinds {
         let prefix = match kind {
             xds::Kind::Cluster => "cluster_manager.cds".to_owned(),

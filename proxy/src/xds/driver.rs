@@ -2,12 +2,15 @@
 //!
 //! Every change passes through here one after the other, so a snapshot never shows half an update.
 
+mod keep;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::Duration,
 };
 
+use outrigger_wire::packed::Packed;
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::yield_now,
@@ -18,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Transport,
     client::{Update, grpc::Dialer},
-    config::StartConfig,
+    config::{StartConfig, Statics},
     decode::{self, Resource},
     dump::Dump,
     handle::Handle,
@@ -59,6 +62,8 @@ pub(super) enum Event {
     Loaded(Option<Result<Restorable, String>>),
     /// The configuration was written to disk, or why not.
     Kept(Result<(), String>),
+    /// The static resources are these from now on, and the bootstrap they came with.
+    Statics(Box<Statics>, Option<Packed>),
 }
 
 /// News of a stream or file.
@@ -72,8 +77,6 @@ pub(super) enum Report {
 const BATCH: usize = 64;
 /// Resources of waiting updates that come into force together: more would make the first ones wait for long.
 const TOGETHER: usize = 256;
-/// How long a restored configuration waits for secrets that only a control plane has: without them plaintext still works.
-const PATIENCE_FOR_SECRETS: Duration = Duration::from_secs(3);
 /// Waiting resources shown in the status.
 const MAX_WAITING: usize = 100;
 
@@ -202,6 +205,11 @@ impl Driver {
                 self.keep(now);
                 self.after_change();
             }
+            Event::Statics(statics, bootstrap) => {
+                self.store.replace_statics(&statics, now);
+                (self.config.statics, self.config.bootstrap) = (*statics, bootstrap);
+                self.settle(now);
+            }
             Event::Kept(result) => {
                 if let Some(keeper) = &mut self.keeper {
                     keeper.written(result, now.wall);
@@ -319,39 +327,6 @@ impl Driver {
             }
         }
         self.after_change();
-    }
-
-    /// Uses or writes what is kept on disk, when it is time.
-    fn keep(&mut self, now: Now) {
-        let Some(keeper) = &mut self.keeper else { return };
-        if let Some(restorable) = keeper.overdue(now) {
-            return self.restore(restorable, now);
-        }
-        let connected = self.status.sources.values().any(|source| source.connected_since.is_some());
-        let Some(write) = keeper.take_due(&self.store, connected, now) else { return };
-        let events = self.events.clone();
-        tokio::task::spawn_blocking(move || {
-            let result = write();
-            if let Some(events) = events.upgrade() {
-                let _ = events.blocking_send(Event::Kept(result));
-            }
-        });
-    }
-
-    /// Puts what was kept in force, through the same decoding and warming as anything a control plane sends.
-    fn restore(&mut self, restorable: Restorable, now: Now) {
-        self.store.set_patience_for_secrets(Some(PATIENCE_FOR_SECRETS));
-        for (source, update) in restorable.updates {
-            let Update { kind, full, version, items, removed, .. } = update;
-            let prepared = items.into_iter().map(|item| prepare(&self.store, &source, kind, item)).collect();
-            let frame = Frame { source: &source, kind, version: &version, full, removed: &removed };
-            if let Some(error) = self.store.apply(&frame, prepared, now).error() {
-                tracing::warn!(%kind, error, "a resource kept on disk is refused");
-            }
-            // What it makes wanted has to be known before the next one is judged; nothing is published in between.
-            self.deadline = self.store.resolve(now);
-        }
-        self.settle(now);
     }
 
     fn after_change(&mut self) {
