@@ -30,7 +30,7 @@ use self::balance::{Pace, Place};
 use crate::{
     conn::{self, Directions},
     drain,
-    l7::Engine,
+    l7::{Engine, Pressure},
     live::{Claim, LiveListener, Publisher, Reader},
     net::{listener::Acceptor, socket},
     telemetry::metrics,
@@ -61,6 +61,8 @@ pub enum Command {
     Serve(Box<Handed>),
     /// Take what waits in the socket's queue and close it.
     Unlisten { id: u64 },
+    /// How short the process is of memory or descriptors from now on.
+    Pressure(Pressure),
     /// End the thread; connections still open are cut.
     Stop,
 }
@@ -233,6 +235,13 @@ async fn run(shared: Arc<Shared>, index: usize, mut commands: mpsc::UnboundedRec
             }
             Some(Command::Serve(handed)) => take_over(&worker, *handed),
             Some(Command::Unlisten { id }) => drop(listening.remove(&id)),
+            Some(Command::Pressure(pressure)) => {
+                worker.engine.pressure.set(pressure);
+                if pressure == Pressure::Tight {
+                    worker.engine.pool.close_idle();
+                    (worker.shared.give_back)();
+                }
+            }
             Some(Command::Stop) | None => return,
         }
     }
@@ -341,6 +350,10 @@ fn take_over(worker: &Rc<Worker>, handed: Handed) {
 
 /// Serves a connection in a task of its own.
 fn start(worker: &Rc<Worker>, accepted: (tokio::net::TcpStream, SocketAddr), claim: &Rc<Claim>, place: Place) {
+    if worker.engine.pressure.get() >= Pressure::Shed {
+        on_listener(worker, claim, |listener| listener.stats.local().downstream_cx_overload_reject.inc());
+        return;
+    }
     let Some(serving) = Serving::new(&worker.shared) else {
         on_listener(worker, claim, |listener| listener.stats.local().downstream_global_cx_overflow.inc());
         return;

@@ -36,7 +36,20 @@ pub(super) fn server_info(inner: &Inner) -> Answer {
         },
         "node": node,
         "last_good_configuration": last_good(&status),
+        "overload": overload(inner),
     }))
+}
+
+/// What of the limits is used, and what is given up for it.
+pub(super) fn overload(inner: &Inner) -> Value {
+    let overload = *super::lock(&inner.state.overload);
+    let percent = |part: Option<f64>| part.map(|part| (part * 1000.0).round() / 10.0);
+    json!({
+        "memory_percent": percent(overload.memory),
+        "file_descriptors_percent": percent(overload.descriptors),
+        "refuses_new_work": overload.sheds,
+        "closes_idle_connections": overload.closes_idle,
+    })
 }
 
 /// Whether what is in force came from disk, and what is known of the file; `null` where none is kept.

@@ -81,6 +81,8 @@ pub struct State {
     drained: AtomicBool,
     failed_health: AtomicBool,
     awaits_checks: AtomicBool,
+    application_seen: AtomicBool,
+    overload: Mutex<Overload>,
     /// Times the bootstrap file was read again, and why the last time was in vain.
     reloads: Mutex<Reloads>,
     /// Connections held for a first configuration: waiting, served, refused.
@@ -91,6 +93,19 @@ pub struct State {
     log_level: Mutex<String>,
     /// Answers that cost much to render come one after the other, off the control thread.
     rendering: Semaphore,
+}
+
+/// Of what the process is short, and what it gives up for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Overload {
+    /// Parts of what there is; `None` where there is no limit.
+    pub memory: Option<f64>,
+    pub descriptors: Option<f64>,
+    /// New connections and requests are refused.
+    pub sheds: bool,
+    /// Idle connections are closed.
+    pub closes_idle: bool,
+    pub rises: u64,
 }
 
 #[derive(Debug, Default)]
@@ -115,6 +130,8 @@ impl State {
             drained: AtomicBool::new(false),
             failed_health: AtomicBool::new(false),
             awaits_checks: AtomicBool::new(false),
+            application_seen: AtomicBool::new(false),
+            overload: Mutex::default(),
             reloads: Mutex::default(),
             held: Mutex::default(),
             problems: Mutex::default(),
@@ -132,6 +149,16 @@ impl State {
     /// Whether listeners wait for the first active health checks.
     pub fn set_awaits_checks(&self, awaits: bool) {
         self.awaits_checks.store(awaits, Ordering::Relaxed);
+    }
+
+    /// Whether the application listens on one of the ports that say so.
+    pub fn set_application_seen(&self, seen: bool) {
+        self.application_seen.store(seen, Ordering::Relaxed);
+    }
+
+    /// Of what the process is short.
+    pub fn set_overload(&self, overload: Overload) {
+        *lock(&self.overload) = overload;
     }
 
     /// The bootstrap file was read again.

@@ -85,6 +85,7 @@ fn own(inner: &Inner) -> Vec<Stat> {
         stat("server.uptime", Kind::Gauge, inner.state.started.elapsed().as_secs()),
         stat("server.concurrency", Kind::Gauge, inner.context.workers as u64),
         stat("server.total_connections", Kind::Gauge, inner.context.shared.connections.load(Ordering::Relaxed)),
+        stat("server.application_seen", Kind::Gauge, u64::from(inner.state.application_seen.load(Ordering::Relaxed))),
         stat("server.panics", Kind::Counter, panics().get()),
         stat("server.config_problems", Kind::Gauge, inner.state.problems().len() as u64),
         stat("server.config_version", Kind::Gauge, inner.state.version()),
@@ -95,6 +96,22 @@ fn own(inner: &Inner) -> Vec<Stat> {
         stat("access_log.dropped", Kind::Counter, inner.context.sinks.dropped()),
         stat("access_log.failed", Kind::Counter, inner.context.sinks.failed()),
     ];
+    let overload = *super::lock(&inner.state.overload);
+    for (name, part) in [("cgroup_memory", overload.memory), ("file_descriptors", overload.descriptors)] {
+        // Percent, as in Envoy.
+        let percent = part.map_or(0, |part| (part * 100.0).clamp(0.0, 1000.0) as u64);
+        let name = format!("overload.envoy.resource_monitors.{name}.pressure");
+        stats.push(named(name.into(), Kind::Gauge, percent));
+    }
+    for (name, active) in [
+        ("stop_accepting_requests", overload.sheds),
+        ("reject_incoming_connections", overload.sheds),
+        ("reduce_timeouts", overload.closes_idle),
+    ] {
+        let name = format!("overload.envoy.overload_actions.{name}.active");
+        stats.push(named(name.into(), Kind::Gauge, u64::from(active)));
+    }
+    stats.push(stat("overload.rises", Kind::Counter, overload.rises));
     let (good, bad) = {
         let reloads = super::lock(&inner.state.reloads);
         (reloads.good, reloads.bad)
@@ -127,6 +144,7 @@ fn own(inner: &Inner) -> Vec<Stat> {
         stats.push(stat("control_plane.last_good_in_force", Kind::Gauge, u64::from(saved.in_force.is_some())));
         stats.push(stat("control_plane.last_good_age_seconds", Kind::Gauge, age.map_or(0, |age| age.as_secs())));
         stats.push(stat("control_plane.last_good_refused", Kind::Gauge, u64::from(saved.refused.is_some())));
+        stats.push(stat("control_plane.last_good_pending", Kind::Gauge, u64::from(saved.pending)));
         stats.push(stat("control_plane.last_good_written", Kind::Counter, saved.writes));
         stats.push(stat("control_plane.last_good_write_failed", Kind::Counter, saved.write_failures));
     }

@@ -14,6 +14,7 @@ use super::{
     application::Application,
     ending::{self, Ending},
     memory::Trim,
+    overload::Overload,
     report,
     retiring::Retiring,
     sockets::Sockets,
@@ -50,9 +51,9 @@ pub(super) struct Times {
 }
 
 /// What the loop looks after besides connections.
-#[derive(Default)]
 pub(super) struct Beside {
     pub(super) application: Application,
+    pub(super) overload: Overload,
     /// Has the bootstrap file read again.
     pub(super) reload: Arc<Notify>,
 }
@@ -304,6 +305,8 @@ impl Control {
             tracing::info!("the application has ended: nobody listens on its ports any more");
             self.end();
         }
+        self.watch_limits();
+        self.state.set_application_seen(self.beside.application.may_call());
         let held = self.sockets.held();
         self.state.set_held(held.waiting, held.served, held.refused);
         if self.sockets.reserved().next().is_none() || self.progress.unchecked_until.is_some() {

@@ -12,6 +12,7 @@ mod ending;
 mod limits_tests;
 mod logging;
 mod memory;
+mod overload;
 #[cfg(test)]
 mod policy_tests;
 mod reload;
@@ -201,9 +202,11 @@ async fn run(settings: Settings, bootstrap: Bootstrap, log: logging::Handle) -> 
         hold: settings.lifecycle.hold_time(),
     };
     let application = application::Application::new(&settings.lifecycle.exit_when);
+    let limits = overload::Sources::find(settings.lifecycle.overload_memory);
+    let overload = overload::Overload::new(settings.lifecycle.overload_percent, limits);
     let reload =
         reload::Reload { settings, running: bootstrap, subscription: subscription.clone(), state: admin.state() };
-    let beside = control::Beside { application, reload: reload.start() };
+    let beside = control::Beside { application, overload, reload: reload.start() };
     let control = control::Control::new(builder, subscription, sockets, admin.state(), shared, times, beside);
     let workers = control.run(asked).await;
     workers.iter().for_each(|worker| worker.send(worker::Command::Stop));

@@ -186,6 +186,11 @@ impl Sockets {
         true
     }
 
+    /// Tells every worker the same.
+    pub(super) fn tell(&self, command: impl Fn() -> Command) {
+        self.workers.iter().for_each(|worker| worker.send(command()));
+    }
+
     /// Gives the workers back, to be stopped.
     pub(super) fn into_workers(self) -> Vec<Handle> {
         self.workers

@@ -5,17 +5,30 @@ use std::{cell::Cell, rc::Rc, time::Instant};
 use super::{body::Body, client::Pool};
 use crate::live::Reader;
 
+/// How short the process is of memory or descriptors, and what is given up for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Pressure {
+    #[default]
+    None,
+    /// New connections and requests are refused.
+    Shed,
+    /// Connections that idle are closed besides.
+    Tight,
+}
+
 /// One per worker: the snapshot in force and the upstream connections.
 pub struct Engine {
     pub live: Reader,
     pub pool: Pool<Body>,
     /// What the worker's connections hold memory with.
     pub held: Rc<Gauge>,
+    /// As the control thread last said.
+    pub pressure: Cell<Pressure>,
 }
 
 impl Engine {
     pub fn new(live: Reader) -> Self {
-        Self { live, pool: Pool::new(), held: Rc::default() }
+        Self { live, pool: Pool::new(), held: Rc::default(), pressure: Cell::default() }
     }
 
     /// Lets go of pooled connections nobody wants any more; to be called about once a second.

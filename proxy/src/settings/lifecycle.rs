@@ -6,6 +6,7 @@ use clap::Parser;
 
 const START: &str = "Start";
 const END: &str = "Changes and end";
+const OVERLOAD: &str = "Overload";
 
 /// Times and bounds of a start, of changes, and of the end.
 #[derive(Clone, Debug, Parser)]
@@ -36,6 +37,21 @@ pub struct Lifecycle {
     /// stream fails.
     #[arg(long, env = "OUTRIGGER_STATE_PATIENCE_S", default_value_t = 5, value_name = "SECONDS", help_heading = START)]
     pub state_patience_s: u64,
+
+    /// Percent of the memory limit, and of the file descriptors, from which on new connections and requests are refused;
+    /// halfway from there to all of it idle connections are closed as well. 0: never.
+    #[arg(
+        long,
+        env = "OUTRIGGER_OVERLOAD_PERCENT",
+        default_value_t = 90,
+        value_name = "PERCENT",
+        value_parser = clap::value_parser!(u8).range(..=99),
+        help_heading = OVERLOAD
+    )]
+    pub overload_percent: u8,
+    /// Memory that the process may use; the limit of its cgroup (v1 or v2) by default, without one there is none.
+    #[arg(long, env = "OUTRIGGER_OVERLOAD_MEMORY", value_name = "BYTES", help_heading = OVERLOAD)]
+    pub overload_memory: Option<u64>,
 
     /// Time for connections to end on SIGTERM, in seconds, before they are cut.
     #[arg(long, default_value_t = 30, env = "OUTRIGGER_DRAIN_TIME_S", value_name = "SECONDS", help_heading = END)]

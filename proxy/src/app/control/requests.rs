@@ -3,7 +3,13 @@
 use std::{sync::atomic::Ordering, time::Instant};
 
 use super::{Control, Ending, report};
-use crate::{admin::Request, drain::Phase, ir::listener::Direction};
+use crate::{
+    admin::{self, Request},
+    drain::{Phase, Source},
+    ir::listener::Direction,
+    l7::Pressure,
+    worker::Command,
+};
 
 impl Control {
     /// Does what somebody asked for; true when that is the end, now.
@@ -70,6 +76,27 @@ impl Control {
             self.sockets.close_direction(Direction::Outbound);
         }
         self.bind();
+    }
+
+    /// Has the workers shed what there is no memory or no descriptor for.
+    pub(super) fn watch_limits(&mut self) {
+        let changed = self.beside.overload.look();
+        let picture = self.beside.overload.picture();
+        self.state.set_overload(admin::Overload {
+            memory: picture.memory,
+            descriptors: picture.descriptors,
+            sheds: picture.pressure >= Pressure::Shed,
+            closes_idle: picture.pressure >= Pressure::Tight,
+            rises: picture.rises,
+        });
+        let Some(pressure) = changed else { return };
+        tracing::warn!(?pressure, memory = picture.memory, descriptors = picture.descriptors, "overload");
+        self.sockets.tell(|| Command::Pressure(pressure));
+        if pressure == Pressure::Tight {
+            // Those that idle look at their clocks again.
+            let drains = &self.shared.drains;
+            [&drains.inbound, &drains.unspecified, &drains.outbound].into_iter().for_each(Source::wake);
+        }
     }
 
     /// Moves an end that is under way on; true when it is over.

@@ -12,7 +12,10 @@ use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::time::Sleep;
 
 use super::{Connection, DEFAULT_HEAD_TIMEOUT};
-use crate::{drain, l7::flow::Flow};
+use crate::{
+    drain,
+    l7::{engine::Pressure, flow::Flow},
+};
 
 /// How long an HTTP/1 connection idles before its codec is given up with all its buffers. A client that asks more often
 /// never notices; one that asks less often pays a few microseconds for another codec.
@@ -152,7 +155,10 @@ impl Ending {
         let is_http1 = served == Served::Http1;
         let idle_since = conn.idle_since.get();
         let is_idle = conn.active.get() == 0 && !self.shut;
-        let idle = config.idle_timeout.filter(|_| is_idle).map(|t| (idle_since + t, Due::Idle));
+        // Short of memory, what idles goes first.
+        let tight = conn.engine.pressure.get() == Pressure::Tight;
+        let timeout = if tight { Some(Duration::ZERO) } else { config.idle_timeout };
+        let idle = timeout.filter(|_| is_idle).map(|t| (idle_since + t, Due::Idle));
         let old =
             config.max_connection_duration.filter(|_| !self.begun).map(|t| (conn.scope.conn.started_at + t, Due::Old));
         let head = is_http1

@@ -140,6 +140,7 @@ impl Keeper {
 
     /// What is in force may differ from what is on disk.
     pub(in crate::xds) fn changed(&mut self, now: Now) {
+        self.status.pending = true;
         let since = *self.dirty_since.get_or_insert(now.mono);
         self.due = Some((now.mono + QUIET).min(since + AT_LEAST));
     }
@@ -184,6 +185,7 @@ impl Keeper {
     /// How writing went.
     pub(in crate::xds) fn written(&mut self, result: Result<(), String>, now: SystemTime) {
         self.writing = false;
+        self.status.pending = self.dirty_since.is_some();
         match result {
             Ok(()) => {
                 self.status.writes += 1;

@@ -39,6 +39,8 @@ pub struct SavedStatus {
     pub refused: Option<String>,
     /// When this process wrote last.
     pub written: Option<SystemTime>,
+    /// Something changed that is not written yet.
+    pub pending: bool,
     pub writes: u64,
     pub write_failures: u64,
     /// Why the last attempt to write failed, or why nothing may be written.
