@@ -3,9 +3,15 @@
 //! A [`Source`] belongs to whatever ends: the process (one per direction) or a filter chain that an update removed. A
 //! connection holds a [`Signal`] over both of its sources and obeys the more urgent one. Phases only move forward.
 
-use std::rc::Rc;
+use std::{rc::Rc, time::Duration};
 
-use tokio::sync::watch;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
+
+/// Connections that are overdue close at a moment of their own within this time: not all of them connect again at once.
+const SPREAD: Duration = Duration::from_secs(10);
 
 /// How urgent the end is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -14,6 +20,8 @@ pub enum Phase {
     Run,
     /// Finish what is under way; tell HTTP peers to go elsewhere.
     Drain,
+    /// Close soon, not all at once.
+    Overdue,
     /// Close now.
     Force,
 }
@@ -71,11 +79,13 @@ pub struct Signal {
     process: watch::Receiver<Phase>,
     chain: watch::Receiver<Phase>,
     guard: Option<Rc<dyn Guard>>,
+    /// When it closes, once it is overdue.
+    close_at: Option<Instant>,
 }
 
 impl Signal {
     pub fn new(process: &Source, chain: &Source) -> Self {
-        Self { process: process.subscribe(), chain: chain.subscribe(), guard: None }
+        Self { process: process.subscribe(), chain: chain.subscribe(), guard: None, close_at: None }
     }
 
     /// With a reason of the connection's own to close.
@@ -101,7 +111,18 @@ impl Signal {
 
     /// Resolves once the connection has to close now.
     pub async fn forced(&mut self) {
-        self.reached(Phase::Force).await;
+        self.reached(Phase::Overdue).await;
+        if self.phase() == Phase::Overdue && self.refusal().is_none() {
+            let at = *self.close_at.get_or_insert_with(|| Instant::now() + SPREAD.mul_f64(fastrand::f64()));
+            // Boxed: it is rare, and every connection has room for this future.
+            Box::pin(async {
+                tokio::select! {
+                    () = self.reached(Phase::Force) => {}
+                    () = sleep_until(at) => {}
+                }
+            })
+            .await;
+        }
     }
 
     async fn reached(&mut self, wanted: Phase) {
@@ -162,6 +183,29 @@ mod tests {
             forced.await;
         }
         assert_eq!(signal.refusal().as_deref(), Some("not any more"));
+    }
+
+    #[tokio::test]
+    async fn overdue_connections_do_not_all_close_at_once() {
+        let (process, chain) = (Source::default(), Source::default());
+        chain.advance(Phase::Overdue);
+        let (start, mut ends) = (Instant::now(), std::collections::BTreeSet::new());
+        for _ in 0..50 {
+            let mut signal = Signal::new(&process, &chain);
+            signal.draining().await;
+            let _ = futures_util::poll!(std::pin::pin!(signal.forced()));
+            let end = signal.close_at.unwrap();
+            // Asked again and again, as a loop does: its moment stays.
+            let _ = futures_util::poll!(std::pin::pin!(signal.forced()));
+            assert_eq!(signal.close_at, Some(end));
+            assert!(end <= Instant::now() + SPREAD && end >= start);
+            ends.insert(end);
+        }
+        assert!(ends.len() > 40, "{ends:?}");
+        let mut late = Signal::new(&process, &chain);
+        process.advance(Phase::Force);
+        late.forced().await;
+        assert_eq!(late.close_at, None, "what is forced is not put off");
     }
 
     #[tokio::test]

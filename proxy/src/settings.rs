@@ -4,13 +4,14 @@
 //! (`--xds-address`), where the bootstrap is made from these settings and the identity comes from the control plane's CA.
 
 mod agent;
+mod lifecycle;
 mod metrics;
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Parser, ValueEnum};
 
-pub use self::{agent::AgentSocket, metrics::MetricsSettings};
+pub use self::{agent::AgentSocket, lifecycle::Lifecycle, metrics::MetricsSettings};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Mode {
@@ -42,13 +43,6 @@ pub struct Settings {
     /// Write log lines as JSON.
     #[arg(long, env = "OUTRIGGER_LOG_JSON")]
     pub log_json: bool,
-    /// Time for connections to end on SIGTERM, in seconds, before they are cut.
-    #[arg(long, default_value_t = 30, env = "OUTRIGGER_DRAIN_TIME_S", value_name = "SECONDS")]
-    pub drain_time_s: u64,
-    /// Time for which inbound connections are still accepted after SIGTERM, in seconds, while callers learn that this
-    /// proxy goes away. An idle proxy ends at once.
-    #[arg(long, default_value_t = 5, env = "OUTRIGGER_MIN_DRAIN_TIME_S", value_name = "SECONDS")]
-    pub min_drain_time_s: u64,
     /// `node.id` when the bootstrap has none.
     #[arg(long, env = "OUTRIGGER_SERVICE_NODE", value_name = "ID")]
     pub service_node: Option<String>,
@@ -158,6 +152,9 @@ pub struct Settings {
     )]
     pub spiffe_endpoint_socket: Option<AgentSocket>,
 
+    #[command(flatten)]
+    pub lifecycle: Lifecycle,
+
     /// Accepted for Envoy's sake and without effect here, each said once at start.
     #[command(flatten)]
     pub ignored: Ignored,
@@ -222,14 +219,6 @@ impl Ignored {
 }
 
 impl Settings {
-    pub fn drain_time(&self) -> Duration {
-        Duration::from_secs(self.drain_time_s)
-    }
-
-    pub fn min_drain_time(&self) -> Duration {
-        Duration::from_secs(self.min_drain_time_s)
-    }
-
     /// Worker threads: the setting, else the CPUs there are within the affinity mask and the CPU quota of cgroup v1 or
     /// v2 (the standard library reads all three). A fraction of a CPU counts for nothing, but one worker there is: a
     /// thread more than the quota only means to be throttled sooner.
@@ -356,7 +345,7 @@ mod tests {
             "--disable-hot-restart",
         ]);
         assert_eq!(s.config_path.as_deref(), Some(std::path::Path::new("x.yaml")));
-        assert_eq!(s.drain_time(), Duration::from_secs(1));
+        assert_eq!(s.lifecycle.drain_time_s, 1);
         assert_eq!(s.ignored.given(), ["--base-id", "--disable-hot-restart"]);
     }
 

@@ -30,7 +30,7 @@ use self::balance::{Pace, Place};
 use crate::{
     conn::{self, Directions},
     drain,
-    l7::Engine,
+    l7::{Engine, Pressure},
     live::{Claim, LiveListener, Publisher, Reader},
     net::{listener::Acceptor, socket},
     telemetry::metrics,
@@ -38,7 +38,7 @@ use crate::{
 };
 
 /// Most connections taken from a queue that is being closed; more than any backlog holds.
-const LONGEST_QUEUE: usize = 1 << 17;
+pub const LONGEST_QUEUE: usize = 1 << 17;
 
 /// How often a worker looks for pooled connections that are stale.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -49,12 +49,20 @@ const SWEEPS_PER_ORIGINAL_DST: u32 = 5;
 /// What the control thread tells a worker.
 #[derive(Debug)]
 pub enum Command {
-    /// Accept on `socket` for whichever listener has `claim` at the moment of each connection.
-    Listen { id: u64, claim: Claim, socket: std::net::TcpListener, balance: Arc<Balance> },
+    /// Serve what was `held`, and accept on `socket`, for whichever listener has `claim` at the moment of each connection.
+    Listen {
+        id: u64,
+        claim: Claim,
+        socket: std::net::TcpListener,
+        balance: Arc<Balance>,
+        held: Vec<(std::net::TcpStream, SocketAddr)>,
+    },
     /// Serve what another worker accepted.
     Serve(Box<Handed>),
     /// Take what waits in the socket's queue and close it.
     Unlisten { id: u64 },
+    /// How short the process is of memory or descriptors from now on.
+    Pressure(Pressure),
     /// End the thread; connections still open are cut.
     Stop,
 }
@@ -215,7 +223,11 @@ async fn run(shared: Arc<Shared>, index: usize, mut commands: mpsc::UnboundedRec
             }
         };
         match command {
-            Some(Command::Listen { id, claim, socket, balance }) => {
+            Some(Command::Listen { id, claim, socket, balance, held }) => {
+                if !held.is_empty() {
+                    let place = || balance.place(worker.index, false);
+                    take(&worker, held.into_iter(), &Rc::new(claim.clone()), place);
+                }
                 match listen(&worker, claim.clone(), socket, balance) {
                     Ok(stop) => drop(listening.insert(id, Listening { _stop: stop })),
                     Err(error) => tracing::error!(?claim, %error, "cannot accept on a socket"),
@@ -223,6 +235,13 @@ async fn run(shared: Arc<Shared>, index: usize, mut commands: mpsc::UnboundedRec
             }
             Some(Command::Serve(handed)) => take_over(&worker, *handed),
             Some(Command::Unlisten { id }) => drop(listening.remove(&id)),
+            Some(Command::Pressure(pressure)) => {
+                worker.engine.pressure.set(pressure);
+                if pressure == Pressure::Tight {
+                    worker.engine.pool.close_idle();
+                    (worker.shared.give_back)();
+                }
+            }
             Some(Command::Stop) | None => return,
         }
     }
@@ -283,10 +302,20 @@ async fn accept(
     }
     drop(acceptor);
     // Closing resets what waits in the queue, though those clients were told that they are connected.
-    for _ in 0..LONGEST_QUEUE {
-        let Ok((stream, peer)) = queue.accept() else { return };
+    let waiting = std::iter::from_fn(|| queue.accept().ok()).take(LONGEST_QUEUE);
+    take(&worker, waiting, &claim, place);
+}
+
+/// Serves what was accepted elsewhere.
+fn take(
+    worker: &Rc<Worker>,
+    accepted: impl Iterator<Item = (std::net::TcpStream, SocketAddr)>,
+    claim: &Rc<Claim>,
+    place: impl Fn() -> Place,
+) {
+    for (stream, peer) in accepted {
         if let Ok(stream) = stream.set_nonblocking(true).and_then(|()| tokio::net::TcpStream::from_std(stream)) {
-            distribute(&worker, (stream, socket::canonical(peer)), &claim, place());
+            distribute(worker, (stream, socket::canonical(peer)), claim, place());
         }
     }
 }
@@ -321,6 +350,10 @@ fn take_over(worker: &Rc<Worker>, handed: Handed) {
 
 /// Serves a connection in a task of its own.
 fn start(worker: &Rc<Worker>, accepted: (tokio::net::TcpStream, SocketAddr), claim: &Rc<Claim>, place: Place) {
+    if worker.engine.pressure.get() >= Pressure::Shed {
+        on_listener(worker, claim, |listener| listener.stats.local().downstream_cx_overload_reject.inc());
+        return;
+    }
     let Some(serving) = Serving::new(&worker.shared) else {
         on_listener(worker, claim, |listener| listener.stats.local().downstream_global_cx_overflow.inc());
         return;

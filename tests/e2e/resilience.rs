@@ -4,12 +4,16 @@
 
 #[path = "resilience/deaths.rs"]
 mod deaths;
+#[path = "resilience/lifecycle.rs"]
+mod lifecycle;
 #[path = "resilience/replicas.rs"]
 mod replicas;
 #[path = "resilience/rotation.rs"]
 mod rotation;
 #[path = "resilience/streams.rs"]
 mod streams;
+#[path = "resilience/thousand.rs"]
+mod thousand;
 
 use std::path::PathBuf;
 

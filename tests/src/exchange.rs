@@ -53,6 +53,11 @@ impl Server {
         Self { listener, open: RefCell::default() }
     }
 
+    /// Looks at none of the connections so far for further requests.
+    pub fn forget(&self) {
+        self.open.borrow_mut().clear();
+    }
+
     /// The next request's connection and head; a body is still to be read from it.
     pub fn request(&self) -> (TcpStream, String) {
         self.try_request(PATIENCE).expect("a request should have arrived")

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{Inner, http::Answer};
-use crate::live::LiveListener;
+use crate::{live::LiveListener, xds};
 
 /// As `envoy.admin.v3.ServerInfo`.
 pub(super) fn server_info(inner: &Inner) -> Answer {
@@ -31,10 +31,35 @@ pub(super) fn server_info(inner: &Inner) -> Answer {
             "concurrency": inner.context.workers,
             "config_path": settings.config_path,
             "log_level": settings.log_level,
-            "drain_time": format!("{}s", settings.drain_time_s),
+            "drain_time": format!("{}s", settings.lifecycle.drain_time_s),
             "mode": "Serve",
         },
         "node": node,
+        "last_good_configuration": last_good(&status),
+        "overload": overload(inner),
+    }))
+}
+
+/// What of the limits is used, and what is given up for it.
+pub(super) fn overload(inner: &Inner) -> Value {
+    let overload = *super::lock(&inner.state.overload);
+    let percent = |part: Option<f64>| part.map(|part| (part * 1000.0).round() / 10.0);
+    json!({
+        "memory_percent": percent(overload.memory),
+        "file_descriptors_percent": percent(overload.descriptors),
+        "refuses_new_work": overload.sheds,
+        "closes_idle_connections": overload.closes_idle,
+    })
+}
+
+/// Whether what is in force came from disk, and what is known of the file; `null` where none is kept.
+pub(super) fn last_good(status: &xds::Status) -> Option<Value> {
+    let saved = status.saved.as_ref()?;
+    Some(json!({
+        "in_force": saved.in_force.is_some(),
+        "written": rfc3339(saved.in_force.or(saved.written)),
+        "refused": saved.refused,
+        "last_error": saved.last_error,
     }))
 }
 

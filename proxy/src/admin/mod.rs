@@ -52,6 +52,8 @@ pub enum Request {
     DrainListeners { inbound_only: bool, graceful: bool },
     /// Close and reopen access log files (after rotation).
     ReopenLogs,
+    /// SIGHUP: read the bootstrap file again, and reopen access log files.
+    Reload,
 }
 
 /// Sets the program's log level; the reason when it is not one.
@@ -83,12 +85,38 @@ pub struct State {
     drained: AtomicBool,
     failed_health: AtomicBool,
     awaits_checks: AtomicBool,
+    application_seen: AtomicBool,
+    overload: Mutex<Overload>,
+    /// Times the bootstrap file was read again, and why the last time was in vain.
+    reloads: Mutex<Reloads>,
+    /// Connections held for a first configuration: waiting, served, refused.
+    held: Mutex<(u64, u64, u64)>,
     problems: Mutex<Vec<String>>,
     sockets: Mutex<BoundSockets>,
     /// The level that `/logging` was asked for last, without its per-target additions.
     log_level: Mutex<String>,
     /// Answers that cost much to render come one after the other, off the control thread.
     rendering: Semaphore,
+}
+
+/// Of what the process is short, and what it gives up for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Overload {
+    /// Parts of what there is; `None` where there is no limit.
+    pub memory: Option<f64>,
+    pub descriptors: Option<f64>,
+    /// New connections and requests are refused.
+    pub sheds: bool,
+    /// Idle connections are closed.
+    pub closes_idle: bool,
+    pub rises: u64,
+}
+
+#[derive(Debug, Default)]
+struct Reloads {
+    good: u64,
+    bad: u64,
+    error: Option<String>,
 }
 
 #[derive(Debug, Default)]
@@ -106,6 +134,10 @@ impl State {
             drained: AtomicBool::new(false),
             failed_health: AtomicBool::new(false),
             awaits_checks: AtomicBool::new(false),
+            application_seen: AtomicBool::new(false),
+            overload: Mutex::default(),
+            reloads: Mutex::default(),
+            held: Mutex::default(),
             problems: Mutex::default(),
             sockets: Mutex::default(),
             log_level: Mutex::new(log_level.to_owned()),
@@ -121,6 +153,31 @@ impl State {
     /// Whether listeners wait for the first active health checks.
     pub fn set_awaits_checks(&self, awaits: bool) {
         self.awaits_checks.store(awaits, Ordering::Relaxed);
+    }
+
+    /// Whether the application listens on one of the ports that say so.
+    pub fn set_application_seen(&self, seen: bool) {
+        self.application_seen.store(seen, Ordering::Relaxed);
+    }
+
+    /// Of what the process is short.
+    pub fn set_overload(&self, overload: Overload) {
+        *lock(&self.overload) = overload;
+    }
+
+    /// The bootstrap file was read again.
+    pub fn set_reloaded(&self, result: Result<(), String>) {
+        let mut reloads = lock(&self.reloads);
+        match &result {
+            Ok(()) => reloads.good += 1,
+            Err(_) => reloads.bad += 1,
+        }
+        reloads.error = result.err();
+    }
+
+    /// Connections held for a first configuration: how many wait, were served, were refused.
+    pub fn set_held(&self, waiting: u64, served: u64, refused: u64) {
+        *lock(&self.held) = (waiting, served, refused);
     }
 
     /// Resources that kept their former version, with the reason.
@@ -139,7 +196,8 @@ impl State {
     }
 
     fn problems(&self) -> Vec<String> {
-        lock(&self.problems).clone()
+        let reload = lock(&self.reloads).error.clone();
+        lock(&self.problems).iter().cloned().chain(reload).collect()
     }
 
     pub fn set_draining(&self) {

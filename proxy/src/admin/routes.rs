@@ -117,6 +117,8 @@ fn ready(inner: &Inner, call: &Call, further: Vec<(&'static str, String)>) -> An
             "reasons": reasons,
             "version": inner.state.version(),
             "rejected": inner.state.problems(),
+            "last_good_configuration": info::last_good(&status),
+            "overload": info::overload(inner),
         });
         return Answer { status: code, ..Answer::json(&body) };
     }

@@ -100,6 +100,7 @@ fn own(inner: &Inner) -> Vec<Stat> {
         stat("server.uptime", Kind::Gauge, inner.state.started.elapsed().as_secs()),
         stat("server.concurrency", Kind::Gauge, inner.context.workers as u64),
         stat("server.total_connections", Kind::Gauge, inner.context.shared.connections.load(Ordering::Relaxed)),
+        stat("server.application_seen", Kind::Gauge, u64::from(inner.state.application_seen.load(Ordering::Relaxed))),
         stat("server.panics", Kind::Counter, panics().get()),
         stat("server.config_problems", Kind::Gauge, inner.state.problems().len() as u64),
         stat("server.config_version", Kind::Gauge, inner.state.version()),
@@ -110,6 +111,32 @@ fn own(inner: &Inner) -> Vec<Stat> {
         stat("access_log.dropped", Kind::Counter, inner.context.sinks.dropped()),
         stat("access_log.failed", Kind::Counter, inner.context.sinks.failed()),
     ];
+    let overload = *super::lock(&inner.state.overload);
+    for (name, part) in [("cgroup_memory", overload.memory), ("file_descriptors", overload.descriptors)] {
+        // Percent, as in Envoy.
+        let percent = part.map_or(0, |part| (part * 100.0).clamp(0.0, 1000.0) as u64);
+        let name = format!("overload.envoy.resource_monitors.{name}.pressure");
+        stats.push(named(name.into(), Kind::Gauge, percent));
+    }
+    for (name, active) in [
+        ("stop_accepting_requests", overload.sheds),
+        ("reject_incoming_connections", overload.sheds),
+        ("reduce_timeouts", overload.closes_idle),
+    ] {
+        let name = format!("overload.envoy.overload_actions.{name}.active");
+        stats.push(named(name.into(), Kind::Gauge, u64::from(active)));
+    }
+    stats.push(stat("overload.rises", Kind::Counter, overload.rises));
+    let (good, bad) = {
+        let reloads = super::lock(&inner.state.reloads);
+        (reloads.good, reloads.bad)
+    };
+    stats.push(stat("server.static_reload_success", Kind::Counter, good));
+    stats.push(stat("server.static_reload_rejected", Kind::Counter, bad));
+    let (waiting, served, refused) = *super::lock(&inner.state.held);
+    stats.push(stat("listener_manager.held_connections", Kind::Gauge, waiting));
+    stats.push(stat("listener_manager.held_connections_served", Kind::Counter, served));
+    stats.push(stat("listener_manager.held_connections_refused", Kind::Counter, refused));
     for (kind, s) in &status.kinds {
         let prefix = match kind {
             xds::Kind::Cluster => "cluster_manager.cds".to_owned(),
@@ -127,6 +154,15 @@ fn own(inner: &Inner) -> Vec<Stat> {
     }
     let connected = status.sources.values().any(|s| s.connected_since.is_some());
     stats.push(stat("control_plane.connected_state", Kind::Gauge, u64::from(connected)));
+    if let Some(saved) = &status.saved {
+        let age = saved.in_force.and_then(|written| written.elapsed().ok());
+        stats.push(stat("control_plane.last_good_in_force", Kind::Gauge, u64::from(saved.in_force.is_some())));
+        stats.push(stat("control_plane.last_good_age_seconds", Kind::Gauge, age.map_or(0, |age| age.as_secs())));
+        stats.push(stat("control_plane.last_good_refused", Kind::Gauge, u64::from(saved.refused.is_some())));
+        stats.push(stat("control_plane.last_good_pending", Kind::Gauge, u64::from(saved.pending)));
+        stats.push(stat("control_plane.last_good_written", Kind::Counter, saved.writes));
+        stats.push(stat("control_plane.last_good_write_failed", Kind::Counter, saved.write_failures));
+    }
     if let Some(identity) = &status.identity {
         let seconds = identity.not_after.and_then(|t| t.duration_since(std::time::SystemTime::now()).ok());
         stats.push(stat("server.cert_seconds_to_expiry", Kind::Gauge, seconds.map_or(0, |d| d.as_secs())));

@@ -1,23 +1,27 @@
 //! The control loop: every new snapshot becomes a `Live`, every `Live` gets its sockets, and at the end all is drained.
 
+mod requests;
+
 use std::{
     collections::HashMap,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use super::{
-    ending::{Ending, Times},
+    application::Application,
+    ending::{self, Ending},
     memory::Trim,
+    overload::Overload,
+    report,
     retiring::Retiring,
     sockets::Sockets,
 };
 use crate::{
     admin::{self, Request},
-    drain::Phase,
-    ir::{Name, endpoint::Assignment, listener::Direction, secret::Secret, snapshot::Snapshot},
+    ir::{Name, endpoint::Assignment, secret::Secret, snapshot::Snapshot},
     live::{Builder, Live, Problem, Publisher, Resolved},
     upstream::{
         dns::{SystemResolver, Watcher},
@@ -36,6 +40,24 @@ const FIRST_CHECKS: Duration = Duration::from_secs(15);
 /// How often an end that is under way looks whether the last connection is gone.
 const DRAIN_TICK: Duration = Duration::from_millis(20);
 
+/// What an operator says about time.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Times {
+    pub(super) end: ending::Times,
+    /// For connections of removed filter chains.
+    pub(super) chain_drain: Duration,
+    /// How long connections are held for a first configuration; `None` is for ever.
+    pub(super) hold: Option<Duration>,
+}
+
+/// What the loop looks after besides connections.
+pub(super) struct Beside {
+    pub(super) application: Application,
+    pub(super) overload: Overload,
+    /// Has the bootstrap file read again.
+    pub(super) reload: Arc<Notify>,
+}
+
 pub(super) struct Control {
     pub(super) builder: Builder,
     pub(super) publisher: Arc<Publisher>,
@@ -44,12 +66,14 @@ pub(super) struct Control {
     pub(super) state: Arc<admin::State>,
     pub(super) shared: Arc<Shared>,
     pub(super) times: Times,
+    beside: Beside,
     progress: Progress,
 }
 
 /// What the loop carries from turn to turn.
-#[derive(Default)]
 struct Progress {
+    /// When the held connections are given up.
+    hold_until: Option<Instant>,
     /// In force, with what DNS answered.
     snapshot: Arc<Snapshot>,
     resolved: Resolved,
@@ -69,6 +93,25 @@ struct Progress {
     ending: Option<Ending>,
 }
 
+impl Progress {
+    fn new(times: &Times) -> Self {
+        Self {
+            hold_until: times.hold.and_then(|hold| Instant::now().checked_add(hold)),
+            snapshot: Arc::default(),
+            resolved: Resolved::default(),
+            retiring: Retiring::new(times.chain_drain),
+            problems: Vec::new(),
+            unbound: Vec::new(),
+            trim: Trim::default(),
+            settled: 0,
+            open: false,
+            unchecked_until: None,
+            closing: None,
+            ending: None,
+        }
+    }
+}
+
 impl Control {
     pub(super) fn new(
         builder: Builder,
@@ -77,9 +120,10 @@ impl Control {
         state: Arc<admin::State>,
         shared: Arc<Shared>,
         times: Times,
+        beside: Beside,
     ) -> Self {
-        let publisher = shared.publisher.clone();
-        Self { builder, publisher, subscription, sockets, state, shared, times, progress: Progress::default() }
+        let (publisher, progress) = (shared.publisher.clone(), Progress::new(&times));
+        Self { builder, publisher, subscription, sockets, state, shared, times, beside, progress }
     }
 
     /// Runs until somebody asks for the end and the drain is over. Gives back the workers, idle or to be cut.
@@ -257,8 +301,19 @@ impl Control {
         {
             self.close(inbound_only);
         }
+        if self.beside.application.look(Instant::now()) && self.progress.ending.is_none() {
+            tracing::info!("the application has ended: nobody listens on its ports any more");
+            self.end();
+        }
+        self.watch_limits();
+        self.state.set_application_seen(self.beside.application.may_call());
+        let held = self.sockets.held();
+        self.state.set_held(held.waiting, held.served, held.refused);
         if self.sockets.reserved().next().is_none() || self.progress.unchecked_until.is_some() {
             return;
+        }
+        if self.progress.hold_until.is_some_and(|until| until <= Instant::now()) {
+            return self.sockets.release("no configuration for so long that connections are not held any more");
         }
         let status = self.subscription.status().borrow().clone();
         let waiting = status.warming.iter().any(|(kind, ..)| *kind == xds::Kind::Listener);
@@ -266,61 +321,8 @@ impl Control {
         self.progress.settled = if settled { self.progress.settled + 1 } else { 0 };
         // Twice: the last listener may have left the warming while its snapshot is still on the way.
         if self.progress.settled > 1 {
-            self.sockets.release();
+            self.sockets.release("no listener wants this address");
         }
-    }
-
-    /// Does what somebody asked for; true when that is the end, now.
-    fn asked(&mut self, request: Request) -> bool {
-        match request {
-            Request::ReopenLogs => self.builder.sinks.reopen(),
-            Request::DrainListeners { inbound_only, graceful } => {
-                tracing::info!(inbound_only, graceful, "draining listeners");
-                self.state.set_drained();
-                let drains = &self.shared.drains;
-                drains.inbound.advance(Phase::Drain);
-                if !inbound_only {
-                    drains.unspecified.advance(Phase::Drain);
-                    drains.outbound.advance(Phase::Drain);
-                }
-                if graceful {
-                    self.progress.closing = Some((Instant::now() + self.times.total, inbound_only));
-                } else {
-                    self.close(inbound_only);
-                }
-            }
-            Request::Signal | Request::Stop => match &mut self.progress.ending {
-                Some(ending) if request == Request::Signal => ending.cut(&self.shared),
-                Some(_) => {}
-                None => {
-                    self.state.set_draining();
-                    self.progress.ending = Some(Ending::begin(&self.shared, self.times));
-                }
-            },
-            Request::Cut => return true,
-        }
-        false
-    }
-
-    fn close(&mut self, inbound_only: bool) {
-        self.progress.closing = None;
-        self.sockets.close_direction(Direction::Inbound);
-        if !inbound_only {
-            self.sockets.close_direction(Direction::Unspecified);
-            self.sockets.close_direction(Direction::Outbound);
-        }
-        self.bind();
-    }
-
-    /// Moves an end that is under way on; true when it is over.
-    fn ended(&mut self) -> bool {
-        let Some(ending) = &mut self.progress.ending else { return false };
-        if ending.closes_inbound() {
-            self.sockets.close_direction(Direction::Inbound);
-            self.sockets.close_direction(Direction::Unspecified);
-            self.state.set_sockets(self.sockets.bound(), Vec::new());
-        }
-        ending.over(&self.shared)
     }
 }
 

@@ -1,8 +1,8 @@
 //! The orderly end of the process, in two phases.
 //!
 //! Inbound connections are told to end at once, while new ones are still accepted for a moment: callers learn only
-//! later that this proxy goes away. The outbound side serves the application until nothing comes in any more. What is
-//! left at the deadline is cut, and said. Knows the clock and the counts, not the sockets.
+//! later that this proxy goes away. The outbound side serves the application until nothing comes in any more, and as long
+//! as the application is known to be there. What is left at the deadline is cut, and said. Knows the clock and the counts, not the sockets.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -31,6 +31,8 @@ pub(super) struct Ending {
     deadline: Instant,
     /// Set once connections were cut: when to stop waiting for them.
     forced: Option<Instant>,
+    /// Somebody said that the application has ended.
+    released: bool,
 }
 
 impl Ending {
@@ -42,7 +44,13 @@ impl Ending {
         // Nobody here, nobody to be waited for: an idle proxy ends at once.
         let accepting = if inbound(&shared.open) > 0 { times.accepting.min(times.total) } else { Duration::ZERO };
         tracing::info!(inbound = inbound(&shared.open), outbound = count(&shared.open.outbound), "draining");
-        Self { accepting_until: now + accepting, closed: false, deadline: now + times.total, forced: None }
+        Self {
+            accepting_until: now + accepting,
+            closed: false,
+            deadline: now + times.total,
+            forced: None,
+            released: false,
+        }
     }
 
     /// True once: when the inbound sockets are to be closed.
@@ -59,17 +67,28 @@ impl Ending {
             return;
         }
         self.forced = Some(Instant::now() + FORCE_TIME);
-        let (inbound, all) = (inbound(&shared.open), count(&shared.connections));
-        if all > 0 {
-            tracing::warn!(inbound, all, "cutting the connections that are left");
-        }
         for source in [&shared.drains.inbound, &shared.drains.unspecified, &shared.drains.outbound] {
             source.advance(Phase::Force);
         }
     }
 
-    /// Moves on; true when nothing is left to wait for.
-    pub(super) fn over(&mut self, shared: &Shared) -> bool {
+    /// The application has ended, whatever its ports say.
+    pub(super) fn release(&mut self) {
+        self.released = true;
+    }
+
+    /// Whether nothing was cut so far.
+    pub(super) fn begins_to_cut(&self) -> bool {
+        self.forced.is_none()
+    }
+
+    /// Whether it is time to cut what is left.
+    pub(super) fn overdue(&self) -> bool {
+        self.forced.is_none() && Instant::now() >= self.deadline
+    }
+
+    /// Moves on; true when nothing is left to wait for. `may_call`: the application is there and may call somebody.
+    pub(super) fn over(&mut self, shared: &Shared, may_call: bool) -> bool {
         let now = Instant::now();
         if now >= self.deadline {
             self.cut(shared);
@@ -78,7 +97,7 @@ impl Ending {
         if let Some(until) = self.forced {
             return empty || now >= until;
         }
-        if !self.closed {
+        if !self.closed || (may_call && !self.released) {
             return false;
         }
         // Nothing comes in any more: the outbound connections have nothing left to serve but themselves.

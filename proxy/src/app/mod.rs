@@ -3,6 +3,7 @@
 //! The calling thread becomes the control thread: xDS, identity, DNS, admin, signals and drain run on its own runtime,
 //! and nothing it does delays a request. Workers are started here and told what to listen on.
 
+mod application;
 #[cfg(test)]
 mod balancing_tests;
 mod control;
@@ -14,8 +15,11 @@ mod keys_tests;
 mod limits_tests;
 mod logging;
 mod memory;
+mod overload;
 #[cfg(test)]
 mod policy_tests;
+mod reload;
+mod report;
 mod retiring;
 #[cfg(test)]
 mod revoked_tests;
@@ -68,7 +72,7 @@ pub fn main(settings: Settings) -> ExitCode {
     for flag in settings.ignored.given() {
         tracing::warn!(flag, "this Envoy flag has no effect here");
     }
-    let (bootstrap, notes) = match load(&settings) {
+    let (bootstrap, notes) = match load(&settings, settings.mode != Mode::Serve) {
         Ok(loaded) => loaded,
         Err(reason) => {
             eprintln!("outrigger-proxy: {reason}");
@@ -98,7 +102,9 @@ pub fn main(settings: Settings) -> ExitCode {
 }
 
 /// Reads the bootstrap, from the file or made from the settings, and checks that what is static in it can be built.
-fn load(settings: &Settings) -> Result<(Bootstrap, Notes), String> {
+///
+/// `files`: also whether the files that it names can be read. A proxy that starts waits for them instead.
+fn load(settings: &Settings, files: bool) -> Result<(Bootstrap, Notes), String> {
     let overlay = settings.config_yaml.as_deref();
     let (text, origin) = match &settings.config_path {
         Some(path) => {
@@ -108,8 +114,7 @@ fn load(settings: &Settings) -> Result<(Bootstrap, Notes), String> {
         None if settings.xds_address.is_none() && overlay.is_some() => (String::new(), "--config-yaml".to_owned()),
         None => (settings.made_bootstrap()?.to_string(), "the settings".to_owned()),
     };
-    if settings.mode != Mode::Serve {
-        // Also whether the files that it names can be read: a proxy that serves waits for them instead.
+    if files {
         bootstrap::validate(&text, overlay).map_err(|e| format!("{origin}: {e}"))?;
     }
     let (mut bootstrap, notes) = bootstrap::load(text, overlay).map_err(|e| format!("{origin}: {e}"))?;
@@ -167,13 +172,14 @@ async fn run(settings: Settings, bootstrap: Bootstrap, log: logging::Handle) -> 
 
     let transport = transport::ClusterTransport::new(publisher.clone(), settings.spiffe_endpoint_socket.clone());
     let subscription = xds::start(start_config(&settings, &bootstrap), Arc::new(transport));
+    let held = sockets::Held::of(&settings.lifecycle);
     let mut sockets = sockets::Sockets::new(handles);
     // Before the first configuration: who connects now waits in the kernel instead of being refused.
-    capture_addresses(&settings).into_iter().for_each(|address| sockets.reserve(address));
+    capture_addresses(&settings).into_iter().for_each(|address| sockets.reserve(address, held));
     let (shutdown, asked) = shutdown::channel()?;
     let admin = crate::admin::start(crate::admin::Context {
         settings: settings.clone(),
-        address: settings.admin_address.map(bootstrap::AdminAddress::Tcp).or(bootstrap.admin.map(|admin| {
+        address: settings.admin_address.map(bootstrap::AdminAddress::Tcp).or(bootstrap.admin.clone().map(|admin| {
             if !admin.access_log.is_empty() {
                 tracing::warn!("admin.access_log: requests to the admin interface are not logged");
             }
@@ -195,15 +201,25 @@ async fn run(settings: Settings, bootstrap: Bootstrap, log: logging::Handle) -> 
     tokio::spawn(FileWatcher::new(secrets.clone()).run());
     tracing::info!(workers, node = %bootstrap.node.id, version = env!("CARGO_PKG_VERSION"), "starting");
     let upstream =
-        Deps { secrets: secrets.clone(), callers: Arc::new(callers(&bootstrap.node, bootstrap.local_cluster)) };
-    let tracers = Arc::new(Tracers::new(bootstrap.tracing, registry.spans.clone()));
+        Deps { secrets: secrets.clone(), callers: Arc::new(callers(&bootstrap.node, bootstrap.local_cluster.clone())) };
+    let tracers = Arc::new(Tracers::new(bootstrap.tracing.clone(), registry.spans.clone()));
     let (stop_exporting, stopped) = tokio::sync::watch::channel(false);
     // What exports is bound to this thread, as connections are to theirs.
     let local = tokio::task::LocalSet::new();
     let exporting = local.spawn_local(export::run(tracers.clone(), publisher, stopped));
     let builder = Builder { secrets, registry, sinks: sinks.clone(), tracers, upstream };
-    let times = ending::Times { total: settings.drain_time(), accepting: settings.min_drain_time() };
-    let control = control::Control::new(builder, subscription, sockets, admin.state(), shared, times);
+    let times = control::Times {
+        end: ending::Times { total: settings.lifecycle.drain_time(), accepting: settings.lifecycle.min_drain_time() },
+        chain_drain: settings.lifecycle.chain_drain_time(),
+        hold: settings.lifecycle.hold_time(),
+    };
+    let application = application::Application::new(&settings.lifecycle.exit_when);
+    let limits = overload::Sources::find(settings.lifecycle.overload_memory);
+    let overload = overload::Overload::new(settings.lifecycle.overload_percent, limits);
+    let reload =
+        reload::Reload { settings, running: bootstrap, subscription: subscription.clone(), state: admin.state() };
+    let beside = control::Beside { application, overload, reload: reload.start() };
+    let control = control::Control::new(builder, subscription, sockets, admin.state(), shared, times, beside);
     let workers = local.run_until(control.run(asked)).await;
     workers.iter().for_each(|worker| worker.send(worker::Command::Stop));
     // The threads are joined off the runtime: a worker may be in the middle of a request.
@@ -250,12 +266,7 @@ fn start_config(settings: &Settings, bootstrap: &Bootstrap) -> xds::StartConfig 
         ads,
         lds: bootstrap.dynamic.lds.clone(),
         cds: bootstrap.dynamic.cds.clone(),
-        statics: xds::Statics {
-            listeners: bootstrap.listeners.clone(),
-            clusters: bootstrap.clusters.clone(),
-            secrets: bootstrap.secrets.clone(),
-            routes: Vec::new(),
-        },
+        statics: reload::statics(bootstrap),
         upstream_bind: bootstrap.upstream_bind.clone(),
         bootstrap: Some(bootstrap.packed.clone()),
         identity: ca_cluster.map(|cluster| xds::IdentityConfig {
@@ -269,6 +280,11 @@ fn start_config(settings: &Settings, bootstrap: &Bootstrap) -> xds::StartConfig 
         workload_api: settings.spiffe_endpoint_socket.is_some(),
         grpc,
         warming: xds::Warming::default(),
+        saved: settings.lifecycle.state_dir.clone().map(|dir| xds::SavedConfig {
+            dir,
+            max_age: settings.lifecycle.state_max_age(),
+            patience: settings.lifecycle.state_patience(),
+        }),
     }
 }
 

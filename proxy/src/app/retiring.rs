@@ -10,12 +10,10 @@ use crate::{
     live::Live,
 };
 
-/// How long connections of removed filter chains may go on before they are cut: a stream may outlive its
-/// configuration, not for ever. Envoy's default.
-const CHAIN_DRAIN: Duration = Duration::from_secs(600);
-
-#[derive(Default)]
 pub(super) struct Retiring {
+    /// How long connections of removed filter chains may go on before they are cut: a stream may outlive its
+    /// configuration, not for ever.
+    chain_drain: Duration,
     /// Ends of removed chains, with the time when their connections are cut.
     chains: Vec<(Instant, Arc<Source>)>,
     /// Snapshots that some worker may still hold. To free a large one takes long: that is done here, not by the worker
@@ -29,6 +27,10 @@ pub(super) struct Retiring {
 const LOOKS: usize = 4;
 
 impl Retiring {
+    pub(super) fn new(chain_drain: Duration) -> Self {
+        Self { chain_drain, chains: Vec::new(), snapshots: Vec::new(), next: 0 }
+    }
+
     /// Takes leave of `previous`, now that `live` is in force.
     pub(super) fn replaced(&mut self, previous: Arc<Live>, live: &Live) {
         for cluster in previous.removed_clusters(live) {
@@ -40,7 +42,7 @@ impl Retiring {
         }
         for chain in previous.removed_chains(live) {
             chain.drain.advance(Phase::Drain);
-            self.chains.push((Instant::now() + CHAIN_DRAIN, chain.drain.clone()));
+            self.chains.push((Instant::now() + self.chain_drain, chain.drain.clone()));
         }
         self.snapshots.push(previous);
         for _ in 0..LOOKS.min(self.snapshots.len() - 1) {
@@ -59,7 +61,7 @@ impl Retiring {
             // Connections still in their handshake hold the chain; those that listen have heard of the end.
             let used = Arc::strong_count(source) > 1 || source.listeners() > 0;
             if used && now >= *until {
-                source.advance(Phase::Force);
+                source.advance(Phase::Overdue);
             }
             used && now < *until
         });
@@ -71,25 +73,29 @@ mod tests {
     use super::*;
     use crate::drain::Signal;
 
-    #[tokio::test]
-    async fn connections_of_a_removed_chain_are_cut_in_the_end() {
+    const CHAIN_DRAIN: Duration = Duration::from_secs(600);
+
+    #[test]
+    fn connections_of_a_removed_chain_are_cut_in_the_end() {
         let process = Source::default();
         let (used, unused) = (Arc::new(Source::default()), Arc::new(Source::default()));
-        let mut signal = Signal::new(&process, &used);
+        let signal = Signal::new(&process, &used);
         let now = Instant::now();
-        let mut retiring =
-            Retiring { chains: vec![(now + CHAIN_DRAIN, used), (now + CHAIN_DRAIN, unused)], ..Retiring::default() };
+        let mut retiring = Retiring {
+            chains: vec![(now + CHAIN_DRAIN, used), (now + CHAIN_DRAIN, unused)],
+            ..Retiring::new(CHAIN_DRAIN)
+        };
         retiring.clean(now);
         assert_eq!(retiring.chains.len(), 1, "a chain without connections is forgotten");
         assert_eq!(signal.phase(), Phase::Run);
         retiring.clean(now + CHAIN_DRAIN);
-        signal.forced().await;
+        assert_eq!(signal.phase(), Phase::Overdue);
         assert!(retiring.chains.is_empty());
     }
 
     #[test]
     fn snapshots_that_nobody_holds_do_not_pile_up() {
-        let mut retiring = Retiring::default();
+        let mut retiring = Retiring::new(CHAIN_DRAIN);
         let held: Vec<_> = (0..3).map(|_| Arc::new(Live::default())).collect();
         held.iter().for_each(|live| retiring.replaced(live.clone(), live));
         for _ in 0..1000 {
@@ -105,7 +111,7 @@ mod tests {
     fn a_connection_in_its_handshake_keeps_its_chain_in_mind() {
         let chain = Arc::new(Source::default());
         let now = Instant::now();
-        let mut retiring = Retiring { chains: vec![(now + CHAIN_DRAIN, chain.clone())], ..Retiring::default() };
+        let mut retiring = Retiring { chains: vec![(now + CHAIN_DRAIN, chain.clone())], ..Retiring::new(CHAIN_DRAIN) };
         retiring.clean(now);
         assert_eq!(retiring.chains.len(), 1);
         drop(chain);

@@ -7,8 +7,8 @@ use tokio::{
 
 use crate::admin::Request;
 
-/// From here on signals are requests: SIGTERM and SIGINT drain at first and cut when they come again, SIGHUP reopens
-/// the access logs.
+/// From here on signals are requests: SIGTERM and SIGINT drain at first and cut when they come again, SIGHUP reads
+/// the bootstrap file again and reopens the access logs.
 pub(super) fn channel() -> std::io::Result<(mpsc::UnboundedSender<Request>, mpsc::UnboundedReceiver<Request>)> {
     let (sender, receiver) = mpsc::unbounded_channel();
     let mut term = signal(SignalKind::terminate())?;
@@ -20,7 +20,7 @@ pub(super) fn channel() -> std::io::Result<(mpsc::UnboundedSender<Request>, mpsc
             let request = tokio::select! {
                 _ = term.recv() => Request::Signal,
                 _ = int.recv() => Request::Signal,
-                _ = hup.recv() => Request::ReopenLogs,
+                _ = hup.recv() => Request::Reload,
             };
             if requests.send(request).is_err() {
                 return;

@@ -4,12 +4,16 @@
 //! address that moves to another listener keeps its socket and the connections waiting in its queue. Addresses may be
 //! reserved before a listener wants them: the kernel then holds connections until one does.
 
+mod reserved;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     fmt, io,
     net::{SocketAddr, TcpListener},
 };
 
+use self::reserved::{Claimed, Reserved};
+pub(super) use self::reserved::{Held, HoldCounts};
 use crate::{
     ir::{
         Name,
@@ -29,12 +33,6 @@ struct Open {
     options: ListenOptions,
     /// One id per worker, in order.
     ids: Vec<u64>,
-}
-
-/// Bound sockets that nobody accepts on yet.
-struct Reserved {
-    options: ListenOptions,
-    sockets: Vec<TcpListener>,
 }
 
 /// An address that could not be bound.
@@ -61,6 +59,8 @@ pub(super) struct Sockets {
     /// Addresses left out because this kernel has no IPv6, each said once.
     without_v6: BTreeSet<SocketAddr>,
     next_id: u64,
+    /// Connections that were held and then served, or refused in the end.
+    held: HoldCounts,
 }
 
 impl Sockets {
@@ -72,33 +72,7 @@ impl Sockets {
             closed: Vec::new(),
             without_v6: BTreeSet::new(),
             next_id: 0,
-        }
-    }
-
-    /// Binds an address of a listener to come: connections wait in the kernel until it is there.
-    pub(super) fn reserve(&mut self, address: SocketAddr) {
-        let options = ListenOptions { reuse_port: true, v6only: address.is_ipv6(), ..ListenOptions::default() };
-        match bind(address, &options, self.workers.len()) {
-            Ok((_, sockets)) => {
-                tracing::info!(%address, "holding connections until there is a configuration");
-                self.reserved.insert(address, Reserved { options, sockets });
-            }
-            Err(error) if is_without_v6(address, &error) => {
-                tracing::info!(%address, %error, "no IPv6 here");
-            }
-            Err(error) => tracing::warn!(%address, %error, "cannot hold connections before the first configuration"),
-        }
-    }
-
-    /// Reserved addresses that no listener has claimed so far.
-    pub(super) fn reserved(&self) -> impl Iterator<Item = SocketAddr> {
-        self.reserved.keys().copied()
-    }
-
-    /// Gives up what is reserved: whoever connects now is refused, not held.
-    pub(super) fn release(&mut self) {
-        for address in std::mem::take(&mut self.reserved).into_keys() {
-            tracing::warn!(%address, "no listener wants this address; connections to it are refused");
+            held: HoldCounts::default(),
         }
     }
 
@@ -139,21 +113,14 @@ impl Sockets {
     }
 
     /// The sockets for an address: those reserved for it, or new ones.
-    fn sockets(&mut self, address: SocketAddr, options: &ListenOptions) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
-        let suits = |r: &Reserved| ListenOptions { backlog: options.backlog, ..r.options } == *options;
-        if self.reserved.get(&address).is_some_and(suits)
-            && let Some(Reserved { sockets, .. }) = self.reserved.remove(&address)
-        {
-            if options.backlog != 0 {
-                let backlog = i32::try_from(options.backlog).unwrap_or(i32::MAX);
-                sockets.iter().try_for_each(|s| socket2::SockRef::from(s).listen(backlog))?;
-            }
+    fn sockets(&mut self, address: SocketAddr, options: &ListenOptions) -> io::Result<(SocketAddr, Vec<Claimed>)> {
+        if let Some(sockets) = self.claim(address, options)? {
             return Ok((address, sockets));
         }
         let bound = bind(address, options, self.workers.len());
         // Reserved with other options: closed only now that the others are open.
-        self.reserved.remove(&address);
-        bound
+        self.forget(address);
+        bound.map(|(address, sockets)| (address, sockets.into_iter().map(Claimed::from).collect()))
     }
 
     fn listen(
@@ -162,15 +129,15 @@ impl Sockets {
         listener: &Listener,
         address: SocketAddr,
         options: ListenOptions,
-        sockets: Vec<TcpListener>,
+        sockets: Vec<Claimed>,
     ) {
         let mut ids = Vec::with_capacity(sockets.len());
         let balance = Balance::new(self.workers.len());
-        for (worker, socket) in self.workers.iter().zip(sockets) {
+        for (worker, Claimed { socket, held }) in self.workers.iter().zip(sockets) {
             self.next_id += 1;
             ids.push(self.next_id);
             let (claim, balance) = (claim.clone(), balance.clone());
-            worker.send(Command::Listen { id: self.next_id, claim, socket, balance });
+            worker.send(Command::Listen { id: self.next_id, claim, socket, balance, held });
         }
         tracing::info!(listener = %listener.name, %address, "listening");
         let (listener, direction) = (listener.name.clone(), listener.direction);
@@ -217,6 +184,11 @@ impl Sockets {
             tracing::warn!("{unbound}; there is no IPv6 here, the listener's IPv4 address is served");
         }
         true
+    }
+
+    /// Tells every worker the same.
+    pub(super) fn tell(&self, command: impl Fn() -> Command) {
+        self.workers.iter().for_each(|worker| worker.send(command()));
     }
 
     /// Gives the workers back, to be stopped.

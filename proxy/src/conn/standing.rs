@@ -34,7 +34,7 @@ pub(super) fn of(
 /// Why a connection that has only just been accepted is not let in: what it came by is no more.
 pub(super) fn refusal(signal: &Signal) -> Option<Refusal> {
     let refusal = signal.refusal();
-    (refusal.is_some() || signal.phase() == Phase::Force).then(|| {
+    (refusal.is_some() || signal.phase() >= Phase::Overdue).then(|| {
         let details = refusal.map_or("drained".into(), |refusal| refusal.to_string().into());
         Refusal { flags: Flags::LOCAL_RESET, details, delay: None }
     })

@@ -10,6 +10,17 @@ use std::{
 use super::{body::Body, client::Pool, filters};
 use crate::live::{Live, LiveJwt, Reader};
 
+/// How short the process is of memory or descriptors, and what is given up for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Pressure {
+    #[default]
+    None,
+    /// New connections and requests are refused.
+    Shed,
+    /// Connections that idle are closed besides.
+    Tight,
+}
+
 /// One per worker: the snapshot in force and the upstream connections.
 pub struct Engine {
     pub live: Reader,
@@ -18,11 +29,13 @@ pub struct Engine {
     pub held: Rc<Gauge>,
     /// Filters whose keys are fetched ahead, of the snapshot looked at last.
     ahead: RefCell<(Weak<Live>, Vec<Arc<LiveJwt>>)>,
+    /// As the control thread last said.
+    pub pressure: Cell<Pressure>,
 }
 
 impl Engine {
     pub fn new(live: Reader) -> Self {
-        Self { live, pool: Pool::new(), held: Rc::default(), ahead: RefCell::default() }
+        Self { live, pool: Pool::new(), held: Rc::default(), ahead: RefCell::default(), pressure: Cell::default() }
     }
 
     /// Lets go of pooled connections nobody wants any more, and gets keys that will be wanted; to be called about once

@@ -4,11 +4,21 @@ use http::StatusCode;
 
 use super::{client::SendErrorKind, respond::Reply, retry::Failure, timeouts::Expired};
 use crate::{
-    telemetry::flags::Flags,
+    telemetry::{
+        flags::Flags,
+        metrics::{HttpStats, Sharded},
+    },
     upstream::{Cluster, ConnectErrorKind},
 };
 
 const BEFORE_HEADERS: &str = "upstream connect error or disconnect/reset before headers. ";
+
+/// The answer to a request that comes while the process is short of memory.
+#[cold]
+pub(super) fn shed(stats: &Sharded<HttpStats>) -> Reply {
+    stats.local().downstream_rq_overload_close.inc();
+    Reply::new(StatusCode::SERVICE_UNAVAILABLE, "overload").body("envoy overloaded").overloaded(true)
+}
 
 /// Names a failed try.
 pub(super) fn classify(kind: &SendErrorKind, reason: &str) -> (Failure, Reply) {

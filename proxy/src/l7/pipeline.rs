@@ -9,12 +9,13 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header, 
 
 use super::{
     body::{Body, BodyError},
+    engine::Pressure,
     filters::{self, After, Progress, Stop},
     flow::Flow,
     forward::{Forwarded, Forwarding},
     headers::{Pseudo, RequestView},
     incoming::Incoming,
-    local, mesh,
+    local, mesh, outcome,
     redirect::Hops,
     respond::{self, Reply},
     rewrite::{self, Line},
@@ -103,7 +104,11 @@ pub(super) fn handle(conn: Rc<Connection>, request: Request<Incoming>, upgrade: 
         distrusted: false,
         request_id: None,
     };
-    let sane = match sanitize(&conn.hcm.config, &conn.scope.conn, &mut parts) {
+    let sane = match conn.engine.pressure.get() {
+        Pressure::None => sanitize(&conn.hcm.config, &conn.scope.conn, &mut parts),
+        Pressure::Shed | Pressure::Tight => Err(outcome::shed(&conn.scope.stats)),
+    };
+    let sane = match sane {
         Ok(sane) => sane,
         Err(reply) => {
             note_head(&flow, &parts, "http");

@@ -2,9 +2,13 @@
 //!
 //! Owns every raw socket option of the data path. Knows nothing of configuration beyond plain values. Invariant: an
 //! address that leaves this file is canonical, a v4 peer of a dual-stack socket is a v4 address.
-#![allow(unsafe_code, reason = "one ioctl has no safe wrapper")]
+#![allow(unsafe_code, reason = "one ioctl and two socket options have no safe wrapper")]
 
-use std::{io, net::SocketAddr, os::fd::AsRawFd};
+use std::{
+    io,
+    net::SocketAddr,
+    os::fd::{AsFd, AsRawFd},
+};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
@@ -149,6 +153,53 @@ pub fn unacknowledged(stream: &TcpStream) -> io::Result<usize> {
         return Err(io::Error::last_os_error());
     }
     Ok(usize::try_from(bytes).unwrap_or(0))
+}
+
+/// Bounds the memory for what the peer of a socket, or of each connection that a listening socket accepts, sends before
+/// somebody reads it. The kernel has a least value of its own.
+pub fn bound_received(socket: &impl AsFd, bytes: usize) -> io::Result<()> {
+    // The kernel doubles what it is told.
+    SockRef::from(socket).set_recv_buffer_size(bytes / 2)
+}
+
+/// Takes the bound back: from now on the buffer, of `bytes` at first, grows as the kernel sees fit. Linux 5.14.
+pub fn unbound_received(socket: &impl AsFd, bytes: usize) -> io::Result<()> {
+    /// Which sizes the kernel leaves alone: none.
+    const SO_BUF_LOCK: libc::c_int = 72;
+    let none: libc::c_int = 0;
+    bound_received(socket, bytes)?;
+    // SAFETY: the descriptor is open for the length of the borrow, and the kernel reads one live, aligned `c_int` of
+    // the length given.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_BUF_LOCK,
+            (&raw const none).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// How many connections of a listening socket wait to be accepted.
+pub fn waiting(listener: &std::net::TcpListener) -> io::Result<u32> {
+    /// Of `tcpi_unacked`, which is the length of the queue here, in units of four bytes.
+    const UNACKED: usize = 6;
+    let mut info = [0u32; 26];
+    let mut length = size_of_val(&info) as libc::socklen_t;
+    // SAFETY: the descriptor is open for the length of the borrow, and the kernel writes at most `length` bytes into
+    // the live, aligned array of that size; any bytes make valid integers.
+    let result = unsafe {
+        libc::getsockopt(
+            listener.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut info).cast(),
+            &raw mut length,
+        )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(info[UNACKED]) }
 }
 
 /// Raises the soft limit of open files to the hard one; returns the limit that now holds.

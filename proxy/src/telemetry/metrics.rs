@@ -239,7 +239,7 @@ block! {
             downstream_rq_timeout, downstream_rq_header_timeout, downstream_rq_idle_timeout,
             downstream_rq_max_duration_reached, downstream_rq_too_large, downstream_rq_rx_reset, downstream_rq_tx_reset,
             downstream_rq_redirected_with_normalized_path, downstream_rq_failed_path_normalization,
-            downstream_rq_ws_on_non_ws_route, no_route, no_cluster, rq_direct_response, rq_redirect, rq_total,
+            downstream_rq_ws_on_non_ws_route, downstream_rq_overload_close, no_route, no_cluster, rq_direct_response, rq_redirect, rq_total,
         }
         gauges { downstream_cx_active, downstream_rq_active, downstream_cx_upgrades_active }
         histograms { downstream_rq_time, downstream_cx_length_ms }
@@ -262,6 +262,7 @@ block! {
     pub struct ListenerStats {
         counters {
             downstream_cx_total, downstream_cx_destroy, downstream_cx_overflow, downstream_global_cx_overflow,
+            downstream_cx_overload_reject,
             downstream_pre_cx_timeout,
             no_filter_chain_match, ssl_handshake, ssl_connection_error, ssl_fail_verify_no_cert,
             ssl_fail_verify_error, ssl_fail_verify_san, ssl_session_reused, ssl_handshake_timeout,

@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use outrigger_wire::{packed::Packed, pb::envoy::config::core::v3::Node};
 
-use super::identity::IdentityConfig;
+use super::{identity::IdentityConfig, saved::SavedConfig};
 use crate::ir::{
     ConfigSource, Name,
     cluster::{Bind, Cluster},
@@ -31,6 +31,8 @@ pub struct StartConfig {
     pub workload_api: bool,
     pub grpc: GrpcOptions,
     pub warming: Warming,
+    /// Where the last good configuration is kept for a start without the control plane; `None`: nowhere.
+    pub saved: Option<SavedConfig>,
 }
 
 impl StartConfig {

@@ -2,12 +2,15 @@
 //!
 //! Every change passes through here one after the other, so a snapshot never shows half an update.
 
+mod keep;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::Duration,
 };
 
+use outrigger_wire::packed::Packed;
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::yield_now,
@@ -18,12 +21,13 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Transport,
     client::{Update, grpc::Dialer},
-    config::StartConfig,
+    config::{StartConfig, Statics},
     decode::{self, Resource},
     dump::Dump,
     handle::Handle,
     identity,
     kind::Kind,
+    saved::{self, Keeper, Restorable},
     status::{IdentityStatus, Status},
     store::{Decode, Frame, Now, Store, prepare},
     subscriptions::Sources,
@@ -54,6 +58,12 @@ pub(super) enum Event {
     Local(Vec<Resource>),
     Identity(IdentityStatus),
     Dump(oneshot::Sender<Dump>),
+    /// What the disk holds of a former run.
+    Loaded(Option<Result<Restorable, String>>),
+    /// The configuration was written to disk, or why not.
+    Kept(Result<(), String>),
+    /// The static resources are these from now on, and the bootstrap they came with.
+    Statics(Box<Statics>, Option<Packed>),
 }
 
 /// News of a stream or file.
@@ -99,8 +109,17 @@ pub(super) fn start_with(config: StartConfig, transport: Arc<dyn Transport>, dec
     }
     let (status_in, status_out) = watch::channel(Arc::new(status.clone()));
     let sources = Sources::new(&config, dialer, send.clone(), stop.clone());
+    let keeper = Keeper::new(&config, now);
+    if let Some(keeper) = &keeper {
+        let ((saved, owner), send) = (keeper.source(), send.clone());
+        tokio::task::spawn_blocking(move || {
+            let _ = send.blocking_send(Event::Loaded(saved::load(&saved, &owner, decode, now.wall)));
+        });
+    }
+    let events = send.downgrade();
+    let complaints = BTreeMap::new();
     let mut driver =
-        Driver { store, sources, config, status, snapshots, status_in, deadline, complaints: BTreeMap::new() };
+        Driver { store, sources, config, status, snapshots, status_in, deadline, complaints, keeper, events };
     driver.after_change();
     tokio::spawn(stop.clone().run_until_cancelled_owned(driver.run(receive)));
     Handle { snapshots: snapshots_out, status: status_out, events: send, _stop: Arc::new(stop.drop_guard()) }
@@ -116,6 +135,9 @@ struct Driver {
     deadline: Option<std::time::Instant>,
     /// The last refusal per type, so that its repetition is not logged.
     complaints: BTreeMap<Kind, String>,
+    keeper: Option<Keeper>,
+    /// Weak: the driver ends with the last who may send.
+    events: mpsc::WeakSender<Event>,
 }
 
 impl Driver {
@@ -128,13 +150,18 @@ impl Driver {
                 next = self.handle(event, &mut events).await;
                 continue;
             }
-            let due = self.deadline.map_or_else(|| Instant::now() + FAR, Instant::from_std);
+            let kept = self.keeper.as_ref().and_then(Keeper::due);
+            let due = self.deadline.into_iter().chain(kept).min();
+            let due = due.map_or_else(|| Instant::now() + FAR, Instant::from_std);
             tokio::select! {
                 event = events.recv() => match event {
                     Some(event) => next = self.handle(event, &mut events).await,
                     None => return,
                 },
-                () = sleep_until(due) => self.settle(Now::read()),
+                () = sleep_until(due) => {
+                    self.settle(Now::read());
+                    self.keep(Now::read());
+                }
             }
         }
     }
@@ -149,7 +176,13 @@ impl Driver {
                 let _ = reply.send(held);
             }
             Event::Report { label, report } => {
+                if let (Some(keeper), Report::Failed(_)) = (&mut self.keeper, &report)
+                    && !label.starts_with("path:")
+                {
+                    keeper.failed(now);
+                }
                 self.report(&label, report, now);
+                self.keep(now);
                 self.after_change();
             }
             Event::Local(secrets) => {
@@ -164,6 +197,24 @@ impl Driver {
             }
             Event::Dump(reply) => {
                 let _ = reply.send(Dump::of(&self.store, self.config.bootstrap.clone(), &self.status));
+            }
+            Event::Loaded(found) => {
+                if let Some(keeper) = &mut self.keeper {
+                    keeper.loaded(found);
+                }
+                self.keep(now);
+                self.after_change();
+            }
+            Event::Statics(statics, bootstrap) => {
+                self.store.replace_statics(&statics, now);
+                (self.config.statics, self.config.bootstrap) = (*statics, bootstrap);
+                self.settle(now);
+            }
+            Event::Kept(result) => {
+                if let Some(keeper) = &mut self.keeper {
+                    keeper.written(result, now.wall);
+                }
+                self.after_change();
             }
         }
         None
@@ -215,7 +266,13 @@ impl Driver {
         }
         let now = Now::read();
         let frame = Frame { source, kind, version: &version, full, removed: &removed };
+        let delivered = prepared.len();
         let applied = self.store.apply(&frame, prepared, now);
+        // What is refused altogether says nothing about what is in force.
+        let heard = delivered == 0 || applied.rejected.len() + applied.more < delivered;
+        if heard && self.keeper.as_mut().is_some_and(|keeper| keeper.confirm(kind)) {
+            self.store.set_patience_for_secrets(self.config.warming.secrets);
+        }
         let error = applied.error();
         let status = self.status.kinds.entry(kind).or_default();
         status.update_attempt += 1;
@@ -265,6 +322,9 @@ impl Driver {
         self.deadline = self.store.resolve(now);
         if let Some(snapshot) = self.store.publish() {
             self.snapshots.send_replace(Arc::new(snapshot));
+            if let Some(keeper) = &mut self.keeper {
+                keeper.changed(now);
+            }
         }
         self.after_change();
     }
@@ -293,6 +353,7 @@ impl Driver {
         self.status.clusters_received = self.store.received(Kind::Cluster);
         self.status.listeners_received = self.store.received(Kind::Listener);
         self.status.warming = self.store.waiting().iter().take(MAX_WAITING).cloned().collect();
+        self.status.saved = self.keeper.as_ref().map(|keeper| keeper.status.clone());
         let status = &self.status;
         self.status_in.send_if_modified(|held| {
             let changed = **held != *status;

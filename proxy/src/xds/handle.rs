@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use outrigger_wire::packed::Packed;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::DropGuard;
 
-use super::{driver::Event, dump::DumpQuery, status::Status};
+use super::{config::Statics, driver::Event, dump::DumpQuery, status::Status};
 use crate::ir::snapshot::Snapshot;
 
 /// A running subscription. Cheap to clone; the tasks end with the last clone.
@@ -31,6 +32,12 @@ impl Handle {
     /// What the subscription says about itself.
     pub fn status(&self) -> watch::Receiver<Arc<Status>> {
         self.status.clone()
+    }
+
+    /// Replaces the static resources, and the bootstrap that `/config_dump` shows.
+    pub async fn set_statics(&self, statics: Statics, bootstrap: Option<Packed>) {
+        // Without a driver nothing changes any more.
+        let _ = self.events.send(Event::Statics(Box::new(statics), bootstrap)).await;
     }
 
     /// `/config_dump` in Envoy's shape: `{"configs": [...]}`. Private keys are redacted.

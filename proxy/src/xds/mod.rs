@@ -15,6 +15,7 @@ mod e2e;
 mod handle;
 pub mod identity;
 mod kind;
+mod saved;
 pub mod source;
 mod status;
 pub mod store;
@@ -29,6 +30,7 @@ pub use self::{
     handle::Handle,
     identity::{IdentityConfig, workload::WORKLOAD_API},
     kind::Kind,
+    saved::{SavedConfig, SavedStatus},
     status::{IdentityStatus, KindStatus, Rejected, SourceStatus, Status},
 };
 

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::SystemTime};
 
-use super::kind::Kind;
+use super::{kind::Kind, saved::SavedStatus};
 use crate::ir::Name;
 
 /// A consistent picture of the subscription.
@@ -12,6 +12,8 @@ pub struct Status {
     /// By a printable name of the source: `ads:CLUSTER`, `grpc:CLUSTER/sds`, `path:FILE`.
     pub sources: BTreeMap<Box<str>, SourceStatus>,
     pub identity: Option<IdentityStatus>,
+    /// Of the last good configuration on disk, where it is kept.
+    pub saved: Option<SavedStatus>,
     /// LDS has answered, if only with refused resources, or is not configured.
     pub listeners_received: bool,
     /// The same of CDS.
@@ -40,9 +42,12 @@ impl Status {
         };
         let errors: Vec<String> =
             self.sources.iter().filter_map(|(name, s)| Some(format!("{name}: {}", s.last_error.as_ref()?))).collect();
+        let refused = self.saved.as_ref().and_then(|saved| saved.refused.as_ref());
+        let refused = refused.map(|reason| format!("; the configuration kept on disk is not used: {reason}"));
+        let refused = refused.unwrap_or_default();
         Some(match errors.is_empty() {
-            true => format!("no {missing} received yet"),
-            false => format!("no {missing} received yet ({})", errors.join("; ")),
+            true => format!("no {missing} received yet{refused}"),
+            false => format!("no {missing} received yet ({}){refused}", errors.join("; ")),
         })
     }
 }

@@ -109,6 +109,34 @@ fn a_replica_that_breaks_its_answers_off_is_ejected() {
     v.assert_sound();
 }
 
+#[test]
+fn three_replicas_are_replaced_one_by_one_under_load() {
+    need!("ip", "curl");
+    let mut v = replicas(10);
+    let keeping = Load::start(&v, "keeping", "");
+    let renewing = Load::start(&v, "renewing", "--new-connections");
+    let demo = bin("outrigger-demo-app");
+    for n in 1..=3 {
+        // The new Pod is an endpoint once it is ready, the old one none any more when it is told to end.
+        let name = format!("server-v{n}-next");
+        let next = v.mesh.workload(&name, &[("app", "late")]);
+        let application = next.pod.serve("app", 9080, &format!("{} http [::]:9080 app next", demo.display()));
+        v.mesh.register(&next.pod, &name, &[("app", "server")]);
+        v.mesh.settle();
+        v.mesh.remove(&format!("pod-server-v{n}.yaml"));
+        let mut old = v.servers.remove(0);
+        old.proxy.signal(Signal::SIGTERM);
+        assert_eq!(old.proxy.wait().code(), Some(0), "{}", old.proxy.output());
+        v.applications.remove(0).stop();
+        v.servers.push(next);
+        v.applications.push(application);
+        v.progress(200);
+    }
+    keeping.end(&v);
+    renewing.end(&v);
+    v.assert_sound();
+}
+
 const HOPS: usize = 3;
 
 const HOP: &str = r#"

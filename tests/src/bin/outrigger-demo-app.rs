@@ -4,7 +4,7 @@
 //! itself and what it saw;
 //! `outrigger-demo-app greet ADDRESS TEXT` is a server that speaks first, then echoes;
 //! `outrigger-demo-app load URL [--requests N | --seconds N | --until FILE] [--connections N] [--new-connections]
-//! [--pause-ms N]` sends requests as fast as they are answered (or with a pause after each answer), counts the versions
+//! [--pause-ms N] [--timeout-s N]` sends requests as fast as they are answered (or with a pause after each answer), counts the versions
 //! that answered, and fails when a request failed. SIGTERM ends it as `--seconds` does; without another end in sight it
 //! prints every 100 answers how many there are.
 
@@ -96,12 +96,20 @@ struct LoadOptions {
     connections: usize,
     new_connections: bool,
     pause: Option<Duration>,
+    timeout: Duration,
 }
 
 impl LoadOptions {
     fn parse(options: &[&str]) -> anyhow::Result<Self> {
-        let mut parsed =
-            Self { requests: None, duration: None, until: None, connections: 1, new_connections: false, pause: None };
+        let mut parsed = Self {
+            requests: None,
+            duration: None,
+            until: None,
+            connections: 1,
+            new_connections: false,
+            pause: None,
+            timeout: Duration::from_secs(10),
+        };
         let mut options = options.iter();
         while let Some(option) = options.next() {
             let mut value = || options.next().with_context(|| format!("{option} needs a value"));
@@ -111,6 +119,7 @@ impl LoadOptions {
                 "--until" => parsed.until = Some(value()?.into()),
                 "--connections" => parsed.connections = value()?.parse()?,
                 "--new-connections" => parsed.new_connections = true,
+                "--timeout-s" => parsed.timeout = Duration::from_secs(value()?.parse()?),
                 "--pause-ms" => parsed.pause = Some(Duration::from_millis(value()?.parse()?)),
                 other => anyhow::bail!("unknown option {other}"),
             }
@@ -158,8 +167,7 @@ async fn load(url: &str, options: &LoadOptions) -> anyhow::Result<()> {
                     }
                     tally.sent += 1;
                 }
-                let result =
-                    tokio::time::timeout(Duration::from_secs(10), one(&mut sender, &address, &uri, &host)).await;
+                let result = tokio::time::timeout(options.timeout, one(&mut sender, &address, &uri, &host)).await;
                 {
                     let mut tally = tally.borrow_mut();
                     match result.unwrap_or_else(|_| Err(anyhow::anyhow!("timeout"))) {

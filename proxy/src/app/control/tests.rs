@@ -3,6 +3,7 @@ use std::sync::atomic::Ordering;
 use super::*;
 use crate::{
     app::testing::{client, echo_server, echoes, is_closed, until},
+    drain::Phase,
     live::testing::{builder, cluster, statics, tcp_listener},
     worker,
 };
@@ -32,7 +33,7 @@ struct Rig {
 }
 
 /// A control loop over static resources.
-fn start(yaml: &str, times: Times) -> Rig {
+fn start(yaml: &str, times: ending::Times) -> Rig {
     let shared = Arc::new(Shared::new(Arc::new(Publisher::default()), None));
     let workers = worker::spawn_all(2, &shared).unwrap();
     let (bootstrap, _) = crate::bootstrap::load(yaml, None).unwrap();
@@ -47,7 +48,11 @@ fn start(yaml: &str, times: Times) -> Rig {
     };
     let subscription = xds::start(config, Arc::new(Nowhere));
     let state = Arc::new(admin::State::new("info"));
-    let control = Control::new(builder(), subscription, Sockets::new(workers), state.clone(), shared.clone(), times);
+    let times = Times { end: times, chain_drain: LONG, hold: None };
+    let overload = Overload::new(0, Default::default());
+    let beside = Beside { application: Application::default(), overload, reload: Arc::default() };
+    let sockets = Sockets::new(workers);
+    let control = Control::new(builder(), subscription, sockets, state.clone(), shared.clone(), times, beside);
     let (requests, asked) = mpsc::unbounded_channel();
     Rig { shared, requests, state, control: tokio::spawn(control.run(asked)) }
 }
@@ -87,7 +92,7 @@ fn directed(name: &str, direction: &str) -> String {
 #[tokio::test]
 async fn an_idle_proxy_stops_at_once() {
     let yaml = statics(&[directed("l", "INBOUND")], &[cluster("c", echo_server())]);
-    let rig = start(&yaml, Times { total: LONG, accepting: LONG });
+    let rig = start(&yaml, ending::Times { total: LONG, accepting: LONG });
     let address = rig.address("l").await;
     blocking(move || echoes(&mut client(address), "served")).await;
     while rig.shared.connections.load(Ordering::Relaxed) > 0 {
@@ -103,7 +108,7 @@ async fn an_idle_proxy_stops_at_once() {
 async fn inbound_ends_first_and_outbound_serves_until_then() {
     let listeners = [directed("in", "INBOUND"), directed("out", "OUTBOUND")];
     let yaml = statics(&listeners, &[cluster("c", echo_server())]);
-    let rig = start(&yaml, Times { total: LONG, accepting: Duration::ZERO });
+    let rig = start(&yaml, ending::Times { total: LONG, accepting: Duration::ZERO });
     let (inbound, outbound) = (rig.address("in").await, rig.address("out").await);
     let mut open = client(inbound);
     let mut open = blocking(move || {
@@ -127,7 +132,7 @@ async fn inbound_ends_first_and_outbound_serves_until_then() {
 #[tokio::test]
 async fn a_second_signal_cuts_what_is_left_with_a_reset() {
     let yaml = statics(&[directed("l", "INBOUND")], &[cluster("c", echo_server())]);
-    let rig = start(&yaml, Times { total: LONG, accepting: LONG });
+    let rig = start(&yaml, ending::Times { total: LONG, accepting: LONG });
     let address = rig.address("l").await;
     let mut open = blocking(move || {
         let mut open = client(address);
@@ -157,7 +162,7 @@ async fn a_second_signal_cuts_what_is_left_with_a_reset() {
 #[tokio::test]
 async fn at_the_deadline_the_rest_is_cut() {
     let yaml = statics(&[directed("l", "OUTBOUND")], &[cluster("c", echo_server())]);
-    let rig = start(&yaml, Times { total: Duration::ZERO, accepting: LONG });
+    let rig = start(&yaml, ending::Times { total: Duration::ZERO, accepting: LONG });
     let address = rig.address("l").await;
     let mut open = blocking(move || {
         let mut open = client(address);
@@ -174,7 +179,7 @@ async fn at_the_deadline_the_rest_is_cut() {
 async fn draining_listeners_inbound_leaves_the_others_open() {
     let listeners = [directed("in", "INBOUND"), directed("out", "OUTBOUND"), directed("any", "UNSPECIFIED")];
     let yaml = statics(&listeners, &[cluster("c", echo_server())]);
-    let rig = start(&yaml, Times { total: LONG, accepting: LONG });
+    let rig = start(&yaml, ending::Times { total: LONG, accepting: LONG });
     let (outbound, any) = (rig.address("out").await, rig.address("any").await);
     rig.requests.send(Request::DrainListeners { inbound_only: true, graceful: false }).unwrap();
     while !rig.state.bound("in").is_empty() {

@@ -22,10 +22,10 @@ fn set(count: &AtomicU64, n: u64) {
 fn an_idle_proxy_ends_at_once() {
     let shared = shared();
     let mut ending = Ending::begin(&shared, TIMES);
-    assert!(!ending.over(&shared), "not before its sockets are closed");
+    assert!(!ending.over(&shared, false), "not before its sockets are closed");
     assert!(ending.closes_inbound());
     assert!(!ending.closes_inbound(), "once");
-    assert!(ending.over(&shared));
+    assert!(ending.over(&shared, false));
 }
 
 #[test]
@@ -36,14 +36,14 @@ fn inbound_first_and_outbound_when_nothing_comes_in_any_more() {
     set(&shared.connections, 2);
     let mut ending = Ending::begin(&shared, Times { accepting: Duration::ZERO, ..TIMES });
     assert!(ending.closes_inbound());
-    assert!(!ending.over(&shared));
+    assert!(!ending.over(&shared, false));
     assert_eq!(phases(&shared), [Phase::Drain, Phase::Drain, Phase::Run]);
     set(&shared.open.inbound, 0);
     set(&shared.connections, 1);
-    assert!(!ending.over(&shared));
+    assert!(!ending.over(&shared, false));
     assert_eq!(phases(&shared), [Phase::Drain; 3]);
     set(&shared.connections, 0);
-    assert!(ending.over(&shared));
+    assert!(ending.over(&shared, false));
 }
 
 #[test]
@@ -55,7 +55,7 @@ fn callers_may_still_come_while_they_do_not_know_better() {
     assert!(!ending.closes_inbound());
     set(&shared.open.inbound, 0);
     set(&shared.connections, 0);
-    assert!(!ending.over(&shared), "no connection at this moment is not the end of connections");
+    assert!(!ending.over(&shared, false), "no connection at this moment is not the end of connections");
     assert_eq!(phases(&shared)[2], Phase::Run, "the application is still served");
 }
 
@@ -70,10 +70,26 @@ fn at_the_deadline_and_on_a_second_signal_everything_is_cut() {
         if by_signal {
             ending.cut(&shared);
         }
-        assert!(!ending.over(&shared), "its connection may still say what it has to say");
+        assert!(!ending.over(&shared, false), "its connection may still say what it has to say");
         assert_eq!(phases(&shared), [Phase::Force; 3]);
         assert!(ending.closes_inbound());
         set(&shared.connections, 0);
-        assert!(ending.over(&shared));
+        assert!(ending.over(&shared, false));
     }
+}
+
+#[test]
+fn outbound_goes_on_as_long_as_the_application_is_there() {
+    let shared = shared();
+    let mut ending = Ending::begin(&shared, TIMES);
+    assert!(ending.closes_inbound());
+    assert!(!ending.over(&shared, true), "it may still call somebody");
+    assert_eq!(phases(&shared)[2], Phase::Run);
+    ending.release();
+    assert!(ending.over(&shared, true), "somebody who knows said that it is gone");
+
+    let mut late = Ending::begin(&shared, Times { total: Duration::ZERO, ..TIMES });
+    assert!(late.overdue() && late.begins_to_cut());
+    assert!(late.over(&shared, true), "not beyond the deadline");
+    assert!(!late.overdue() && !late.begins_to_cut());
 }

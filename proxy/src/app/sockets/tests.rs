@@ -6,6 +6,8 @@ use crate::{
     live::testing::{cluster, statics, tcp_listener},
 };
 
+const HELD: Held = Held { connections: 64, bytes: 16 << 10 };
+
 fn ids(rig: &mut Rig) -> Vec<u64> {
     rig.sockets().open.values().flat_map(|open| open.ids.clone()).collect()
 }
@@ -70,13 +72,15 @@ fn an_address_in_use_is_named_and_taken_once_it_is_free() {
 fn connections_before_the_first_configuration_are_held_and_then_served() {
     let mut rig = Rig::new(2, None);
     let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
-    rig.sockets().reserve(address);
+    rig.sockets().reserve(address, HELD);
     let mut early: Vec<_> = (0..10).map(|_| client(address)).collect();
     early.iter_mut().for_each(|stream| stream.write_all(b"held").unwrap());
+    assert_eq!(rig.sockets().held(), HoldCounts { waiting: 10, ..HoldCounts::default() });
     assert_eq!(rig.sockets().reserved().collect::<Vec<_>>(), [address]);
     let listener = tcp_listener("l", "127.0.0.1", address.port(), "c", "tcp_backlog_size: 100");
     rig.apply(&statics(&[listener], &[cluster("c", echo_server())]));
     assert_eq!(rig.sockets().reserved().count(), 0);
+    assert_eq!(rig.sockets().held(), HoldCounts { served: 10, ..HoldCounts::default() });
     for stream in &mut early {
         let mut back = [0; 4];
         std::io::Read::read_exact(stream, &mut back).unwrap();
@@ -84,13 +88,65 @@ fn connections_before_the_first_configuration_are_held_and_then_served() {
     }
 }
 
+/// What a peer that nobody serves can write, and how much of it the other side's kernel took.
+fn taken(stream: &mut std::net::TcpStream) -> (usize, usize) {
+    stream.set_nonblocking(true).unwrap();
+    let mut written = 0;
+    loop {
+        match stream.write(&[0; 4096]) {
+            Ok(n) => written += n,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    let mut taken = 0;
+    // Until nothing moves any more.
+    for _ in 0..1000 {
+        let stream = tokio::net::TcpStream::from_std(stream.try_clone().unwrap()).unwrap();
+        let now = written - socket::unacknowledged(&stream).unwrap();
+        if now == taken && now > 0 {
+            break;
+        }
+        taken = now;
+        std::thread::yield_now();
+    }
+    (written, taken)
+}
+
+#[tokio::test]
+async fn held_connections_are_bounded_in_number_and_bytes() {
+    let mut rig = Rig::new(1, None);
+    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    rig.sockets().reserve(address, Held { connections: 4, bytes: 16 << 10 });
+    let mut held: Vec<_> = (0..4).map(|_| client(address)).collect();
+    assert_eq!(rig.sockets().held().waiting, 4);
+    let mut written = 0;
+    for stream in held.iter_mut().rev() {
+        let (said, taken) = taken(stream);
+        written = said;
+        assert!(taken > 0 && taken <= 16 << 10, "{taken} bytes");
+    }
+    // One more waits at its client: nobody answers it before there is room, and nobody refuses it.
+    let more = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    more.set_nonblocking(true).unwrap();
+    assert_eq!(more.connect(&address.into()).unwrap_err().raw_os_error(), Some(libc::EINPROGRESS));
+    assert_eq!(rig.sockets().held().waiting, 4);
+    assert!(more.take_error().unwrap().is_none());
+    // They are served with all that they have to say, once there is a listener.
+    rig.apply(&statics(&[tcp_listener("l", "127.0.0.1", address.port(), "c", "")], &[cluster("c", echo_server())]));
+    let mut first = held.remove(0);
+    first.set_nonblocking(false).unwrap();
+    std::io::Read::read_exact(&mut first, &mut vec![0; written]).unwrap_or_else(|e| panic!("{e}"));
+}
+
 #[test]
 fn a_reserved_address_nobody_wants_is_given_up() {
     let mut rig = Rig::new(1, None);
     let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
-    rig.sockets().reserve(address);
+    rig.sockets().reserve(address, HELD);
     drop(client(address));
-    rig.sockets().release();
+    rig.sockets().release("nobody wants it");
+    assert_eq!(rig.sockets().held(), HoldCounts { refused: 1, ..HoldCounts::default() });
     assert_eq!(std::net::TcpStream::connect(address).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
 }
 

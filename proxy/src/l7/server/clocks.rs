@@ -12,11 +12,17 @@ use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::time::Sleep;
 
 use super::{Connection, DEFAULT_HEAD_TIMEOUT};
-use crate::{drain, l7::flow::Flow};
+use crate::{
+    drain,
+    l7::{engine::Pressure, flow::Flow},
+};
 
 /// How long an HTTP/1 connection idles before its codec is given up with all its buffers. A client that asks more often
 /// never notices; one that asks less often pays a few microseconds for another codec.
 const REST_AFTER: Duration = Duration::from_millis(500);
+
+/// The part of the drain time over which connections are told to go away.
+const SPREAD: u32 = 4;
 
 /// What serves a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +69,7 @@ impl Clocks {
 
     /// What is due next, when it is. The start of the end is noted here and reported once.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, conn: &Connection, served: Served) -> Poll<Due> {
-        let mut begin = conn.used_up();
+        let begin = conn.used_up();
         while let Poll::Ready(Some((phase, signal))) = self.phases.poll_next_unpin(cx) {
             if !self.ending.begun {
                 conn.scope.stats.local().downstream_cx_drain_close.inc();
@@ -71,7 +77,9 @@ impl Clocks {
             if phase == drain::Phase::Force {
                 return Poll::Ready(Due::Cut);
             }
-            begin = true;
+            // HTTP/2 is told by itself, HTTP/1 with its next response, which nobody sends to all at once.
+            let after = if served == Served::Http2 { moment(conn) } else { Duration::ZERO };
+            self.ending.begin_at.get_or_insert_with(|| Instant::now() + after);
             self.phases.push(hear(signal, drain::Phase::Force));
         }
         if begin && !self.ending.begun {
@@ -81,9 +89,13 @@ impl Clocks {
         loop {
             let Some((at, due)) = self.ending.next(conn, served) else { return Poll::Pending };
             if Instant::now() >= at {
-                if matches!(due, Due::Old) {
-                    conn.scope.stats.local().downstream_cx_max_duration_reached.inc();
-                    self.begin(conn);
+                match due {
+                    Due::Old => {
+                        conn.scope.stats.local().downstream_cx_max_duration_reached.inc();
+                        self.begin(conn);
+                    }
+                    Due::Ending => self.begin(conn),
+                    _ => {}
                 }
                 return Poll::Ready(due);
             }
@@ -97,7 +109,7 @@ impl Clocks {
             self.ending.begun = true;
             conn.closing.set(true);
             // Closing an idle HTTP/1 connection at once would race with a request already on its way.
-            self.ending.shutdown_at = Some(Instant::now() + conn.hcm.config.drain_timeout);
+            self.ending.shutdown_at = Some(Instant::now() + conn.hcm.config.drain_timeout + moment(conn));
         }
     }
 
@@ -108,11 +120,16 @@ impl Clocks {
     }
 }
 
+/// A moment of the connection's own, so that not all connect anew at once.
+fn moment(conn: &Connection) -> Duration {
+    (conn.hcm.config.drain_timeout / SPREAD).mul_f64(fastrand::f64())
+}
+
 /// Waits for a phase; the signal comes back to wait for the next.
 fn hear(mut signal: drain::Signal, phase: drain::Phase) -> Hearing {
     Box::pin(async move {
         match phase {
-            drain::Phase::Force => signal.forced().await,
+            drain::Phase::Overdue | drain::Phase::Force => signal.forced().await,
             drain::Phase::Run | drain::Phase::Drain => signal.draining().await,
         }
         (phase, signal)
@@ -122,6 +139,8 @@ fn hear(mut signal: drain::Signal, phase: drain::Phase) -> Hearing {
 /// How far a connection's end has come.
 #[derive(Default)]
 struct Ending {
+    /// When the end begins.
+    begin_at: Option<Instant>,
     /// Responses say `Connection: close` from now on.
     begun: bool,
     /// Close an HTTP/1 connection then, if no request used the last chance.
@@ -136,7 +155,10 @@ impl Ending {
         let is_http1 = served == Served::Http1;
         let idle_since = conn.idle_since.get();
         let is_idle = conn.active.get() == 0 && !self.shut;
-        let idle = config.idle_timeout.filter(|_| is_idle).map(|t| (idle_since + t, Due::Idle));
+        // Short of memory, what idles goes first.
+        let tight = conn.engine.pressure.get() == Pressure::Tight;
+        let timeout = if tight { Some(Duration::ZERO) } else { config.idle_timeout };
+        let idle = timeout.filter(|_| is_idle).map(|t| (idle_since + t, Due::Idle));
         let old =
             config.max_connection_duration.filter(|_| !self.begun).map(|t| (conn.scope.conn.started_at + t, Due::Old));
         let head = is_http1
@@ -156,7 +178,8 @@ impl Ending {
             .then_some(self.shutdown_at)
             .flatten()
             .map(|at| (at.max(idle_since + config.drain_timeout), Due::Cut));
-        [idle, old, head, stalled, rest, shutdown, mute].into_iter().flatten().min_by_key(|(at, _)| *at)
+        let begin = self.begin_at.filter(|_| !self.begun).map(|at| (at, Due::Ending));
+        [idle, old, head, stalled, rest, begin, shutdown, mute].into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 }
 

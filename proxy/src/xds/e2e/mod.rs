@@ -1,6 +1,7 @@
 //! The whole subscription against a scripted control plane in process: both protocols, hostile behaviour, separate streams.
 
 mod real;
+mod saved;
 mod server;
 
 use std::{sync::Arc, time::Duration};

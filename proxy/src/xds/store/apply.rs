@@ -190,7 +190,7 @@ impl Store {
     }
 
     /// A cluster or listener is gone; what is in force stays until nobody uses it.
-    fn withdraw(&mut self, kind: Kind, name: &Name, now: Now) {
+    pub(super) fn withdraw(&mut self, kind: Kind, name: &Name, now: Now) {
         let Some(slot) = self.table(kind).get(name) else { return };
         if slot.active.is_none() {
             return self.discard(kind, name);

@@ -7,6 +7,7 @@
 
 mod apply;
 mod claims;
+mod fixed;
 mod needs;
 mod prepare;
 mod references;
@@ -197,36 +198,13 @@ impl Store {
                 subscriptions.entry((source.clone(), kind)).or_default().wildcard = true;
             }
         }
-        let statics = &config.statics;
-        let clusters = statics.clusters.iter().cloned().map(Resource::Cluster);
-        let listeners = statics.listeners.iter().cloned().map(Resource::Listener);
-        let secrets = statics.secrets.iter().cloned().map(|(name, secret)| Resource::Secret { name, secret });
-        let routes = statics.routes.iter().cloned().map(|(name, routes)| Resource::Routes { name, routes });
-        for resource in clusters.chain(listeners).chain(secrets).chain(routes) {
-            store.fix(resource, Origin::Static, now);
-        }
+        store.replace_statics(&config.statics, now);
         store
     }
 
-    /// Puts a resource that no source may replace.
-    fn fix(&mut self, resource: Resource, origin: Origin, now: Now) {
-        let (kind, name) = (kind_of(&resource), Arc::clone(resource.name()));
-        let latest = self.table(kind).get(&name).and_then(|slot| slot.latest.as_ref());
-        if latest.is_some_and(|v| v.resource == resource && v.origin == origin) {
-            return;
-        }
-        let needs = Needs::of(&resource);
-        let version = Arc::clone(&self.unnamed);
-        let version = Version { resource, raw: None, version, updated: now.wall, origin, needs };
-        self.set_latest(kind, &name, Some(Arc::new(version)));
-        self.edit(kind, &name, |slot| slot.failure = None);
-        // What is fixed is asked of nobody.
-        self.references.touch(kind, &name);
-    }
-
-    /// Sets a secret of our own making; it wins over every source.
-    pub fn set_local(&mut self, resource: Resource, now: Now) {
-        self.fix(resource, Origin::Local, now);
+    /// How long the first activation of what refers to a secret waits for it from now on.
+    pub fn set_patience_for_secrets(&mut self, patience: Option<Duration>) {
+        self.warming.secrets = patience;
     }
 
     pub fn table(&self, kind: Kind) -> &Table {

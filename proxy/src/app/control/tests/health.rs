@@ -94,7 +94,7 @@ fn stat(shared: &Shared, metric: &str) -> u64 {
     found.unwrap_or_else(|| panic!("no statistic {metric}"))
 }
 
-const SHORT: Times = Times { total: Duration::ZERO, accepting: Duration::ZERO };
+const SHORT: ending::Times = ending::Times { total: Duration::ZERO, accepting: Duration::ZERO };
 
 #[tokio::test]
 async fn a_host_that_fails_is_ejected_and_nobody_is_sent_to_it() {

@@ -169,6 +169,50 @@ fn static_resources_stay_and_are_in_force_from_the_start() {
 }
 
 #[test]
+fn static_resources_are_replaced_together() {
+    let decoded = |any: Any| testing::decode(&any, &mut Notes::default()).unwrap();
+    let statics = |clusters: &[Any], listeners: &[Any], secrets: &[Any]| {
+        let mut statics = crate::xds::Statics::default();
+        for any in clusters.iter().chain(listeners).chain(secrets) {
+            match decoded(any.clone()) {
+                Resource::Cluster(cluster) => statics.clusters.push(cluster),
+                Resource::Listener(listener) => statics.listeners.push(listener),
+                Resource::Secret { name, secret } => statics.secrets.push((name, secret)),
+                other => panic!("{other:?}"),
+            }
+        }
+        statics
+    };
+    let before = statics(
+        &[fixed("a", 1, "secrets=s;via=static"), fixed("gone", 1, "")],
+        &[listener("l", "tcp=a"), listener("old", "tcp=gone")],
+        &[secret("s", 1), secret("unused", 1)],
+    );
+    let mut bed = Bed::new(StartConfig { statics: before, ..StartConfig::default() });
+    bed.sotw(Kind::Cluster, [fixed("d", 1, "")]);
+    assert_eq!((bed.clusters(), bed.listeners()), (vec!["a", "d", "gone"], vec!["l", "old"]));
+    let after = statics(
+        &[fixed("a", 2, "secrets=s;via=static"), fixed("new", 1, "")],
+        &[listener("l", "tcp=a"), listener("next", "tcp=new")],
+        &[secret("s", 2)],
+    );
+    let kept = bed.snapshot.listeners["l"].clone();
+    bed.store.replace_statics(&after, bed.now());
+    bed.at(1);
+    assert_eq!((bed.clusters(), bed.listeners()), (vec!["a", "d", "new"], vec!["l", "next"]));
+    assert_eq!(bed.version_of("a"), 2);
+    assert!(Arc::ptr_eq(&kept, &bed.snapshot.listeners["l"]), "what is equal is not touched");
+    let Secret::Validation(v) = &*bed.snapshot.secrets["s"] else { panic!() };
+    assert_eq!(v.spki_sha256[0][0], 2);
+    assert!(!bed.snapshot.secrets.contains_key("unused"));
+    bed.at(30);
+    bed.audit();
+    // The same again is nothing new.
+    bed.store.replace_statics(&after, bed.now());
+    assert!(!bed.at(31));
+}
+
+#[test]
 fn names_of_our_own_identity_are_never_asked_for_nor_taken() {
     let identity = crate::xds::IdentityConfig::for_tests();
     let mut bed = Bed::new(StartConfig { identity: Some(identity), ..StartConfig::default() });
