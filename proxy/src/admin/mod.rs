@@ -6,13 +6,15 @@
 mod clusters;
 mod http;
 mod info;
+mod logging;
+mod process;
 mod routes;
 mod stats;
 #[cfg(test)]
 mod tests;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
@@ -81,8 +83,9 @@ pub struct State {
     awaits_checks: AtomicBool,
     problems: Mutex<Vec<String>>,
     sockets: Mutex<BoundSockets>,
-    /// The level that `/logging` was asked for last, without its per-target additions.
-    log_level: Mutex<String>,
+    log_level: Mutex<logging::Levels>,
+    /// What counters had come to when they were last set back, by name.
+    reset: Mutex<Arc<HashMap<String, u64>>>,
     /// Answers that cost much to render come one after the other, off the control thread.
     rendering: Semaphore,
 }
@@ -104,7 +107,8 @@ impl State {
             awaits_checks: AtomicBool::new(false),
             problems: Mutex::default(),
             sockets: Mutex::default(),
-            log_level: Mutex::new(log_level.to_owned()),
+            log_level: Mutex::new(logging::Levels::new(log_level)),
+            reset: Mutex::default(),
             rendering: Semaphore::new(1),
         }
     }

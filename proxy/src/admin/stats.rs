@@ -1,6 +1,11 @@
 //! `/stats` and `/stats/prometheus`: the statistics blocks under Envoy's names.
 
-use std::{borrow::Cow, collections::BTreeMap, fmt::Write, sync::atomic::Ordering};
+use std::{
+    borrow::Cow,
+    collections::BTreeMap,
+    fmt::Write,
+    sync::{Arc, atomic::Ordering},
+};
 
 use http::StatusCode;
 use serde_json::json;
@@ -156,10 +161,23 @@ pub(super) fn stats(inner: &Inner, call: &Call) -> Answer {
     if call.parameter("format") == Some("prometheus") {
         return prometheus(inner, call);
     }
+    let only = match call.parameter("type").map(str::to_ascii_lowercase).as_deref() {
+        None | Some("all") => None,
+        Some("counters") => Some(Some(Kind::Counter)),
+        Some("gauges") => Some(Some(Kind::Gauge)),
+        Some("histograms" | "textreadouts") => Some(None),
+        Some(_) => return Answer::error(StatusCode::BAD_REQUEST, "invalid &type= param\n"),
+    };
+    let reset = super::lock(&inner.state.reset).clone();
     let mut lines: Vec<(String, u64)> = collect(inner)
         .into_iter()
-        .filter(|s| !used_only || s.value != 0)
-        .map(|s| (s.dotted(), s.value))
+        .filter(|s| only.is_none_or(|kind| kind == Some(s.kind)))
+        .map(|s| {
+            let name = s.dotted();
+            let before = if s.kind == Kind::Counter { reset.get(&name).copied().unwrap_or(0) } else { 0 };
+            (name, s.value.saturating_sub(before))
+        })
+        .filter(|(_, value)| !used_only || *value != 0)
         .filter(|(name, _)| filter.as_ref().is_none_or(|f| f.is_match(name)))
         .collect();
     lines.sort();
@@ -176,6 +194,14 @@ pub(super) fn stats(inner: &Inner, call: &Call) -> Answer {
             Answer::error(StatusCode::BAD_REQUEST, format!("format: `{other}` is not text, json or prometheus\n"))
         }
     }
+}
+
+/// `/reset_counters`: from now on `/stats` shows what is added. Prometheus is told the totals all the same: to it a
+/// counter that goes back is a process that was restarted.
+pub(super) fn reset(inner: &Inner, _: &Call) -> Answer {
+    let counters = collect(inner).into_iter().filter(|s| s.kind == Kind::Counter && s.value != 0);
+    *super::lock(&inner.state.reset) = Arc::new(counters.map(|s| (s.dotted(), s.value)).collect());
+    Answer::text("OK\n")
 }
 
 /// `/stats/prometheus`, exposition format 0.0.4.

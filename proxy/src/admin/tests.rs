@@ -161,6 +161,13 @@ async fn statistics_in_every_format() {
         assert_eq!(text.matches("# TYPE envoy_cluster_upstream_rq_xx counter").count(), 1);
         assert!(text.contains("envoy_server_panics"), "{text}");
     }
+    assert!(!rig.get("/stats?type=Gauges").await.1.contains("upstream_rq_2xx"));
+    assert!(rig.get("/stats?type=Counters").await.1.contains("upstream_rq_2xx: 7"));
+    assert_eq!(rig.get("/stats?type=Histograms&filter=upstream").await.1, "");
+    assert_eq!(rig.call("POST", "/reset_counters").await.0, 200);
+    assert_eq!(rig.get("/stats?filter=rq_2xx$").await.1, "cluster.a.upstream_rq_2xx: 0\n");
+    assert!(rig.get("/stats/prometheus").await.1.contains("envoy_cluster_name=\"a\"} 7\n"), "to Prometheus the total");
+    assert_eq!(rig.get("/stats?type=x").await.0, 400);
     assert_eq!(rig.get("/stats?filter=(").await.0, 400);
     assert_eq!(rig.get("/stats?format=xml").await.0, 400);
 }
@@ -181,8 +188,19 @@ async fn clusters_listeners_and_information() {
     let info = rig.json("/server_info").await;
     assert_eq!((&info["node"]["id"], &info["command_line_options"]["concurrency"]), (&"me".into(), &2.into()));
     assert!(rig.json("/config_dump").await["configs"].is_array());
-    assert_eq!(rig.get("/config_dump?mask=x").await.0, 501);
+    assert_eq!(rig.get("/config_dump?mask=nope").await.0, 400);
+    assert_eq!(rig.get("/config_dump?resource=nope").await.0, 404);
     assert!(rig.json("/certs").await["certificates"].is_array());
+    assert_eq!(clusters["cluster_statuses"][0]["circuit_breakers"]["thresholds"][1]["priority"], "HIGH");
+    assert_eq!(rig.json("/clusters?format=json&filter=nothing").await["cluster_statuses"].as_array().unwrap().len(), 0);
+    assert_eq!(rig.get("/clusters?filter=(").await.0, 400);
+    assert_eq!(rig.json("/runtime").await, serde_json::json!({"layers": [], "entries": {}}));
+    assert_ne!(rig.json("/memory").await["total_physical_bytes"], "0");
+    assert_eq!(rig.json("/init_dump").await, serde_json::json!({}));
+    assert_eq!(rig.get("/contention").await.0, 200);
+    assert_eq!(rig.get("/hot_restart_version").await.1, "disabled\n");
+    assert_eq!(rig.get("/heap_dump").await.0, 501);
+    assert_eq!(rig.call("POST", "/cpuprofiler?enable=y").await.0, 501);
     assert!(rig.get("/help").await.1.contains("/quitquitquit"));
     assert_eq!(rig.get("/nothing").await.0, 404);
 }
@@ -214,7 +232,7 @@ async fn log_levels_of_targets_leave_the_rest_as_it_is() {
     assert_eq!(log("/logging?level=warning").await, 200);
     assert_eq!(log("/logging?hyper=trace").await, 200);
     assert_eq!(log("/logging?level=wrong").await, 400);
-    assert_eq!(rig.call("POST", "/logging").await.1, "log level: warning\n");
+    assert!(rig.call("POST", "/logging").await.1.contains("  http: warning\n"), "a level that failed changes nothing");
     assert_eq!(*rig.levels.lock().unwrap(), ["info,outrigger_proxy::xds=debug", "warning", "warning,hyper=trace"]);
 }
 
