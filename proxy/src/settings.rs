@@ -48,6 +48,10 @@ pub struct Settings {
     /// proxy goes away. An idle proxy ends at once.
     #[arg(long, default_value_t = 5, env = "OUTRIGGER_MIN_DRAIN_TIME_S", value_name = "SECONDS")]
     pub min_drain_time_s: u64,
+    /// Key (16 bytes or more) that `x-outrigger-debug` headers are signed with (`outriggerctl debug-header`): a request with
+    /// such a header is answered with what was decided on it, in `x-outrigger-trace`. Without it nobody is told.
+    #[arg(long, env = "OUTRIGGER_DEBUG_KEY_FILE", value_name = "FILE")]
+    pub debug_key_file: Option<PathBuf>,
     /// `node.id` when the bootstrap has none.
     #[arg(long, env = "OUTRIGGER_SERVICE_NODE", value_name = "ID")]
     pub service_node: Option<String>,

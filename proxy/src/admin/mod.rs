@@ -4,12 +4,16 @@
 //! that change something (`POST` only) leave as a [`Request`] or a log level.
 
 mod clusters;
+mod explain;
+#[cfg(test)]
+mod explain_tests;
 mod http;
 mod info;
 mod logging;
 mod process;
 mod routes;
 mod stats;
+mod tap;
 #[cfg(test)]
 mod tests;
 

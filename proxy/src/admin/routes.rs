@@ -5,9 +5,9 @@ use std::sync::{Arc, atomic::Ordering};
 use http::{Method, StatusCode};
 
 use super::{
-    Inner, Request, clusters,
+    Inner, Request, clusters, explain,
     http::{Answer, Call},
-    info, logging, process, stats,
+    info, logging, process, stats, tap,
 };
 use crate::xds::{DumpError, DumpQuery};
 
@@ -17,6 +17,12 @@ const HELP: &[(&str, &str)] = &[
     ("/clusters", "upstream clusters and their endpoints (?format=json, ?filter=REGEX)"),
     ("/config_dump", "configuration in force (?resource=, ?mask=, ?include_eds, ?name_regex=)"),
     ("POST /drain_listeners", "drain, and stop accepting now or, with ?graceful, after the drain time (?inboundonly)"),
+    (
+        "/explain",
+        "what a request would come to, and why (?method=, ?host=, ?path=, ?header=NAME:VALUE, ?source=, ?address=, ?port=, \
+         ?direction=inbound, ?listener=, ?tls, ?sni=, ?alpn=, ?principal=, ?protocol=tcp, ?format=text)",
+    ),
+    ("/failures", "what failed of late, the newest first"),
     ("POST /healthcheck/fail", "make /ready fail"),
     ("POST /healthcheck/ok", "undo /healthcheck/fail"),
     ("/help", "this list"),
@@ -32,6 +38,11 @@ const HELP: &[(&str, &str)] = &[
     ("/server_info", "version, state, settings"),
     ("/stats", "statistics (?filter=REGEX, ?usedonly, ?type=Counters|Gauges, ?format=text|json|prometheus)"),
     ("/stats/prometheus", "statistics for Prometheus"),
+    (
+        "/tap",
+        "requests and connections as they end, a line of JSON each (?route=, ?host=, ?path=PREFIX, ?method=, ?cluster=, \
+         ?source=IP, ?status=5xx, ?failed, ?limit=LINES, ?seconds=)",
+    ),
 ];
 
 /// What changes something.
@@ -63,6 +74,9 @@ pub(super) async fn admin(inner: Arc<Inner>, call: Call) -> Answer {
         "/runtime" => process::runtime(&inner).await,
         "/init_dump" => process::init_dump(&inner, &call),
         "/config_dump" => config_dump(&inner, &call).await,
+        "/tap" => tap::tap(&call),
+        "/failures" => tap::failures(),
+        "/explain" => rendered(inner, call, explain::answer).await,
         "/clusters" => rendered(inner, call, clusters::clusters).await,
         "/listeners" => rendered(inner, call, |inner, call| info::listeners(inner, call.is_json())).await,
         "/certs" => rendered(inner, call, |inner, _| info::certs(inner)).await,

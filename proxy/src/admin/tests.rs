@@ -12,7 +12,7 @@ use crate::{
     worker::Shared,
 };
 
-struct Rig {
+pub(super) struct Rig {
     admin: Admin,
     requests: mpsc::UnboundedReceiver<Request>,
     levels: Arc<StdMutex<Vec<String>>>,
@@ -20,11 +20,15 @@ struct Rig {
 }
 
 async fn start() -> Rig {
+    start_with(&[testing::tcp_listener("l", "127.0.0.1", 0, "a", "")]).await
+}
+
+pub(super) async fn start_with(listeners: &[String]) -> Rig {
     let builder = testing::builder();
     let clusters = [testing::cluster("a", "127.0.0.1:1".parse().unwrap())];
-    let listeners = [testing::tcp_listener("l", "127.0.0.1", 0, "a", "")];
-    let snapshot = testing::snapshot(3, &testing::statics(&listeners, &clusters));
-    let (live, _) = builder.build(&snapshot, &Resolved::default(), &Live::default());
+    let snapshot = testing::snapshot(3, &testing::statics(listeners, &clusters));
+    let (live, problems) = builder.build(&snapshot, &Resolved::default(), &Live::default());
+    assert!(problems.is_empty(), "{problems:?}");
     live.cluster("a").unwrap().stats.local().upstream_rq_2xx.add(7);
     let publisher = Arc::new(Publisher::default());
     publisher.publish(Arc::new(live));
@@ -97,11 +101,11 @@ impl Rig {
         (status, body)
     }
 
-    async fn get(&self, path: &str) -> (u16, String) {
+    pub(super) async fn get(&self, path: &str) -> (u16, String) {
         self.call("GET", path).await
     }
 
-    async fn json(&self, path: &str) -> Value {
+    pub(super) async fn json(&self, path: &str) -> Value {
         let (status, body) = self.get(path).await;
         assert_eq!(status, 200, "{path}: {body}");
         serde_json::from_str(&body).unwrap_or_else(|e| panic!("{path}: {e}: {body}"))
@@ -234,6 +238,18 @@ async fn log_levels_of_targets_leave_the_rest_as_it_is() {
     assert_eq!(log("/logging?level=wrong").await, 400);
     assert!(rig.call("POST", "/logging").await.1.contains("  http: warning\n"), "a level that failed changes nothing");
     assert_eq!(*rig.levels.lock().unwrap(), ["info,outrigger_proxy::xds=debug", "warning", "warning,hyper=trace"]);
+}
+
+#[tokio::test]
+async fn who_watches_is_bounded_in_lines_time_and_number() {
+    let rig = start().await;
+    for wrong in ["limit=0", "limit=x", "seconds=100000", "status=9xx", "source=x", "nonsense=1"] {
+        assert_eq!(rig.get(&format!("/tap?{wrong}")).await.0, 400, "{wrong}");
+    }
+    let (status, body) = rig.get("/tap?seconds=1&path=/nothing-has-this-path").await;
+    assert_eq!(status, 200);
+    assert!(body.contains("{\"end\":\"time\",\"lines\":0,\"dropped\":0}\n"), "{body}");
+    assert!(rig.json("/failures").await["failures"].is_array());
 }
 
 #[tokio::test]

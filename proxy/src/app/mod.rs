@@ -34,6 +34,7 @@ use crate::{
     bootstrap::{self, Bootstrap},
     ir::{Name, snapshot::Snapshot},
     live::{self, Builder, Publisher},
+    policy::debug::DebugKey,
     settings::{Mode, Settings, XDS_CLUSTER},
     telemetry::{access_log::Sinks, metrics, registry::Registry},
     tls::{Secrets, files::FileWatcher},
@@ -148,6 +149,7 @@ fn callers(node: &Node, local_cluster: Option<Name>) -> Callers {
 
 async fn run(settings: Settings, bootstrap: Bootstrap, log: logging::Handle) -> anyhow::Result<()> {
     raise_open_files();
+    let debug = debug_key(&settings)?;
     let workers = settings.workers();
     metrics::set_shards(workers + 1);
     let publisher = Arc::new(Publisher::default());
@@ -189,7 +191,7 @@ async fn run(settings: Settings, bootstrap: Bootstrap, log: logging::Handle) -> 
     tracing::info!(workers, node = %bootstrap.node.id, version = env!("CARGO_PKG_VERSION"), "starting");
     let upstream =
         Deps { secrets: secrets.clone(), callers: Arc::new(callers(&bootstrap.node, bootstrap.local_cluster)) };
-    let builder = Builder { secrets, registry, sinks: sinks.clone(), upstream };
+    let builder = Builder { secrets, registry, sinks: sinks.clone(), upstream, debug };
     let times = ending::Times { total: settings.drain_time(), accepting: settings.min_drain_time() };
     let control = control::Control::new(builder, subscription, sockets, admin.state(), shared, times);
     let workers = control.run(asked).await;
@@ -202,6 +204,14 @@ async fn run(settings: Settings, bootstrap: Bootstrap, log: logging::Handle) -> 
     tokio::task::spawn_blocking(move || sinks.flush(FLUSH_TIMEOUT)).await?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// The key of requests that are told what was decided on them.
+fn debug_key(settings: &Settings) -> anyhow::Result<Option<Arc<DebugKey>>> {
+    let Some(path) = &settings.debug_key_file else { return Ok(None) };
+    let text = std::fs::read(path).map_err(|e| anyhow::anyhow!("--debug-key-file {}: {e}", path.display()))?;
+    let key = DebugKey::new(&text).map_err(|e| anyhow::anyhow!("--debug-key-file {}: {e}", path.display()))?;
+    Ok(Some(Arc::new(key)))
 }
 
 fn start_config(settings: &Settings, bootstrap: &Bootstrap) -> xds::StartConfig {

@@ -5,6 +5,7 @@
 
 mod answer;
 mod feed;
+mod foretell;
 mod hash;
 mod head;
 mod hedge;
@@ -176,6 +177,7 @@ impl<'a> Forwarding<'a> {
             }
             Err(reply) => {
                 outcome::count_reply(cluster, &reply);
+                self.flow.record.upstream(|u| u.cluster = Some(cluster.config.name.clone()));
                 return Err(reply);
             }
         };

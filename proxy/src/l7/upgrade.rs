@@ -77,13 +77,20 @@ pub(super) struct Downstream {
 
 /// Refuses what neither the route nor the connection manager allows.
 pub(super) fn check(hcm: &ConnectionManager, route: &Forward, request: &Inbound) -> Result<(), Reply> {
-    let Some(kind) = request.sane.tunnel.kind() else { return Ok(()) };
+    let promised = || request.sane.tunnel.kind().is_none() || request.upgrade.is_some();
+    allowed(hcm, route, &request.sane.tunnel).and_then(|()| promised().then_some(()).ok_or_else(refused))
+}
+
+/// Whether a request may ask for what it asks for.
+pub(super) fn allowed(hcm: &ConnectionManager, route: &Forward, tunnel: &Tunnel) -> Result<(), Reply> {
+    let Some(kind) = tunnel.kind() else { return Ok(()) };
     let find = |list: &[(Box<str>, bool)]| list.iter().find(|(name, _)| **name == *kind).map(|(_, on)| *on);
     let allowed = find(&route.upgrades).or_else(|| find(&hcm.upgrades)).unwrap_or(false);
-    if allowed && request.upgrade.is_some() {
-        return Ok(());
-    }
-    Err(Reply::new(StatusCode::FORBIDDEN, "upgrade_failed"))
+    allowed.then_some(()).ok_or_else(refused)
+}
+
+fn refused() -> Reply {
+    Reply::new(StatusCode::FORBIDDEN, "upgrade_failed")
 }
 
 /// Gives the request the form its upstream protocol wants.

@@ -27,6 +27,7 @@ use crate::{
     },
     policy::{
         chain::ChainIndex,
+        debug::DebugKey,
         dry_run::StrictTrial,
         rate_limit::limits::{FindStats, RouteLimits},
         router::RouteTable,
@@ -45,6 +46,8 @@ pub struct Builder {
     pub registry: Arc<Registry>,
     pub sinks: Arc<Sinks>,
     pub upstream: Deps,
+    /// What requests are signed with that want to know what was decided on them.
+    pub debug: Option<Arc<DebugKey>>,
 }
 
 /// A part that kept its predecessor, and why.
@@ -234,7 +237,7 @@ impl Builder {
                 logs: self.logs(&hcm.access_log),
                 filters: Arc::new({
                     let (own, before) = ((&*self.registry, &self.upstream.callers), standing.http());
-                    LiveFilters::new(hcm, own, before.as_deref(), Instant::now())
+                    LiveFilters::new(hcm, own, before.as_deref(), Instant::now()).explained_to(self.debug.clone())
                 }),
                 standing: standing.clone(),
                 config: hcm.clone(),

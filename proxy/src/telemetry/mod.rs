@@ -13,3 +13,4 @@ pub mod metrics;
 pub mod rbac;
 pub mod record;
 pub mod registry;
+pub mod tap;

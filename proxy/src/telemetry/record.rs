@@ -17,6 +17,7 @@ use super::{
     flags::Flags,
     format::{Facts, Known, Times},
     metadata::DynamicMetadata,
+    tap,
 };
 use crate::ir::{Name, listener::Direction};
 
@@ -118,7 +119,8 @@ impl ConnectionRecord {
 
 impl Drop for ConnectionRecord {
     fn drop(&mut self) {
-        if self.logs.is_empty() {
+        let tapped = tap::watched();
+        if self.logs.is_empty() && !tapped && self.flags.is_empty() {
             return;
         }
         let metadata = self.info.metadata.get();
@@ -143,5 +145,11 @@ impl Drop for ConnectionRecord {
             metadata: Known { dynamic: metadata.as_deref(), route: None },
         };
         self.logs.iter().for_each(|logger| logger.log(&facts));
+        if !self.flags.is_empty() {
+            tap::note(&facts, None);
+        }
+        if tapped {
+            tap::show(&facts, None);
+        }
     }
 }
