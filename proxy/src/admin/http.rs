@@ -39,6 +39,10 @@ const LIFETIME: Duration = Duration::from_secs(60);
 /// How long an answer under way may take once a connection is to end.
 const LAST_ANSWER: Duration = Duration::from_secs(2);
 
+/// Its own script and style, and answers of this interface: nothing from anywhere else.
+const PAGE_MAY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; \
+                        frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
+
 /// Largest request head.
 const MAX_HEAD: usize = 64 << 10;
 
@@ -70,6 +74,8 @@ pub(super) struct Call {
     pub(super) method: Method,
     pub(super) path: String,
     pub(super) query: Vec<(String, String)>,
+    /// A browser asks.
+    pub(super) html: bool,
 }
 
 impl Call {
@@ -80,6 +86,7 @@ impl Call {
         Self {
             method: request.method().clone(),
             path: request.uri().path().to_owned(),
+            html: request.headers().get(header::ACCEPT).is_some_and(|v| v.as_bytes().starts_with(b"text/html")),
             query: query
                 .split('&')
                 .filter(|pair| !pair.is_empty())
@@ -129,6 +136,10 @@ impl Answer {
 
     pub(super) fn lines(lines: Lines) -> Self {
         Self { content_type: "application/x-ndjson", lines: Some(Box::new(lines)), ..Self::text("") }
+    }
+
+    pub(super) fn html(page: &str) -> Self {
+        Self { content_type: "text/html; charset=UTF-8", ..Self::text(page) }
     }
 
     pub(super) fn error(status: StatusCode, body: impl Into<String>) -> Self {
@@ -267,6 +278,9 @@ async fn connection<I, F, Fut>(
             headers.insert(header::CONTENT_TYPE, http::HeaderValue::from_static(answer.content_type));
             headers.insert(header::CACHE_CONTROL, http::HeaderValue::from_static("no-cache, max-age=0"));
             headers.insert(header::X_CONTENT_TYPE_OPTIONS, http::HeaderValue::from_static("nosniff"));
+            if answer.content_type.starts_with("text/html") {
+                headers.insert(header::CONTENT_SECURITY_POLICY, http::HeaderValue::from_static(PAGE_MAY));
+            }
             Ok::<_, Infallible>(response)
         }
     });

@@ -12,7 +12,7 @@ use super::{
 use crate::xds::{DumpError, DumpQuery};
 
 const HELP: &[(&str, &str)] = &[
-    ("/", "this list"),
+    ("/", "this list; to a browser a page with the state, traffic, clusters and failures"),
     ("/certs", "the certificates in use"),
     ("/clusters", "upstream clusters and their endpoints (?format=json, ?filter=REGEX)"),
     ("/config_dump", "configuration in force (?resource=, ?mask=, ?include_eds, ?name_regex=)"),
@@ -67,6 +67,7 @@ pub(super) async fn admin(inner: Arc<Inner>, call: Call) -> Answer {
         return Answer::error(StatusCode::METHOD_NOT_ALLOWED, reason);
     }
     match call.path.as_str() {
+        "/" if call.html => Answer::html(include_str!("page.html")),
         "/" | "/help" => Answer::text(help()),
         "/ready" => ready(&inner, &call, Vec::new()),
         "/server_info" => process::server_info(&inner),

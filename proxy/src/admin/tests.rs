@@ -253,6 +253,23 @@ async fn who_watches_is_bounded_in_lines_time_and_number() {
 }
 
 #[tokio::test]
+async fn browsers_get_a_page_that_asks_nobody_else() {
+    let rig = start().await;
+    let request = "GET / HTTP/1.1\r\nhost: a\r\naccept: text/html,application/xhtml+xml\r\nconnection: close\r\n\r\n";
+    let (status, head, page) = rig.send(0, request).await;
+    assert_eq!(status, 200);
+    assert!(head.contains("content-type: text/html") && head.contains("connect-src 'self'"), "{head}");
+    for outside in ["http://", "https://", "src=", "@import", "innerHTML"] {
+        assert!(!page.contains(outside), "{outside}");
+    }
+    // Whatever the page asks for is answered.
+    for path in page.split("get(\"").skip(1).map(|rest| rest.split('"').next().unwrap()) {
+        assert!([200, 503].contains(&rig.get(path).await.0), "{path}");
+    }
+    assert!(rig.get("/").await.1.contains("/config_dump: "), "curl gets the list");
+}
+
+#[tokio::test]
 async fn hostile_and_unusual_requests() {
     let rig = start().await;
     let (status, head, body) = rig.send(0, "HEAD /help HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;

@@ -13,10 +13,11 @@ use super::{
     filters::{self, Foretold, Progress},
     flow::Flow,
     forward::Forwarding,
+    headers::{Pseudo, RequestView},
     incoming::Incoming,
     local,
     pipeline::{self, Inbound},
-    respond::Reply,
+    respond::{Reply, is_grpc},
     sanitize::sanitize,
     server::Connection,
 };
@@ -38,7 +39,11 @@ pub fn explain(publisher: &Arc<Publisher>, hcm: &Arc<LiveHcm>, info: ConnInfo, m
             let (live, in_force) = (conn.engine.live.get(), conn.filters());
             decide(&conn, (&live, &in_force), request, fastrand::u64(..), &mut report);
         }
-        Err(reply) => report["outcome"] = answered(&reply),
+        Err(reply) => {
+            let flow = Flow::open(conn.scope.clone(), parts.version, None);
+            let grpc = is_grpc(&parts.headers);
+            report["outcome"] = answered(reply, (&conn, &flow), (&parts, "http", grpc));
+        }
     }
     report
 }
@@ -52,13 +57,20 @@ pub(super) fn of(call: &filters::Call<'_>, request: &Inbound) -> Value {
     report
 }
 
-fn answered(reply: &Reply) -> Value {
+/// An answer of our own as the client gets it.
+fn answered(reply: Reply, (conn, flow): (&Connection, &Flow), (parts, scheme, grpc): (&Parts, &str, bool)) -> Value {
+    let pseudo = Pseudo { method: &parts.method, path: pipeline::path(parts), scheme };
+    let view = RequestView { pseudo, headers: &parts.headers };
+    let (details, flags, location) = (reply.details.to_string(), reply.flags.to_string(), reply.location.clone());
+    let response = reply.into_response(flow, grpc, conn.shape(&view));
+    let grpc_status = response.headers().get("grpc-status").and_then(|v| v.to_str().ok());
     json!({
         "kind": "answered",
-        "status": reply.status.as_u16(),
-        "details": &*reply.details,
-        "flags": reply.flags.to_string(),
-        "location": reply.location,
+        "status": response.status().as_u16(),
+        "grpc_status": grpc_status,
+        "details": details,
+        "flags": flags,
+        "location": location,
     })
 }
 
@@ -108,6 +120,9 @@ fn decide(
     }
     report["filters"] = told.filters.into();
     report["unknown"] = told.unknown.into();
+    let answered = |reply: Reply, request: &Inbound| {
+        answered(reply, (conn, flow), (&request.parts, request.sane.origin.scheme, request.sane.grpc))
+    };
     if let Some((status, details)) = told.answer {
         report["outcome"] = json!({"kind": "answered", "status": status.as_u16(), "details": details});
         return;
@@ -115,12 +130,13 @@ fn decide(
     let (table, selected) = match (table, selected) {
         (Some(table), Ok(selected)) => (table, selected),
         (_, selected) => {
-            report["outcome"] = answered(&pipeline::no_route(selected.err().unwrap_or(Miss::NoVirtualHost)));
+            let reply = pipeline::no_route(selected.err().unwrap_or(Miss::NoVirtualHost));
+            report["outcome"] = answered(reply, &request);
             return;
         }
     };
     if let Some(reply) = pipeline::wants_tls(selected, &request) {
-        report["outcome"] = answered(&reply);
+        report["outcome"] = answered(reply, &request);
         return;
     }
     report["outcome"] = match &selected.route.action {
@@ -132,15 +148,15 @@ fn decide(
                     report["forwarding"] = plan;
                     outcome
                 }
-                Err(reply) => answered(&reply),
+                Err(reply) => answered(reply, &request),
             }
         }
-        Action::Redirect(redirect) => answered(&pipeline::redirected(redirect, selected, flow, &request)),
+        Action::Redirect(redirect) => answered(pipeline::redirected(redirect, selected, flow, &request), &request),
         Action::Direct(direct) => {
             let response = local::direct_response(direct, conn, flow, &request);
             json!({"kind": "answered", "status": response.status().as_u16(), "details": "direct_response"})
         }
-        Action::NonForwarding => answered(&pipeline::leads_nowhere()),
+        Action::NonForwarding => answered(pipeline::leads_nowhere(), &request),
     };
 }
 

@@ -257,6 +257,6 @@ pub(super) fn merged(filter: &HttpFilter, levels: &Levels<'_>) -> Option<CheckSe
     Some(merged)
 }
 
-fn stop(status: StatusCode, details: &'static str) -> Stop {
+pub(super) fn stop(status: StatusCode, details: &'static str) -> Stop {
     Stop::Reply(Box::new(Reply::new(status, details).flag(Flags::UNAUTHORIZED)))
 }

@@ -3,7 +3,7 @@
 //! Every verdict is that of the function that decides on real requests. What only somebody else can say (a service, chance,
 //! the load of the moment) is told as not known. Invariant: the walk over the chain is that of [`Call::run`].
 
-use http::{Response, StatusCode};
+use http::StatusCode;
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -17,7 +17,7 @@ use crate::{
         http::{FilterKind, HttpFilter},
         rate_limit::GlobalRateLimit,
     },
-    l7::{body::Body, pipeline::Inbound},
+    l7::{pipeline::Inbound, respond::Reply},
     policy::{
         fault::{self, Abort, Draws, Injected},
         rate_limit::local::Decision,
@@ -120,7 +120,7 @@ impl Call<'_> {
         match &filter.kind {
             FilterKind::Fault(base) => self.foretell_fault(fault_in_force(base, filter, levels), request, more),
             FilterKind::Cors => match self.cors_certainly(filter, levels, request) {
-                Some(Err(stop)) => self.answer(stop),
+                Some(Err(stop)) => self.answer(stop, request),
                 Some(Ok(())) => Verdict::Passes,
                 None => Verdict::Unknown("enabled for a share of requests".into()),
             },
@@ -163,7 +163,7 @@ impl Call<'_> {
                 };
                 if !on {
                     return match config.deny_at_disable {
-                        true => Verdict::Answers(config.status_on_error, "ext_authz_error".into()),
+                        true => self.answer(ext_authz::stop(config.status_on_error, "ext_authz_error"), request),
                         false => Verdict::Passes,
                     };
                 }
@@ -174,24 +174,25 @@ impl Call<'_> {
             FilterKind::JwtAuthn(config) => match self.foretell_jwt(config, (filter, place), levels, request) {
                 Ok(Ok(true)) => Verdict::Rerouted,
                 Ok(Ok(false)) => Verdict::Passes,
-                Ok(Err(stop)) => self.answer(stop),
+                Ok(Err(stop)) => self.answer(stop, request),
                 Err(why) => Verdict::Unknown(why),
             },
             FilterKind::Alpn(_) | FilterKind::Router(_) => Verdict::Passes,
         }
     }
 
-    /// What an answer looks like from outside.
-    fn answer(&self, stop: Stop) -> Verdict {
+    /// What an answer looks like from outside, in the form configured for such.
+    fn answer(&self, stop: Stop, request: &Inbound) -> Verdict {
         match stop {
-            Stop::Reply(reply) => Verdict::Answers(reply.status, reply.details.into_owned()),
-            Stop::Answer(response) => self.answered(&response),
+            Stop::Reply(reply) => {
+                let details = reply.details.to_string();
+                Verdict::Answers(self.local_reply(*reply, request).status(), details)
+            }
+            Stop::Answer(response) => {
+                let details = self.flow.record.facts(None, |facts| facts.details.unwrap_or_default().to_owned());
+                Verdict::Answers(response.status(), details)
+            }
         }
-    }
-
-    fn answered(&self, response: &Response<Body>) -> Verdict {
-        let details = self.flow.record.facts(None, |facts| facts.details.unwrap_or_default().to_owned());
-        Verdict::Answers(response.status(), details)
     }
 
     fn foretell_rbac(&self, rbac: &crate::ir::rbac::Rbac, request: &Inbound, more: &mut Map<String, Value>) -> Verdict {
@@ -213,7 +214,7 @@ impl Call<'_> {
                 self.note(&rbac.rules_prefix, "enforced", decision);
             }
             match super::rbac::denial(decision) {
-                Some(reply) => Verdict::Answers(reply.status, reply.details.into_owned()),
+                Some(reply) => self.answer(Stop::Reply(Box::new(reply)), request),
                 None => Verdict::Passes,
             }
         })
@@ -240,7 +241,10 @@ impl Call<'_> {
         });
         more.insert("abort".into(), status.map(|s| s.as_u16()).into());
         match status {
-            Some(status) if certain.abort.is_some() => Verdict::Answers(status, "fault_filter_abort".into()),
+            Some(status) if certain.abort.is_some() => {
+                let reply = Reply::new(status, "fault_filter_abort");
+                self.answer(Stop::Reply(Box::new(reply)), request)
+            }
             Some(_) => Verdict::Unknown("aborts a share of requests".into()),
             None => Verdict::Passes,
         }
@@ -263,7 +267,7 @@ impl Call<'_> {
         match (share(config.enabled), share(config.enforced)) {
             (Some(false), _) | (_, Some(false)) => Verdict::Passes,
             _ if allowed => Verdict::Passes,
-            (Some(true), Some(true)) => Verdict::Answers(config.status, "local_rate_limited".into()),
+            (Some(true), Some(true)) => self.answer(self.refuse_locally(config, drawn.as_deref(), request), request),
             _ => Verdict::Unknown("no tokens are left, and it is enforced for a share of requests".into()),
         }
     }

@@ -199,7 +199,7 @@ impl Call<'_> {
         descriptors
     }
 
-    fn refuse_locally(&self, config: &LocalRateLimit, drawn: Option<&Drawn>, request: &Inbound) -> Stop {
+    pub(super) fn refuse_locally(&self, config: &LocalRateLimit, drawn: Option<&Drawn>, request: &Inbound) -> Stop {
         let mut reply =
             Reply::new(config.status, "local_rate_limited").body("local_rate_limited").flag(Flags::RATE_LIMITED);
         if config.resource_exhausted {

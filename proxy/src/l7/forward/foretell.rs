@@ -59,6 +59,7 @@ impl<'a> Forwarding<'a> {
             "mirrors": self.route.mirrors.len(),
             "subset": self.criteria(&plan).map(labels),
             "hash": plan.key.hash.map(|hash| format!("{hash:016x}")),
+            "makes_cookie": !plan.key.cookies.is_empty(),
             "endpoints": self.endpoints(cluster, &plan),
         }))
     }
