@@ -86,6 +86,10 @@ pub(super) async fn admin(inner: Arc<Inner>, call: Call) -> Answer {
         "/reset_counters" => rendered(inner, call, stats::reset).await,
         "/logging" => logging::logging(&inner, &call),
         "/quitquitquit" => request(&inner, Request::Stop),
+        "/drain_listeners" if call.has("skip_exit") => Answer::error(
+            StatusCode::NOT_IMPLEMENTED,
+            "?skip_exit is not supported: what drains here also stops accepting\n",
+        ),
         "/drain_listeners" => {
             let (inbound_only, graceful) = (call.has("inboundonly"), call.has("graceful"));
             request(&inner, Request::DrainListeners { inbound_only, graceful })

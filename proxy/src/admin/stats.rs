@@ -19,6 +19,7 @@ use crate::{
     telemetry::{
         metrics::{Kind, panics},
         rbac::RbacOwner,
+        tap,
     },
     tls::expiry::days_until_first,
     xds,
@@ -99,6 +100,7 @@ fn own(inner: &Inner) -> Vec<Stat> {
         stat("access_log.written", Kind::Counter, inner.context.sinks.written()),
         stat("access_log.dropped", Kind::Counter, inner.context.sinks.dropped()),
         stat("access_log.failed", Kind::Counter, inner.context.sinks.failed()),
+        stat("tap.missed", Kind::Counter, tap::missed()),
     ];
     for (kind, s) in &status.kinds {
         let prefix = match kind {

@@ -99,6 +99,8 @@ pub struct ConnectionRecord {
     pub transport_failure: Option<Box<str>>,
     /// Envoy's `connection_termination_details`: why this proxy ended the connection.
     pub termination: Option<Box<str>>,
+    /// There is another record of the connection: who watches is shown one.
+    pub second: bool,
 }
 
 impl ConnectionRecord {
@@ -113,14 +115,16 @@ impl ConnectionRecord {
             upstream: UpstreamFacts::default(),
             transport_failure: None,
             termination: None,
+            second: false,
         }
     }
 }
 
 impl Drop for ConnectionRecord {
     fn drop(&mut self) {
-        let tapped = tap::watched();
-        if self.logs.is_empty() && !tapped && self.flags.is_empty() {
+        let tapped = tap::watched() && !self.second;
+        let failed = !self.flags.is_empty() || self.termination.is_some() || self.transport_failure.is_some();
+        if self.logs.is_empty() && !tapped && !failed {
             return;
         }
         let metadata = self.info.metadata.get();
@@ -145,7 +149,7 @@ impl Drop for ConnectionRecord {
             metadata: Known { dynamic: metadata.as_deref(), route: None },
         };
         self.logs.iter().for_each(|logger| logger.log(&facts));
-        if !self.flags.is_empty() {
+        if failed && !self.second {
             tap::note(&facts, None);
         }
         if tapped {

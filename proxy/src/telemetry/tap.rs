@@ -6,7 +6,7 @@
 use std::{
     net::IpAddr,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, PoisonError, RwLock,
         atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
     },
 };
@@ -35,7 +35,7 @@ const LONGEST: usize = 2048;
 const WAITING: usize = 1024;
 
 static WATCHED: AtomicU32 = AtomicU32::new(0);
-static WATCHERS: Mutex<Vec<Arc<Watcher>>> = Mutex::new(Vec::new());
+static WATCHERS: RwLock<Vec<Arc<Watcher>>> = RwLock::new(Vec::new());
 
 /// Whether somebody watches.
 pub fn watched() -> bool {
@@ -148,13 +148,13 @@ impl Drop for Watch {
     }
 }
 
-fn lock() -> std::sync::MutexGuard<'static, Vec<Arc<Watcher>>> {
-    WATCHERS.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock() -> std::sync::RwLockWriteGuard<'static, Vec<Arc<Watcher>>> {
+    WATCHERS.write().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Shows what ended to all who want to see it. Waits for nobody: not even for the list of watchers.
 pub fn show(facts: &Facts<'_>, head: Option<&Head>) {
-    let Ok(all) = WATCHERS.try_lock() else {
+    let Ok(all) = WATCHERS.try_read() else {
         MISSED.fetch_add(1, Relaxed);
         return;
     };
@@ -171,7 +171,7 @@ pub fn show(facts: &Facts<'_>, head: Option<&Head>) {
     }
 }
 
-/// Requests that nobody was shown because the list of watchers was in use at that moment.
+/// Requests that nobody was shown because the list of watchers was being changed at that moment.
 static MISSED: AtomicU64 = AtomicU64::new(0);
 
 /// See [`MISSED`].

@@ -1,4 +1,4 @@
-use std::{rc::Rc, time::SystemTime};
+use std::{rc::Rc, sync::Mutex, time::SystemTime};
 
 use super::*;
 use crate::{
@@ -77,7 +77,7 @@ fn a_watcher_gets_so_many_lines_and_who_is_slow_loses_some() {
     let mut two = Watch::new(wanted.clone(), 2).unwrap();
     let slow = Watch::new(wanted, 1 << 20).unwrap();
     assert!(watched());
-    // Another test may hold the list for a moment: then nobody is shown that one.
+    // Another test may change the list at this moment: then nobody is shown that one.
     let mut shown = Vec::new();
     for _ in 0..1000 {
         show(200);
