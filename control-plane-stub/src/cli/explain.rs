@@ -1,28 +1,34 @@
-//! `outriggerctl explain DIR`: which way a described request would take, and why.
+//! `outriggerctl explain`: which way a described request would take, and why; by a directory, or as a proxy says.
 
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, bail};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde_json::{Map, Value};
 
-use super::{parse::pair, table::print};
+use super::{
+    asking,
+    output::{Output, emit},
+    parse::pair,
+};
 use crate::{
     explain::{Caller, Kind, Request, explain},
     model::{self, Locality, World},
     resources::{ClientKind, Node},
 };
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum OutputFormat {
-    Text,
-    Json,
-}
-
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// Directory of YAML and JSON documents.
-    dir: PathBuf,
+    #[arg(required_unless_present = "proxy", conflicts_with = "proxy")]
+    dir: Option<PathBuf>,
+    /// Ask the admin interface of this running proxy instead: what it would do with its configuration of now.
+    #[arg(long, value_name = "HOST:PORT",
+          conflicts_with_all = ["from", "namespace", "ip", "label", "claim", "claims", "service_account"])]
+    proxy: Option<String>,
+    /// With --proxy: the request comes to this workload instead of from it.
+    #[arg(long, requires = "proxy")]
+    pub(super) inbound: bool,
     /// The workload that calls, as the documents have it.
     #[arg(long, value_name = "NAMESPACE/NAME", conflicts_with_all = ["namespace", "ip", "label"])]
     from: Option<String>,
@@ -37,31 +43,31 @@ pub struct Arguments {
     label: Vec<(String, String)>,
     /// The name or address that is called, as the application writes it.
     #[arg(long)]
-    host: String,
+    pub(super) host: String,
     #[arg(long, default_value_t = 80)]
-    port: u16,
+    pub(super) port: u16,
     #[arg(long, default_value = "GET")]
-    method: http::Method,
+    pub(super) method: http::Method,
     /// Path and query.
     #[arg(long, default_value = "/")]
-    path: String,
+    pub(super) path: String,
     /// Header of the request; may be repeated.
     #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
-    header: Vec<(String, String)>,
+    pub(super) header: Vec<(String, String)>,
     /// `Host` of the request, where it is another than the host that is called.
     #[arg(long)]
-    authority: Option<String>,
+    pub(super) authority: Option<String>,
     #[arg(long, default_value = "http")]
     scheme: String,
     /// Opaque bytes instead of HTTP.
     #[arg(long, conflicts_with = "sni")]
-    tcp: bool,
+    pub(super) tcp: bool,
     /// Identity that the called side sees, where it is not the caller's own: spiffe://DOMAIN/ns/NAMESPACE/sa/ACCOUNT.
     #[arg(long, value_name = "SPIFFE-ID", conflicts_with = "plaintext")]
-    source_principal: Option<String>,
+    pub(super) source_principal: Option<String>,
     /// Address that the called side sees.
     #[arg(long, value_name = "IP")]
-    source_ip: Option<IpAddr>,
+    pub(super) source_ip: Option<IpAddr>,
     /// Service account of a workload that the documents do not have.
     #[arg(long, default_value = "default", conflicts_with = "from")]
     service_account: String,
@@ -79,14 +85,18 @@ pub struct Arguments {
     trust_domain: String,
     /// TLS of the application, with this server name.
     #[arg(long, value_name = "NAME")]
-    sni: Option<String>,
-    #[arg(long, value_enum, default_value_t = OutputFormat::Text)]
-    output: OutputFormat,
+    pub(super) sni: Option<String>,
+    #[arg(long, short, value_enum, default_value_t)]
+    pub(super) output: Output,
 }
 
 pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    if let Some(proxy) = &arguments.proxy {
+        return asking::run(proxy, &arguments);
+    }
+    let dir = arguments.dir.as_deref().context("a directory is needed")?;
     let settings = model::Settings { trust_domain: arguments.trust_domain.clone(), ..model::Settings::default() };
-    let world = match model::load_with(&arguments.dir, settings) {
+    let world = match model::load_with(dir, settings) {
         Ok(world) => world,
         Err(problems) => {
             for problem in &problems {
@@ -97,10 +107,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     };
     let explanation = explain(&world, &client(&world, &arguments)?, &request(&arguments)?);
     let explanation = explanation.map_err(|reason| anyhow::anyhow!(reason))?;
-    match arguments.output {
-        OutputFormat::Text => print(&explanation.to_string())?,
-        OutputFormat::Json => print(&format!("{}\n", serde_json::to_string_pretty(&explanation)?))?,
-    }
+    emit(&explanation, arguments.output, || explanation.to_string())?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,15 +1,23 @@
 //! The command lines of `outrigger-control` and `outriggerctl`. Every setting has a flag and an `OUTRIGGER_*`
 //! variable; the flag wins. Knows how to talk to people; decides nothing.
 
+mod asking;
 mod client;
+pub mod completions;
+pub mod debug_header;
 pub mod explain;
 mod limits;
+pub mod logs;
+mod output;
 mod parse;
+pub mod proxies;
 pub mod root;
 pub mod serve;
 pub mod status;
 mod table;
+pub mod tap;
 pub mod token;
+pub mod top;
 pub mod translate;
 pub mod validate;
 pub mod wait;
@@ -50,6 +58,18 @@ enum CtlCommand {
     Explain(Box<explain::Arguments>),
     /// Show what the control plane serves and how far each proxy is.
     Status(status::Arguments),
+    /// List who is connected to the control plane, and how far each is.
+    Proxies(proxies::Arguments),
+    /// Show the requests of a proxy as they end.
+    Tap(Box<tap::Arguments>),
+    /// Look at, or set, the log levels of a proxy.
+    Logs(logs::Arguments),
+    /// Show where a proxy sends how much, what fails, and how long it takes.
+    Top(top::Arguments),
+    /// Make a header that tells a request what was decided on it.
+    DebugHeader(debug_header::Arguments),
+    /// Print what a shell needs to complete command lines.
+    Completions(completions::Arguments),
     /// Wait until every connected proxy has applied what the directory holds.
     Wait(wait::Arguments),
     /// Mint a bearer token bound to a workload's identity.
@@ -72,6 +92,12 @@ pub fn ctl() -> ExitCode {
         CtlCommand::Translate(arguments) => translate::run(arguments),
         CtlCommand::Explain(arguments) => explain::run(*arguments),
         CtlCommand::Status(arguments) => status::run(&arguments),
+        CtlCommand::Proxies(arguments) => proxies::run(&arguments),
+        CtlCommand::Tap(arguments) => tap::run(&arguments),
+        CtlCommand::Logs(arguments) => logs::run(&arguments),
+        CtlCommand::Top(arguments) => top::run(&arguments),
+        CtlCommand::DebugHeader(arguments) => debug_header::run(&arguments),
+        CtlCommand::Completions(arguments) => completions::run(&arguments),
         CtlCommand::Wait(arguments) => wait::run(&arguments),
         CtlCommand::Token(arguments) => token::run(&arguments),
         CtlCommand::Root(arguments) => root::run(&arguments),

@@ -2,35 +2,27 @@
 
 use std::process::ExitCode;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 use super::{
     client::{block_on, report},
-    table::{one_line, print, render},
+    output::{Output, emit},
+    table::{one_line, render},
 };
 use crate::{ratelimit::stats::LimitsReport, status::report::Report};
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Output {
-    Table,
-    Json,
-}
 
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// The control plane's status port.
     #[arg(long, env = "OUTRIGGER_STATUS_ADDRESS", default_value = "127.0.0.1:15014", value_name = "HOST:PORT")]
     address: String,
-    #[arg(long, value_enum, default_value_t = Output::Table)]
+    #[arg(long, short, value_enum, default_value_t)]
     output: Output,
 }
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let report = block_on(report(&arguments.address, false))?;
-    match arguments.output {
-        Output::Json => print(&format!("{}\n", serde_json::to_string_pretty(&report)?))?,
-        Output::Table => print(&table(&report))?,
-    }
+    emit(&report, arguments.output, || table(&report))?;
     Ok(ExitCode::SUCCESS)
 }
 

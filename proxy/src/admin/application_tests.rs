@@ -33,7 +33,7 @@ fn scraper(port: u16, more: &[&str]) -> Scraper {
 }
 
 fn call(accept: &str) -> Call {
-    Call { method: Method::GET, path: "/metrics".into(), query: Vec::new(), accept: accept.into() }
+    Call { method: Method::GET, path: "/metrics".into(), query: Vec::new(), accept: accept.into(), html: false }
 }
 
 #[tokio::test]

@@ -5,19 +5,32 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
+use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::{Inner, http::Answer};
+use super::{
+    Inner,
+    http::{Answer, Call},
+};
 use crate::{
-    ir::endpoint::{Address, Health},
+    ir::{
+        cluster::{BreakerThresholds, Discovery},
+        endpoint::{Address, Health},
+        matcher::Regex,
+    },
     upstream::{Cluster, HealthFlag, Member, endpoint::EndpointStats},
 };
 
-pub(super) fn clusters(inner: &Inner, as_json: bool) -> Answer {
+pub(super) fn clusters(inner: &Inner, call: &Call) -> Answer {
+    let filter = match call.parameter("filter").map(Regex::search).transpose() {
+        Ok(filter) => filter,
+        Err(reason) => return Answer::error(StatusCode::BAD_REQUEST, format!("filter: {reason}\n")),
+    };
     let live = inner.context.publisher.current();
-    let mut clusters: Vec<&Arc<Cluster>> = live.clusters().collect();
+    let shown = |c: &&Arc<Cluster>| filter.as_ref().is_none_or(|f| f.is_match(&c.config.name));
+    let mut clusters: Vec<&Arc<Cluster>> = live.clusters().filter(shown).collect();
     clusters.sort_by(|a, b| a.config.name.cmp(&b.config.name));
-    if as_json {
+    if call.is_json() {
         let statuses: Vec<Value> = clusters.into_iter().map(|c| status(c)).collect();
         return Answer::json(&json!({"cluster_statuses": statuses}));
     }
@@ -112,7 +125,40 @@ fn status(cluster: &Cluster) -> Value {
             status
         })
         .collect();
-    json!({"name": *cluster.config.name, "observability_name": *cluster.config.stat_name, "host_statuses": hosts})
+    let mut status = json!({
+        "name": *cluster.config.name,
+        "host_statuses": hosts,
+        "circuit_breakers": {"thresholds": [
+            thresholds("DEFAULT", &cluster.config.breaker),
+            thresholds("HIGH", &cluster.config.breaker_high),
+        ]},
+        "observability_name": *cluster.config.stat_name,
+    });
+    if let Discovery::Eds { service_name, .. } = &cluster.config.discovery
+        && *service_name != cluster.config.name
+    {
+        status["eds_service_name"] = (**service_name).into();
+    }
+    if cluster.config.outlier().is_some() {
+        let keys = ["success_rate_ejection_threshold", "local_origin_success_rate_ejection_threshold"];
+        for (origin, key) in keys.into_iter().enumerate() {
+            let (_, threshold) = cluster.outlier_stats().rates(origin);
+            if threshold >= 0.0 {
+                status[key] = json!({"value": threshold});
+            }
+        }
+    }
+    status
+}
+
+fn thresholds(priority: &str, t: &BreakerThresholds) -> Value {
+    json!({
+        "priority": priority,
+        "max_connections": t.max_connections,
+        "max_pending_requests": t.max_pending_requests,
+        "max_requests": t.max_requests,
+        "max_retries": t.max_retries,
+    })
 }
 
 fn address(address: &Address) -> Value {

@@ -1,20 +1,30 @@
 //! The small HTTP/1.1 server of the admin interface: bounded, local, never on the data path.
 
-use std::{convert::Infallible, future::Future, os::unix::fs::FileTypeExt, pin::pin, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    future::Future,
+    os::unix::fs::FileTypeExt,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use bytes::Bytes;
 use http::{Method, Response, StatusCode, header};
+use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{TcpListener, UnixListener},
-    sync::Semaphore,
+    sync::{Semaphore, watch},
+    time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 
-use super::Inner;
+use super::{Inner, tap::Lines};
 use crate::bootstrap::AdminAddress;
 
 /// Connections served at once; more wait in the accept queue.
@@ -28,6 +38,10 @@ const LIFETIME: Duration = Duration::from_secs(60);
 
 /// How long an answer under way may take once a connection is to end.
 const LAST_ANSWER: Duration = Duration::from_secs(2);
+
+/// Its own script and style, and answers of this interface: nothing from anywhere else.
+const PAGE_MAY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; \
+                        frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
 
 /// Largest request head.
 const MAX_HEAD: usize = 64 << 10;
@@ -62,6 +76,8 @@ pub(super) struct Call {
     pub(super) query: Vec<(String, String)>,
     /// The formats that the client likes.
     pub(super) accept: String,
+    /// A browser asks.
+    pub(super) html: bool,
 }
 
 impl Call {
@@ -72,6 +88,7 @@ impl Call {
         Self {
             method: request.method().clone(),
             path: request.uri().path().to_owned(),
+            html: request.headers().get(header::ACCEPT).is_some_and(|v| v.as_bytes().starts_with(b"text/html")),
             accept: {
                 let values = request.headers().get_all(header::ACCEPT).into_iter();
                 values.filter_map(|value| value.to_str().ok()).collect::<Vec<_>>().join(",")
@@ -108,20 +125,63 @@ pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) content_type: &'static str,
     pub(super) body: String,
+    /// In place of the body: lines as they come.
+    pub(super) lines: Option<Box<Lines>>,
 }
 
 impl Answer {
     pub(super) fn text(body: impl Into<String>) -> Self {
-        Self { status: StatusCode::OK, content_type: "text/plain; charset=UTF-8", body: body.into() }
+        let content_type = "text/plain; charset=UTF-8";
+        Self { status: StatusCode::OK, content_type, body: body.into(), lines: None }
     }
 
     pub(super) fn json(value: &serde_json::Value) -> Self {
         let body = serde_json::to_string_pretty(value).unwrap_or_default();
-        Self { status: StatusCode::OK, content_type: "application/json", body }
+        Self { content_type: "application/json", ..Self::text(body) }
+    }
+
+    pub(super) fn lines(lines: Lines) -> Self {
+        Self { content_type: "application/x-ndjson", lines: Some(Box::new(lines)), ..Self::text("") }
+    }
+
+    pub(super) fn html(page: &str) -> Self {
+        Self { content_type: "text/html; charset=UTF-8", ..Self::text(page) }
     }
 
     pub(super) fn error(status: StatusCode, body: impl Into<String>) -> Self {
         Self { status, ..Self::text(body) }
+    }
+}
+
+/// The body of an answer.
+enum Content {
+    Whole(Full<Bytes>),
+    Lines(Box<Lines>),
+}
+
+impl Body for Content {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match &mut *self {
+            Self::Whole(whole) => Pin::new(whole).poll_frame(cx),
+            Self::Lines(lines) => lines.poll(cx).map(|line| line.map(|line| Ok(Frame::data(line)))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(whole) => whole.is_end_stream(),
+            Self::Lines(_) => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(whole) => whole.size_hint(),
+            Self::Lines(_) => SizeHint::default(),
+        }
     }
 }
 
@@ -201,19 +261,32 @@ async fn connection<I, F, Fut>(
     F: Fn(Arc<Inner>, Call) -> Fut + Copy + Send + Sync + 'static,
     Fut: Future<Output = Answer> + Send + 'static,
 {
+    // Who watches may do so for longer than others have for their answer.
+    let (lasts, mut ends) = watch::channel(Instant::now() + LIFETIME);
+    let lasts = Arc::new(lasts);
     let service = hyper::service::service_fn(move |request: http::Request<Incoming>| {
-        let inner = inner.clone();
+        let (inner, lasts) = (inner.clone(), lasts.clone());
         async move {
             let answer = match *request.method() {
                 Method::GET | Method::HEAD | Method::POST => handler(inner, Call::new(&request)).await,
                 _ => Answer::error(StatusCode::METHOD_NOT_ALLOWED, "only GET, HEAD and POST\n"),
             };
-            let mut response = Response::new(Full::new(Bytes::from(answer.body)));
+            let body = match answer.lines {
+                Some(lines) => {
+                    lasts.send_replace(lines.deadline() + LIFETIME);
+                    Content::Lines(lines)
+                }
+                None => Content::Whole(Full::new(Bytes::from(answer.body))),
+            };
+            let mut response = Response::new(body);
             *response.status_mut() = answer.status;
             let headers = response.headers_mut();
             headers.insert(header::CONTENT_TYPE, http::HeaderValue::from_static(answer.content_type));
             headers.insert(header::CACHE_CONTROL, http::HeaderValue::from_static("no-cache, max-age=0"));
             headers.insert(header::X_CONTENT_TYPE_OPTIONS, http::HeaderValue::from_static("nosniff"));
+            if answer.content_type.starts_with("text/html") {
+                headers.insert(header::CONTENT_SECURITY_POLICY, http::HeaderValue::from_static(PAGE_MAY));
+            }
             Ok::<_, Infallible>(response)
         }
     });
@@ -221,10 +294,14 @@ async fn connection<I, F, Fut>(
     builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(MAX_HEAD);
     let mut serving = pin!(builder.serve_connection(io, service));
     // A client that goes away is its own affair.
-    tokio::select! {
-        _ = serving.as_mut() => return,
-        () = stop.cancelled() => {}
-        () = tokio::time::sleep(LIFETIME) => {}
+    loop {
+        let end = *ends.borrow_and_update();
+        tokio::select! {
+            _ = serving.as_mut() => return,
+            () = stop.cancelled() => break,
+            () = tokio::time::sleep_until(end) => break,
+            Ok(()) = ends.changed() => {}
+        }
     }
     serving.as_mut().graceful_shutdown();
     let _ = tokio::time::timeout(LAST_ANSWER, serving).await;

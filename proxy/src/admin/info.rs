@@ -1,44 +1,19 @@
-//! `/server_info`, `/listeners`, `/certs`.
+//! `/listeners`, `/certs`.
 
-use std::{net::SocketAddr, sync::atomic::Ordering, time::SystemTime};
+use std::{
+    net::SocketAddr,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{Inner, http::Answer};
-use crate::{live::LiveListener, xds};
-
-/// As `envoy.admin.v3.ServerInfo`.
-pub(super) fn server_info(inner: &Inner) -> Answer {
-    let status = inner.context.subscription.status().borrow().clone();
-    let state = if inner.state.draining.load(Ordering::Relaxed) {
-        "DRAINING"
-    } else if inner.state.not_ready(&status).is_empty() {
-        "LIVE"
-    } else {
-        "INITIALIZING"
-    };
-    let uptime = format!("{}s", inner.state.started.elapsed().as_secs());
-    let settings = &inner.context.settings;
-    let node = outrigger_wire::json::to_value(&inner.context.node).unwrap_or(Value::Null);
-    Answer::json(&json!({
-        "version": format!("outrigger/{}", env!("CARGO_PKG_VERSION")),
-        "state": state,
-        "uptime_current_epoch": uptime,
-        "uptime_all_epochs": uptime,
-        "hot_restart_version": "disabled",
-        "command_line_options": {
-            "concurrency": inner.context.workers,
-            "config_path": settings.config_path,
-            "log_level": settings.log_level,
-            "drain_time": format!("{}s", settings.lifecycle.drain_time_s),
-            "mode": "Serve",
-        },
-        "node": node,
-        "last_good_configuration": last_good(&status),
-        "overload": overload(inner),
-    }))
-}
+use crate::{
+    live::LiveListener,
+    tls::shown::Shown,
+    xds::{self, IdentityStatus},
+};
 
 /// What of the limits is used, and what is given up for it.
 pub(super) fn overload(inner: &Inner) -> Value {
@@ -82,11 +57,12 @@ pub(super) fn listeners(inner: &Inner, as_json: bool) -> Answer {
         .map(|l| {
             let addresses = addresses(inner, l);
             let mut addresses = addresses.iter().map(address);
-            json!({
-                "name": *l.config.name,
-                "local_address": addresses.next(),
-                "additional_local_addresses": addresses.collect::<Vec<_>>(),
-            })
+            let mut status = json!({"name": *l.config.name, "local_address": addresses.next()});
+            let more: Vec<Value> = addresses.collect();
+            if !more.is_empty() {
+                status["additional_local_addresses"] = more.into();
+            }
+            status
         })
         .collect();
     Answer::json(&json!({"listener_statuses": statuses}))
@@ -99,28 +75,63 @@ fn addresses(inner: &Inner, listener: &LiveListener) -> Vec<SocketAddr> {
     if configured.iter().any(|a| a.port() == 0) && !bound.is_empty() { bound } else { configured.clone() }
 }
 
-/// The workload's own certificate, as far as this process fetched it itself.
+/// As `envoy.admin.v3.Certificates`: what every TLS context uses, and how the renewal of the workload's own goes.
 pub(super) fn certs(inner: &Inner) -> Answer {
     let status = inner.context.subscription.status().borrow().clone();
-    let certificates: Vec<Value> = status
-        .identity
+    let now =
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_secs()).unwrap_or(i64::MAX));
+    let details = |c: &Shown| {
+        json!({
+            "path": *c.path,
+            "serial_number": c.serial,
+            "subject_alt_names": c.names.iter().map(|(kind, name)| json!({*kind: name})).collect::<Vec<_>>(),
+            "days_until_expiration": ((c.not_after - now) / 86_400).max(0).to_string(),
+            "valid_from": seconds(c.not_before),
+            "expiration_time": seconds(c.not_after),
+        })
+    };
+    let in_use = inner.context.secrets.certificates();
+    let mut certificates: Vec<Value> = in_use
         .iter()
-        .map(|identity| {
-            let roots = identity.roots.iter();
-            let roots =
-                roots.map(|(serial, end)| json!({"serial_number": **serial, "expiration_time": rfc3339(Some(*end))}));
-            json!({"ca_cert": roots.collect::<Vec<_>>(), "cert_chain": [{
-                "serial_number": *identity.serial,
-                "subject_alt_names": identity.spiffe_id.iter().map(|id| json!({"uri": **id})).collect::<Vec<_>>(),
-                "valid_from": rfc3339(identity.not_before),
-                "expiration_time": rfc3339(identity.not_after),
-                "next_renewal": rfc3339(identity.next_renewal),
-                "last_error": identity.last_error,
-                "clock_skewed": identity.clock_skewed,
-            }]})
+        .map(|context| {
+            let all = |list: &[Shown]| list.iter().map(details).collect::<Vec<_>>();
+            json!({"ca_cert": all(&context.roots), "cert_chain": all(&context.leaves)})
         })
         .collect();
+    if let Some(identity) = &status.identity {
+        let chains = certificates.iter_mut().filter_map(|c| c["cert_chain"].as_array_mut()).flatten();
+        let mut own: Vec<&mut Value> = chains.filter(|leaf| leaf["serial_number"] == *identity.serial).collect();
+        if own.is_empty() {
+            certificates.push(waiting(identity));
+        } else {
+            own.iter_mut().for_each(|leaf| renewal(identity, leaf));
+        }
+    }
     Answer::json(&json!({"certificates": certificates}))
+}
+
+/// The workload's certificate while no context uses it.
+fn waiting(identity: &IdentityStatus) -> Value {
+    let roots = identity.roots.iter();
+    let roots = roots.map(|(serial, end)| json!({"serial_number": **serial, "expiration_time": rfc3339(Some(*end))}));
+    let mut leaf = json!({
+        "serial_number": *identity.serial,
+        "subject_alt_names": identity.spiffe_id.iter().map(|id| json!({"uri": **id})).collect::<Vec<_>>(),
+        "valid_from": rfc3339(identity.not_before),
+        "expiration_time": rfc3339(identity.not_after),
+    });
+    renewal(identity, &mut leaf);
+    json!({"ca_cert": roots.collect::<Vec<_>>(), "cert_chain": [leaf]})
+}
+
+fn renewal(identity: &IdentityStatus, leaf: &mut Value) {
+    leaf["next_renewal"] = rfc3339(identity.next_renewal).into();
+    leaf["last_error"] = identity.last_error.as_deref().into();
+    leaf["clock_skewed"] = identity.clock_skewed.into();
+}
+
+fn seconds(at: i64) -> Option<String> {
+    OffsetDateTime::from_unix_timestamp(at).ok()?.format(&Rfc3339).ok()
 }
 
 fn rfc3339(time: Option<SystemTime>) -> Option<String> {

@@ -5,18 +5,24 @@
 
 mod application;
 mod clusters;
+mod explain;
+#[cfg(test)]
+mod explain_tests;
 mod exposition;
 mod help;
 mod http;
 mod info;
+mod logging;
+mod process;
 mod prometheus;
 mod routes;
 mod stats;
+mod tap;
 #[cfg(test)]
 mod tests;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
@@ -93,8 +99,9 @@ pub struct State {
     held: Mutex<(u64, u64, u64)>,
     problems: Mutex<Vec<String>>,
     sockets: Mutex<BoundSockets>,
-    /// The level that `/logging` was asked for last, without its per-target additions.
-    log_level: Mutex<String>,
+    log_level: Mutex<logging::Levels>,
+    /// What counters had come to when they were last set back, by name.
+    reset: Mutex<Arc<HashMap<String, u64>>>,
     /// Answers that cost much to render come one after the other, off the control thread.
     rendering: Semaphore,
 }
@@ -140,7 +147,8 @@ impl State {
             held: Mutex::default(),
             problems: Mutex::default(),
             sockets: Mutex::default(),
-            log_level: Mutex::new(log_level.to_owned()),
+            log_level: Mutex::new(logging::Levels::new(log_level)),
+            reset: Mutex::default(),
             rendering: Semaphore::new(1),
         }
     }

@@ -5,52 +5,91 @@ use std::sync::{Arc, atomic::Ordering};
 use http::{Method, StatusCode};
 
 use super::{
-    Inner, Request, clusters,
+    Inner, Request, clusters, explain,
     http::{Answer, Call},
-    info, prometheus, stats,
+    info, logging, process, prometheus, stats, tap,
 };
-use crate::xds::DumpQuery;
+use crate::xds::{DumpError, DumpQuery};
 
 const HELP: &[(&str, &str)] = &[
-    ("/", "this list"),
-    ("/certs", "the workload's certificate"),
-    ("/clusters", "upstream clusters and their endpoints (?format=json)"),
-    ("/config_dump", "configuration in force (?resource=, ?include_eds, ?name_regex=)"),
+    ("/", "this list; to a browser a page with the state, traffic, clusters and failures"),
+    ("/certs", "the certificates in use"),
+    ("/clusters", "upstream clusters and their endpoints (?format=json, ?filter=REGEX)"),
+    ("/config_dump", "configuration in force (?resource=, ?mask=, ?include_eds, ?name_regex=)"),
     ("POST /drain_listeners", "drain, and stop accepting now or, with ?graceful, after the drain time (?inboundonly)"),
+    (
+        "/explain",
+        "what a request would come to, and why (?method=, ?host=, ?path=, ?header=NAME:VALUE, ?source=, ?address=, ?port=, \
+         ?direction=inbound, ?listener=, ?tls, ?sni=, ?alpn=, ?principal=, ?protocol=tcp, ?format=text)",
+    ),
+    ("/failures", "what failed of late, the newest first"),
     ("POST /healthcheck/fail", "make /ready fail"),
     ("POST /healthcheck/ok", "undo /healthcheck/fail"),
     ("/help", "this list"),
+    ("/init_dump", "what waits for resources, and for which (?mask=KIND)"),
     ("/listeners", "listeners and their addresses (?format=json)"),
-    ("POST /logging", "log level (?level=debug, ?paths=outrigger_proxy::xds:debug)"),
+    ("POST /logging", "log levels (?level=debug, ?paths=router:trace,outrigger_proxy::xds:debug)"),
+    ("/memory", "memory as the kernel counts it"),
     ("POST /quitquitquit", "drain and exit"),
     ("/ready", "200 LIVE, or 503 and the reason (?verbose: JSON)"),
     ("POST /reopen_logs", "reopen access log files"),
+    ("POST /reset_counters", "counters of /stats begin at 0 again"),
+    ("/runtime", "the runtime layers of the bootstrap"),
     ("/server_info", "version, state, settings"),
-    ("/stats", "statistics (?filter=REGEX, ?usedonly, ?format=json|prometheus)"),
+    ("/stats", "statistics (?filter=REGEX, ?usedonly, ?type=Counters|Gauges, ?format=text|json|prometheus)"),
     ("/stats/prometheus", "statistics for Prometheus"),
+    (
+        "/tap",
+        "requests and connections as they end, a line of JSON each (?route=, ?host=, ?path=PREFIX, ?method=, ?cluster=, \
+         ?source=IP, ?status=5xx, ?failed, ?limit=LINES, ?seconds=)",
+    ),
+];
+
+/// What changes something.
+const CHANGES: &[&str] = &[
+    "/allocprofiler",
+    "/cpuprofiler",
+    "/drain_listeners",
+    "/healthcheck/fail",
+    "/healthcheck/ok",
+    "/heapprofiler",
+    "/logging",
+    "/quitquitquit",
+    "/reopen_logs",
+    "/reset_counters",
+    "/runtime_modify",
 ];
 
 /// The admin interface.
 pub(super) async fn admin(inner: Arc<Inner>, call: Call) -> Answer {
-    let changes = matches!(
-        call.path.as_str(),
-        "/logging" | "/quitquitquit" | "/drain_listeners" | "/healthcheck/fail" | "/healthcheck/ok" | "/reopen_logs"
-    );
-    if changes && call.method != Method::POST {
-        return Answer::error(StatusCode::METHOD_NOT_ALLOWED, format!("{} needs POST\n", call.path));
+    if CHANGES.contains(&call.path.as_str()) && call.method != Method::POST {
+        let reason = format!("Method {} not allowed, POST required.\n", call.method);
+        return Answer::error(StatusCode::METHOD_NOT_ALLOWED, reason);
     }
     match call.path.as_str() {
+        "/" if call.html => Answer::html(include_str!("page.html")),
         "/" | "/help" => Answer::text(help()),
         "/ready" => ready(&inner, &call, Vec::new()),
-        "/server_info" => info::server_info(&inner),
+        "/server_info" => process::server_info(&inner),
+        "/memory" => process::memory(),
+        "/runtime" => process::runtime(&inner).await,
+        "/init_dump" => process::init_dump(&inner, &call),
         "/config_dump" => config_dump(&inner, &call).await,
-        "/clusters" => rendered(inner, call, |inner, call| clusters::clusters(inner, call.is_json())).await,
+        "/tap" => tap::tap(&call),
+        "/failures" => tap::failures(),
+        "/explain" => rendered(inner, call, explain::answer).await,
+        "/clusters" => rendered(inner, call, clusters::clusters).await,
         "/listeners" => rendered(inner, call, |inner, call| info::listeners(inner, call.is_json())).await,
-        "/certs" => info::certs(&inner),
+        "/certs" => rendered(inner, call, |inner, _| info::certs(inner)).await,
         "/stats" => rendered(inner, call, stats::stats).await,
         "/stats/prometheus" => rendered(inner, call, |inner, call| prometheus::answer(inner, call, None)).await,
-        "/logging" => logging(&inner, &call),
+        "/reset_counters" => rendered(inner, call, stats::reset).await,
+        "/logging" => logging::logging(&inner, &call),
         "/quitquitquit" => request(&inner, Request::Stop),
+        "/drain_listeners" if call.has("skip_exit") => Answer::error(
+            StatusCode::NOT_IMPLEMENTED,
+            "?skip_exit is not supported: what drains here also stops accepting\n",
+        ),
         "/drain_listeners" => {
             let (inbound_only, graceful) = (call.has("inboundonly"), call.has("graceful"));
             request(&inner, Request::DrainListeners { inbound_only, graceful })
@@ -60,7 +99,9 @@ pub(super) async fn admin(inner: Arc<Inner>, call: Call) -> Answer {
             inner.state.failed_health.store(call.path.ends_with("fail"), Ordering::Relaxed);
             Answer::text("OK\n")
         }
-        _ => Answer::error(StatusCode::NOT_FOUND, format!("invalid path. admin commands are:\n{}", help())),
+        other => process::absent(other).unwrap_or_else(|| {
+            Answer::error(StatusCode::NOT_FOUND, format!("invalid path. admin commands are:\n{}", help()))
+        }),
     }
 }
 
@@ -132,45 +173,16 @@ fn ready(inner: &Inner, call: &Call, further: Vec<(&'static str, String)>) -> An
 }
 
 async fn config_dump(inner: &Inner, call: &Call) -> Answer {
-    if call.parameter("mask").is_some() {
-        return Answer::error(StatusCode::NOT_IMPLEMENTED, "?mask= is not supported; use ?resource=\n");
-    }
     let query = DumpQuery {
         include_eds: call.has("include_eds"),
         resource: call.parameter("resource").map(str::to_owned),
         name_regex: call.parameter("name_regex").map(str::to_owned),
+        mask: call.parameter("mask").map(str::to_owned),
     };
-    Answer::json(&inner.context.subscription.config_dump(query).await)
-}
-
-/// Sets the level of everything, or adds levels of single targets to the level of everything.
-fn logging(inner: &Inner, call: &Call) -> Answer {
-    let mut base = super::lock(&inner.state.log_level);
-    let (filter, level) = match (call.parameter("level"), call.parameter("paths"), call.query.first()) {
-        (Some(level), ..) => (level.to_owned(), Some(level)),
-        (None, Some(paths), _) => {
-            (format!("{base},{}", paths.split(',').map(per_target).collect::<Vec<_>>().join(",")), None)
-        }
-        // Envoy's per-logger form: /logging?xds=debug
-        (None, None, Some((name, level))) => (format!("{base},{name}={level}"), None),
-        (None, None, None) => return Answer::text(format!("log level: {base}\n")),
-    };
-    match (inner.context.set_log_level)(&filter) {
-        Ok(()) => {
-            if let Some(level) = level {
-                level.clone_into(&mut base);
-            }
-            Answer::text(format!("log level: {filter}\n"))
-        }
-        Err(reason) => Answer::error(StatusCode::BAD_REQUEST, format!("{reason}\n")),
-    }
-}
-
-/// `target:level` of Envoy's `paths` to `target=level`; the target itself may contain `::`.
-fn per_target(path: &str) -> String {
-    match path.rsplit_once(':') {
-        Some((target, level)) if !target.ends_with(':') => format!("{target}={level}"),
-        _ => path.to_owned(),
+    match inner.context.subscription.config_dump(query).await {
+        Ok(dump) => Answer::json(&dump),
+        Err(error @ DumpError::NotFound(_)) => Answer::error(StatusCode::NOT_FOUND, format!("{error}\n")),
+        Err(error @ DumpError::Bad(_)) => Answer::error(StatusCode::BAD_REQUEST, format!("{error}\n")),
     }
 }
 

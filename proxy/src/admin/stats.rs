@@ -1,6 +1,11 @@
 //! `/stats`: the statistics blocks under Envoy's names.
 
-use std::{borrow::Cow, collections::HashMap, fmt::Write, sync::atomic::Ordering};
+use std::{
+    borrow::Cow,
+    collections::HashMap,
+    fmt::Write,
+    sync::{Arc, atomic::Ordering},
+};
 
 use http::StatusCode;
 use serde_json::json;
@@ -15,6 +20,7 @@ use crate::{
     telemetry::{
         metrics::{Kind, panics},
         rbac::RbacOwner,
+        tap,
     },
     tls::expiry::days_until_first,
     xds,
@@ -110,6 +116,7 @@ fn own(inner: &Inner) -> Vec<Stat> {
         stat("access_log.written", Kind::Counter, inner.context.sinks.written()),
         stat("access_log.dropped", Kind::Counter, inner.context.sinks.dropped()),
         stat("access_log.failed", Kind::Counter, inner.context.sinks.failed()),
+        stat("tap.missed", Kind::Counter, tap::missed()),
     ];
     let overload = *super::lock(&inner.state.overload);
     for (name, part) in [("cgroup_memory", overload.memory), ("file_descriptors", overload.descriptors)] {
@@ -217,10 +224,23 @@ pub(super) fn stats(inner: &Inner, call: &Call) -> Answer {
     if call.parameter("format") == Some("prometheus") {
         return prometheus::answer(inner, call, None);
     }
+    let only = match call.parameter("type").map(str::to_ascii_lowercase).as_deref() {
+        None | Some("all") => None,
+        Some("counters") => Some(Some(Kind::Counter)),
+        Some("gauges") => Some(Some(Kind::Gauge)),
+        Some("histograms" | "textreadouts") => Some(None),
+        Some(_) => return Answer::error(StatusCode::BAD_REQUEST, "invalid &type= param\n"),
+    };
+    let reset = super::lock(&inner.state.reset).clone();
     let mut lines: Vec<(String, u64)> = collect(inner)
         .into_iter()
-        .filter(|s| !used_only || s.value != 0)
-        .map(|s| (s.dotted(), s.value))
+        .filter(|s| only.is_none_or(|kind| kind == Some(s.kind)))
+        .map(|s| {
+            let name = s.dotted();
+            let before = if s.kind == Kind::Counter { reset.get(&name).copied().unwrap_or(0) } else { 0 };
+            (name, s.value.saturating_sub(before))
+        })
+        .filter(|(_, value)| !used_only || *value != 0)
         .filter(|(name, _)| filter.as_ref().is_none_or(|f| f.is_match(name)))
         .collect();
     lines.sort();
@@ -237,4 +257,12 @@ pub(super) fn stats(inner: &Inner, call: &Call) -> Answer {
             Answer::error(StatusCode::BAD_REQUEST, format!("format: `{other}` is not text, json or prometheus\n"))
         }
     }
+}
+
+/// `/reset_counters`: from now on `/stats` shows what is added. Prometheus is told the totals all the same: to it a
+/// counter that goes back is a process that was restarted.
+pub(super) fn reset(inner: &Inner, _: &Call) -> Answer {
+    let counters = collect(inner).into_iter().filter(|s| s.kind == Kind::Counter && s.value != 0);
+    *super::lock(&inner.state.reset) = Arc::new(counters.map(|s| (s.dotted(), s.value)).collect());
+    Answer::text("OK\n")
 }

@@ -12,7 +12,7 @@ use crate::{
     worker::Shared,
 };
 
-struct Rig {
+pub(super) struct Rig {
     admin: Admin,
     requests: mpsc::UnboundedReceiver<Request>,
     levels: Arc<StdMutex<Vec<String>>>,
@@ -20,11 +20,15 @@ struct Rig {
 }
 
 async fn start() -> Rig {
+    start_with(&[testing::tcp_listener("l", "127.0.0.1", 0, "a", "")]).await
+}
+
+pub(super) async fn start_with(listeners: &[String]) -> Rig {
     let builder = testing::builder();
     let clusters = [testing::cluster("a", "127.0.0.1:1".parse().unwrap())];
-    let listeners = [testing::tcp_listener("l", "127.0.0.1", 0, "a", "")];
-    let snapshot = testing::snapshot(3, &testing::statics(&listeners, &clusters));
-    let (live, _) = builder.build(&snapshot, &Resolved::default(), &Live::default());
+    let snapshot = testing::snapshot(3, &testing::statics(listeners, &clusters));
+    let (live, problems) = builder.build(&snapshot, &Resolved::default(), &Live::default());
+    assert!(problems.is_empty(), "{problems:?}");
     live.cluster("a").unwrap().stats.local().upstream_rq_2xx.add(7);
     let publisher = Arc::new(Publisher::default());
     publisher.publish(Arc::new(live));
@@ -97,11 +101,11 @@ impl Rig {
         (status, body)
     }
 
-    async fn get(&self, path: &str) -> (u16, String) {
+    pub(super) async fn get(&self, path: &str) -> (u16, String) {
         self.call("GET", path).await
     }
 
-    async fn json(&self, path: &str) -> Value {
+    pub(super) async fn json(&self, path: &str) -> Value {
         let (status, body) = self.get(path).await;
         assert_eq!(status, 200, "{path}: {body}");
         serde_json::from_str(&body).unwrap_or_else(|e| panic!("{path}: {e}: {body}"))
@@ -171,6 +175,13 @@ async fn statistics_in_every_format() {
     let (_, text) = rig.get("/stats/prometheus?usedonly").await;
     let bucket = "envoy_http_downstream_rq_time_bucket{envoy_http_conn_manager_prefix=\"h\",le=\"5\"} 1\n";
     assert!(text.contains(bucket) && !text.contains("downstream_cx_length_ms"), "{text}");
+    assert!(!rig.get("/stats?type=Gauges").await.1.contains("upstream_rq_2xx"));
+    assert!(rig.get("/stats?type=Counters").await.1.contains("upstream_rq_2xx: 7"));
+    assert_eq!(rig.get("/stats?type=Histograms&filter=upstream").await.1, "");
+    assert_eq!(rig.call("POST", "/reset_counters").await.0, 200);
+    assert_eq!(rig.get("/stats?filter=rq_2xx$").await.1, "cluster.a.upstream_rq_2xx: 0\n");
+    assert!(rig.get("/stats/prometheus").await.1.contains("envoy_cluster_name=\"a\"} 7\n"), "to Prometheus the total");
+    assert_eq!(rig.get("/stats?type=x").await.0, 400);
     assert_eq!(rig.get("/stats?filter=(").await.0, 400);
     assert_eq!(rig.get("/stats?format=xml").await.0, 400);
 }
@@ -191,8 +202,19 @@ async fn clusters_listeners_and_information() {
     let info = rig.json("/server_info").await;
     assert_eq!((&info["node"]["id"], &info["command_line_options"]["concurrency"]), (&"me".into(), &2.into()));
     assert!(rig.json("/config_dump").await["configs"].is_array());
-    assert_eq!(rig.get("/config_dump?mask=x").await.0, 501);
+    assert_eq!(rig.get("/config_dump?mask=nope").await.0, 400);
+    assert_eq!(rig.get("/config_dump?resource=nope").await.0, 404);
     assert!(rig.json("/certs").await["certificates"].is_array());
+    assert_eq!(clusters["cluster_statuses"][0]["circuit_breakers"]["thresholds"][1]["priority"], "HIGH");
+    assert_eq!(rig.json("/clusters?format=json&filter=nothing").await["cluster_statuses"].as_array().unwrap().len(), 0);
+    assert_eq!(rig.get("/clusters?filter=(").await.0, 400);
+    assert_eq!(rig.json("/runtime").await, serde_json::json!({"layers": [], "entries": {}}));
+    assert_ne!(rig.json("/memory").await["total_physical_bytes"], "0");
+    assert_eq!(rig.json("/init_dump").await, serde_json::json!({}));
+    assert_eq!(rig.get("/contention").await.0, 200);
+    assert_eq!(rig.get("/hot_restart_version").await.1, "disabled\n");
+    assert_eq!(rig.get("/heap_dump").await.0, 501);
+    assert_eq!(rig.call("POST", "/cpuprofiler?enable=y").await.0, 501);
     assert!(rig.get("/help").await.1.contains("/quitquitquit"));
     assert_eq!(rig.get("/nothing").await.0, 404);
 }
@@ -224,8 +246,37 @@ async fn log_levels_of_targets_leave_the_rest_as_it_is() {
     assert_eq!(log("/logging?level=warning").await, 200);
     assert_eq!(log("/logging?hyper=trace").await, 200);
     assert_eq!(log("/logging?level=wrong").await, 400);
-    assert_eq!(rig.call("POST", "/logging").await.1, "log level: warning\n");
+    assert!(rig.call("POST", "/logging").await.1.contains("  http: warning\n"), "a level that failed changes nothing");
     assert_eq!(*rig.levels.lock().unwrap(), ["info,outrigger_proxy::xds=debug", "warning", "warning,hyper=trace"]);
+}
+
+#[tokio::test]
+async fn who_watches_is_bounded_in_lines_time_and_number() {
+    let rig = start().await;
+    for wrong in ["limit=0", "limit=x", "seconds=100000", "status=9xx", "source=x", "nonsense=1"] {
+        assert_eq!(rig.get(&format!("/tap?{wrong}")).await.0, 400, "{wrong}");
+    }
+    let (status, body) = rig.get("/tap?seconds=1&path=/nothing-has-this-path").await;
+    assert_eq!(status, 200);
+    assert!(body.contains("{\"end\":\"time\",\"lines\":0,\"dropped\":0}\n"), "{body}");
+    assert!(rig.json("/failures").await["failures"].is_array());
+}
+
+#[tokio::test]
+async fn browsers_get_a_page_that_asks_nobody_else() {
+    let rig = start().await;
+    let request = "GET / HTTP/1.1\r\nhost: a\r\naccept: text/html,application/xhtml+xml\r\nconnection: close\r\n\r\n";
+    let (status, head, page) = rig.send(0, request).await;
+    assert_eq!(status, 200);
+    assert!(head.contains("content-type: text/html") && head.contains("connect-src 'self'"), "{head}");
+    for outside in ["http://", "https://", "src=", "@import", "innerHTML"] {
+        assert!(!page.contains(outside), "{outside}");
+    }
+    // Whatever the page asks for is answered.
+    for path in page.split("get(\"").skip(1).map(|rest| rest.split('"').next().unwrap()) {
+        assert!([200, 503].contains(&rig.get(path).await.0), "{path}");
+    }
+    assert!(rig.get("/").await.1.contains("/config_dump: "), "curl gets the list");
 }
 
 #[tokio::test]

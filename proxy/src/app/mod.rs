@@ -43,6 +43,7 @@ use crate::{
     bootstrap::{self, Bootstrap},
     ir::{Name, snapshot::Snapshot},
     live::{self, Builder, Publisher},
+    policy::debug::DebugKey,
     settings::{Mode, Settings, XDS_CLUSTER},
     telemetry::{access_log::Sinks, mesh::Workload, metrics, registry::Registry, trace::Tracers},
     tls::{Secrets, files::FileWatcher},
@@ -158,6 +159,7 @@ fn callers(node: &Node, local_cluster: Option<Name>) -> Callers {
 
 async fn run(settings: Settings, bootstrap: Bootstrap, log: logging::Handle) -> anyhow::Result<()> {
     raise_open_files();
+    let debug = debug_key(&settings)?;
     let workers = settings.workers();
     metrics::set_shards(workers + 1);
     let publisher = Arc::new(Publisher::default());
@@ -207,7 +209,7 @@ async fn run(settings: Settings, bootstrap: Bootstrap, log: logging::Handle) -> 
     // What exports is bound to this thread, as connections are to theirs.
     let local = tokio::task::LocalSet::new();
     let exporting = local.spawn_local(export::run(tracers.clone(), publisher, stopped));
-    let builder = Builder { secrets, registry, sinks: sinks.clone(), tracers, upstream };
+    let builder = Builder { secrets, registry, sinks: sinks.clone(), tracers, upstream, debug };
     let times = control::Times {
         end: ending::Times { total: settings.lifecycle.drain_time(), accepting: settings.lifecycle.min_drain_time() },
         chain_drain: settings.lifecycle.chain_drain_time(),
@@ -235,6 +237,14 @@ async fn run(settings: Settings, bootstrap: Bootstrap, log: logging::Handle) -> 
     tokio::task::spawn_blocking(move || sinks.flush(FLUSH_TIMEOUT)).await?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// The key of requests that are told what was decided on them.
+fn debug_key(settings: &Settings) -> anyhow::Result<Option<Arc<DebugKey>>> {
+    let Some(path) = &settings.debug_key_file else { return Ok(None) };
+    let text = std::fs::read(path).map_err(|e| anyhow::anyhow!("--debug-key-file {}: {e}", path.display()))?;
+    let key = DebugKey::new(&text).map_err(|e| anyhow::anyhow!("--debug-key-file {}: {e}", path.display()))?;
+    Ok(Some(Arc::new(key)))
 }
 
 fn start_config(settings: &Settings, bootstrap: &Bootstrap) -> xds::StartConfig {

@@ -208,8 +208,9 @@ impl Accepted {
             LiveTerminal::Tcp(proxy) => proxy.logs.clone(),
             LiveTerminal::Http(_) => Arc::default(),
         };
-        let _records = [logs, listener.logs.clone()].map(|logs| {
+        let _records = [(logs, false), (listener.logs.clone(), true)].map(|(logs, second)| {
             let mut record = ConnectionRecord::new(info.clone(), logs);
+            record.second = second;
             record.flags = refusal.flags;
             record.termination = Some(refusal.details.as_ref().into());
             record

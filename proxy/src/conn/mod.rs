@@ -7,6 +7,7 @@
 
 mod accepted;
 mod early;
+pub mod explain;
 mod filters;
 mod limits;
 mod rbac;

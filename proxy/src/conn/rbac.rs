@@ -40,7 +40,7 @@ pub(super) fn allows(filter: &LiveNetworkRbac, info: &ConnInfo) -> bool {
     filter.config.rbac.rules.as_ref().is_none_or(|engine| decide(engine, info).allowed)
 }
 
-fn decide<'a>(engine: &'a Engine, info: &ConnInfo) -> Decision<'a> {
+pub(super) fn decide<'a>(engine: &'a Engine, info: &ConnInfo) -> Decision<'a> {
     let metadata = info.metadata.get();
     rbac::decide(engine, &facts(info, metadata.as_deref()))
 }

@@ -191,7 +191,7 @@ pub(super) async fn serve(downstream: Downstream) {
     let Connected { io: upstream_io, permit, local, tls, .. } = connected;
     session.connected(&cluster, &endpoint, local, attempts);
     let noted = (&*cluster.config.name, cluster.config.metadata.as_ref());
-    session.counted(Some(noted), endpoint.metadata.as_ref(), tls.as_deref());
+    session.counted(Some(noted), endpoint.metadata().as_ref(), tls.as_deref());
     let options = RelayOptions {
         idle_timeout: proxy.config.idle_timeout,
         max_duration: proxy.config.max_connection_duration,

@@ -132,6 +132,11 @@ impl RetryOn {
         (on, unknown)
     }
 
+    /// The names of the conditions.
+    pub fn names(self) -> Vec<&'static str> {
+        Self::NAMES.iter().filter(|(_, flag)| self.0 & flag.0 != 0).map(|(name, _)| *name).collect()
+    }
+
     /// The conditions on gRPC statuses.
     pub fn grpc(self) -> Self {
         Self(self.0 & Self::GRPC.0)

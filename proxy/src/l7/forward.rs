@@ -5,6 +5,7 @@
 
 mod answer;
 mod feed;
+mod foretell;
 mod hash;
 mod head;
 mod hedge;
@@ -182,6 +183,7 @@ impl<'a> Forwarding<'a> {
                 if !self.flow.record.has_peers() {
                     mesh::failed(self.conn, self.flow, cluster, None);
                 }
+                self.flow.record.upstream(|u| u.cluster = Some(cluster.config.name.clone()));
                 return Err(reply);
             }
         };

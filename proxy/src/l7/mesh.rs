@@ -32,8 +32,8 @@ pub(super) fn answered(conn: &Connection, flow: &Flow, cluster: &Cluster, facts:
 /// A try failed, or there was nobody to try.
 pub(super) fn failed(conn: &Connection, flow: &Flow, cluster: &Cluster, endpoint: Option<&Endpoint>) {
     let Some(scope) = &conn.scope.mesh else { return };
-    let metadata = endpoint.and_then(|endpoint| endpoint.metadata.as_ref());
-    note(conn, flow, cluster, scope, || outbound(scope, cluster, metadata, (None, None)));
+    let metadata = endpoint.and_then(Endpoint::metadata);
+    note(conn, flow, cluster, scope, || outbound(scope, cluster, metadata.as_ref(), (None, None)));
 }
 
 /// This proxy answers itself, perhaps without having looked where the request would have gone.

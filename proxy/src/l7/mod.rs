@@ -7,6 +7,7 @@ pub mod body;
 pub mod client;
 pub mod engine;
 pub mod expect;
+pub mod explain;
 pub mod filters;
 pub mod flow;
 mod forward;

@@ -159,6 +159,9 @@ pub(in crate::l7) fn serve(
                     let (method, scheme) = (&request.parts.method, request.sane.origin.scheme);
                     let pseudo = Pseudo { method, path: request.path(), scheme };
                     let view = RequestView { pseudo, headers: &request.parts.headers };
+                    if reply.status.as_u16() >= 400 {
+                        flow.record.failing(&view);
+                    }
                     break reply.into_response(&flow, ending.grpc, conn.shape(&view));
                 }
             }
@@ -216,7 +219,13 @@ async fn act(
                 note_head(flow, &request.parts, scheme);
                 return match stop {
                     Stop::Reply(reply) => Err(*reply),
-                    Stop::Answer(response) => Ok(Forwarded::Response(*response)),
+                    Stop::Answer(response) => {
+                        if response.status().as_u16() >= 400 {
+                            let pseudo = Pseudo { method: &request.parts.method, path: request.path(), scheme };
+                            flow.record.failing(&RequestView { pseudo, headers: &request.parts.headers });
+                        }
+                        Ok(Forwarded::Response(*response))
+                    }
                 };
             }
         }
@@ -228,10 +237,9 @@ async fn act(
             return Err(no_route(selected.err().unwrap_or(Miss::NoVirtualHost)));
         }
     };
-    if selected.virtual_host.require_tls && scheme != "https" {
+    if let Some(reply) = wants_tls(selected, request) {
         note_head(flow, &request.parts, scheme);
-        let location = format!("https://{}{}", request.authority(), request.path());
-        return Err(Reply::new(StatusCode::MOVED_PERMANENTLY, "direct_response").location(location));
+        return Err(reply);
     }
     let response = match &selected.route.action {
         Action::Forward(route) => {
@@ -241,21 +249,7 @@ async fn act(
         Action::Redirect(redirect) => {
             note_head(flow, &request.parts, scheme);
             conn.scope.stats.local().rq_redirect.inc();
-            let line = Line { scheme, authority: request.authority(), path: request.path() };
-            let rendered = match &redirect.rewrite {
-                Some(PathRewrite::Format(template)) => {
-                    Some(render(template, "", flow, request)).filter(|p| !p.is_empty())
-                }
-                _ => None,
-            };
-            let (status, location) = match rendered {
-                Some(path) => {
-                    let formatted = Redirect { path: Some(path.into()), rewrite: None, ..(**redirect).clone() };
-                    rewrite::redirect(&formatted, &selected.route.matches, &line)
-                }
-                None => rewrite::redirect(redirect, &selected.route.matches, &line),
-            };
-            let reply = Reply::new(status, "direct_response").location(location);
+            let reply = redirected(redirect, selected, flow, request);
             let pseudo = Pseudo { method: &request.parts.method, path: request.path(), scheme };
             let view = RequestView { pseudo, headers: &request.parts.headers };
             let response = reply.into_response(flow, request.sane.grpc, conn.shape(&view));
@@ -269,21 +263,50 @@ async fn act(
         }
         Action::NonForwarding => {
             note_head(flow, &request.parts, scheme);
-            // The route is for clients that balance for themselves: here it leads to no cluster.
-            return Err(Reply::new(StatusCode::SERVICE_UNAVAILABLE, "cluster_not_found").flag(Flags::NO_CLUSTER));
+            return Err(leads_nowhere());
         }
     };
     Ok(Forwarded::Response(response))
 }
 
-fn routes<'a>(conn: &'a Connection, live: &'a Live) -> Option<&'a RouteTable> {
+/// The answer of a virtual host that is for TLS only.
+pub(super) fn wants_tls(selected: Selected<'_>, request: &Inbound) -> Option<Reply> {
+    (selected.virtual_host.require_tls && request.sane.origin.scheme != "https").then(|| {
+        let location = format!("https://{}{}", request.authority(), request.path());
+        Reply::new(StatusCode::MOVED_PERMANENTLY, "direct_response").location(location)
+    })
+}
+
+/// The answer of a route that redirects.
+pub(super) fn redirected(redirect: &Redirect, selected: Selected<'_>, flow: &Flow, request: &Inbound) -> Reply {
+    let line = Line { scheme: request.sane.origin.scheme, authority: request.authority(), path: request.path() };
+    let rendered = match &redirect.rewrite {
+        Some(PathRewrite::Format(template)) => Some(render(template, "", flow, request)).filter(|p| !p.is_empty()),
+        _ => None,
+    };
+    let (status, location) = match rendered {
+        Some(path) => {
+            let formatted = Redirect { path: Some(path.into()), rewrite: None, ..redirect.clone() };
+            rewrite::redirect(&formatted, &selected.route.matches, &line)
+        }
+        None => rewrite::redirect(redirect, &selected.route.matches, &line),
+    };
+    Reply::new(status, "direct_response").location(location)
+}
+
+/// The answer where a route is for clients that balance for themselves: here it leads to no cluster.
+pub(super) fn leads_nowhere() -> Reply {
+    Reply::new(StatusCode::SERVICE_UNAVAILABLE, "cluster_not_found").flag(Flags::NO_CLUSTER)
+}
+
+pub(super) fn routes<'a>(conn: &'a Connection, live: &'a Live) -> Option<&'a RouteTable> {
     match &conn.hcm.config.routes {
         RouteSource::Inline(_) => conn.hcm.inline_routes.as_deref(),
         RouteSource::Rds { name, .. } => live.routes(name).map(|table| &**table),
     }
 }
 
-fn no_route(miss: Miss) -> Reply {
+pub(super) fn no_route(miss: Miss) -> Reply {
     // Envoy says the same for both; which one it was is in our details.
     let details = match miss {
         Miss::NoVirtualHost | Miss::NoRoute => "route_not_found",

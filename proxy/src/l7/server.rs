@@ -79,6 +79,32 @@ pub(super) struct Connection {
 pub(super) struct Active(Rc<Connection>);
 
 impl Connection {
+    fn new(scope: Rc<HttpScope>, hcm: Arc<LiveHcm>, engine: Rc<Engine>) -> Rc<Self> {
+        Rc::new(Self {
+            scope,
+            filters: Filters::new(&hcm),
+            hcm,
+            engine,
+            wire: wire::Shared::new(),
+            active: Cell::new(0),
+            taken: Cell::new(0),
+            idle_since: Cell::new(Instant::now()),
+            closing: Cell::new(false),
+            current: RefCell::default(),
+            tunnels: RefCell::default(),
+            limits: OwnLimits::default(),
+            restless: Cell::new(false),
+            in_turn: Cell::new(false),
+            waker: RefCell::default(),
+        })
+    }
+
+    /// A connection that nobody made, to decide on a request as if it came that way. It counts nowhere.
+    pub(super) fn imagined(info: Rc<ConnInfo>, hcm: Arc<LiveHcm>, engine: Rc<Engine>) -> Rc<Self> {
+        let scope = HttpScope { conn: info, stats: Arc::default(), logs: Arc::default(), mesh: None };
+        Self::new(Rc::new(scope), hcm, engine)
+    }
+
     /// Opens the record of a new request.
     pub(super) fn open(self: &Rc<Self>, version: Version) -> Rc<Flow> {
         self.wire.busy();
@@ -188,23 +214,7 @@ pub async fn serve(mut io: Io, info: Rc<ConnInfo>, hcm: Arc<LiveHcm>, engine: Rc
     let mesh = hcm.mesh.as_ref().map(|reporting| Box::new(mesh::Scope::new(reporting.clone(), &info)));
     let scope = Rc::new(HttpScope { conn: info, stats: hcm.stats.clone(), logs: hcm.logs.clone(), mesh });
     let _counted = Counted::new(&scope, is_http2);
-    let conn = Rc::new(Connection {
-        scope: scope.clone(),
-        filters: Filters::new(&hcm),
-        hcm,
-        engine,
-        wire: wire::Shared::new(),
-        active: Cell::new(0),
-        taken: Cell::new(0),
-        idle_since: Cell::new(Instant::now()),
-        closing: Cell::new(false),
-        current: RefCell::default(),
-        tunnels: RefCell::default(),
-        limits: OwnLimits::default(),
-        restless: Cell::new(false),
-        in_turn: Cell::new(false),
-        waker: RefCell::default(),
-    });
+    let conn = Connection::new(scope.clone(), hcm, engine);
     let clocks = Clocks::new(signal.clone());
     if is_http2 {
         Box::pin(http2::serve(io, prefix, &conn, clocks)).await;

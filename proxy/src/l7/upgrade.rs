@@ -85,17 +85,26 @@ pub(super) fn check(
     request: &Inbound,
     protocol: Protocol,
 ) -> Result<(), Reply> {
-    let Some(kind) = request.sane.tunnel.kind() else { return Ok(()) };
-    let find = |list: &[(Box<str>, bool)]| list.iter().find(|(name, _)| **name == *kind).map(|(_, on)| *on);
-    let allowed = find(&route.upgrades).or_else(|| find(&hcm.upgrades)).unwrap_or(false);
+    let tunnel = &request.sane.tunnel;
+    allowed(hcm, route, tunnel)?;
     // An extended CONNECT stands for a GET without a body: as anything else it would change on the way.
     let sayable = protocol != Protocol::Http2
-        || request.sane.tunnel == Tunnel::Connect
+        || *tunnel == Tunnel::Connect
         || (request.parts.method == Method::GET && request.body.is_end_stream());
-    if allowed && sayable && request.upgrade.is_some() {
-        return Ok(());
-    }
-    Err(Reply::new(StatusCode::FORBIDDEN, "upgrade_failed"))
+    let fine = tunnel.kind().is_none() || (sayable && request.upgrade.is_some());
+    fine.then_some(()).ok_or_else(refused)
+}
+
+/// Whether a request may ask for what it asks for.
+pub(super) fn allowed(hcm: &ConnectionManager, route: &Forward, tunnel: &Tunnel) -> Result<(), Reply> {
+    let Some(kind) = tunnel.kind() else { return Ok(()) };
+    let find = |list: &[(Box<str>, bool)]| list.iter().find(|(name, _)| **name == *kind).map(|(_, on)| *on);
+    let allowed = find(&route.upgrades).or_else(|| find(&hcm.upgrades)).unwrap_or(false);
+    allowed.then_some(()).ok_or_else(refused)
+}
+
+fn refused() -> Reply {
+    Reply::new(StatusCode::FORBIDDEN, "upgrade_failed")
 }
 
 /// What to speak for a request to an upstream of this protocol. A host that chooses would have chosen before it is known

@@ -27,6 +27,7 @@ use crate::{
     },
     policy::{
         chain::ChainIndex,
+        debug::DebugKey,
         dry_run::StrictTrial,
         rate_limit::limits::{FindStats, RouteLimits},
         router::RouteTable,
@@ -48,6 +49,8 @@ pub struct Builder {
     pub sinks: Arc<Sinks>,
     pub tracers: Arc<Tracers>,
     pub upstream: Deps,
+    /// What requests are signed with that want to know what was decided on them.
+    pub debug: Option<Arc<DebugKey>>,
 }
 
 /// A part that kept its predecessor, and why.
@@ -245,7 +248,7 @@ impl Builder {
                 }),
                 filters: Arc::new({
                     let (own, before) = ((&*self.registry, &self.upstream.callers), standing.http());
-                    LiveFilters::new(hcm, own, before.as_deref(), Instant::now())
+                    LiveFilters::new(hcm, own, before.as_deref(), Instant::now()).explained_to(self.debug.clone())
                 }),
                 standing: standing.clone(),
                 config: hcm.clone(),

@@ -17,7 +17,7 @@ use crate::{
         http::{ConnectionManager, FilterKind, HttpFilter},
         jwt_authn::JwtAuthn,
     },
-    policy::rate_limit::limits::LocalLimit,
+    policy::{debug::DebugKey, rate_limit::limits::LocalLimit},
     telemetry::{
         filters::{ExtAuthzStats, FilterStats},
         metrics::Sharded,
@@ -54,6 +54,8 @@ pub struct LiveFilters {
     ext_authz: Vec<(usize, Arc<Sharded<ExtAuthzStats>>)>,
     /// Likewise.
     jwt: Vec<(usize, Arc<LiveJwt>)>,
+    /// What requests are signed with that want to know what was decided on them.
+    pub debug: Option<Arc<DebugKey>>,
 }
 
 impl LiveFilters {
@@ -161,6 +163,7 @@ impl LiveFilters {
             callers: callers.clone(),
             ext_authz,
             jwt,
+            debug: None,
         }
     }
 
@@ -207,6 +210,14 @@ impl LiveFilters {
     /// What belongs to the global rate limit at this place of the chain.
     pub fn global(&self, place: usize) -> Option<&LiveGlobalLimit> {
         self.globals.iter().find(|(at, _)| *at == place).map(|(_, global)| global)
+    }
+
+    /// Requests signed with the key are told what was decided on them: they all have to be looked at for that.
+    pub fn explained_to(mut self, key: Option<Arc<DebugKey>>) -> Self {
+        self.any |= key.is_some();
+        self.always |= key.is_some();
+        self.debug = key;
+        self
     }
 
     /// Whether one more request may have faults injected.

@@ -20,14 +20,8 @@ pub(crate) fn snapshot(version: u64, yaml: &str) -> Arc<Snapshot> {
 pub(crate) fn builder() -> Builder {
     let secrets = Arc::<Secrets>::default();
     let sinks = Sinks::start().unwrap();
-    let tracers = Arc::default();
-    Builder {
-        secrets: secrets.clone(),
-        registry: Arc::default(),
-        sinks,
-        tracers,
-        upstream: Deps { secrets, ..Deps::default() },
-    }
+    let upstream = Deps { secrets: secrets.clone(), ..Deps::default() };
+    Builder { secrets, registry: Arc::default(), sinks, tracers: Arc::default(), upstream, debug: None }
 }
 
 /// A listener of one `tcp_proxy` chain; `more` is added to it (two spaces further in).

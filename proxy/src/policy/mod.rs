@@ -3,6 +3,7 @@
 pub mod chain;
 pub mod concurrency;
 pub mod cors;
+pub mod debug;
 pub mod dry_run;
 pub mod fault;
 pub mod jwt;

@@ -23,6 +23,7 @@ use super::{
     metadata::DynamicMetadata,
     metrics::{HttpStats, Sharded},
     record::{ConnInfo, UpstreamFacts},
+    tap,
     trace::RequestSpan,
 };
 use crate::ir::Metadata;
@@ -50,6 +51,9 @@ struct Seen {
     route: Option<Box<str>>,
     route_metadata: Option<Arc<Metadata>>,
     remote: Option<SocketAddr>,
+    /// Somebody watched when the request began.
+    tapped: bool,
+    head: Option<Box<tap::Head>>,
 }
 
 /// One HTTP exchange. Shared between its request body, its response body and the pipeline.
@@ -88,7 +92,8 @@ impl RequestRecord {
         stats.downstream_rq_active.inc();
         if version == Version::HTTP_2 { &stats.downstream_rq_http2_total } else { &stats.downstream_rq_http1_total }
             .inc();
-        let logged = !scope.logs.is_empty();
+        let tapped = tap::watched();
+        let logged = tapped || !scope.logs.is_empty();
         Self {
             version,
             started: Instant::now(),
@@ -106,7 +111,7 @@ impl RequestRecord {
             spoken: Cell::new(Protocol::Http),
             pair: RefCell::default(),
             upstream: RefCell::default(),
-            seen: RefCell::new(logged.then(Box::default)),
+            seen: RefCell::new(logged.then(|| Box::new(Seen { tapped, ..Seen::default() }))),
             span: OnceCell::new(),
             metadata: DynamicMetadata::default(),
             scope,
@@ -240,7 +245,16 @@ impl RequestRecord {
             if let Some(span) = self.span() {
                 span.request_head(head);
             }
+            if seen.tapped {
+                seen.head = Some(Box::new(tap::Head::of(head)));
+            }
         }
+    }
+
+    /// Notes the head of a request that fails, for those who ask about it later.
+    pub fn failing(&self, head: &dyn Headers) {
+        let mut seen = self.seen.borrow_mut();
+        seen.get_or_insert_default().head = Some(Box::new(tap::Head::of(head)));
     }
 
     /// Notes the final response head.
@@ -296,23 +310,43 @@ impl RequestRecord {
         stats.downstream_rq_completed.inc();
         let took = self.ended.get().unwrap_or_else(Instant::now).saturating_duration_since(self.started);
         stats.downstream_rq_time.time(took);
+        let mut failed = !self.flags.get().is_empty();
         match self.status.get() / 100 {
             1 => stats.downstream_rq_1xx.inc(),
             2 => stats.downstream_rq_2xx.inc(),
             3 => stats.downstream_rq_3xx.inc(),
-            4 => stats.downstream_rq_4xx.inc(),
-            5 => stats.downstream_rq_5xx.inc(),
+            4 => {
+                stats.downstream_rq_4xx.inc();
+                // What the upstream refuses is its own affair.
+                failed |= self.details.borrow().is_some();
+            }
+            5 => {
+                stats.downstream_rq_5xx.inc();
+                failed = true;
+            }
             _ => {}
         }
         if let Some(scope) = &self.scope.mesh {
             self.count(scope, took);
+        }
+        if failed {
+            let head = self.head();
+            self.facts(None, |facts| tap::note(facts, head.as_ref()));
         }
         if self.logged() {
             self.facts(None, |facts| self.scope.logs.iter().for_each(|logger| logger.log(facts)));
             if let Some(span) = self.span() {
                 self.facts(None, |facts| span.end(facts));
             }
+            if self.seen.borrow().as_ref().is_some_and(|seen| seen.tapped) {
+                let head = self.head();
+                self.facts(None, |facts| tap::show(facts, head.as_ref()));
+            }
         }
+    }
+
+    fn head(&self) -> Option<tap::Head> {
+        self.seen.borrow().as_ref().and_then(|seen| seen.head.as_deref().cloned())
     }
 
     /// Calls `with` with everything known so far.

@@ -17,5 +17,6 @@ pub mod protobuf;
 pub mod rbac;
 pub mod record;
 pub mod registry;
+pub mod tap;
 pub mod trace;
 pub mod tracing_stats;

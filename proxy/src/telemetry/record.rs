@@ -17,6 +17,7 @@ use super::{
     flags::Flags,
     format::{Facts, Known, Times},
     metadata::DynamicMetadata,
+    tap,
 };
 use crate::ir::{Name, listener::Direction};
 
@@ -98,6 +99,8 @@ pub struct ConnectionRecord {
     pub transport_failure: Option<Box<str>>,
     /// Envoy's `connection_termination_details`: why this proxy ended the connection.
     pub termination: Option<Box<str>>,
+    /// There is another record of the connection: who watches is shown one.
+    pub second: bool,
 }
 
 impl ConnectionRecord {
@@ -112,6 +115,7 @@ impl ConnectionRecord {
             upstream: UpstreamFacts::default(),
             transport_failure: None,
             termination: None,
+            second: false,
         }
     }
 
@@ -122,7 +126,9 @@ impl ConnectionRecord {
 
 impl Drop for ConnectionRecord {
     fn drop(&mut self) {
-        if self.logs.is_empty() {
+        let tapped = tap::watched() && !self.second;
+        let failed = !self.flags.is_empty() || self.termination.is_some() || self.transport_failure.is_some();
+        if self.logs.is_empty() && !tapped && !failed {
             return;
         }
         let metadata = self.info.metadata.get();
@@ -148,5 +154,11 @@ impl Drop for ConnectionRecord {
             metadata: Known { dynamic: metadata.as_deref(), route: None },
         };
         self.logs.iter().for_each(|logger| logger.log(&facts));
+        if failed && !self.second {
+            tap::note(&facts, None);
+        }
+        if tapped {
+            tap::show(&facts, None);
+        }
     }
 }

@@ -18,6 +18,7 @@ use super::{
     expiry::{self, Expiration},
     material::{self, Inputs, Lack},
     secrets::{Dependent, Secrets},
+    shown::{self, InUse},
 };
 use crate::ir::secret::CommonTls;
 
@@ -144,5 +145,10 @@ impl<B: Build> Dependent for Core<B> {
 
     fn expirations(&self) -> Vec<Expiration> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).expirations.clone()
+    }
+
+    fn certificates(&self) -> InUse {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.inputs.as_ref().map_or_else(InUse::default, |inputs| shown::of(self.builder.common(), inputs))
     }
 }

@@ -20,7 +20,7 @@ pub struct Expiration {
     pub at: i64,
 }
 
-fn file(source: &DataSource) -> Box<str> {
+pub(super) fn file(source: &DataSource) -> Box<str> {
     match source {
         DataSource::Inline(_) => "inline".into(),
         DataSource::File(path) => path.display().to_string().into(),

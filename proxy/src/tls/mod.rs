@@ -17,6 +17,7 @@ mod names;
 mod peer;
 pub mod secrets;
 pub mod server;
+pub mod shown;
 pub use crate::ir::spiffe;
 mod svid;
 mod verify;

@@ -18,6 +18,7 @@ use super::{
     client,
     context::Core,
     expiry::{self, Expiration},
+    shown::InUse,
 };
 use crate::ir::{Name, secret::Secret};
 
@@ -32,7 +33,12 @@ pub(super) trait Dependent: Send + Sync {
     fn failing(&self) -> bool;
     /// When the certificates in use end.
     fn expirations(&self) -> Vec<Expiration>;
+    /// The certificates in use.
+    fn certificates(&self) -> InUse;
 }
+
+/// Different sets of certificates that are shown.
+const MOST_SHOWN: usize = 256;
 
 /// All secrets, shared by every context.
 #[derive(Default)]
@@ -103,6 +109,21 @@ impl Secrets {
     /// When the certificates in use end, the earliest per name.
     pub fn expirations(&self) -> Vec<Expiration> {
         expiry::merged(self.dependents().iter().flat_map(|d| d.expirations()).collect())
+    }
+
+    /// The certificates in use, each set of them once, of a bounded number of contexts.
+    pub fn certificates(&self) -> Vec<InUse> {
+        let mut all: Vec<InUse> = Vec::new();
+        for dependent in self.dependents() {
+            let one = dependent.certificates();
+            if one != InUse::default() && !all.contains(&one) {
+                all.push(one);
+            }
+            if all.len() >= MOST_SHOWN {
+                break;
+            }
+        }
+        all
     }
 
     /// Waits until the set of watched files may have changed.

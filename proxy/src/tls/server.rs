@@ -67,6 +67,11 @@ impl ServerContext {
     }
 
     #[cfg(test)]
+    pub(super) fn certificates(&self) -> super::shown::InUse {
+        super::secrets::Dependent::certificates(&*self.core)
+    }
+
+    #[cfg(test)]
     pub(super) fn expirations(&self) -> Vec<super::expiry::Expiration> {
         super::secrets::Dependent::expirations(&*self.core)
     }

@@ -46,6 +46,12 @@ use crate::{
 /// Most hosts to look at for how a cluster does.
 const ASKED: usize = 32;
 
+/// How often a balancer is asked to find all the hosts that it may choose.
+const DRAWS_EACH: usize = 16;
+const MOST_DRAWS: usize = 4096;
+/// Spreads consecutive draws over all numbers.
+const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
+
 /// What building a cluster needs from outside.
 #[derive(Default)]
 pub struct Deps {
@@ -278,27 +284,8 @@ impl Cluster {
             self.stats.local().upstream_cx_none_healthy.inc();
             return Err(PickError::NoEndpoints);
         }
-        let tried: SmallVec<[Option<u32>; 4]> = context.tried.map_or_else(SmallVec::new, |(tried, _)| {
-            let member = |e: &Arc<Endpoint>| members.iter().find(|m| Arc::ptr_eq(&m.endpoint, e));
-            let priority = |m: &Member| parts.localities().get(m.locality as usize).map(|l| l.priority);
-            tried.iter().map(|endpoint| member(endpoint).and_then(priority)).collect()
-        });
-        let draw = lb::Draw {
-            random: context.random,
-            hash: context.hash,
-            criteria: context.criteria,
-            cursor: &parts.runtime.cursor.local().0,
-            attempts: context.attempts,
-            active: &|i| members[i].endpoint.rq_active.load(Relaxed),
-            total: &|| [&parts.runtime.default, &parts.runtime.high].map(|b| u64::from(b.used()[2])).iter().sum(),
-            latency: &|i, decay| members[i].endpoint.latency.estimate(uptime(), decay),
-            now: &uptime,
-            excluded: &|i| context.exclude.iter().any(|e| Arc::ptr_eq(e, &members[i].endpoint)),
-            excludes: !context.exclude.is_empty(),
-            event: &|event| parts.runtime.count(event),
-            tried: context.tried.map(|(_, every)| lb::Tried { priorities: &tried, update_frequency: every.get() }),
-        };
-        match parts.balancer.pick(&draw) {
+        let cursor = &parts.runtime.cursor.local().0;
+        match self.choose(context, cursor, &|event| parts.runtime.count(event)) {
             Some(index) => {
                 if parts.in_panic(&members[index]) {
                     self.stats.local().lb_healthy_panic.inc();
@@ -310,6 +297,52 @@ impl Cluster {
                 Err(PickError::NoneHealthy)
             }
         }
+    }
+
+    /// The balancer's decision: the place of a member.
+    fn choose(&self, context: &PickContext<'_>, cursor: &AtomicU64, event: &dyn Fn(lb::Event)) -> Option<usize> {
+        let parts = self.parts();
+        let members = parts.members();
+        let tried: SmallVec<[Option<u32>; 4]> = context.tried.map_or_else(SmallVec::new, |(tried, _)| {
+            let member = |e: &Arc<Endpoint>| members.iter().find(|m| Arc::ptr_eq(&m.endpoint, e));
+            let priority = |m: &Member| parts.localities().get(m.locality as usize).map(|l| l.priority);
+            tried.iter().map(|endpoint| member(endpoint).and_then(priority)).collect()
+        });
+        let draw = lb::Draw {
+            random: context.random,
+            hash: context.hash,
+            criteria: context.criteria,
+            cursor,
+            attempts: context.attempts,
+            active: &|i| members[i].endpoint.rq_active.load(Relaxed),
+            total: &|| [&parts.runtime.default, &parts.runtime.high].map(|b| u64::from(b.used()[2])).iter().sum(),
+            latency: &|i, decay| members[i].endpoint.latency.estimate(uptime(), decay),
+            now: &uptime,
+            excluded: &|i| context.exclude.iter().any(|e| Arc::ptr_eq(e, &members[i].endpoint)),
+            excludes: !context.exclude.is_empty(),
+            event,
+            tried: context.tried.map(|(_, every)| lb::Tried { priorities: &tried, update_frequency: every.get() }),
+        };
+        parts.balancer.pick(&draw)
+    }
+
+    /// The members that picks for such a request can come to, by their places. Nothing moves or is counted for it.
+    pub fn eligible(&self, context: &PickContext<'_>) -> Vec<usize> {
+        let parts = self.parts();
+        if parts.is_broken() || parts.members().is_empty() {
+            return Vec::new();
+        }
+        let cursor = AtomicU64::new(0);
+        let draws = (parts.members().len() * DRAWS_EACH).clamp(DRAWS_EACH, MOST_DRAWS);
+        let mut found: Vec<usize> = (0..draws)
+            .filter_map(|draw| {
+                let random = context.random.wrapping_add((draw as u64).wrapping_mul(GOLDEN));
+                self.choose(&PickContext { random, ..*context }, &cursor, &|_| {})
+            })
+            .collect();
+        found.sort_unstable();
+        found.dedup();
+        found
     }
 }
 

@@ -6,7 +6,12 @@ use outrigger_wire::packed::Packed;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::DropGuard;
 
-use super::{config::Statics, driver::Event, dump::DumpQuery, status::Status};
+use super::{
+    config::Statics,
+    driver::Event,
+    dump::{DumpError, DumpQuery},
+    status::Status,
+};
 use crate::ir::snapshot::Snapshot;
 
 /// A running subscription. Cheap to clone; the tasks end with the last clone.
@@ -41,7 +46,7 @@ impl Handle {
     }
 
     /// `/config_dump` in Envoy's shape: `{"configs": [...]}`. Private keys are redacted.
-    pub async fn config_dump(&self, query: DumpQuery) -> serde_json::Value {
+    pub async fn config_dump(&self, query: DumpQuery) -> Result<serde_json::Value, DumpError> {
         let (reply, answer) = oneshot::channel();
         let data = match self.events.send(Event::Dump(reply)).await {
             Ok(()) => answer.await.ok(),
@@ -49,8 +54,11 @@ impl Handle {
         };
         let empty = || serde_json::json!({ "configs": [] });
         match data {
-            Some(data) => tokio::task::spawn_blocking(move || data.render(&query)).await.unwrap_or_else(|_| empty()),
-            None => empty(),
+            Some(data) => {
+                let rendered = tokio::task::spawn_blocking(move || data.render(&query)).await;
+                rendered.unwrap_or_else(|_| Ok(empty()))
+            }
+            None => Ok(empty()),
         }
     }
 }

@@ -26,7 +26,7 @@ mod testing;
 pub use self::{
     client::transport::{Connection, Transport},
     config::{AdsConfig, GrpcOptions, StartConfig, Statics, TokenFile, Warming},
-    dump::DumpQuery,
+    dump::{DumpError, DumpQuery},
     handle::Handle,
     identity::{IdentityConfig, workload::WORKLOAD_API},
     kind::Kind,

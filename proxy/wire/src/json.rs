@@ -115,3 +115,27 @@ pub fn bytes_to_value(full_name: &str, bytes: &[u8]) -> Result<Value, Error> {
     print::message(find(full_name)?, bytes, 0)
         .map_err(|reason| Error::Invalid { message: full_name.to_owned(), reason })
 }
+
+/// What a field of a message holds, for those who look for a path in its JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Member {
+    /// A single message of this type; `google.protobuf.Any` for one of any type.
+    Message(&'static str),
+    /// Several messages of this type.
+    Messages(&'static str),
+    /// Scalars, maps.
+    Other,
+}
+
+/// The field of this name, as the `.proto` file spells it.
+pub fn member(message: &str, field: &str) -> Option<Member> {
+    let (_, found) = table::Message::find(message)?.key(field.as_bytes())?;
+    if found.name() != field {
+        return None;
+    }
+    Some(match (found.kind(), found.shape()) {
+        (table::Kind::Message(of), table::Shape::Single | table::Shape::Implicit) => Member::Message(of.full_name()),
+        (table::Kind::Message(of), table::Shape::List) => Member::Messages(of.full_name()),
+        _ => Member::Other,
+    })
+}

@@ -62,6 +62,21 @@ tests! {
     local_replies,
 }
 
+/// Requests of the corpus that have to be explained right: less means that the test looks at nothing any more.
+const EXPLAINED: usize = 500;
+
+#[test]
+fn explanations_agree_with_what_happens() {
+    let mut all = harness::Agreement::default();
+    for group in cases::groups() {
+        all.add(harness::explained(group));
+    }
+    eprintln!("explained: {} agreed, {} unknown, {} not described", all.agreed, all.unknown, all.skipped);
+    assert!(all.disagreements.is_empty(), "{} differ\n{}", all.disagreements.len(), all.disagreements.join("\n"));
+    let partial = std::env::var_os("OUTRIGGER_DIFFERENTIAL_CASE").is_some();
+    assert!(partial || all.agreed >= EXPLAINED, "only {} explanations were compared", all.agreed);
+}
+
 #[test]
 fn the_corpus_is_large_and_all_of_it_is_run() {
     let groups = cases::groups();

@@ -44,7 +44,7 @@ const NAMES: [&str; 2] = ["client", "server"];
 
 /// With the last good configuration on disk. `agents`: identities come from a SPIFFE agent on the machine.
 fn two(agents: bool, mode: &str) -> Two {
-    let mut mesh = Mesh::start(&[(&SERVICE4.to_string(), "app")]);
+    let mesh = Mesh::start(&[(&SERVICE4.to_string(), "app")]);
     mesh.apply("services.yaml", &service("app", "server", PORTS));
     mesh.apply("strict.yaml", &STRICT.replace("STRICT", mode));
     let root = Authority::new("agents");
@@ -200,7 +200,7 @@ fn a_kept_configuration_that_was_touched_lets_nobody_in() {
 #[test]
 fn an_application_may_start_before_the_control_plane() {
     need!("ip", "curl");
-    let mut mesh = Mesh::start(&[(&SERVICE4.to_string(), "app")]);
+    let mesh = Mesh::start(&[(&SERVICE4.to_string(), "app")]);
     mesh.apply("services.yaml", &service("app", "server", PORTS));
     mesh.apply("strict.yaml", STRICT);
     mesh.kill_control();
@@ -237,7 +237,7 @@ fn an_application_may_start_before_the_control_plane() {
 
 /// A client's Pod, and a service with one server.
 fn served(flags: &[&str]) -> (Mesh, Workload, Workload, Process) {
-    let mut mesh = Mesh::start(&[(&SERVICE4.to_string(), "app")]);
+    let mesh = Mesh::start(&[(&SERVICE4.to_string(), "app")]);
     mesh.apply("services.yaml", &service("app", "server", PORTS));
     mesh.apply("strict.yaml", STRICT);
     let server = mesh.workload("server", &[("app", "server")]);

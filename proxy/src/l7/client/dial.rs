@@ -63,7 +63,7 @@ pub(super) async fn dial<B: Payload>(dial: Dial<B>, plan: Rc<Plan>, first: bool)
         remote: connected.remote,
         protocol,
         tls: connected.tls,
-        metadata: lane.endpoint.metadata.clone(),
+        metadata: lane.endpoint.metadata(),
         pair: OnceCell::new(),
     });
     let io = Metered::new(connected.io, plan.cluster.stats.clone(), connected.permit);

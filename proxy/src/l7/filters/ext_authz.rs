@@ -236,7 +236,7 @@ impl Call<'_> {
 }
 
 /// What the levels say: the most specific one's settings with the context of all; `None` when it switches the filter off.
-fn merged(filter: &HttpFilter, levels: &Levels<'_>) -> Option<CheckSettings> {
+pub(super) fn merged(filter: &HttpFilter, levels: &Levels<'_>) -> Option<CheckSettings> {
     let mut all = settings(filter, levels).filter_map(|setting| match setting {
         Setting::ExtAuthz(level) => Some(&**level),
         _ => None,
@@ -257,6 +257,6 @@ fn merged(filter: &HttpFilter, levels: &Levels<'_>) -> Option<CheckSettings> {
     Some(merged)
 }
 
-fn stop(status: StatusCode, details: &'static str) -> Stop {
+pub(super) fn stop(status: StatusCode, details: &'static str) -> Stop {
     Stop::Reply(Box::new(Reply::new(status, details).flag(Flags::UNAUTHORIZED)))
 }

@@ -94,7 +94,7 @@ impl Call<'_> {
     }
 
     /// The rules in force: the route's own for this filter, the filter's, or those of route and virtual host.
-    fn global_descriptors<'d>(
+    pub(super) fn global_descriptors<'d>(
         &'d self,
         (config, per_route): (&'d GlobalRateLimit, Option<&'d RouteRateLimit>),
         later: bool,
@@ -269,7 +269,7 @@ pub(crate) async fn ask_service(
 }
 
 /// `x-envoy-internal` tells whose request it is.
-fn concerns(kind: RequestKind, headers: &HeaderMap) -> bool {
+pub(super) fn concerns(kind: RequestKind, headers: &HeaderMap) -> bool {
     let internal = headers.get(&INTERNAL).is_some_and(|v| v.as_bytes() == b"true");
     match kind {
         RequestKind::Both => true,

@@ -4,6 +4,7 @@
 //! this provider's is good. Fails closed: what cannot be verified, keys that cannot be had included, is denied.
 
 mod fetch;
+mod foretell;
 mod good;
 
 use std::{
@@ -91,14 +92,11 @@ impl Call<'_> {
             Asked::Requirement(requirement) => requirement,
             Asked::Unknown(reason) => {
                 stats.denied.inc();
-                let details = format!("jwt_authn_access_denied{{{}}}", reason.replace(' ', "_"));
-                let body = format!("Failed JWT authentication: {reason}");
-                return Err(Stop::Reply(Box::new(Reply::new(StatusCode::FORBIDDEN, details).body(body))));
+                return Err(unknown(&reason));
             }
         };
         let uri = uri(request);
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-        let mut session = Session { call: self, config, live, now, extracted: Map::new(), reroute: false };
+        let mut session = Session { call: self, config, live, now: now(), extracted: Map::new(), reroute: false };
         let verified = session.satisfies(requirement, request);
         let result = self.wait(std::pin::pin!(verified)).await?;
         let Session { extracted, reroute, .. } = session;
@@ -282,6 +280,18 @@ impl Session<'_> {
             self.extracted.insert(key.to_owned(), Value::Object(fields.into_iter().collect()));
         }
     }
+}
+
+/// Seconds since the epoch.
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}
+
+/// The answer where a route names a requirement that does not exist.
+fn unknown(reason: &str) -> Stop {
+    let details = format!("jwt_authn_access_denied{{{}}}", reason.replace(' ', "_"));
+    let body = format!("Failed JWT authentication: {reason}");
+    Stop::Reply(Box::new(Reply::new(StatusCode::FORBIDDEN, details).body(body)))
 }
 
 fn is_preflight(request: &Inbound) -> bool {

@@ -71,20 +71,9 @@ impl Call<'_> {
         }
         let stats = limit.stats.local();
         stats.enabled.inc();
-        let decision = {
-            let facts = request.facts(self.random);
-            let descriptors = match config.descriptors.is_empty() {
-                true => Descriptors::new(),
-                false => self.local_descriptors(config, &facts, request),
-            };
-            let share = if config.shared { self.filters.callers.hosts() } else { 1 };
-            let share = u32::try_from(share).unwrap_or(u32::MAX);
-            let decide = |limiter: &LocalLimiter| limiter.decide(uptime().as_secs_f64(), &descriptors, share);
-            match config.per_connection {
-                true => decide(&self.conn.limits.of(config)),
-                false => decide(&limit.limiter),
-            }
-        };
+        let decision = self.judge_locally(limit, request, |limiter, descriptors, share| {
+            limiter.decide(uptime().as_secs_f64(), descriptors, share)
+        });
         let Decision { allowed, drawn, headers, shadowed, .. } = decision;
         if headers.unwrap_or(config.headers)
             && let Some(drawn) = &drawn
@@ -108,8 +97,29 @@ impl Call<'_> {
         Err(self.refuse_locally(config, drawn.as_deref(), request))
     }
 
+    /// Has `judge` look at the request's descriptors, with the share that a token counts for.
+    pub(super) fn judge_locally(
+        &self,
+        limit: &LocalLimit,
+        request: &Inbound,
+        judge: impl Fn(&LocalLimiter, &Descriptors<'_>, u32) -> Decision,
+    ) -> Decision {
+        let config = &limit.config;
+        let facts = request.facts(self.random);
+        let descriptors = match config.descriptors.is_empty() {
+            true => Descriptors::new(),
+            false => self.local_descriptors(config, &facts, request),
+        };
+        let share = if config.shared { self.filters.callers.hosts() } else { 1 };
+        let share = u32::try_from(share).unwrap_or(u32::MAX);
+        match config.per_connection {
+            true => judge(&self.conn.limits.of(config), &descriptors, share),
+            false => judge(&limit.limiter, &descriptors, share),
+        }
+    }
+
     /// The limit that is in force: the most specific one.
-    fn local_limit<'l>(
+    pub(super) fn local_limit<'l>(
         &'l self,
         place: usize,
         filter: &HttpFilter,
@@ -189,7 +199,7 @@ impl Call<'_> {
         descriptors
     }
 
-    fn refuse_locally(&self, config: &LocalRateLimit, drawn: Option<&Drawn>, request: &Inbound) -> Stop {
+    pub(super) fn refuse_locally(&self, config: &LocalRateLimit, drawn: Option<&Drawn>, request: &Inbound) -> Stop {
         let mut reply =
             Reply::new(config.status, "local_rate_limited").body("local_rate_limited").flag(Flags::RATE_LIMITED);
         if config.resource_exhausted {

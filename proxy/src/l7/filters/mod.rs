@@ -7,8 +7,10 @@
 mod admission;
 mod buffer;
 mod cors;
+mod debug;
 mod ext_authz;
 mod fault;
+mod foretell;
 pub(crate) mod global_limit;
 mod grpc_web;
 mod jwt_authn;
@@ -29,7 +31,7 @@ pub use self::{
     throttle::Throttled,
     trailers::Retrailed,
 };
-pub(super) use self::{jwt_authn::fetch_ahead, local_limit::OwnLimits, response::After};
+pub(in crate::l7) use self::{foretell::Foretold, jwt_authn::fetch_ahead, local_limit::OwnLimits, response::After};
 use super::{
     body::Body,
     flow::Flow,
@@ -40,8 +42,9 @@ use super::{
 };
 use crate::{
     ir::{
-        filters::{Overrides, Setting},
+        filters::{Fault, Overrides, Setting},
         http::{FilterKind, HttpFilter},
+        rbac::Rbac,
         route::{Action, Target, WeightedTarget},
     },
     live::{Live, LiveFilters},
@@ -79,6 +82,23 @@ pub(super) fn is_on(filter: &HttpFilter, levels: &Levels<'_>) -> bool {
         Some(setting) => !matches!(setting, Setting::Disabled),
         None => !filter.disabled,
     }
+}
+
+fn fault_in_force<'a>(base: &'a Arc<Fault>, filter: &HttpFilter, levels: &Levels<'a>) -> &'a Arc<Fault> {
+    let setting = settings(filter, levels).find_map(|s| match s {
+        Setting::Fault(fault) => Some(fault),
+        _ => None,
+    });
+    setting.unwrap_or(base)
+}
+
+/// `None`: a level switches it off.
+fn rbac_in_force<'a>(base: &'a Arc<Rbac>, filter: &HttpFilter, levels: &Levels<'a>) -> Option<&'a Arc<Rbac>> {
+    let setting = settings(filter, levels).find_map(|s| match s {
+        Setting::Rbac(rbac) => Some(rbac.as_ref()),
+        _ => None,
+    });
+    setting.unwrap_or(Some(base))
 }
 
 /// A request among the filters.
@@ -144,6 +164,9 @@ impl<'a> Call<'a> {
         request: &mut Inbound,
         after: &mut After,
     ) -> Result<Progress, Stop> {
+        if from == 0 {
+            self.debug(request, after);
+        }
         let mut stopped = None;
         for (place, filter) in self.filters.list().iter().enumerate().skip(from) {
             if !is_on(filter, levels) {
@@ -158,13 +181,7 @@ impl<'a> Call<'a> {
                 continue;
             }
             let result = match &filter.kind {
-                FilterKind::Fault(base) => {
-                    let setting = settings(filter, levels).find_map(|s| match s {
-                        Setting::Fault(fault) => Some(fault),
-                        _ => None,
-                    });
-                    self.fault(setting.unwrap_or(base), request, after).await
-                }
+                FilterKind::Fault(base) => self.fault(fault_in_force(base, filter, levels), request, after).await,
                 FilterKind::Cors => self.cors(filter, levels, request, after),
                 FilterKind::HeaderMutation { mutations, most_specific_wins } => {
                     let all = mutation::all(mutations, settings(filter, levels), *most_specific_wins);
@@ -193,16 +210,10 @@ impl<'a> Call<'a> {
                     grpc_web::request(request, after);
                     Ok(())
                 }
-                FilterKind::Rbac(base) => {
-                    let setting = settings(filter, levels).find_map(|s| match s {
-                        Setting::Rbac(rbac) => Some(rbac.as_ref()),
-                        _ => None,
-                    });
-                    match (setting.unwrap_or(Some(base)), self.filters.rbac(place)) {
-                        (Some(rbac), Some(counts)) => self.rbac(rbac, counts, request),
-                        _ => Ok(()),
-                    }
-                }
+                FilterKind::Rbac(base) => match (rbac_in_force(base, filter, levels), self.filters.rbac(place)) {
+                    (Some(rbac), Some(counts)) => self.rbac(rbac, counts, request),
+                    _ => Ok(()),
+                },
                 FilterKind::ExtAuthz(config) => {
                     let authorizing = ext_authz::Authorizing { config, filter, place };
                     // Boxed: few requests wait here, all would keep the room for it.

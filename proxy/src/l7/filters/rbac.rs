@@ -41,16 +41,12 @@ impl Call<'_> {
             if noted {
                 self.note(&rbac.rules_prefix, "enforced", decision);
             }
-            if decision.allowed {
-                return Ok(());
-            }
-            let reply = Reply::new(StatusCode::FORBIDDEN, rbac::details(decision.policy)).body("RBAC: access denied");
-            Err(Stop::Reply(Box::new(reply)))
+            denial(decision).map_or(Ok(()), |reply| Err(Stop::Reply(Box::new(reply))))
         })
     }
 
     /// Has `then` look at what the engine says of the request.
-    fn decide<T>(&self, engine: &Engine, request: &Inbound, then: impl FnOnce(Decision<'_>) -> T) -> T {
+    pub(super) fn decide<T>(&self, engine: &Engine, request: &Inbound, then: impl FnOnce(Decision<'_>) -> T) -> T {
         let conn = &self.conn.scope.conn;
         let decision = {
             let dynamic = self.flow.record.metadata.get();
@@ -72,11 +68,11 @@ impl Call<'_> {
     }
 
     /// Notes cost more than most decisions.
-    fn results_are_read(&self) -> bool {
+    pub(super) fn results_are_read(&self) -> bool {
         self.filters.results_are_read || self.table.is_some_and(|table| table.looks_at_notes)
     }
 
-    fn note(&self, prefix: &str, engine: &str, decision: Decision<'_>) {
+    pub(super) fn note(&self, prefix: &str, engine: &str, decision: Decision<'_>) {
         let result = if decision.allowed { "allowed" } else { "denied" };
         let mut fields = Map::new();
         if let Some(policy) = decision.policy {
@@ -85,4 +81,10 @@ impl Call<'_> {
         fields.insert(format!("{prefix}{engine}_engine_result"), Value::String(result.into()));
         self.flow.record.metadata.set(NAMESPACE, fields);
     }
+}
+
+/// The answer that a decision comes to, if any.
+pub(super) fn denial(decision: Decision<'_>) -> Option<Reply> {
+    (!decision.allowed)
+        .then(|| Reply::new(StatusCode::FORBIDDEN, rbac::details(decision.policy)).body("RBAC: access denied"))
 }

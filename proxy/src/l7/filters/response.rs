@@ -3,8 +3,10 @@
 use std::{rc::Rc, sync::Arc};
 
 use http::{HeaderMap, Method, Response};
+use serde_json::Value;
 
 use super::{
+    debug,
     ext_authz::apply::{self, Ready},
     global_limit, grpc_web, local_limit,
     mutation::{self, All},
@@ -40,6 +42,8 @@ enum Step {
     Add(HeaderMap),
     /// What is left in a token bucket.
     Announce(Arc<Drawn>),
+    /// What was decided on the request.
+    Trace(Box<Value>),
 }
 
 /// A request head that response mutations refer to.
@@ -63,6 +67,10 @@ impl After {
 
     pub(super) fn announce(&mut self, drawn: Arc<Drawn>) {
         self.0.push(Step::Announce(drawn));
+    }
+
+    pub(super) fn trace(&mut self, report: Value) {
+        self.0.push(Step::Trace(Box::new(report)));
     }
 
     pub(super) fn change(&mut self, changes: Vec<Ready>, limited: Option<usize>) {
@@ -131,6 +139,10 @@ impl After {
                 }
                 Step::Add(headers) => global_limit::append(response.headers_mut(), &headers),
                 Step::Announce(drawn) => local_limit::announce(&drawn, response.headers_mut()),
+                Step::Trace(report) => {
+                    let status = response.status().as_u16();
+                    debug::tell(*report, flow, status, response.headers_mut());
+                }
                 Step::GrpcWeb(text) => response = grpc_web::response(response, text).await,
                 Step::Throttle(kbps) => response = response.map(|body| Throttled::limit(body, kbps)),
             }

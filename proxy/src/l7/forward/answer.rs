@@ -168,6 +168,7 @@ impl Forwarding<'_> {
             None => (&request.parts.method, pipeline::path(&request.parts), &request.parts.headers),
         };
         let view = RequestView { pseudo: Pseudo { method, path, scheme }, headers: head };
+        self.flow.record.failing(&view);
         let mut response = reply.into_response(self.flow, grpc, self.conn.shape(&view));
         let status = response.status();
         let headers = response.headers_mut();

@@ -47,10 +47,22 @@ impl Bucket {
 
     /// Takes `tokens`, if there are that many. Where several proxies share the limit each token counts for as many.
     pub fn take(&self, now: f64, tokens: f64, share: u32) -> bool {
+        let (wanted, max) = self.wanted(tokens, share);
+        self.change(now, max, |there| (there >= wanted).then_some(there - wanted))
+    }
+
+    /// Whether [`Self::take`] would succeed.
+    pub fn has(&self, now: f64, tokens: f64, share: u32) -> bool {
+        let (wanted, max) = self.wanted(tokens, share);
+        self.there(now, self.empty_at.load(Acquire), max) >= wanted
+    }
+
+    /// What so many tokens cost, and how much the bucket may hold for it.
+    fn wanted(&self, tokens: f64, share: u32) -> (f64, f64) {
         let wanted = tokens * f64::from(share.max(1));
         // A bucket smaller than the number of proxies must fill up to one token for each of them: else none ever passes.
         let max = if tokens <= self.max && self.max > 0.0 { self.max.max(wanted) } else { self.max };
-        self.change(now, max, |there| (there >= wanted).then_some(there - wanted))
+        (wanted, max)
     }
 
     /// Gives `tokens` back, as far as they fit.

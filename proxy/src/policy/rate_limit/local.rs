@@ -96,6 +96,20 @@ impl LocalLimiter {
 
     /// Decides on a request of which each token counts for as many as `share` proxies have the limit together.
     pub fn decide(&self, now: f64, descriptors: &[Descriptor<'_>], share: u32) -> Decision {
+        self.judge(descriptors, |bucket, tokens| bucket.take(now, tokens, share), |bucket, hits| bucket.give(now, hits))
+    }
+
+    /// What [`Self::decide`] would say. No token moves.
+    pub fn foresee(&self, now: f64, descriptors: &[Descriptor<'_>], share: u32) -> Decision {
+        self.judge(descriptors, |bucket, tokens| bucket.has(now, tokens, share), |_, _| {})
+    }
+
+    fn judge(
+        &self,
+        descriptors: &[Descriptor<'_>],
+        take: impl Fn(&Bucket, f64) -> bool,
+        give: impl Fn(&Bucket, f64),
+    ) -> Decision {
         let mut matched: SmallVec<[(Arc<Drawn>, &Descriptor<'_>); 4]> = SmallVec::new();
         if !self.fixed.is_empty() || !self.wildcards.is_empty() {
             matched.extend(descriptors.iter().filter_map(|d| Some((self.find(&d.entries)?, d))));
@@ -105,8 +119,8 @@ impl LocalLimiter {
         for (drawn, descriptor) in &matched {
             let hits = descriptor.hits.unwrap_or(1) as f64;
             if descriptor.negative && descriptor.hits.is_some() {
-                drawn.bucket.give(now, hits);
-            } else if !drawn.bucket.take(now, hits, share) {
+                give(&drawn.bucket, hits);
+            } else if !take(&drawn.bucket, hits) {
                 if !drawn.shadow {
                     let (drawn, headers) = (Some(drawn.clone()), descriptor.headers);
                     return Decision { drawn, headers, shadowed, ..Decision::default() };
@@ -128,7 +142,7 @@ impl LocalLimiter {
         match &self.default {
             Fallback::None => Decision { unlimited: matched.is_empty(), ..passed },
             Fallback::Never => Decision { shadowed, ..Decision::default() },
-            Fallback::Bucket(drawn) if drawn.bucket.take(now, 1.0, share) => {
+            Fallback::Bucket(drawn) if take(&drawn.bucket, 1.0) => {
                 Decision { drawn: passed.drawn.or_else(|| Some(drawn.clone())), ..passed }
             }
             Fallback::Bucket(drawn) => Decision { drawn: Some(drawn.clone()), shadowed, ..Decision::default() },

@@ -100,7 +100,7 @@ impl Rig {
     fn finish(&self, span: Box<RequestSpan>, exchange: impl FnOnce(&RequestRecord)) -> Vec<Span> {
         let remote = "10.0.0.9:4444".parse().unwrap();
         let conn: Rc<ConnInfo> = Rc::new(crate::l7::server::tests_support::conn_info(1, remote, remote));
-        let scope = Rc::new(HttpScope { conn, stats: Arc::default(), logs: Arc::default() });
+        let scope = Rc::new(HttpScope { conn, stats: Arc::default(), logs: Arc::default(), mesh: None });
         let record = RequestRecord::open(scope, Version::HTTP_2);
         record.trace(span, remote);
         exchange(&record);

@@ -3,6 +3,7 @@
 //! Taking a [`Dump`] copies only reference counts; rendering happens on another thread. Bytes that the control plane
 //! sent are shown as sent, except that private keys and the like are blanked.
 
+mod mask;
 mod redact;
 mod render;
 #[cfg(test)]
@@ -27,6 +28,17 @@ pub struct DumpQuery {
     pub resource: Option<String>,
     /// `name_regex`.
     pub name_regex: Option<String>,
+    /// `mask`: a field mask for every config, or for every element of `resource`.
+    pub mask: Option<String>,
+}
+
+/// Why a query has no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DumpError {
+    #[error("{0} not found in config dump")]
+    NotFound(String),
+    #[error("{0}")]
+    Bad(String),
 }
 
 /// A moment's picture of the store.

@@ -10,7 +10,7 @@ use std::{
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use outrigger_wire::{
-    json,
+    json::{self, Member, member},
     packed::Packed,
     scan::{self, Content},
 };
@@ -18,7 +18,7 @@ use regex::Regex;
 use serde_json::{Map, Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::{Dump, DumpQuery, redact::redact};
+use super::{Dump, DumpError, DumpQuery, mask::Mask, redact::redact};
 use crate::{
     ir::secret::{DataSource, Secret},
     xds::{
@@ -82,17 +82,15 @@ const fn shape(kind: Kind) -> Shape {
 const ORDER: [Kind; 5] = [Kind::Cluster, Kind::Endpoints, Kind::Listener, Kind::Routes, Kind::Secret];
 
 impl Dump {
-    /// `{"configs": [...]}`, or `{"error": ...}` for a query that cannot be answered.
-    pub fn render(&self, query: &DumpQuery) -> Value {
-        let names = match query.name_regex.as_deref().map(|r| Regex::new(&format!("^(?:{r})$"))).transpose() {
-            Ok(names) => names,
-            Err(e) => return json!({ "error": format!("name_regex: {e}") }),
-        };
+    /// `{"configs": [...]}`.
+    pub fn render(&self, query: &DumpQuery) -> Result<Value, DumpError> {
+        let names = query.name_regex.as_deref().map(|r| Regex::new(&format!("^(?:{r})$"))).transpose();
+        let names = names.map_err(|e| DumpError::Bad(format!("name_regex: {e}")))?;
+        let mask = Mask::parse(query.mask.as_deref().unwrap_or_default());
+        let mask = mask.ok_or_else(|| DumpError::Bad("mask: too many paths".to_owned()))?;
         let mut configs = Vec::new();
         let bootstrap = self.bootstrap.as_ref().map(Packed::unpack);
-        if let Some(bootstrap) = &bootstrap
-            && names.is_none()
-        {
+        if let Some(bootstrap) = &bootstrap {
             configs.push(json!({
                 "@type": "type.googleapis.com/envoy.admin.v3.BootstrapConfigDump",
                 "bootstrap": encoded("envoy.config.bootstrap.v3.Bootstrap", bootstrap),
@@ -104,15 +102,28 @@ impl Dump {
             }
         }
         configs.iter_mut().for_each(redact);
-        if let Some(field) = &query.resource {
-            let found = configs.iter_mut().find_map(|c| c.as_object_mut()?.remove(field));
-            configs = match found {
-                Some(Value::Array(items)) => items,
-                Some(single) => vec![single],
-                None => return json!({ "error": format!("{field} not found in config dump") }),
-            };
-        }
-        json!({ "configs": configs })
+        let asked = query.mask.as_deref().unwrap_or_default();
+        let configs = match &query.resource {
+            Some(field) => {
+                let mut items = resources(configs, field)?;
+                if !items.iter_mut().all(|item| mask.trim(&message(item), item)) {
+                    return Err(DumpError::Bad(format!("FieldMask {asked} could not be successfully used.")));
+                }
+                items
+            }
+            None if mask.is_empty() => configs,
+            None => {
+                // Each kind has fields of its own: what the mask does not fit is left out.
+                let fits = |mut config: Value| mask.trim(&message(&config), &mut config).then_some(config);
+                let left: Vec<Value> = configs.into_iter().filter_map(fits).collect();
+                if left.is_empty() {
+                    let reason = format!("FieldMask {asked} could not be successfully applied to any configs.");
+                    return Err(DumpError::Bad(reason));
+                }
+                left
+            }
+        };
+        Ok(json!({ "configs": configs }))
     }
 
     fn table(&self, kind: Kind, bootstrap: Option<&[u8]>, names: Option<&Regex>) -> Value {
@@ -157,6 +168,36 @@ impl Dump {
         }
         Value::Object(out)
     }
+}
+
+/// The full name of the message that JSON says it is.
+fn message(value: &Value) -> String {
+    let url = value.get("@type").and_then(Value::as_str).unwrap_or_default();
+    url.rsplit('/').next().unwrap_or_default().to_owned()
+}
+
+/// The elements of one repeated field, each with its type.
+fn resources(configs: Vec<Value>, field: &str) -> Result<Vec<Value>, DumpError> {
+    for mut config in configs {
+        let Some(Member::Messages(of)) = member(&message(&config), field) else {
+            if config.get(field).is_some() {
+                let reason = format!("{field} is not a repeated field. Use ?mask={field} to get only this field");
+                return Err(DumpError::Bad(reason));
+            }
+            continue;
+        };
+        let found = config.as_object_mut().and_then(|c| c.remove(field));
+        let Some(Value::Array(items)) = found else { return Ok(Vec::new()) };
+        let typed = |item: Value| {
+            let mut fields = Map::from_iter([("@type".to_owned(), format!("type.googleapis.com/{of}").into())]);
+            if let Value::Object(own) = item {
+                fields.extend(own);
+            }
+            Value::Object(fields)
+        };
+        return Ok(items.into_iter().map(typed).collect());
+    }
+    Err(DumpError::NotFound(field.to_owned()))
 }
 
 /// Whether a source delivered it, or was asked to.

@@ -28,6 +28,10 @@ use crate::{
 };
 
 fn dump(query: &DumpQuery) -> Value {
+    rendered(query).unwrap()
+}
+
+fn rendered(query: &DumpQuery) -> Result<Value, DumpError> {
     let bootstrap = Bootstrap {
         static_resources: Some(StaticResources {
             clusters: vec![Cluster { name: "static".into(), ..Default::default() }],
@@ -159,11 +163,32 @@ fn queries_narrow_the_answer() {
     let resource = |name: &str| DumpQuery { resource: Some(name.into()), ..Default::default() };
     let configs = dump(&resource("dynamic_active_clusters"));
     assert_eq!(configs["configs"].as_array().unwrap().len(), 2);
-    assert!(dump(&resource("nonsense"))["error"].as_str().unwrap().contains("nonsense"));
+    assert_eq!(configs["configs"][0]["@type"], "type.googleapis.com/envoy.admin.v3.ClustersConfigDump.DynamicCluster");
+    assert_eq!(rendered(&resource("nonsense")), Err(DumpError::NotFound("nonsense".into())));
+    let single = rendered(&resource("bootstrap")).unwrap_err().to_string();
+    assert_eq!(single, "bootstrap is not a repeated field. Use ?mask=bootstrap to get only this field");
+    assert_eq!(dump(&resource("static_route_configs")), json!({"configs": []}), "known, and there is none");
     let names = DumpQuery { name_regex: Some("li.e".into()), ..Default::default() };
     let narrowed = dump(&names);
     assert_eq!(named(&narrowed, "ClustersConfigDump")["dynamic_active_clusters"].as_array().unwrap().len(), 1);
     assert!(named(&narrowed, "ListenersConfigDump")["dynamic_listeners"].is_null());
     let broken = DumpQuery { name_regex: Some("(".into()), ..Default::default() };
-    assert!(dump(&broken)["error"].as_str().unwrap().contains("name_regex"));
+    assert!(rendered(&broken).unwrap_err().to_string().contains("name_regex"));
+}
+
+#[test]
+fn masks_leave_what_they_name() {
+    let ask = |resource: Option<&str>, mask: &str| {
+        rendered(&DumpQuery { resource: resource.map(Into::into), mask: Some(mask.into()), ..Default::default() })
+    };
+    let names = ask(Some("dynamic_active_clusters"), "cluster.name").unwrap();
+    let (of, url) = ("type.googleapis.com/envoy.admin.v3.ClustersConfigDump.DynamicCluster", Kind::Cluster.type_url());
+    assert_eq!(names["configs"][0], json!({"@type": of, "cluster": {"@type": url, "name": "live"}}));
+    let whole = ask(None, "version_info").unwrap();
+    let types: Vec<&str> = whole["configs"].as_array().unwrap().iter().map(|c| c["@type"].as_str().unwrap()).collect();
+    assert!(types.iter().any(|t| t.ends_with("ClustersConfigDump")) && !types.iter().any(|t| t.contains("Bootstrap")));
+    assert_eq!(whole["configs"][0].as_object().unwrap().len(), 2, "{whole}");
+    for (resource, mask) in [(None, "nope"), (None, "static_clusters.cluster.name"), (Some("static_clusters"), "x")] {
+        assert!(matches!(ask(resource, mask), Err(DumpError::Bad(_))), "{mask}");
+    }
 }

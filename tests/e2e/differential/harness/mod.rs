@@ -6,6 +6,7 @@ pub(crate) mod case;
 mod client;
 mod client_http2;
 mod compare;
+mod explained;
 mod host;
 mod observe;
 pub(crate) mod reply;
@@ -22,7 +23,8 @@ mod wire;
 
 pub(crate) use self::{
     case::{Case, Group, case, group},
+    explained::Agreement,
     reply::*,
     request::*,
-    run::run,
+    run::{explained, run},
 };

@@ -11,6 +11,7 @@ use super::{
     bootstrap::{bootstrap, fragments},
     case::{Case, Group},
     compare::{compare, differing},
+    explained::{self, Agreement},
     observe::Observation,
     stage::Stage,
 };
@@ -87,13 +88,44 @@ fn accepts(kind: Kind, dir: &Path, text: &str) -> Result<(), String> {
     }
 }
 
+/// Has our proxy explain every request of a group before it gets it.
+pub(crate) fn explained(group: Group) -> Agreement {
+    let wanted = asked("OUTRIGGER_DIFFERENTIAL_CASE").unwrap_or_default();
+    let cases: Vec<Case> = group.cases.into_iter().filter(|c| c.name.contains(&wanted)).collect();
+    if cases.is_empty() {
+        return Agreement::default();
+    }
+    let dir = tempfile::tempdir().expect("a folder");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let stage = runtime.block_on(async { Stage::administrated(cases, dir.path(), true) });
+    let mut process = start(&runtime, &stage, Kind::Outrigger, dir.path());
+    let agreement = runtime.block_on(explained::check(&stage));
+    assert!(process.is_running(), "it ended:\n{}", process.output());
+    process.stop();
+    assert!(!process.output().contains("panicked"), "{}", process.output());
+    agreement
+}
+
 /// Runs all scripts against one proxy.
 fn side(runtime: &tokio::runtime::Runtime, stage: &Stage, kind: Kind, dir: &Path) -> Vec<Observation> {
+    let log = dir.join("access.log");
+    let _ = std::fs::remove_file(&log);
+    let mut process = start(runtime, stage, kind, dir);
+    let mut observations = runtime.block_on(stage.play());
+    assert!(process.is_running(), "{kind:?} ended:\n{}", process.output());
+    process.stop();
+    assert!(!process.output().contains("panicked"), "{}", process.output());
+    let log = std::fs::read_to_string(&log).unwrap_or_default();
+    stage.add_logs(&log, &mut observations);
+    runtime.block_on(stage.settle_and_restart());
+    observations
+}
+
+/// Starts a proxy and waits until it serves.
+fn start(runtime: &tokio::runtime::Runtime, stage: &Stage, kind: Kind, dir: &Path) -> Process {
     let file = dir.join("bootstrap.yaml");
     std::fs::write(&file, bootstrap(&stage.parts().collect::<Vec<_>>(), stage.ready_port(), stage.admin(), dir))
         .expect("own folder");
-    let log = dir.join("access.log");
-    let _ = std::fs::remove_file(&log);
     let mut command = Command::new(kind.program());
     command.arg("-c").arg(&file).args(["--disable-hot-restart", "--concurrency", "1", "-l", "warning"]);
     // No endpoint has to learn that this proxy goes.
@@ -103,12 +135,5 @@ fn side(runtime: &tokio::runtime::Runtime, stage: &Stage, kind: Kind, dir: &Path
         assert!(process.is_running(), "{kind:?} ended:\n{}", process.output());
         runtime.block_on(stage.ready()).then_some(()).ok_or_else(|| process.output())
     });
-    let mut observations = runtime.block_on(stage.play());
-    assert!(process.is_running(), "{kind:?} ended:\n{}", process.output());
-    process.stop();
-    assert!(!process.output().contains("panicked"), "{}", process.output());
-    let log = std::fs::read_to_string(&log).unwrap_or_default();
-    stage.add_logs(&log, &mut observations);
-    runtime.block_on(stage.settle_and_restart());
-    observations
+    process
 }

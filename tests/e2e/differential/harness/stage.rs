@@ -24,12 +24,12 @@ use super::{
 /// A request that did not arrive by then waits in the proxy.
 const OBVIOUSLY_WAITING: Duration = Duration::from_millis(800);
 
-struct Part {
-    case: Case,
-    ports: Ports,
-    door: Door,
-    admin: Door,
-    hosts: Vec<Arc<Host>>,
+pub(super) struct Part {
+    pub(super) case: Case,
+    pub(super) ports: Ports,
+    pub(super) door: Door,
+    pub(super) admin: Door,
+    pub(super) hosts: Vec<Arc<Host>>,
 }
 
 pub(crate) struct Stage {
@@ -55,6 +55,12 @@ fn reserve(held: &mut Vec<Socket>) -> u16 {
 impl Stage {
     /// Takes all ports and starts the hosts; must be called inside the runtime.
     pub(crate) fn build(cases: Vec<Case>, dir: &Path) -> Self {
+        let asks = cases.iter().flat_map(|c| &c.steps).any(|step| matches!(step, Step::Stats(_)));
+        Self::administrated(cases, dir, asks)
+    }
+
+    /// As [`Self::build`], with an administration interface if `asks`.
+    pub(crate) fn administrated(cases: Vec<Case>, dir: &Path, asks: bool) -> Self {
         let authority = Authority::new("differential");
         authority.write_root(dir, "root");
         for name in ["one", "two", "three"] {
@@ -75,7 +81,6 @@ impl Stage {
         }
         // Of somebody nobody trusts.
         Authority::new("stranger").issue(dir, "stranger", "spiffe://differential/ns/good/sa/client");
-        let asks = cases.iter().flat_map(|c| &c.steps).any(|step| matches!(step, Step::Stats(_)));
         let admin = asks.then(|| {
             let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr());
             free.expect("port 0 is free").port()
@@ -111,6 +116,10 @@ impl Stage {
 
     pub(crate) fn cases(&self) -> impl Iterator<Item = &Case> {
         self.parts.iter().map(|p| &p.case)
+    }
+
+    pub(super) fn whole_parts(&self) -> impl Iterator<Item = &Part> {
+        self.parts.iter()
     }
 
     pub(crate) fn parts(&self) -> impl Iterator<Item = (&Case, &Ports)> {
@@ -187,7 +196,7 @@ impl Part {
         fields.map(|field| self.named(&format!("log {request} {field}"))).collect()
     }
 
-    async fn settle(&self, patience: Duration) {
+    pub(super) async fn settle(&self, patience: Duration) {
         let deadline = Instant::now() + patience;
         while self.hosts.iter().any(|h| h.active() > 0) && Instant::now() < deadline {
             sleep(Duration::from_millis(5)).await;
@@ -288,7 +297,7 @@ impl Part {
         lines
     }
 
-    async fn until(&self, request: &Req, status: u16) -> String {
+    pub(super) async fn until(&self, request: &Req, status: u16) -> String {
         let deadline = Instant::now() + client::PATIENCE;
         let end = format!(" {status}");
         while Instant::now() < deadline {

@@ -3,6 +3,7 @@
 mod actions;
 mod authz;
 mod balancing;
+mod debug;
 mod failure;
 mod faults;
 mod filters;

@@ -26,7 +26,7 @@ use crate::{
     },
     l7::{Engine, engine::Gauge, server},
     live::{Builder, Live, LiveFilters, LiveHcm, Publisher, Reader},
-    policy::router::RouteTable,
+    policy::{debug::DebugKey, router::RouteTable},
     telemetry::{
         access_log::{Logger, Loggers, Sinks},
         filters::FilterStats,
@@ -136,6 +136,7 @@ pub(super) struct Setup {
     pub overrides: Option<Arc<Overrides>>,
     /// Without an access log.
     pub unlogged: bool,
+    pub debug: Option<Arc<DebugKey>>,
     pub cluster: Cluster,
     /// Further clusters like that one.
     pub others: Vec<(&'static str, SocketAddr)>,
@@ -174,6 +175,7 @@ impl Setup {
             headers: HeaderOps::default(),
             overrides: None,
             unlogged: false,
+            debug: None,
             cluster: Cluster {
                 name: "up".into(),
                 stat_name: "up".into(),
@@ -206,7 +208,7 @@ impl Setup {
 
     /// Starts the proxy; it ends with the test's task set.
     pub(super) async fn start(self) -> Proxy {
-        let Self { mut hcm, forward, action, mut vhost, headers, overrides, unlogged, cluster, others } = self;
+        let Self { mut hcm, forward, action, mut vhost, headers, overrides, unlogged, debug, cluster, others } = self;
         let route = Route {
             name: "the-route".into(),
             matches: Arc::new(RouteMatch {
@@ -243,6 +245,7 @@ impl Setup {
             sinks,
             tracers: Arc::default(),
             upstream: Deps { secrets, ..Deps::default() },
+            debug: None,
         };
         let others = others.into_iter().map(|(name, address)| {
             let discovery = Self::new(&[address]).cluster.discovery;
@@ -267,7 +270,9 @@ impl Setup {
         let limit_stats = registry.local_limits(&"p".into());
         let hcm = Arc::new(hcm);
         let live_hcm = Arc::new(LiveHcm {
-            filters: Arc::new(LiveFilters::new(&hcm, (&registry, &Arc::default()), None, Instant::now())),
+            filters: Arc::new(
+                LiveFilters::new(&hcm, (&registry, &Arc::default()), None, Instant::now()).explained_to(debug),
+            ),
             standing: Arc::default(),
             config: hcm,
             mesh: None,

@@ -1,0 +1,183 @@
+//! What a request would come to, and why: decided by the functions that decide on requests, in the pipeline's order.
+//!
+//! The request is a copy, its record one that nobody reads: nothing is counted, logged, taken or sent. What cannot be
+//! known without asking somebody is said to be unknown. Invariant: no decision is made here.
+
+use std::{rc::Rc, sync::Arc};
+
+use http::request::Parts;
+use serde_json::{Value, json};
+
+use super::{
+    engine::Engine,
+    filters::{self, Foretold, Progress},
+    flow::Flow,
+    forward::Forwarding,
+    headers::{Pseudo, RequestView},
+    incoming::Incoming,
+    local,
+    pipeline::{self, Inbound},
+    respond::{Reply, is_grpc},
+    sanitize::sanitize,
+    server::Connection,
+};
+use crate::{
+    ir::route::{Action, PathMatch, Route},
+    live::{Live, LiveFilters, LiveHcm, Publisher, Reader},
+    policy::router::{Miss, Selected},
+    telemetry::{exchange::HttpScope, record::ConnInfo},
+};
+
+/// Explains a request that nobody sent, on a connection that nobody made.
+pub fn explain(publisher: &Arc<Publisher>, hcm: &Arc<LiveHcm>, info: ConnInfo, mut parts: Parts) -> Value {
+    let engine = Rc::new(Engine::new(Reader::new(publisher.clone())));
+    let conn = Connection::imagined(Rc::new(info), hcm.clone(), engine);
+    let mut report = json!({"connection_manager": *hcm.config.stat_prefix});
+    match sanitize(&conn.hcm.config, &conn.scope.conn, &mut parts) {
+        Ok(sane) => {
+            let request = Inbound { parts, body: Incoming::None, sane, upgrade: None };
+            let (live, in_force) = (conn.engine.live.get(), conn.filters());
+            decide(&conn, (&live, &in_force), request, fastrand::u64(..), &mut report);
+        }
+        Err(reply) => {
+            let flow = Flow::open(conn.scope.clone(), parts.version, None);
+            let grpc = is_grpc(&parts.headers);
+            report["outcome"] = answered(reply, (&conn, &flow), (&parts, "http", grpc));
+        }
+    }
+    report
+}
+
+/// Explains a request among the filters, as it stands.
+pub(super) fn of(call: &filters::Call<'_>, request: &Inbound) -> Value {
+    let copy =
+        Inbound { parts: request.parts.clone(), body: Incoming::None, sane: request.sane.clone(), upgrade: None };
+    let mut report = json!({"connection_manager": *call.conn.hcm.config.stat_prefix});
+    decide(call.conn, (call.live, call.filters), copy, call.random, &mut report);
+    report
+}
+
+/// An answer of our own as the client gets it.
+fn answered(reply: Reply, (conn, flow): (&Connection, &Flow), (parts, scheme, grpc): (&Parts, &str, bool)) -> Value {
+    let pseudo = Pseudo { method: &parts.method, path: pipeline::path(parts), scheme };
+    let view = RequestView { pseudo, headers: &parts.headers };
+    let (details, flags, location) = (reply.details.to_string(), reply.flags.to_string(), reply.location.clone());
+    let response = reply.into_response(flow, grpc, conn.shape(&view));
+    let grpc_status = response.headers().get("grpc-status").and_then(|v| v.to_str().ok());
+    json!({
+        "kind": "answered",
+        "status": response.status().as_u16(),
+        "grpc_status": grpc_status,
+        "details": details,
+        "flags": flags,
+        "location": location,
+    })
+}
+
+fn decide(
+    conn: &Rc<Connection>,
+    (live, in_force): (&Live, &LiveFilters),
+    mut request: Inbound,
+    random: u64,
+    report: &mut Value,
+) {
+    let scope = HttpScope { conn: conn.scope.conn.clone(), stats: Arc::default(), logs: Arc::default(), mesh: None };
+    let flow = &Flow::open(Rc::new(scope), request.parts.version, None);
+    flow.record.watch(request.sane.origin.remote);
+    let table = pipeline::routes(conn, live);
+    report["request"] = json!({
+        "method": request.parts.method.as_str(),
+        "authority": request.authority(),
+        "path": request.path(),
+        "scheme": request.sane.origin.scheme,
+        "client": request.sane.origin.remote.to_string(),
+    });
+    report["route_configuration"] = table.map(|t| t.config.name.to_string()).into();
+    let select = |request: &Inbound| {
+        let selected = table.ok_or(Miss::NoVirtualHost).and_then(|table| table.select(&request.facts(random)));
+        if let Ok(selected) = &selected {
+            flow.record.route(&selected.route.name, &selected.route.metadata);
+        }
+        selected
+    };
+    let mut selected = select(&request);
+    let mut told = Foretold::default();
+    let mut from = 0;
+    loop {
+        let call = filters::Call { conn, filters: in_force, flow, live, table, selected: selected.ok(), random };
+        let Some(levels) = call.concerned() else { break };
+        match call.foretell((&levels, from), &mut request, &mut told) {
+            Progress::Through => break,
+            Progress::Rerouted(next) => {
+                from = next;
+                selected = select(&request);
+            }
+        }
+    }
+    if let Ok(selected) = selected {
+        report["virtual_host"] = (*selected.virtual_host.name).into();
+        report["route"] = route(selected);
+    }
+    report["filters"] = told.filters.into();
+    report["unknown"] = told.unknown.into();
+    let answered = |reply: Reply, request: &Inbound| {
+        answered(reply, (conn, flow), (&request.parts, request.sane.origin.scheme, request.sane.grpc))
+    };
+    if let Some((status, details)) = told.answer {
+        report["outcome"] = json!({"kind": "answered", "status": status.as_u16(), "details": details});
+        return;
+    }
+    let (table, selected) = match (table, selected) {
+        (Some(table), Ok(selected)) => (table, selected),
+        (_, selected) => {
+            let reply = pipeline::no_route(selected.err().unwrap_or(Miss::NoVirtualHost));
+            report["outcome"] = answered(reply, &request);
+            return;
+        }
+    };
+    if let Some(reply) = pipeline::wants_tls(selected, &request) {
+        report["outcome"] = answered(reply, &request);
+        return;
+    }
+    report["outcome"] = match &selected.route.action {
+        Action::Forward(route) => {
+            let forwarding = Forwarding { conn, flow, live, table, selected, route, random };
+            match forwarding.foretell(&mut request) {
+                Ok(plan) => {
+                    let outcome = json!({"kind": "forwarded", "cluster": plan["cluster"]});
+                    report["forwarding"] = plan;
+                    outcome
+                }
+                Err(reply) => answered(reply, &request),
+            }
+        }
+        Action::Redirect(redirect) => answered(pipeline::redirected(redirect, selected, flow, &request), &request),
+        Action::Direct(direct) => {
+            let response = local::direct_response(direct, conn, flow, &request);
+            json!({"kind": "answered", "status": response.status().as_u16(), "details": "direct_response"})
+        }
+        Action::NonForwarding => answered(pipeline::leads_nowhere(), &request),
+    };
+}
+
+fn route(selected: Selected<'_>) -> Value {
+    let Route { name, matches, action, .. } = &**selected.route;
+    let place = selected.virtual_host.routes.iter().position(|r| Arc::ptr_eq(r, selected.route));
+    let path = match &matches.path {
+        PathMatch::Prefix(text) => json!({"prefix": **text}),
+        PathMatch::Exact(text) => json!({"path": **text}),
+        other => json!({"pattern": format!("{other:?}")}),
+    };
+    json!({
+        "name": **name,
+        "place": place,
+        "match": path,
+        "further_conditions": matches.headers.len() + matches.query.len(),
+        "action": match action {
+            Action::Forward(_) => "forward",
+            Action::Redirect(_) => "redirect",
+            Action::Direct(_) => "direct_response",
+            Action::NonForwarding => "non_forwarding",
+        },
+    })
+}
