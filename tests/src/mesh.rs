@@ -323,8 +323,11 @@ impl Mesh {
             .args(["--pod-name", &pod.name])
             .args(["--pod-ip", &format!("{},{}", pod.ip4, pod.ip6)])
             .args(["--labels", &labels.join(",")])
-            .args(["--status-address", "[::]:15021", "--drain-time-s", "5"])
+            .args(["--status-address", "[::]:15021"])
             .args(member.flags);
+        if !member.flags.contains(&"--drain-time-s") {
+            command.args(["--drain-time-s", "5"]);
+        }
         if let Ok(level) = std::env::var("OUTRIGGER_TESTS_LOG_LEVEL") {
             command.args(["-l", &level]);
         }

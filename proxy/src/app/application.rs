@@ -59,13 +59,13 @@ impl Application {
 /// connections behind them are never read.
 fn listens(table: impl BufRead, ports: &[u16]) -> bool {
     let rows = table.lines().skip(1).map_while(Result::ok);
-    let listening = rows.map_while(|row| {
+    let mut listening = rows.map_while(|row| {
         let mut columns = row.split_ascii_whitespace().skip(1);
         let (local, state) = (columns.next()?, columns.nth(1)?);
         let port = u16::from_str_radix(local.rsplit_once(':')?.1, 16).ok()?;
         (state == LISTEN).then_some(port)
     });
-    listening.into_iter().any(|port| ports.contains(&port))
+    listening.any(|port| ports.contains(&port))
 }
 
 #[cfg(test)]

@@ -34,7 +34,8 @@ use crate::{
 /// How often sockets that could not be bound are tried again, and old parts looked after.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 
-/// How long listeners wait at the start for the hosts of clusters with active health checks to be checked once.
+/// How long listeners wait at the start for each other, and for the hosts of clusters with active health checks to be
+/// checked once.
 const FIRST_CHECKS: Duration = Duration::from_secs(15);
 
 /// How often an end that is under way looks whether the last connection is gone.
@@ -251,18 +252,29 @@ impl Control {
     /// before would be sent to hosts of which nothing is known.
     fn open(&mut self, live: &Live) {
         let now = Instant::now();
-        if !self.progress.open && live.clusters().any(|c| c.awaits_checks()) {
+        let unchecked = live.clusters().any(|c| c.awaits_checks());
+        if !self.progress.open && (unchecked || self.awaits_listeners()) {
             let until = *self.progress.unchecked_until.get_or_insert(now + FIRST_CHECKS);
             if now < until {
-                self.state.set_awaits_checks(true);
+                self.state.set_awaits_checks(unchecked);
                 return;
             }
-            tracing::warn!("some hosts were not checked in time; listeners open all the same");
+            tracing::warn!(unchecked, "not everything was ready in time; listeners open all the same");
         }
         self.state.set_awaits_checks(false);
         self.progress.open = true;
         self.progress.unchecked_until = None;
         self.bind();
+    }
+
+    /// Whether some listener of the first configuration still waits, say for its routes, while connections are held: as
+    /// in Envoy none opens before. A capture port that opened alone would send them past the listener they are for.
+    fn awaits_listeners(&self) -> bool {
+        let status = self.subscription.status();
+        let status = status.borrow();
+        let waits = |(kind, ..): &(xds::Kind, Name, String)| *kind == xds::Kind::Listener;
+        self.sockets.reserved().next().is_some()
+            && (status.warming.iter().any(waits) || status.warming.len() >= xds::MAX_WAITING)
     }
 
     fn report(&mut self, problems: Vec<Problem>) {

@@ -78,7 +78,7 @@ const BATCH: usize = 64;
 /// Resources of waiting updates that come into force together: more would make the first ones wait for long.
 const TOGETHER: usize = 256;
 /// Waiting resources shown in the status.
-const MAX_WAITING: usize = 100;
+pub(crate) const MAX_WAITING: usize = 100;
 
 pub(super) fn start(config: StartConfig, transport: Arc<dyn Transport>) -> Handle {
     start_with(config, transport, decode::resource)

@@ -23,6 +23,7 @@ mod subscriptions;
 #[cfg(test)]
 mod testing;
 
+pub(crate) use self::driver::MAX_WAITING;
 pub use self::{
     client::transport::{Connection, Transport},
     config::{AdsConfig, GrpcOptions, StartConfig, Statics, TokenFile, Warming},

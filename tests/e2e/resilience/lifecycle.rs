@@ -206,8 +206,9 @@ fn an_application_may_start_before_the_control_plane() {
     mesh.kill_control();
     let server = mesh.join(&Member::new("server", &[("app", "server")]));
     let _application = demo(&server, "v1");
-    let client = mesh.join(&Member::new("client", &[("app", "client")]));
-    // Whoever asks does so from the first moment on.
+    let mut client = mesh.join(&Member::new("client", &[("app", "client")]));
+    // Whoever asks does so from the first moment on that there is a process at all.
+    client.proxy.wait_for("holding connections until there is a configuration address=[::]:15006");
     let stop = mesh.dir().join("load.stop");
     let mut load = client.pod.command(bin("outrigger-demo-app"));
     load.args(["load", "http://app/", "--connections", "50", "--new-connections", "--timeout-s", "40"]);

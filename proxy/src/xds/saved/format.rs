@@ -136,7 +136,7 @@ pub(super) fn decode(
     }
     let (schema, sum) = rest.split_at(4);
     if schema != SCHEMA.to_be_bytes() {
-        let schema = schema.iter().fold(0u32, |n, byte| n << 8 | u32::from(*byte));
+        let schema = schema.iter().fold(0u32, |n, byte| (n << 8) | u32::from(*byte));
         return Err(format!("its format is {schema}, this program reads {SCHEMA}"));
     }
     if digest(&SHA256, body).as_ref() != sum {
