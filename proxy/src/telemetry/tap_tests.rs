@@ -40,6 +40,7 @@ fn with<T>(status: u16, flags: Flags, then: impl FnOnce(&Facts<'_>) -> T) -> T {
         upstream: &upstream,
         downstream_failure: None,
         termination: None,
+        trace: None,
         route: Some("r"),
         remote: conn.remote,
         request: None,

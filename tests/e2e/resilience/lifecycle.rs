@@ -200,7 +200,7 @@ fn a_kept_configuration_that_was_touched_lets_nobody_in() {
 #[test]
 fn an_application_may_start_before_the_control_plane() {
     need!("ip", "curl");
-    let mesh = Mesh::start(&[(&SERVICE4.to_string(), "app")]);
+    let mut mesh = Mesh::start(&[(&SERVICE4.to_string(), "app")]);
     mesh.apply("services.yaml", &service("app", "server", PORTS));
     mesh.apply("strict.yaml", STRICT);
     mesh.kill_control();
@@ -238,7 +238,7 @@ fn an_application_may_start_before_the_control_plane() {
 
 /// A client's Pod, and a service with one server.
 fn served(flags: &[&str]) -> (Mesh, Workload, Workload, Process) {
-    let mesh = Mesh::start(&[(&SERVICE4.to_string(), "app")]);
+    let mut mesh = Mesh::start(&[(&SERVICE4.to_string(), "app")]);
     mesh.apply("services.yaml", &service("app", "server", PORTS));
     mesh.apply("strict.yaml", STRICT);
     let server = mesh.workload("server", &[("app", "server")]);

@@ -203,20 +203,7 @@ where
     /// Fills `buf` as far as bytes are at hand. Ready without a byte is the orderly end.
     fn fill(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         loop {
-            while buf.remaining() > 0 {
-                let n = match self.session.reader().into_first_chunk() {
-                    Ok([]) => return Poll::Ready(Ok(())),
-                    Ok(chunk) => {
-                        let n = chunk.len().min(buf.remaining());
-                        buf.put_slice(&chunk[..n]);
-                        n
-                    }
-                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
-                    Err(e) => return Poll::Ready(Err(e)),
-                };
-                self.session.reader().consume(n);
-            }
-            if buf.remaining() == 0 {
+            if self.drain(buf)? || buf.remaining() == 0 {
                 return Poll::Ready(Ok(()));
             }
             if self.incoming.is_empty() {
@@ -232,8 +219,30 @@ where
                     }
                 }
             }
-            self.decrypt(cx)?;
+            if let Err(error) = self.decrypt(cx) {
+                // What was good before it comes first, now and in later reads.
+                let _ = self.drain(buf);
+                return Poll::Ready(Err(error));
+            }
         }
+    }
+
+    /// Hands over what is decrypted, as far as there is room; true at the orderly end.
+    fn drain(&mut self, buf: &mut ReadBuf<'_>) -> io::Result<bool> {
+        while buf.remaining() > 0 {
+            let n = match self.session.reader().into_first_chunk() {
+                Ok([]) => return Ok(true),
+                Ok(chunk) => {
+                    let n = chunk.len().min(buf.remaining());
+                    buf.put_slice(&chunk[..n]);
+                    n
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(e) => return Err(e),
+            };
+            self.session.reader().consume(n);
+        }
+        Ok(false)
     }
 }
 
@@ -251,10 +260,12 @@ where
 {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if let Some(error) = this.broken.take() {
-            return Poll::Ready(Err(error));
-        }
         let before = buf.filled().len();
+        if this.broken.is_some() {
+            let _ = this.drain(buf);
+            let error = if buf.filled().len() == before { this.broken.take() } else { None };
+            return Poll::Ready(error.map_or(Ok(()), Err));
+        }
         match this.fill(cx, buf) {
             outcome if buf.filled().len() == before => outcome,
             Poll::Ready(Err(error)) => {

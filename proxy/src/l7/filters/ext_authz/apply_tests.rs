@@ -15,6 +15,7 @@ use crate::{
         filters::ext_authz::verdict::of_check,
         forwarded::Origin,
         incoming::Incoming,
+        names::Names,
         sanitize::{Sane, Tunnel},
     },
     live::testing::{snapshot, statics},
@@ -79,7 +80,7 @@ fn post() -> Inbound {
     parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("4"));
     let origin =
         Origin { remote: ([127, 0, 0, 1], 1).into(), internal: false, scheme: "http", certificate: Default::default() };
-    let sane = Sane { origin, tunnel: Tunnel::None, grpc: false };
+    let sane = Sane { origin, tunnel: Tunnel::None, grpc: false, names: Names::of(&parts.headers) };
     Inbound { parts, body: Incoming::None, sane, upgrade: None }
 }
 
