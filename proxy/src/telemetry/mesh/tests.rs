@@ -242,7 +242,7 @@ fn connections_are_counted_from_their_beginning_to_their_end() {
         all
     };
     let open = Sample::Connections { opened: 1, closed: 0, received: 6, sent: 7 };
-    assert_eq!(seen(0), [open.clone()]);
+    assert_eq!(seen(0), std::slice::from_ref(&open));
     assert_eq!(seen(3600), [open], "what is open is not idle");
     drop(connection);
     assert_eq!(seen(3600), [Sample::Connections { opened: 1, closed: 1, received: 6, sent: 7 }]);

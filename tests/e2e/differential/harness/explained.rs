@@ -126,8 +126,8 @@ async fn one(part: &Part, request: &Req, agreement: &mut Agreement) {
         agreement.unknown += 1;
         return;
     }
-    let statuses = lines.iter().filter_map(|l| l.strip_prefix("< HTTP/")?.split(' ').nth(1)?.parse::<u16>().ok());
-    let status = statuses.filter(|s| *s != 100).next_back();
+    let mut statuses = lines.iter().filter_map(|l| l.strip_prefix("< HTTP/")?.split(' ').nth(1)?.parse::<u16>().ok());
+    let status = statuses.rfind(|s| *s != 100);
     if status == Some(431) && request.fields.iter().map(|(n, v)| n.len() + v.len()).sum::<usize>() > CODEC_LIMIT {
         // The codec does not read so many bytes: there is no request to decide on.
         agreement.skipped += 1;
