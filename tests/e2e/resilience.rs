@@ -142,7 +142,7 @@ fn the_control_plane_may_die() {
     need!("ip", "curl");
     let mut v = versions(&[]);
     assert_eq!(v.answering(), ["v1", "v2"]);
-    let load = Load::start(&v, "load", FRESH);
+    let load = Load::start(&v, "load", "--new-connections");
     v.mesh.kill_control();
     v.progress(1000);
     let connected = |w: &Workload| w.stat("control_plane.connected_state");

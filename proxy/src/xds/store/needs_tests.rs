@@ -40,10 +40,11 @@ fn whom_filters_ask_is_waited_for() {
     let keys = "remote_jwks: {http_uri: {uri: 'http://k/', cluster: keys, timeout: 1s}}";
     let provider = format!("jwt_authn.v3.JwtAuthentication, providers: {{p: {{issuer: i, {keys}}}}}");
     assert_eq!(http(provider), ["c".into(), Name::from("keys")]);
+    let proxied =
+        format!("{{name: t, typed_config: {{'@type': {NETWORK}.tcp_proxy.v3.TcpProxy, stat_prefix: t, cluster: c}}}}");
     let network = format!(
         "{{name: f, typed_config: {{'@type': {NETWORK}.ratelimit.v3.RateLimit, stat_prefix: p, descriptors: [{{entries: \
-         [{{key: k, value: v}}]}}], {limit}}}}}, {}",
-        format!("{{name: t, typed_config: {{'@type': {NETWORK}.tcp_proxy.v3.TcpProxy, stat_prefix: t, cluster: c}}}}")
+         [{{key: k, value: v}}]}}], {limit}}}}}, {proxied}"
     );
     assert_eq!(clusters(&network), ["asked".into(), Name::from("c")]);
 }
