@@ -70,6 +70,10 @@ fn split(v1: u32) -> String {
     )
 }
 
+/// A connection for each request. With a pause: a port stays taken for a minute after its connection, and all that one
+/// client has for one destination would be used up in seconds.
+const FRESH: &str = "--new-connections --pause-ms 10";
+
 /// Requests without a pause until [`Load::end`].
 struct Load {
     process: Process,
@@ -220,7 +224,7 @@ fn certificates_are_renewed_under_load() {
     let first = serial(&v.servers[0]);
     assert!(!first.is_empty(), "no serial number in /certs");
     let keeping = Load::start(&v, "keeping", "");
-    let renewing = Load::start(&v, "renewing", "--new-connections");
+    let renewing = Load::start(&v, "renewing", FRESH);
     // Once around is luck: both ends get three new certificates while connections are made all the time.
     for renewals in 2..=4 {
         for workload in [&v.client, &v.servers[0]] {
@@ -278,7 +282,7 @@ fn a_pod_may_leave_under_load() {
     v.mesh.remove("split.yaml");
     v.mesh.settle();
     let keeping = Load::start(&v, "keeping", "");
-    let renewing = Load::start(&v, "renewing", "--new-connections");
+    let renewing = Load::start(&v, "renewing", FRESH);
     assert_eq!(v.answering(), ["v1", "v2"]);
     // As Kubernetes does it: the Pod leaves the endpoints, and its processes are told to end.
     v.mesh.remove("pod-server-v1.yaml");

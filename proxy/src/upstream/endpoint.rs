@@ -122,11 +122,7 @@ impl Endpoint {
 
     /// Whether this object can stand for an endpoint so described, whatever its metadata.
     pub(super) fn is_same(&self, hostname: &str, transport: Option<&Transport>) -> bool {
-        let same_tls = match (&self.tls, transport) {
-            (Some(ours), Some(theirs)) => Arc::ptr_eq(ours, &theirs.context),
-            (None, None) => true,
-            _ => false,
-        };
+        let same_tls = self.tls.as_ref().map(Arc::as_ptr) == transport.map(|t| Arc::as_ptr(&t.context));
         same_tls && *self.hostname == *hostname
     }
 
@@ -136,11 +132,7 @@ impl Endpoint {
     }
 
     pub(super) fn has_metadata(&self, metadata: Option<&Arc<Metadata>>) -> bool {
-        match (self.metadata.load().as_ref(), metadata) {
-            (Some(ours), Some(theirs)) => Arc::ptr_eq(ours, theirs) || ours == theirs,
-            (None, None) => true,
-            _ => false,
-        }
+        self.metadata.load().as_ref() == metadata
     }
 
     pub(super) fn set_metadata(&self, metadata: Option<Arc<Metadata>>) {

@@ -12,7 +12,7 @@ use outrigger_tests::{
     process::run,
 };
 
-use super::{Load, split, versions};
+use super::{FRESH, Load, split, versions};
 
 #[test]
 fn an_application_that_restarts() {
@@ -47,7 +47,7 @@ fn a_pod_may_join_and_leave() {
     v.mesh.remove("subsets.yaml");
     v.mesh.remove("split.yaml");
     v.mesh.settle();
-    let load = Load::start(&v, "load", "--new-connections");
+    let load = Load::start(&v, "load", FRESH);
     // Its application listens before anybody hears of the Pod: a Pod that is not ready is no endpoint.
     let third = v.mesh.workload("server-v3", &[("app", "late"), ("version", "v3")]);
     let line = format!("{} http [::]:9080 app v2", bin("outrigger-demo-app").display());

@@ -7,7 +7,7 @@ use outrigger_tests::{
     proxies::write_bootstrap, until,
 };
 
-use crate::{Load, versions};
+use crate::{FRESH, Load, versions};
 
 const ROTATIONS: u64 = 100;
 
@@ -156,7 +156,7 @@ fn the_control_planes_root_is_replaced_step_by_step() {
     need!("ip", "curl");
     let mut v = versions(&["--cert-ttl-s", "20"]);
     let kept = Load::start(&v, "kept", "");
-    let fresh = Load::start(&v, "fresh", "--new-connections");
+    let fresh = Load::start(&v, "fresh", FRESH);
     let step = |v: &mut crate::Versions, name: &str| {
         let state = v.mesh.dir().join("state");
         let (ok, text) = v.mesh.ctl(&format!("root {name} --state {}", state.display()));

@@ -1,12 +1,10 @@
+use outrigger_wire::{json, pb::google::protobuf::Any};
+
 use super::*;
-use crate::live::testing::{snapshot, statics, tcp_proxy};
+use crate::xds::decode::{self, Notes};
 
 const HTTP: &str = "type.googleapis.com/envoy.extensions.filters.http";
 const NETWORK: &str = "type.googleapis.com/envoy.extensions.filters.network";
-
-fn cluster(name: &str) -> String {
-    format!("\n  - {{name: {name}, connect_timeout: 5s}}")
-}
 
 fn grpc(cluster: &str) -> String {
     format!("transport_api_version: V3, grpc_service: {{envoy_grpc: {{cluster_name: {cluster}}}}}")
@@ -14,13 +12,13 @@ fn grpc(cluster: &str) -> String {
 
 /// The clusters that a listener with these filters waits for.
 fn clusters(filters: &str) -> Vec<Name> {
-    let listener = format!(
-        "\n  - name: l\n    address: {{socket_address: {{address: 127.0.0.1, port_value: 1}}}}\n    filter_chains:\n    \
-         - filters: [{filters}]\n"
+    let yaml = format!(
+        "'@type': type.googleapis.com/envoy.config.listener.v3.Listener\nname: l\naddress: {{socket_address: {{address: \
+         127.0.0.1, port_value: 1}}}}\nfilter_chains:\n- filters: [{filters}]\n"
     );
-    let known = ["c", "asked", "own", "of-vhost", "of-target", "keys"].map(cluster);
-    let listener = snapshot(1, &statics(&[listener], &known)).listeners["l"].clone();
-    Needs::of(&Resource::Listener(listener)).unwrap().clusters.into()
+    let any: Any = json::from_value(json::parse(&yaml).unwrap()).unwrap_or_else(|e| panic!("{e}\n{yaml}"));
+    let listener = decode::resource(&any, &mut Notes::default()).unwrap_or_else(|e| panic!("{e:?}\n{yaml}"));
+    Needs::of(&listener).unwrap().clusters.into()
 }
 
 fn manager(filter: &str, host: &str, route: &str) -> String {
@@ -42,10 +40,11 @@ fn whom_filters_ask_is_waited_for() {
     let keys = "remote_jwks: {http_uri: {uri: 'http://k/', cluster: keys, timeout: 1s}}";
     let provider = format!("jwt_authn.v3.JwtAuthentication, providers: {{p: {{issuer: i, {keys}}}}}");
     assert_eq!(http(provider), ["c".into(), Name::from("keys")]);
+    let proxied =
+        format!("{{name: t, typed_config: {{'@type': {NETWORK}.tcp_proxy.v3.TcpProxy, stat_prefix: t, cluster: c}}}}");
     let network = format!(
         "{{name: f, typed_config: {{'@type': {NETWORK}.ratelimit.v3.RateLimit, stat_prefix: p, descriptors: [{{entries: \
-         [{{key: k, value: v}}]}}], {limit}}}}}, {}",
-        tcp_proxy("c")
+         [{{key: k, value: v}}]}}], {limit}}}}}, {proxied}"
     );
     assert_eq!(clusters(&network), ["asked".into(), Name::from("c")]);
 }
