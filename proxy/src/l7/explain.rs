@@ -135,7 +135,7 @@ fn decide(
             return;
         }
     };
-    if let Some(reply) = pipeline::wants_tls(selected, &request) {
+    if let Some(reply) = local::wants_tls(selected, &request) {
         report["outcome"] = answered(reply, &request);
         return;
     }
@@ -151,12 +151,12 @@ fn decide(
                 Err(reply) => answered(reply, &request),
             }
         }
-        Action::Redirect(redirect) => answered(pipeline::redirected(redirect, selected, flow, &request), &request),
+        Action::Redirect(redirect) => answered(local::redirected(redirect, selected, flow, &request), &request),
         Action::Direct(direct) => {
             let response = local::direct_response(direct, conn, flow, &request);
             json!({"kind": "answered", "status": response.status().as_u16(), "details": "direct_response"})
         }
-        Action::NonForwarding => answered(pipeline::leads_nowhere(), &request),
+        Action::NonForwarding => answered(local::leads_nowhere(), &request),
     };
 }
 

@@ -6,16 +6,47 @@ use super::{
     body::Body,
     flow::Flow,
     headers::{self, Pseudo, RequestView},
-    pipeline::{Inbound, levels},
+    pipeline::{Inbound, levels, render},
     reshape::{self, Reshaped},
-    respond,
+    respond::{self, Reply},
+    rewrite::{self, Line},
     server::Connection,
 };
 use crate::{
-    ir::route::DirectResponse,
+    ir::route::{DirectResponse, PathRewrite, Redirect},
     policy::router::{RouteTable, Selected},
-    telemetry::access_log,
+    telemetry::{access_log, flags::Flags},
 };
+
+/// The answer of a virtual host that is for TLS only.
+pub(super) fn wants_tls(selected: Selected<'_>, request: &Inbound) -> Option<Reply> {
+    (selected.virtual_host.require_tls && request.sane.origin.scheme != "https").then(|| {
+        let location = format!("https://{}{}", request.authority(), request.path());
+        Reply::new(StatusCode::MOVED_PERMANENTLY, "direct_response").location(location)
+    })
+}
+
+/// The answer of a route that redirects.
+pub(super) fn redirected(redirect: &Redirect, selected: Selected<'_>, flow: &Flow, request: &Inbound) -> Reply {
+    let line = Line { scheme: request.sane.origin.scheme, authority: request.authority(), path: request.path() };
+    let rendered = match &redirect.rewrite {
+        Some(PathRewrite::Format(template)) => Some(render(template, "", flow, request)).filter(|p| !p.is_empty()),
+        _ => None,
+    };
+    let (status, location) = match rendered {
+        Some(path) => {
+            let formatted = Redirect { path: Some(path.into()), rewrite: None, ..redirect.clone() };
+            rewrite::redirect(&formatted, &selected.route.matches, &line)
+        }
+        None => rewrite::redirect(redirect, &selected.route.matches, &line),
+    };
+    Reply::new(status, "direct_response").location(location)
+}
+
+/// The answer where a route is for clients that balance for themselves: here it leads to no cluster.
+pub(super) fn leads_nowhere() -> Reply {
+    Reply::new(StatusCode::SERVICE_UNAVAILABLE, "cluster_not_found").flag(Flags::NO_CLUSTER)
+}
 
 /// What a route answers by itself.
 pub(super) fn direct_response(

@@ -18,7 +18,6 @@ use super::{
     local, mesh, outcome,
     redirect::Hops,
     respond::{self, Reply},
-    rewrite::{self, Line},
     sanitize::{REQUEST_ID, Sane, sanitize},
     server::Connection,
     trace,
@@ -28,7 +27,7 @@ use crate::{
     ir::{
         format::Template,
         http::{RouteSource, ServerHeader},
-        route::{Action, HeaderOps, PathRewrite, Redirect},
+        route::{Action, HeaderOps},
     },
     live::{Live, LiveFilters},
     policy::router::{Miss, RequestFacts, RouteTable, Selected},
@@ -237,7 +236,7 @@ async fn act(
             return Err(no_route(selected.err().unwrap_or(Miss::NoVirtualHost)));
         }
     };
-    if let Some(reply) = wants_tls(selected, request) {
+    if let Some(reply) = local::wants_tls(selected, request) {
         note_head(flow, &request.parts, scheme);
         return Err(reply);
     }
@@ -249,7 +248,7 @@ async fn act(
         Action::Redirect(redirect) => {
             note_head(flow, &request.parts, scheme);
             conn.scope.stats.local().rq_redirect.inc();
-            let reply = redirected(redirect, selected, flow, request);
+            let reply = local::redirected(redirect, selected, flow, request);
             let pseudo = Pseudo { method: &request.parts.method, path: request.path(), scheme };
             let view = RequestView { pseudo, headers: &request.parts.headers };
             let response = reply.into_response(flow, request.sane.grpc, conn.shape(&view));
@@ -263,40 +262,10 @@ async fn act(
         }
         Action::NonForwarding => {
             note_head(flow, &request.parts, scheme);
-            return Err(leads_nowhere());
+            return Err(local::leads_nowhere());
         }
     };
     Ok(Forwarded::Response(response))
-}
-
-/// The answer of a virtual host that is for TLS only.
-pub(super) fn wants_tls(selected: Selected<'_>, request: &Inbound) -> Option<Reply> {
-    (selected.virtual_host.require_tls && request.sane.origin.scheme != "https").then(|| {
-        let location = format!("https://{}{}", request.authority(), request.path());
-        Reply::new(StatusCode::MOVED_PERMANENTLY, "direct_response").location(location)
-    })
-}
-
-/// The answer of a route that redirects.
-pub(super) fn redirected(redirect: &Redirect, selected: Selected<'_>, flow: &Flow, request: &Inbound) -> Reply {
-    let line = Line { scheme: request.sane.origin.scheme, authority: request.authority(), path: request.path() };
-    let rendered = match &redirect.rewrite {
-        Some(PathRewrite::Format(template)) => Some(render(template, "", flow, request)).filter(|p| !p.is_empty()),
-        _ => None,
-    };
-    let (status, location) = match rendered {
-        Some(path) => {
-            let formatted = Redirect { path: Some(path.into()), rewrite: None, ..redirect.clone() };
-            rewrite::redirect(&formatted, &selected.route.matches, &line)
-        }
-        None => rewrite::redirect(redirect, &selected.route.matches, &line),
-    };
-    Reply::new(status, "direct_response").location(location)
-}
-
-/// The answer where a route is for clients that balance for themselves: here it leads to no cluster.
-pub(super) fn leads_nowhere() -> Reply {
-    Reply::new(StatusCode::SERVICE_UNAVAILABLE, "cluster_not_found").flag(Flags::NO_CLUSTER)
 }
 
 pub(super) fn routes<'a>(conn: &'a Connection, live: &'a Live) -> Option<&'a RouteTable> {
