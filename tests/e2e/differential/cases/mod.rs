@@ -27,6 +27,7 @@ mod routing;
 mod subsets;
 mod tcp;
 mod timeouts;
+mod upgrades;
 
 use crate::harness::{Group, group};
 
@@ -66,5 +67,6 @@ pub(crate) fn groups() -> Vec<Group> {
         group("rbac_connections", rbac_network::connections()),
         group("rbac_identities", rbac_network::identities()),
         group("local_replies", local_reply::cases()),
+        group("upgrades", upgrades::cases()),
     ]
 }

@@ -54,15 +54,19 @@ fn sorted(prefix: &str, list: &Fields, lines: &mut Lines) {
 
 async fn one(client: &mut SendRequest<Bytes>, request: &Req, lines: &mut Lines) -> bool {
     let uri = match request.method.as_str() {
-        "CONNECT" => request.authority.clone(),
+        "CONNECT" if request.protocol.is_none() => request.authority.clone(),
         _ => format!("http://{}{}", request.authority, request.target),
     };
     let mut head = Request::builder().method(request.method.as_str()).uri(uri);
     if let Some(headers) = head.headers_mut() {
         *headers = map(&request.fields);
     }
+    if let Some(protocol) = request.protocol {
+        head = head.extension(h2::ext::Protocol::from_static(protocol));
+    }
     let head = head.body(()).expect("scripts hold valid requests");
-    let has_body = !request.body.is_empty() || !request.trailers.is_empty() || request.unfinished;
+    let has_body =
+        !request.body.is_empty() || !request.trailers.is_empty() || request.unfinished || request.method == "CONNECT";
     let ready = std::future::poll_fn(|cx| client.poll_ready(cx)).await;
     let sent = ready.and_then(|()| client.send_request(head, !has_body));
     let (response, mut stream) = match sent {
@@ -72,7 +76,7 @@ async fn one(client: &mut SendRequest<Bytes>, request: &Req, lines: &mut Lines) 
             return false;
         }
     };
-    if has_body {
+    if has_body && request.method != "CONNECT" {
         tokio::time::sleep(request.pause).await;
         let last = request.trailers.is_empty() && !request.unfinished;
         let _ = stream.send_data(Bytes::copy_from_slice(&request.body), last);
@@ -90,6 +94,9 @@ async fn one(client: &mut SendRequest<Bytes>, request: &Req, lines: &mut Lines) 
     let (head, mut incoming) = response.into_parts();
     lines.push(format!("< HTTP/2 {}", head.status.as_u16()));
     sorted("<", &fields(&head.headers), lines);
+    if let Some(text) = request.tunnel.filter(|_| head.status == 200) {
+        let _ = stream.send_data(Bytes::from_static(text.as_bytes()), true);
+    }
     let body = collect(&mut incoming).await;
     lines.push(format!("< body {}", body_text(&body.data)));
     sorted("< trailer", &body.trailers, lines);

@@ -34,6 +34,8 @@ pub(crate) struct Req {
     pub(crate) afterwards: bool,
     /// Bytes said after a switch of protocols; the answer to them is recorded.
     pub(crate) tunnel: Option<&'static str>,
+    /// HTTP/2: the `:protocol` of an extended CONNECT.
+    pub(crate) protocol: Option<&'static str>,
     /// HTTP/1: instead of everything above.
     pub(crate) raw: Option<Vec<u8>>,
     /// HTTP/1: over TLS. That of the first request on a connection counts.
@@ -56,6 +58,7 @@ pub(crate) fn request(method: &str, target: &str) -> Req {
         spelling: false,
         afterwards: false,
         tunnel: None,
+        protocol: None,
         raw: None,
         tls: None,
     }
@@ -155,6 +158,13 @@ impl Req {
     pub(crate) fn tunnel(mut self, text: &'static str) -> Self {
         self.tunnel = Some(text);
         self
+    }
+
+    /// Asks for this protocol with an extended CONNECT.
+    pub(crate) fn extended(mut self, protocol: &'static str) -> Self {
+        "CONNECT".clone_into(&mut self.method);
+        self.protocol = Some(protocol);
+        self.h2()
     }
 
     pub(crate) fn describe(&self) -> String {
