@@ -47,6 +47,7 @@ pub(crate) fn bench(criterion: &mut Criterion) {
         sinks: Sinks::start().expect("a thread can be started"),
         tracers: Arc::default(),
         upstream: Deps { secrets, ..Deps::default() },
+        debug: None,
     };
     let mut snapshot = Snapshot { version: 1, ..Snapshot::default() };
     snapshot.clusters = clusters.iter().map(|c| (c.name.clone(), c.clone())).collect();
