@@ -8,9 +8,9 @@ use std::{
 
 use anyhow::{Context, anyhow, ensure};
 use clap::Args;
-use outrigger_proxy::policy::debug::DebugKey;
 
 use super::{parse::duration, table::print};
+use crate::explain::DebugKey;
 
 /// No proxy takes one that is good for longer.
 const LONGEST: Duration = Duration::from_secs(3600);

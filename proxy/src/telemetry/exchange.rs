@@ -18,7 +18,7 @@ use http::{HeaderMap, Version};
 use super::{
     access_log::{Captured, Loggers},
     flags::Flags,
-    format::{Facts, Headers, Known, Times},
+    format::{Facts, Headers, Known, Times, millis},
     mesh::{self, Pair, Protocol},
     metadata::DynamicMetadata,
     metrics::{HttpStats, Sharded},
@@ -403,8 +403,4 @@ impl Drop for RequestRecord {
     fn drop(&mut self) {
         self.finish();
     }
-}
-
-pub(super) fn millis(duration: std::time::Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -251,3 +251,8 @@ fn hostname() -> Option<&'static str> {
 fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
+
+/// Whole milliseconds, as log lines have them.
+pub(super) fn millis(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

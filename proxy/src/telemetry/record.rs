@@ -13,9 +13,8 @@ use std::{
 
 use super::{
     access_log::Loggers,
-    exchange::millis,
     flags::Flags,
-    format::{Facts, Known, Times},
+    format::{Facts, Known, Times, millis},
     metadata::DynamicMetadata,
     tap,
 };

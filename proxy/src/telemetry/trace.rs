@@ -31,6 +31,9 @@ use crate::ir::{
 };
 
 #[cfg(test)]
+#[path = "trace/testing.rs"]
+mod testing;
+#[cfg(test)]
 #[path = "trace/tests.rs"]
 mod tests;
 

@@ -7,6 +7,7 @@ use super::*;
 use crate::{
     explain::access::{Call, access},
     model::load,
+    resources::ClientKind,
 };
 
 const POLICIES: &str = r#"
@@ -56,7 +57,7 @@ fn token(claims: &Value) -> String {
 
 /// The connection manager of the plaintext chain, with an answer behind it.
 fn manager(world: &World, ip: &str) -> Value {
-    let node = Node { namespace: "foo".to_owned(), ..client(ip) };
+    let node = Node { namespace: "foo".to_owned(), kind: ClientKind::Envoy, ..client(ip) };
     let listener = &translate::translate(world, &node).listeners["virtualInbound"];
     let listener = json::bytes_to_value("envoy.config.listener.v3.Listener", &listener.value).unwrap();
     let chains = listener["filter_chains"].as_array().unwrap();

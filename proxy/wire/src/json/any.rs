@@ -80,8 +80,11 @@ fn message<'de, A: MapAccess<'de>>(walk: &mut Walk, access: A, kind: Type) -> Re
 fn special<'de, A: MapAccess<'de>>(walk: &mut Walk, access: A, message: Message) -> Result<(), A::Error> {
     let mut rest = Map::new();
     collect(&mut rest, access)?;
-    let value = rest.shift_remove("value").filter(|_| rest.is_empty() && message.form() != Form::Reserved);
-    let Some(value) = value else {
+    if message.form() == Form::Reserved {
+        let name = message.full_name();
+        return walk.refuse(format!("cannot be {name}, which describes messages")).map_err(refused);
+    }
+    let Some(value) = rest.shift_remove("value").filter(|_| rest.is_empty()) else {
         let name = message.full_name();
         return walk.refuse(format!("must have \"@type\" and \"value\" only, as {name}")).map_err(refused);
     };

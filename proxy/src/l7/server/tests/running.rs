@@ -25,3 +25,10 @@ pub(super) fn run<F: Future<Output = ()>>(test: F) {
     });
     assert!(!PANICKED.get(), "a task panicked");
 }
+
+/// Waits for a condition.
+pub(super) async fn until(mut condition: impl FnMut() -> bool) {
+    while !condition() {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}

@@ -11,7 +11,7 @@ use http::StatusCode;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::peer::{Peer, Upstream};
-pub(super) use super::running::run;
+pub(super) use super::running::{run, until};
 use crate::{
     drain,
     ir::{
@@ -384,13 +384,6 @@ impl Proxy {
         })
         .await;
         lines
-    }
-}
-
-/// Waits for a condition.
-pub(super) async fn until(mut condition: impl FnMut() -> bool) {
-    while !condition() {
-        tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
 

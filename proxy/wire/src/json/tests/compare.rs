@@ -198,7 +198,7 @@ fn sorted(mut value: Value) -> String {
     value.to_string()
 }
 
-const LATE: [&str; 8] = [
+const LATE: [&str; 9] = [
     "none of NULL_VALUE",
     "map's keys",
     "lacks a host",
@@ -207,6 +207,7 @@ const LATE: [&str; 8] = [
     "must be a time",
     "list of field names",
     "must be a number",
+    "which describes messages",
 ];
 
 fn compare(message: &MessageDescriptor, text: &str) -> bool {
