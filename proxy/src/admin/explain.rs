@@ -54,6 +54,7 @@ fn question(call: &Call) -> Result<Question, String> {
         request: None,
     };
     let (mut method, mut path, mut host, mut version, mut http) = ("GET", "/", None, Version::HTTP_11, true);
+    let mut connects = None;
     for (key, value) in &call.query {
         let wrong = |what: &str| format!("{key}: `{value}` is not {what}");
         match key.as_str() {
@@ -78,6 +79,7 @@ fn question(call: &Call) -> Result<Question, String> {
             "method" => method = value,
             "host" => host = Some(value.as_str()),
             "path" => path = value,
+            "connect_protocol" => connects = Some(value.as_str()),
             "header" => {
                 let (name, value) = value.split_once(':').ok_or_else(|| wrong("NAME:VALUE"))?;
                 let name = HeaderName::try_from(name.trim()).map_err(|_| wrong("NAME:VALUE"))?;
@@ -101,7 +103,10 @@ fn question(call: &Call) -> Result<Question, String> {
     }
     if http {
         let host = host.map_or_else(|| question.destination.to_string(), str::to_owned);
-        question.request = Some(request(method, (&host, path), version, headers)?);
+        question.request = Some(match connects {
+            None => request(method, (&host, path), version, headers)?,
+            Some(protocol) => extended((&host, path), protocol, headers)?,
+        });
     }
     Ok(question)
 }
@@ -127,6 +132,14 @@ fn request(
         request.headers_mut().append(name, value);
     }
     Ok(request.into_parts().0)
+}
+
+/// An extended CONNECT (RFC 8441), whatever method and version are said beside it.
+fn extended(target: (&str, &str), protocol: &str, headers: Vec<(HeaderName, HeaderValue)>) -> Result<Parts, String> {
+    let mut parts = request("GET", target, Version::HTTP_2, headers)?;
+    parts.method = Method::CONNECT;
+    parts.extensions.insert(hyper::ext::Protocol::from(protocol));
+    Ok(parts)
 }
 
 /// The report as lines, nested by two blanks.

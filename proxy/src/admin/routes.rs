@@ -20,7 +20,7 @@ const HELP: &[(&str, &str)] = &[
     (
         "/explain",
         "what a request would come to, and why (?method=, ?host=, ?path=, ?header=NAME:VALUE, ?source=, ?address=, ?port=, \
-         ?direction=inbound, ?listener=, ?tls, ?sni=, ?alpn=, ?principal=, ?protocol=tcp, ?format=text)",
+         ?direction=inbound, ?listener=, ?tls, ?sni=, ?alpn=, ?principal=, ?protocol=tcp, ?connect_protocol=, ?format=text)",
     ),
     ("/failures", "what failed of late, the newest first"),
     ("POST /healthcheck/fail", "make /ready fail"),

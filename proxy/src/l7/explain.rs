@@ -3,7 +3,7 @@
 //! The request is a copy, its record one that nobody reads: nothing is counted, logged, taken or sent. What cannot be
 //! known without asking somebody is said to be unknown. Invariant: no decision is made here.
 
-use std::{rc::Rc, sync::Arc};
+use std::{collections::BTreeMap, rc::Rc, sync::Arc};
 
 use http::request::Parts;
 use serde_json::{Value, json};
@@ -24,9 +24,12 @@ use super::{
 use crate::{
     ir::route::{Action, PathMatch, Route},
     live::{Live, LiveFilters, LiveHcm, Publisher, Reader},
-    policy::router::{Miss, Selected},
+    policy::router::{Chosen, Miss, RouteTable, Selected, pick_target},
     telemetry::{exchange::HttpScope, record::ConnInfo},
 };
+
+/// Draws that are made to see what is left to chance.
+const DRAWS: u32 = 1024;
 
 /// Explains a request that nobody sent, on a connection that nobody made.
 pub fn explain(publisher: &Arc<Publisher>, hcm: &Arc<LiveHcm>, info: ConnInfo, mut parts: Parts) -> Value {
@@ -118,6 +121,9 @@ fn decide(
         report["virtual_host"] = (*selected.virtual_host.name).into();
         report["route"] = route(selected);
     }
+    if let Some(table) = table {
+        report["by_chance"] = by_chance(table, &request);
+    }
     report["filters"] = told.filters.into();
     report["unknown"] = told.unknown.into();
     let answered = |reply: Reply, request: &Inbound| {
@@ -158,6 +164,31 @@ fn decide(
         }
         Action::NonForwarding => answered(local::leads_nowhere(), &request),
     };
+}
+
+/// Where else the same request might go: routes for a fraction of the requests, and weighted clusters. Found by drawing,
+/// so that shares are about right and what is very rare may be missing. Null where nothing is left to chance.
+fn by_chance(table: &RouteTable, request: &Inbound) -> Value {
+    let mut found: BTreeMap<(&str, &str), u32> = BTreeMap::new();
+    // No seed: the same question gets the same answer.
+    let mut draws = fastrand::Rng::with_seed(0);
+    for _ in 0..DRAWS {
+        let random = draws.u64(..);
+        let Ok(selected) = table.select(&request.facts(random)) else {
+            *found.entry(("", "")).or_default() += 1;
+            continue;
+        };
+        let cluster = match &selected.route.action {
+            Action::Forward(route) => pick_target(&route.target, &request.parts.headers, random).map(Chosen::cluster),
+            _ => None,
+        };
+        *found.entry((&selected.route.name, cluster.unwrap_or_default())).or_default() += 1;
+    }
+    if found.len() < 2 {
+        return Value::Null;
+    }
+    let one = |((route, cluster), times)| json!({"route": route, "cluster": cluster, "percent": times * 100 / DRAWS});
+    found.into_iter().map(one).collect()
 }
 
 fn route(selected: Selected<'_>) -> Value {

@@ -34,6 +34,7 @@ tests! {
     retries,
     timeouts,
     protocol,
+    upgrades,
     bad_requests,
     normalise,
     breakers,
