@@ -16,7 +16,12 @@ use crate::xds::DumpQuery;
 pub(super) fn server_info(inner: &Inner) -> Answer {
     let uptime = format!("{}s", inner.state.started.elapsed().as_secs());
     let settings = &inner.context.settings;
-    let node = outrigger_wire::json::to_value(&inner.context.node).unwrap_or(Value::Null);
+    let mut node = outrigger_wire::json::to_value(&inner.context.node).unwrap_or(Value::Null);
+    if let Value::Object(node) = &mut node {
+        // Envoy prints what is empty.
+        node.entry("dynamic_parameters").or_insert_with(|| json!({}));
+        node.entry("listening_addresses").or_insert_with(|| json!([]));
+    }
     let text = |value: &Option<String>| value.clone().unwrap_or_default();
     Answer::json(&json!({
         "version": format!("outrigger/{}", env!("CARGO_PKG_VERSION")),
@@ -24,6 +29,7 @@ pub(super) fn server_info(inner: &Inner) -> Answer {
         "uptime_current_epoch": uptime,
         "uptime_all_epochs": uptime,
         "hot_restart_version": "disabled",
+        "hot_restart_initializing": false,
         "command_line_options": {
             "base_id": settings.ignored.base_id.as_deref().unwrap_or("0"),
             "use_dynamic_base_id": settings.ignored.use_dynamic_base_id,
