@@ -6,12 +6,13 @@
 mod agent;
 mod lifecycle;
 mod metrics;
+mod replace;
 
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Parser, ValueEnum};
 
-pub use self::{agent::AgentSocket, lifecycle::Lifecycle, metrics::MetricsSettings};
+pub use self::{agent::AgentSocket, lifecycle::Lifecycle, metrics::MetricsSettings, replace::Replace};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Mode {
@@ -159,6 +160,9 @@ pub struct Settings {
     #[command(flatten)]
     pub lifecycle: Lifecycle,
 
+    #[command(flatten)]
+    pub replace: Replace,
+
     /// Accepted for Envoy's sake and without effect here, each said once at start.
     #[command(flatten)]
     pub ignored: Ignored,
@@ -175,8 +179,6 @@ pub struct Ignored {
     pub restart_epoch: Option<String>,
     #[arg(long, hide = true)]
     pub disable_hot_restart: bool,
-    #[arg(long, hide = true)]
-    pub parent_shutdown_time_s: Option<String>,
     #[arg(long, hide = true)]
     pub drain_strategy: Option<String>,
     #[arg(long, hide = true)]
@@ -205,7 +207,6 @@ impl Ignored {
             ("--use-dynamic-base-id", self.use_dynamic_base_id),
             ("--restart-epoch", self.restart_epoch.is_some()),
             ("--disable-hot-restart", self.disable_hot_restart),
-            ("--parent-shutdown-time-s", self.parent_shutdown_time_s.is_some()),
             ("--drain-strategy", self.drain_strategy.is_some()),
             ("--local-address-ip-version", self.local_address_ip_version.is_some()),
             ("--file-flush-interval-msec", self.file_flush_interval_msec.is_some()),

@@ -3,6 +3,7 @@
 //!
 //! The control thread sends it sockets to accept on; everything else it reads from the published snapshot.
 
+mod accepting;
 mod balance;
 
 use std::{
@@ -26,13 +27,16 @@ use tokio::{
 
 pub use balance::Balance;
 
-use self::balance::{Pace, Place};
+use self::{
+    accepting::{listen, take, take_over},
+    balance::Place,
+};
 use crate::{
-    conn::{self, Directions},
+    conn::Directions,
     drain,
-    l7::{Engine, Pressure},
-    live::{Claim, LiveListener, Publisher, Reader},
-    net::{listener::Acceptor, socket},
+    l4::idle::Relays,
+    l7::{Engine, Pressure, RequestBound},
+    live::{Claim, Publisher, Reader},
     telemetry::metrics,
     upstream,
 };
@@ -45,6 +49,9 @@ const SWEEP: Duration = Duration::from_secs(1);
 
 /// Destinations of `ORIGINAL_DST` clusters are looked over every so many sweeps: Envoy's `cleanup_interval` of 5 s.
 const SWEEPS_PER_ORIGINAL_DST: u32 = 5;
+
+/// How many sweeps apart it is noted which connections idle.
+const SWEEPS_PER_LOOK: u32 = 5;
 
 /// What the control thread tells a worker.
 #[derive(Debug)]
@@ -59,8 +66,8 @@ pub enum Command {
     },
     /// Serve what another worker accepted.
     Serve(Box<Handed>),
-    /// Take what waits in the socket's queue and close it.
-    Unlisten { id: u64 },
+    /// Take what waits in the socket's queue and close it; or `leave` it to another process that has the socket, too.
+    Unlisten { id: u64, leave: bool },
     /// How short the process is of memory or descriptors from now on.
     Pressure(Pressure),
     /// End the thread; connections still open are cut.
@@ -88,6 +95,8 @@ pub struct Shared {
     pub connections: AtomicU64,
     /// Bound on `connections`.
     max_connections: u64,
+    /// Bound on requests under way.
+    requests: Option<Arc<RequestBound>>,
     next_connection: AtomicU64,
     /// Gives freed memory of the calling thread back to the kernel.
     give_back: fn(),
@@ -103,10 +112,17 @@ impl Shared {
             open: Directions::default(),
             connections: AtomicU64::new(0),
             max_connections: max_connections.unwrap_or(u64::MAX),
+            requests: None,
             next_connection: AtomicU64::new(1),
             give_back: || {},
             peers: OnceLock::new(),
         }
+    }
+
+    /// Bounds the requests under way.
+    pub fn bounding_requests(mut self, max: Option<u64>) -> Self {
+        self.requests = max.map(|max| Arc::new(RequestBound::new(max)));
+        self
     }
 
     /// Says how a worker gives memory back after many connections ended.
@@ -119,6 +135,8 @@ impl Shared {
 /// A worker's state, handed to every connection.
 pub struct Worker {
     pub engine: Rc<Engine>,
+    /// Connections of `tcp_proxy`.
+    pub relays: Rc<Relays>,
     shared: Arc<Shared>,
     /// Connection ids are taken from the shared counter in blocks.
     ids: Cell<(u64, u64)>,
@@ -130,8 +148,8 @@ const ID_BLOCK: u64 = 1024;
 
 impl Worker {
     fn new(shared: Arc<Shared>, index: usize) -> Self {
-        let engine = Rc::new(Engine::new(Reader::new(shared.publisher.clone())));
-        Self { engine, shared, ids: Cell::new((0, 0)), index }
+        let engine = Rc::new(Engine::new(Reader::new(shared.publisher.clone())).bounded(shared.requests.clone()));
+        Self { engine, relays: Rc::default(), shared, ids: Cell::new((0, 0)), index }
     }
 
     pub fn shared(&self) -> &Arc<Shared> {
@@ -203,8 +221,8 @@ fn spawn(index: usize, shared: Arc<Shared>) -> std::io::Result<Handle> {
 }
 
 struct Listening {
-    /// Dropping it ends the accept loop.
-    _stop: oneshot::Sender<()>,
+    /// Ends the accept loop, also when it is dropped. True: what waits in the queue is somebody else's.
+    stop: oneshot::Sender<bool>,
 }
 
 async fn run(shared: Arc<Shared>, index: usize, mut commands: mpsc::UnboundedReceiver<Command>) {
@@ -229,16 +247,20 @@ async fn run(shared: Arc<Shared>, index: usize, mut commands: mpsc::UnboundedRec
                     take(&worker, held.into_iter(), &Rc::new(claim.clone()), place);
                 }
                 match listen(&worker, claim.clone(), socket, balance) {
-                    Ok(stop) => drop(listening.insert(id, Listening { _stop: stop })),
+                    Ok(stop) => drop(listening.insert(id, Listening { stop })),
                     Err(error) => tracing::error!(?claim, %error, "cannot accept on a socket"),
                 }
             }
             Some(Command::Serve(handed)) => take_over(&worker, *handed),
-            Some(Command::Unlisten { id }) => drop(listening.remove(&id)),
+            Some(Command::Unlisten { id, leave }) => {
+                // A loop that ended already has nothing left to be told.
+                let _ = listening.remove(&id).map(|listening| listening.stop.send(leave));
+            }
             Some(Command::Pressure(pressure)) => {
-                worker.engine.pressure.set(pressure);
+                worker.engine.press(pressure);
                 if pressure == Pressure::Tight {
                     worker.engine.pool.close_idle();
+                    end_idle(&worker);
                     (worker.shared.give_back)();
                 }
             }
@@ -260,134 +282,20 @@ fn clean(worker: &Worker, sweeps: u32) {
     if swept.is_err() {
         tracing::error!("cleaning up upstream connections failed");
     }
+    if worker.engine.pressure.get() == Pressure::Tight {
+        end_idle(worker);
+    } else if sweeps.is_multiple_of(SWEEPS_PER_LOOK) {
+        worker.relays.look(Instant::now());
+    }
     if worker.engine.held.fell() {
         (worker.shared.give_back)();
     }
 }
 
-/// Starts accepting on a socket.
-fn listen(
-    worker: &Rc<Worker>,
-    claim: Claim,
-    socket: std::net::TcpListener,
-    balance: Arc<Balance>,
-) -> std::io::Result<oneshot::Sender<()>> {
-    let (stop, stopped) = oneshot::channel();
-    // A second handle, to empty the queue without waiting once the loop has ended.
-    let queue = socket.try_clone()?;
-    let socket = tokio::net::TcpListener::from_std(socket)?;
-    tokio::task::spawn_local(accept(worker.clone(), (socket, queue), balance, Rc::new(claim), stopped));
-    Ok(stop)
-}
-
-async fn accept(
-    worker: Rc<Worker>,
-    (socket, queue): (tokio::net::TcpListener, std::net::TcpListener),
-    balance: Arc<Balance>,
-    claim: Rc<Claim>,
-    mut stopped: oneshot::Receiver<()>,
-) {
-    let failing = (worker.clone(), claim.clone());
-    let mut acceptor = Acceptor::new(socket, move |_error: &std::io::Error| {
-        on_listener(&failing.0, &failing.1, |listener| listener.stats.local().accept_error.inc());
-    });
-    let pace = Pace::new(Instant::now());
-    let place = || balance.place(worker.index, pace.few(Instant::now()));
-    loop {
-        tokio::select! {
-            biased;
-            _ = &mut stopped => break,
-            accepted = acceptor.accept() => distribute(&worker, accepted, &claim, place()),
-        }
-    }
-    drop(acceptor);
-    // Closing resets what waits in the queue, though those clients were told that they are connected.
-    let waiting = std::iter::from_fn(|| queue.accept().ok()).take(LONGEST_QUEUE);
-    take(&worker, waiting, &claim, place);
-}
-
-/// Serves what was accepted elsewhere.
-fn take(
-    worker: &Rc<Worker>,
-    accepted: impl Iterator<Item = (std::net::TcpStream, SocketAddr)>,
-    claim: &Rc<Claim>,
-    place: impl Fn() -> Place,
-) {
-    for (stream, peer) in accepted {
-        if let Ok(stream) = stream.set_nonblocking(true).and_then(|()| tokio::net::TcpStream::from_std(stream)) {
-            distribute(worker, (stream, socket::canonical(peer)), claim, place());
-        }
-    }
-}
-
-/// Serves a connection here, or has the worker serve it that its place is with.
-fn distribute(worker: &Rc<Worker>, accepted: (tokio::net::TcpStream, SocketAddr), claim: &Rc<Claim>, place: Place) {
-    let peers = worker.shared.peers.get();
-    let Some(other) = peers.filter(|_| place.worker() != worker.index).and_then(|p| p.get(place.worker())) else {
-        return start(worker, accepted, claim, place);
-    };
-    let (stream, peer) = accepted;
-    let claim = (**claim).clone();
-    match stream.into_std() {
-        Ok(stream) => {
-            let sent = other.send(Command::Serve(Box::new(Handed { stream, peer, claim, place })));
-            if let Err(mpsc::error::SendError(Command::Serve(handed))) = sent {
-                // That worker ends, as this one will.
-                take_over(worker, *handed);
-            }
-        }
-        Err(error) => tracing::debug!(%peer, %error, "a connection was lost between workers"),
-    }
-}
-
-fn take_over(worker: &Rc<Worker>, handed: Handed) {
-    let Handed { stream, peer, claim, place } = handed;
-    match tokio::net::TcpStream::from_std(stream) {
-        Ok(stream) => start(worker, (stream, peer), &Rc::new(claim), place),
-        Err(error) => tracing::warn!(%peer, %error, "cannot serve a connection"),
-    }
-}
-
-/// Serves a connection in a task of its own.
-fn start(worker: &Rc<Worker>, accepted: (tokio::net::TcpStream, SocketAddr), claim: &Rc<Claim>, place: Place) {
-    if worker.engine.pressure.get() >= Pressure::Shed {
-        on_listener(worker, claim, |listener| listener.stats.local().downstream_cx_overload_reject.inc());
-        return;
-    }
-    let Some(serving) = Serving::new(&worker.shared) else {
-        on_listener(worker, claim, |listener| listener.stats.local().downstream_global_cx_overflow.inc());
-        return;
-    };
-    let held = worker.engine.held.hold();
-    let (worker, claim) = (worker.clone(), claim.clone());
-    // A panic ends this task and with it this connection only: the runtime catches it, the hook reports and counts it.
-    tokio::task::spawn_local(async move {
-        conn::serve(worker, accepted, claim).await;
-        drop((serving, held, place));
-    });
-}
-
-fn on_listener(worker: &Worker, claim: &Claim, act: impl FnOnce(&LiveListener)) {
-    if let Some(listener) = worker.engine.live.get().bound(claim) {
-        act(listener);
-    }
-}
-
-/// Counts a connection being served.
-struct Serving(Arc<Shared>);
-
-impl Serving {
-    /// `None` when the process serves as many connections as it may.
-    fn new(shared: &Arc<Shared>) -> Option<Self> {
-        let max = shared.max_connections;
-        let within = |n: u64| (n < max).then(|| n + 1);
-        shared.connections.fetch_update(Ordering::Relaxed, Ordering::Relaxed, within).ok()?;
-        Some(Self(shared.clone()))
-    }
-}
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+/// Closes connections that idle longest; with every further second of shortage more of them.
+fn end_idle(worker: &Worker) {
+    let ended = worker.relays.end_idle(Instant::now());
+    if ended > 0 {
+        tracing::warn!(ended, "idle connections are closed for want of memory or descriptors");
     }
 }

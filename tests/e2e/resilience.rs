@@ -6,6 +6,8 @@
 mod deaths;
 #[path = "resilience/lifecycle.rs"]
 mod lifecycle;
+#[path = "resilience/replacement.rs"]
+mod replacement;
 #[path = "resilience/replicas.rs"]
 mod replicas;
 #[path = "resilience/rotation.rs"]
@@ -18,7 +20,7 @@ mod thousand;
 use std::path::PathBuf;
 
 use outrigger_tests::{
-    Exchange, Mesh, Process, Workload, eventually,
+    Exchange, Mesh, Pod, Process, Workload, eventually,
     exchange::Server,
     mesh::bin,
     need,
@@ -107,6 +109,13 @@ impl Load {
         }
         println!("{answered}");
     }
+}
+
+/// What `/certs` says of contexts with the workload's own certificate; others have one of somebody else, or none.
+fn own_certificates(pod: &Pod) -> Vec<serde_json::Value> {
+    let certs: serde_json::Value = serde_json::from_str(&pod.sh("curl -sS http://127.0.0.1:15000/certs")).unwrap();
+    let all = certs["certificates"].as_array().unwrap();
+    all.iter().filter(|c| c["cert_chain"][0]["next_renewal"].is_string()).cloned().collect()
 }
 
 impl Versions {
@@ -217,11 +226,8 @@ fn certificates_are_renewed_under_load() {
     need!("ip", "curl");
     let mut v = versions(&["--cert-ttl-s", "12"]);
     let serial = |w: &Workload| {
-        let certs: serde_json::Value =
-            serde_json::from_str(&w.pod.sh("curl -sS http://127.0.0.1:15000/certs")).unwrap();
-        // A context that only verifies has no chain.
-        let chains = certs["certificates"].as_array().unwrap().iter().map(|context| &context["cert_chain"]);
-        chains.filter_map(|chain| chain[0]["serial_number"].as_str()).next().unwrap_or_default().to_owned()
+        let own = own_certificates(&w.pod);
+        own.first().and_then(|c| c["cert_chain"][0]["serial_number"].as_str()).unwrap_or_default().to_owned()
     };
     let first = serial(&v.servers[0]);
     assert!(!first.is_empty(), "no serial number in /certs");

@@ -3,7 +3,7 @@
 use std::{
     convert::Infallible,
     future::Future,
-    os::unix::fs::FileTypeExt,
+    os::{fd::OwnedFd, unix::fs::FileTypeExt},
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
@@ -51,20 +51,59 @@ pub(super) enum Listener {
     Unix(UnixListener),
 }
 
-pub(super) async fn bind(address: &AdminAddress) -> anyhow::Result<Listener> {
-    match address {
-        AdminAddress::Tcp(address) => {
-            let listener = TcpListener::bind(address).await.with_context(|| format!("cannot bind {address}"))?;
-            tracing::info!(address = %listener.local_addr()?, "admin interface");
-            Ok(Listener::Tcp(listener))
-        }
-        AdminAddress::Pipe(path) => {
-            // A socket left by a former process would make every restart fail; any other file is not ours to remove.
-            if std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket()) {
-                let _ = std::fs::remove_file(path);
+/// A listening socket that somebody may be served on.
+pub(super) enum Socket {
+    Tcp(std::net::TcpListener),
+    Unix(std::os::unix::net::UnixListener),
+}
+
+impl Socket {
+    /// Binds and listens.
+    pub(super) fn bind(address: &AdminAddress) -> anyhow::Result<Self> {
+        let socket = match address {
+            AdminAddress::Tcp(address) => {
+                // Sets SO_REUSEADDR: an address whose last connections are in TIME-WAIT is free.
+                let listener =
+                    std::net::TcpListener::bind(address).with_context(|| format!("cannot bind {address}"))?;
+                listener.set_nonblocking(true)?;
+                tracing::info!(address = %listener.local_addr()?, "admin interface");
+                Self::Tcp(listener)
             }
-            let listener = UnixListener::bind(path).with_context(|| format!("cannot bind {}", path.display()))?;
-            Ok(Listener::Unix(listener))
+            AdminAddress::Pipe(path) => {
+                // A socket left by a former process would make every restart fail; any other file is not ours to remove.
+                if std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket()) {
+                    let _ = std::fs::remove_file(path);
+                }
+                let listener = std::os::unix::net::UnixListener::bind(path)
+                    .with_context(|| format!("cannot bind {}", path.display()))?;
+                listener.set_nonblocking(true)?;
+                Self::Unix(listener)
+            }
+        };
+        Ok(socket)
+    }
+
+    /// The socket of a predecessor.
+    pub(super) fn inherited(address: &AdminAddress, socket: OwnedFd) -> Self {
+        match address {
+            AdminAddress::Tcp(_) => Self::Tcp(socket.into()),
+            AdminAddress::Pipe(_) => Self::Unix(socket.into()),
+        }
+    }
+
+    /// To accept on.
+    pub(super) fn listener(&self) -> std::io::Result<Listener> {
+        Ok(match self {
+            Self::Tcp(socket) => Listener::Tcp(TcpListener::from_std(socket.try_clone()?)?),
+            Self::Unix(socket) => Listener::Unix(UnixListener::from_std(socket.try_clone()?)?),
+        })
+    }
+
+    /// Another handle of it.
+    pub(super) fn shared(&self) -> std::io::Result<OwnedFd> {
+        match self {
+            Self::Tcp(socket) => socket.try_clone().map(OwnedFd::from),
+            Self::Unix(socket) => socket.try_clone().map(OwnedFd::from),
         }
     }
 }
@@ -198,6 +237,11 @@ impl Server {
     #[cfg(test)]
     pub(super) fn address(&self) -> Option<std::net::SocketAddr> {
         self.address
+    }
+
+    /// Stops accepting; connections end with the answers that are under way.
+    pub(super) fn stop_accepting(&self) {
+        self.stop.cancel();
     }
 
     /// Stops accepting and waits a moment for answers that are under way.

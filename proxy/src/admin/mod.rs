@@ -24,6 +24,7 @@ mod tests;
 use std::{
     collections::{BTreeMap, HashMap},
     net::SocketAddr,
+    os::fd::OwnedFd,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -92,6 +93,9 @@ pub struct State {
     failed_health: AtomicBool,
     awaits_checks: AtomicBool,
     application_seen: AtomicBool,
+    /// How many processes there were before this one, and what the last one still has.
+    epoch: AtomicU64,
+    parent_connections: AtomicU64,
     overload: Mutex<Overload>,
     /// Times the bootstrap file was read again, and why the last time was in vain.
     reloads: Mutex<Reloads>,
@@ -142,6 +146,8 @@ impl State {
             failed_health: AtomicBool::new(false),
             awaits_checks: AtomicBool::new(false),
             application_seen: AtomicBool::new(false),
+            epoch: AtomicU64::new(0),
+            parent_connections: AtomicU64::new(0),
             overload: Mutex::default(),
             reloads: Mutex::default(),
             held: Mutex::default(),
@@ -166,6 +172,16 @@ impl State {
     /// Whether the application listens on one of the ports that say so.
     pub fn set_application_seen(&self, seen: bool) {
         self.application_seen.store(seen, Ordering::Relaxed);
+    }
+
+    /// How many processes there were before this one in its place.
+    pub fn set_epoch(&self, epoch: u64) {
+        self.epoch.store(epoch, Ordering::Relaxed);
+    }
+
+    /// Connections that the process before this one still has.
+    pub fn set_parent_connections(&self, connections: u64) {
+        self.parent_connections.store(connections, Ordering::Relaxed);
     }
 
     /// Of what the process is short.
@@ -221,6 +237,11 @@ impl State {
         self.applied.load(Ordering::Relaxed)
     }
 
+    /// Whether there is no reason not to be ready.
+    pub fn is_ready(&self, status: &xds::Status) -> bool {
+        self.not_ready(status).is_empty()
+    }
+
     /// Why the proxy is not ready, machine-readable; empty when it is.
     fn not_ready(&self, status: &xds::Status) -> Vec<(&'static str, String)> {
         let mut reasons = Vec::new();
@@ -256,38 +277,77 @@ struct Inner {
     application: Option<application::Scraper>,
 }
 
-/// A running interface.
+/// Which of the interfaces a socket is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Face {
+    Admin,
+    Status,
+}
+
+/// The interfaces, prepared or running.
 pub struct Admin {
-    state: Arc<State>,
-    servers: Vec<http::Server>,
+    inner: Arc<Inner>,
+    sockets: Mutex<Vec<(Face, AdminAddress, http::Socket)>>,
+    servers: Mutex<Vec<http::Server>>,
 }
 
 impl Admin {
     pub fn state(&self) -> Arc<State> {
-        self.state.clone()
+        self.inner.state.clone()
+    }
+
+    /// Starts serving.
+    pub fn serve(&self) -> anyhow::Result<()> {
+        let mut servers = lock(&self.servers);
+        for (face, address, socket) in &*lock(&self.sockets) {
+            let (listener, inner) = (socket.listener()?, self.inner.clone());
+            tracing::info!(?address, ?face, "serving");
+            servers.push(match face {
+                Face::Admin => http::serve(listener, inner, routes::admin),
+                Face::Status => http::serve(listener, inner, routes::status),
+            });
+        }
+        Ok(())
+    }
+
+    /// Handles of the sockets, for a successor.
+    pub fn sockets(&self) -> std::io::Result<Vec<(AdminAddress, OwnedFd)>> {
+        let sockets = lock(&self.sockets);
+        sockets.iter().map(|(_, address, socket)| Ok((address.clone(), socket.shared()?))).collect()
     }
 
     /// Stops serving; answers under way are still given.
+    pub fn stop_accepting(&self) {
+        lock(&self.sockets).clear();
+        lock(&self.servers).iter().for_each(http::Server::stop_accepting);
+    }
+
+    /// Stops serving, and waits for answers that are under way.
     pub async fn stop(&self) {
-        futures_util::future::join_all(self.servers.iter().map(http::Server::stop)).await;
+        self.stop_accepting();
+        let servers = std::mem::take(&mut *lock(&self.servers));
+        futures_util::future::join_all(servers.iter().map(http::Server::stop)).await;
     }
 }
 
-/// Binds the admin address and the status address and serves them. An address that cannot be bound is an error: an
-/// operator who cannot look inside has to know at once.
-pub async fn start(context: Context) -> anyhow::Result<Admin> {
+/// Binds the admin address and the addresses for the outside, those `inherited` from a predecessor apart. An address that
+/// cannot be bound is an error: an operator who cannot look inside has to know at once.
+pub fn prepare(context: Context, mut inherited: Vec<(AdminAddress, OwnedFd)>) -> anyhow::Result<Admin> {
     let state = Arc::new(State::new(&context.settings.log_level));
     let address = context.address.clone();
     let open = [context.settings.status_address, context.settings.metrics.metrics_address];
     let open: Vec<SocketAddr> = open.into_iter().flatten().collect();
     let application = application::Scraper::new(&context.settings.metrics, &open)?;
-    let inner = Arc::new(Inner { context, state: state.clone(), application });
-    let mut servers = Vec::new();
-    if let Some(address) = address {
-        servers.push(http::serve(http::bind(&address).await?, inner.clone(), routes::admin));
+    let outside = open.into_iter().map(|address| (Face::Status, AdminAddress::Tcp(address)));
+    let mut sockets = Vec::new();
+    for (face, address) in address.map(|address| (Face::Admin, address)).into_iter().chain(outside) {
+        let known = inherited.iter().position(|(known, _)| *known == address);
+        let socket = match known.map(|at| inherited.swap_remove(at)) {
+            Some((_, socket)) => http::Socket::inherited(&address, socket),
+            None => http::Socket::bind(&address)?,
+        };
+        sockets.push((face, address, socket));
     }
-    for address in open {
-        servers.push(http::serve(http::bind(&AdminAddress::Tcp(address)).await?, inner.clone(), routes::status));
-    }
-    Ok(Admin { state, servers })
+    let inner = Arc::new(Inner { context, state, application });
+    Ok(Admin { inner, sockets: Mutex::new(sockets), servers: Mutex::default() })
 }

@@ -106,6 +106,9 @@ fn own(inner: &Inner) -> Vec<Stat> {
         stat("server.uptime", Kind::Gauge, inner.state.started.elapsed().as_secs()),
         stat("server.concurrency", Kind::Gauge, inner.context.workers as u64),
         stat("server.total_connections", Kind::Gauge, inner.context.shared.connections.load(Ordering::Relaxed)),
+        // As in Envoy: the process before this one, while it drains after a replacement.
+        stat("server.hot_restart_epoch", Kind::Gauge, inner.state.epoch.load(Ordering::Relaxed)),
+        stat("server.parent_connections", Kind::Gauge, inner.state.parent_connections.load(Ordering::Relaxed)),
         stat("server.application_seen", Kind::Gauge, u64::from(inner.state.application_seen.load(Ordering::Relaxed))),
         stat("server.panics", Kind::Counter, panics().get()),
         stat("server.config_problems", Kind::Gauge, inner.state.problems().len() as u64),

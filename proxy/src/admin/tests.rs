@@ -37,7 +37,7 @@ pub(super) async fn start_with(listeners: &[String]) -> Rig {
     let set = levels.clone();
     let settings =
         <Settings as clap::Parser>::parse_from(["outrigger-proxy", "-c", "x", "--status-address", "127.0.0.1:0"]);
-    let admin = super::start(Context {
+    let context = Context {
         settings,
         address: Some(AdminAddress::Tcp("127.0.0.1:0".parse().unwrap())),
         node: Node { id: "me".into(), ..Node::default() },
@@ -56,9 +56,9 @@ pub(super) async fn start_with(listeners: &[String]) -> Rig {
         }),
         shutdown,
         workers: 2,
-    })
-    .await
-    .unwrap();
+    };
+    let admin = super::prepare(context, Vec::new()).unwrap();
+    admin.serve().unwrap();
     Rig { admin, requests, levels, registry: builder.registry }
 }
 
@@ -78,7 +78,7 @@ impl xds::Transport for Nowhere {
 impl Rig {
     /// Status, head and body of one request; `port` 0 is the admin interface, 1 the status port.
     async fn send(&self, port: usize, request: &str) -> (u16, String, String) {
-        let address = self.admin.servers[port].address().unwrap();
+        let address = lock(&self.admin.servers)[port].address().unwrap();
         let request = request.to_owned();
         let text = tokio::task::spawn_blocking(move || {
             let mut stream = std::net::TcpStream::connect(address).unwrap();
@@ -313,7 +313,7 @@ async fn the_status_port_changes_and_tells_nothing_more_than_it_must() {
 #[tokio::test]
 async fn an_answer_under_way_is_still_given_when_the_interface_stops() {
     let rig = start().await;
-    let address = rig.admin.servers[0].address().unwrap();
+    let address = lock(&rig.admin.servers)[0].address().unwrap();
     let mut idle = std::net::TcpStream::connect(address).unwrap();
     idle.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
     assert_eq!(rig.call("POST", "/quitquitquit").await.0, 200);

@@ -1,5 +1,6 @@
 //! The control loop: every new snapshot becomes a `Live`, every `Live` gets its sockets, and at the end all is drained.
 
+mod handover;
 mod requests;
 
 use std::{
@@ -15,6 +16,7 @@ use super::{
     ending::{self, Ending},
     memory::Trim,
     overload::Overload,
+    replace::Ask,
     report,
     retiring::Retiring,
     sockets::Sockets,
@@ -57,6 +59,26 @@ pub(super) struct Beside {
     pub(super) overload: Overload,
     /// Has the bootstrap file read again.
     pub(super) reload: Arc<Notify>,
+    /// Of a process that may have predecessors and successors.
+    pub(super) handover: Option<Handover>,
+}
+
+/// What it takes to hand over, and to take over.
+pub(super) struct Handover {
+    pub(super) asks: mpsc::UnboundedReceiver<Ask>,
+    pub(super) admin: Arc<admin::Admin>,
+    /// How many processes there were before this one.
+    pub(super) epoch: u64,
+    /// Told once this process is ready.
+    pub(super) ready: Arc<Notify>,
+}
+
+/// What a successor asks next; for ever nothing where there cannot be any.
+async fn next(handover: &mut Option<Handover>) -> Option<Ask> {
+    match handover {
+        Some(handover) => handover.asks.recv().await,
+        None => std::future::pending().await,
+    }
 }
 
 pub(super) struct Control {
@@ -92,6 +114,7 @@ struct Progress {
     /// When a graceful `/drain_listeners` closes its sockets.
     closing: Option<(Instant, bool)>,
     ending: Option<Ending>,
+    readiness: handover::Readiness,
 }
 
 impl Progress {
@@ -109,6 +132,7 @@ impl Progress {
             unchecked_until: None,
             closing: None,
             ending: None,
+            readiness: handover::Readiness::default(),
         }
     }
 }
@@ -184,6 +208,10 @@ impl Control {
                 }
                 _ = tick.tick(), if self.progress.ending.is_some() => false,
                 Some(request) = requests.recv() => self.asked(request),
+                Some(ask) = next(&mut self.beside.handover) => {
+                    self.handover(ask);
+                    false
+                }
             };
             if over || self.ended() {
                 return self.sockets.into_workers();
@@ -318,6 +346,7 @@ impl Control {
             self.end();
         }
         self.watch_limits();
+        self.look_ready();
         self.state.set_application_seen(self.beside.application.may_call());
         let held = self.sockets.held();
         self.state.set_held(held.waiting, held.served, held.refused);

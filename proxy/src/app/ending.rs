@@ -33,6 +33,8 @@ pub(super) struct Ending {
     forced: Option<Instant>,
     /// Somebody said that the application has ended.
     released: bool,
+    /// A successor took over, and nobody asked for the end since.
+    succeeded: bool,
 }
 
 impl Ending {
@@ -50,7 +52,27 @@ impl Ending {
             deadline: now + times.total,
             forced: None,
             released: false,
+            succeeded: false,
         }
+    }
+
+    /// A successor accepts from now on: all connections are told to go there, and have `total` for it.
+    pub(super) fn hand_over(&mut self, shared: &Shared, total: Duration) {
+        for source in [&shared.drains.inbound, &shared.drains.unspecified, &shared.drains.outbound] {
+            source.advance(Phase::Drain);
+        }
+        // Nothing of the application depends on this process any more.
+        (self.closed, self.released, self.succeeded) = (true, true, true);
+        self.deadline = Instant::now() + total;
+    }
+
+    /// Somebody wants the end of a process that drains since it was succeeded: true the first time. That has no hurry of
+    /// its own, so whoever stops all of them does not cut what the predecessors still have.
+    pub(super) fn hastens(&mut self, times: Times) -> bool {
+        if self.succeeded {
+            self.deadline = self.deadline.min(Instant::now() + times.total);
+        }
+        std::mem::take(&mut self.succeeded)
     }
 
     /// True once: when the inbound sockets are to be closed.

@@ -219,6 +219,36 @@ fn requests_that_wait_are_bounded_over_the_workers() {
 }
 
 #[test]
+fn requests_under_way_are_bounded_over_the_workers() {
+    const ALLOWED: usize = 10;
+    const ASKED: usize = 60;
+    for (gate, address, protocol) in [gate(), http2_gate()].into_iter().zip(["", HTTP2]).map(|((g, a), p)| (g, a, p)) {
+        let mut rig = Rig::bounded(2, None, Some(ALLOWED as u64));
+        rig.apply(&statics(&[patient(None)], &[cluster(address, "") + protocol]));
+        let mut clients = ask(&mut rig, ASKED);
+        let shed = |rig: &Rig| rig.stat("http", "h", "downstream_rq_overload_close");
+        until("all that may are there, and the others were refused", || {
+            gate.state().inside == ALLOWED && shed(&rig) == (ASKED - ALLOWED) as u64
+        });
+        gate.open();
+        let statuses: Vec<String> = clients
+            .iter_mut()
+            .map(|stream| {
+                let mut text = String::new();
+                stream.read_to_string(&mut text).unwrap();
+                text.split(' ').nth(1).unwrap_or_default().to_owned()
+            })
+            .collect();
+        let with = |wanted: &str| statuses.iter().filter(|s| *s == wanted).count();
+        assert_eq!((with("200"), with("503")), (ALLOWED, ASKED - ALLOWED), "{statuses:?}");
+        assert_eq!(gate.state().most, ALLOWED);
+        // All the room is there again.
+        until("every connection is gone", || rig.shared.connections.load(Relaxed) == 0);
+        assert!(ask(&mut rig, ALLOWED).iter_mut().all(|stream| status(stream) == "200"));
+    }
+}
+
+#[test]
 fn two_connections_are_served_by_two_workers() {
     let (gate, address) = gate();
     gate.open();

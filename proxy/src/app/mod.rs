@@ -10,6 +10,8 @@ mod control;
 mod ending;
 mod export;
 #[cfg(test)]
+mod idle_tests;
+#[cfg(test)]
 mod keys_tests;
 #[cfg(test)]
 mod limits_tests;
@@ -19,6 +21,7 @@ mod overload;
 #[cfg(test)]
 mod policy_tests;
 mod reload;
+mod replace;
 mod report;
 mod retiring;
 #[cfg(test)]
@@ -27,6 +30,8 @@ mod shutdown;
 #[cfg(test)]
 mod silent_tests;
 mod sockets;
+mod succession;
+mod supervise;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -44,7 +49,7 @@ use crate::{
     ir::{Name, snapshot::Snapshot},
     live::{self, Builder, Publisher},
     policy::debug::DebugKey,
-    settings::{Mode, Settings, XDS_CLUSTER},
+    settings::{self, Mode, Settings, XDS_CLUSTER},
     telemetry::{access_log::Sinks, mesh::Workload, metrics, registry::Registry, trace::Tracers},
     tls::{Secrets, files::FileWatcher},
     upstream::{
@@ -70,6 +75,9 @@ pub fn main(settings: Settings) -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    if let (true, Some(socket)) = (settings.replace.supervise, &settings.replace.replace_socket) {
+        return supervise::run(socket);
+    }
     for flag in settings.ignored.given() {
         tracing::warn!(flag, "this Envoy flag has no effect here");
     }
@@ -160,10 +168,13 @@ fn callers(node: &Node, local_cluster: Option<Name>) -> Callers {
 async fn run(settings: Settings, bootstrap: Bootstrap, log: logging::Handle) -> anyhow::Result<()> {
     raise_open_files();
     let debug = debug_key(&settings)?;
+    let mut inheritance = inheritance(&settings.replace).await?;
     let workers = settings.workers();
     metrics::set_shards(workers + 1);
     let publisher = Arc::new(Publisher::default());
-    let shared = Shared::new(publisher.clone(), bootstrap.max_downstream_connections).giving_back(memory::give_back);
+    let shared = Shared::new(publisher.clone(), bootstrap.max_downstream_connections)
+        .giving_back(memory::give_back)
+        .bounding_requests(settings.lifecycle.max_requests);
     let shared = Arc::new(shared);
     let secrets = Arc::new(Secrets::default());
     let registry = Arc::new(Registry::default());
@@ -176,10 +187,16 @@ async fn run(settings: Settings, bootstrap: Bootstrap, log: logging::Handle) -> 
     let subscription = xds::start(start_config(&settings, &bootstrap), Arc::new(transport));
     let held = sockets::Held::of(&settings.lifecycle);
     let mut sockets = sockets::Sockets::new(handles);
+    if settings.replace.replace_socket.is_some() {
+        sockets = sockets.keeping();
+    }
+    let epoch = inheritance.as_ref().map_or(0, |i| i.estate.epoch + 1);
+    let (inherited, servers) = inheritance.as_mut().map(|i| i.estate.take()).unwrap_or_default();
+    sockets.inherit(inherited);
     // Before the first configuration: who connects now waits in the kernel instead of being refused.
     capture_addresses(&settings).into_iter().for_each(|address| sockets.reserve(address, held));
     let (shutdown, asked) = shutdown::channel()?;
-    let admin = crate::admin::start(crate::admin::Context {
+    let context = crate::admin::Context {
         settings: settings.clone(),
         address: settings.admin_address.map(bootstrap::AdminAddress::Tcp).or(bootstrap.admin.clone().map(|admin| {
             if !admin.access_log.is_empty() {
@@ -195,10 +212,11 @@ async fn run(settings: Settings, bootstrap: Bootstrap, log: logging::Handle) -> 
         sinks: sinks.clone(),
         subscription: subscription.clone(),
         set_log_level: Box::new(move |level| log.set(level)),
-        shutdown,
+        shutdown: shutdown.clone(),
         workers,
-    })
-    .await?;
+    };
+    let admin = Arc::new(crate::admin::prepare(context, servers)?);
+    admin.state().set_epoch(epoch);
 
     tokio::spawn(FileWatcher::new(secrets.clone()).run());
     tracing::info!(workers, node = %bootstrap.node.id, version = env!("CARGO_PKG_VERSION"), "starting");
@@ -213,14 +231,16 @@ async fn run(settings: Settings, bootstrap: Bootstrap, log: logging::Handle) -> 
     let times = control::Times {
         end: ending::Times { total: settings.lifecycle.drain_time(), accepting: settings.lifecycle.min_drain_time() },
         chain_drain: settings.lifecycle.chain_drain_time(),
-        hold: settings.lifecycle.hold_time(),
+        // What is inherited is served by the predecessor until then.
+        hold: settings.lifecycle.hold_time().filter(|_| inheritance.is_none()),
     };
     let application = application::Application::new(&settings.lifecycle.exit_when);
     let limits = overload::Sources::find(settings.lifecycle.overload_memory);
     let overload = overload::Overload::new(settings.lifecycle.overload_percent, limits);
+    let succession = succession::start(&settings.replace, inheritance, &admin, &shared, (epoch, shutdown))?;
     let reload =
         reload::Reload { settings, running: bootstrap, subscription: subscription.clone(), state: admin.state() };
-    let beside = control::Beside { application, overload, reload: reload.start() };
+    let beside = control::Beside { application, overload, reload: reload.start(), handover: succession.handover };
     let control = control::Control::new(builder, subscription, sockets, admin.state(), shared, times, beside);
     let workers = local.run_until(control.run(asked)).await;
     workers.iter().for_each(|worker| worker.send(worker::Command::Stop));
@@ -236,7 +256,13 @@ async fn run(settings: Settings, bootstrap: Bootstrap, log: logging::Handle) -> 
     // Lines are still on their way to the writer.
     tokio::task::spawn_blocking(move || sinks.flush(FLUSH_TIMEOUT)).await?;
     tracing::info!("stopped");
-    Ok(())
+    succession.failure.get().map_or(Ok(()), |reason| Err(anyhow::anyhow!("{reason}")))
+}
+
+/// What a running process gives, if there is one to be replaced.
+async fn inheritance(settings: &settings::Replace) -> anyhow::Result<Option<replace::Inheritance>> {
+    let Some(path) = &settings.replace_socket else { return Ok(None) };
+    replace::Inheritance::ask(path, &replace::Peers::new(&settings.replace_allow_exe)).await
 }
 
 /// The key of requests that are told what was decided on them.

@@ -4,6 +4,7 @@
 //! address that moves to another listener keeps its socket and the connections waiting in its queue. Addresses may be
 //! reserved before a listener wants them: the kernel then holds connections until one does.
 
+mod inherited;
 mod reserved;
 
 use std::{
@@ -13,7 +14,10 @@ use std::{
 };
 
 use self::reserved::{Claimed, Reserved};
-pub(super) use self::reserved::{Held, HoldCounts};
+pub(super) use self::{
+    inherited::Offered,
+    reserved::{Held, HoldCounts},
+};
 use crate::{
     ir::{
         Name,
@@ -24,15 +28,19 @@ use crate::{
     worker::{Balance, Command, Handle},
 };
 
-/// An open socket, once per worker.
+/// An open address: a socket per worker, or more if a predecessor had more.
 struct Open {
     listener: Name,
     /// With the port the kernel chose, if it was asked to.
     address: SocketAddr,
     direction: Direction,
     options: ListenOptions,
-    /// One id per worker, in order.
-    ids: Vec<u64>,
+    /// Sockets by the worker that accepts on them and the name it knows them by.
+    ids: Vec<(usize, u64)>,
+    /// Further handles of the sockets, where a successor may ask for them.
+    kept: Vec<TcpListener>,
+    /// A successor has them, too.
+    offered: bool,
 }
 
 /// An address that could not be bound.
@@ -59,6 +67,8 @@ pub(super) struct Sockets {
     /// Addresses left out because this kernel has no IPv6, each said once.
     without_v6: BTreeSet<SocketAddr>,
     next_id: u64,
+    /// Whether open sockets are kept for a successor.
+    keeps: bool,
     /// Connections that were held and then served, or refused in the end.
     held: HoldCounts,
 }
@@ -72,6 +82,7 @@ impl Sockets {
             closed: Vec::new(),
             without_v6: BTreeSet::new(),
             next_id: 0,
+            keeps: false,
             held: HoldCounts::default(),
         }
     }
@@ -114,8 +125,8 @@ impl Sockets {
 
     /// The sockets for an address: those reserved for it, or new ones.
     fn sockets(&mut self, address: SocketAddr, options: &ListenOptions) -> io::Result<(SocketAddr, Vec<Claimed>)> {
-        if let Some(sockets) = self.claim(address, options)? {
-            return Ok((address, sockets));
+        if let Some(claimed) = self.claim(address, options)? {
+            return Ok(claimed);
         }
         let bound = bind(address, options, self.workers.len());
         // Reserved with other options: closed only now that the others are open.
@@ -132,23 +143,29 @@ impl Sockets {
         sockets: Vec<Claimed>,
     ) {
         let mut ids = Vec::with_capacity(sockets.len());
+        let mut kept = Vec::new();
         let balance = Balance::new(self.workers.len());
-        for (worker, Claimed { socket, held }) in self.workers.iter().zip(sockets) {
+        let workers = self.workers.iter().enumerate().cycle();
+        for ((index, worker), Claimed { socket, held }) in workers.zip(sockets) {
             self.next_id += 1;
-            ids.push(self.next_id);
+            ids.push((index, self.next_id));
+            if self.keeps {
+                match socket.try_clone() {
+                    Ok(socket) => kept.push(socket),
+                    Err(error) => tracing::warn!(%address, %error, "a successor will not get this socket"),
+                }
+            }
             let (claim, balance) = (claim.clone(), balance.clone());
             worker.send(Command::Listen { id: self.next_id, claim, socket, balance, held });
         }
         tracing::info!(listener = %listener.name, %address, "listening");
         let (listener, direction) = (listener.name.clone(), listener.direction);
-        self.open.insert(claim, Open { listener, address, direction, options, ids });
+        self.open.insert(claim, Open { listener, address, direction, options, ids, kept, offered: false });
     }
 
     fn close(&mut self, claim: &Claim) {
         if let Some(open) = self.open.remove(claim) {
-            for (worker, id) in self.workers.iter().zip(open.ids) {
-                worker.send(Command::Unlisten { id });
-            }
+            self.unlisten(&open);
             tracing::info!(listener = %open.listener, address = %open.address, "no longer listening");
         }
     }

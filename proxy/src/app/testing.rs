@@ -35,7 +35,12 @@ pub(super) struct Rig {
 
 impl Rig {
     pub(super) fn new(workers: usize, max_connections: Option<u64>) -> Self {
-        let shared = Arc::new(Shared::new(Arc::new(Publisher::default()), max_connections));
+        Self::bounded(workers, max_connections, None)
+    }
+
+    pub(super) fn bounded(workers: usize, max_connections: Option<u64>, max_requests: Option<u64>) -> Self {
+        let shared = Shared::new(Arc::new(Publisher::default()), max_connections);
+        let shared = Arc::new(shared.bounding_requests(max_requests));
         let workers = worker::spawn_all(workers, &shared).unwrap();
         Self {
             builder: testing::builder(),

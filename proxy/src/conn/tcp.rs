@@ -15,7 +15,10 @@ use super::early::Early;
 use crate::{
     drain,
     ir::{Metadata, Name, listener::Direction},
-    l4::relay::{Progress, RelayEnd, RelayOptions, RelayReason, Side, relay},
+    l4::{
+        idle::Listed,
+        relay::{RelayEnd, RelayOptions, RelayReason, Side, relay},
+    },
     live::{Live, LiveTcp},
     net::io::Io,
     policy::router::pick_weighted,
@@ -160,7 +163,7 @@ pub(super) struct Downstream {
 /// Proxies one connection to its end.
 pub(super) async fn serve(downstream: Downstream) {
     let Downstream { worker, mut io, info, proxy, early, buffer, mut signal } = downstream;
-    let mut session = Session::new(&proxy, &info);
+    let mut session = Session::new(&proxy, &info, &worker);
     let (dialled, first) = match early {
         Some(Early { upstream, first, .. }) => (upstream, first),
         None => {
@@ -199,7 +202,7 @@ pub(super) async fn serve(downstream: Downstream) {
     };
     let closes = cluster.config.health.as_ref().is_some_and(|h| h.close_on_failure);
     let failure = closes.then(|| Box::pin(endpoint.next_failure()));
-    let progress = &session.progress;
+    let progress = session.relay.progress();
     let relayed = async move {
         // What a server said first is passed on before the relay: the client waits for exactly these bytes.
         if !first.is_empty() {
@@ -265,19 +268,20 @@ type Noted<'a> = (&'a str, Option<&'a Arc<Metadata>>);
 struct Session {
     proxy: Arc<LiveTcp>,
     record: ConnectionRecord,
-    progress: Progress,
+    relay: Listed,
     upstream: Option<Active>,
     /// In Istio's metrics.
     mesh: Option<TcpConnection>,
 }
 
 impl Session {
-    fn new(proxy: &Arc<LiveTcp>, info: &Rc<ConnInfo>) -> Self {
+    fn new(proxy: &Arc<LiveTcp>, info: &Rc<ConnInfo>, worker: &Worker) -> Self {
         let stats = proxy.stats.local();
         stats.downstream_cx_total.inc();
         stats.downstream_cx_active.inc();
         let record = ConnectionRecord::new(info.clone(), proxy.logs.clone());
-        Self { proxy: proxy.clone(), record, progress: Progress::default(), upstream: None, mesh: None }
+        let relay = worker.relays.list(record.info().started_at);
+        Self { proxy: proxy.clone(), record, relay, upstream: None, mesh: None }
     }
 
     fn failed(&mut self, failure: Failure, info: &ConnInfo) {
@@ -337,6 +341,11 @@ impl Session {
                 record.flags = Flags::STREAM_IDLE_TIMEOUT;
                 record.details = Some("idle_timeout".into());
             }
+            RelayReason::Told => {
+                stats.downstream_cx_overload_close.inc();
+                record.flags = Flags::OVERLOAD;
+                record.details = Some("overload_idle".into());
+            }
             RelayReason::MaxDuration => {
                 stats.max_downstream_connection_duration.inc();
                 record.flags = Flags::DURATION_TIMEOUT;
@@ -353,7 +362,7 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        let (received, sent) = (self.progress.a_to_b.get(), self.progress.b_to_a.get());
+        let (received, sent) = (self.relay.progress().a_to_b.get(), self.relay.progress().b_to_a.get());
         self.record.bytes_received = received;
         self.record.bytes_sent = sent;
         if let Some(mesh) = &mut self.mesh {

@@ -5,11 +5,11 @@
 //! orderly end reaches it as a reset, so a cut-off stream never looks complete.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     future::{Future, poll_fn},
     io,
     pin::{Pin, pin},
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -38,11 +38,44 @@ pub struct RelayOptions {
     pub buffer: usize,
 }
 
-/// Bytes delivered so far, live.
+/// Bytes delivered so far, live; and the way to have the relay end.
 #[derive(Debug, Default)]
 pub struct Progress {
     pub a_to_b: Cell<u64>,
     pub b_to_a: Cell<u64>,
+    ends: Cell<bool>,
+    /// Of the relay, to be told.
+    waker: RefCell<Option<Waker>>,
+}
+
+impl Progress {
+    pub fn total(&self) -> u64 {
+        self.a_to_b.get().wrapping_add(self.b_to_a.get())
+    }
+
+    /// Has the relay end as one that idles does.
+    pub fn end(&self) {
+        self.ends.set(true);
+        let waker = self.waker.take();
+        waker.into_iter().for_each(Waker::wake);
+    }
+
+    /// Whether it was told to end.
+    pub fn ends(&self) -> bool {
+        self.ends.get()
+    }
+
+    fn poll_end(&self, cx: &Context<'_>) -> Poll<()> {
+        if self.ends.get() {
+            return Poll::Ready(());
+        }
+        let mut known = self.waker.borrow_mut();
+        match &mut *known {
+            Some(known) => known.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+        Poll::Pending
+    }
 }
 
 /// One end of a relay.
@@ -59,6 +92,8 @@ pub enum RelayReason {
     Closed,
     IdleTimeout,
     MaxDuration,
+    /// Somebody had it end: [`Progress::end`].
+    Told,
     /// `side` failed; the other one was reset.
     Error {
         side: Side,
@@ -101,6 +136,9 @@ pub async fn relay_from(
     let reason = poll_fn(|cx| {
         if let Poll::Ready(reason) = pair.poll(cx, progress) {
             return Poll::Ready(reason);
+        }
+        if progress.poll_end(cx).is_ready() {
+            return Poll::Ready(RelayReason::Told);
         }
         clock.poll(cx, timer.as_mut(), progress)
     })
@@ -195,7 +233,7 @@ impl Pair {
                 delivered(healthy).await;
                 healthy.reset_on_close();
             }
-            RelayReason::IdleTimeout | RelayReason::MaxDuration => {
+            RelayReason::IdleTimeout | RelayReason::MaxDuration | RelayReason::Told => {
                 close_now(&mut self.b, self.forth.holds_bytes()).await;
                 close_now(&mut self.a, self.back.holds_bytes()).await;
             }
@@ -253,7 +291,7 @@ impl Clock {
         if self.idle.is_none() && self.end.is_none() {
             return Poll::Pending;
         }
-        let total = progress.a_to_b.get().wrapping_add(progress.b_to_a.get());
+        let total = progress.total();
         if total != self.seen {
             self.moved(total, Instant::now());
         }

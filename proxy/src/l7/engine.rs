@@ -3,11 +3,19 @@
 use std::{
     cell::{Cell, Ref, RefCell},
     rc::Rc,
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Instant,
 };
 
-use super::{body::Body, client::Pool, filters};
+use super::{
+    body::Body,
+    client::Pool,
+    filters,
+    flow::{Flow, Kept},
+};
 use crate::live::{Live, LiveJwt, Reader};
 
 /// How short the process is of memory or descriptors, and what is given up for it.
@@ -15,10 +23,43 @@ use crate::live::{Live, LiveJwt, Reader};
 pub enum Pressure {
     #[default]
     None,
+    /// Nothing is short, but there may only be so many requests: [`RequestBound`].
+    Counted,
     /// New connections and requests are refused.
     Shed,
     /// Connections that idle are closed besides.
     Tight,
+}
+
+/// How many requests may be under way at once, over all workers.
+#[derive(Debug)]
+pub struct RequestBound {
+    max: u64,
+    active: AtomicU64,
+}
+
+/// A request under way, one of so many.
+struct Admitted(Arc<RequestBound>);
+
+impl RequestBound {
+    pub fn new(max: u64) -> Self {
+        Self { max, active: AtomicU64::new(0) }
+    }
+
+    fn admit(self: &Arc<Self>) -> Option<Admitted> {
+        let within = |n: u64| (n < self.max).then(|| n + 1);
+        self.active.fetch_update(Relaxed, Relaxed, within).ok().map(|_| Admitted(self.clone()))
+    }
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        self.0.active.fetch_sub(1, Relaxed);
+    }
+}
+
+impl Kept for Admitted {
+    fn end(self: Box<Self>, _: bool) {}
 }
 
 /// One per worker: the snapshot in force and the upstream connections.
@@ -31,11 +72,39 @@ pub struct Engine {
     ahead: RefCell<(Weak<Live>, Vec<Arc<LiveJwt>>)>,
     /// As the control thread last said.
     pub pressure: Cell<Pressure>,
+    /// Without one, requests are not counted.
+    requests: Option<Arc<RequestBound>>,
 }
 
 impl Engine {
     pub fn new(live: Reader) -> Self {
-        Self { live, pool: Pool::new(), held: Rc::default(), ahead: RefCell::default(), pressure: Cell::default() }
+        Self {
+            live,
+            pool: Pool::new(),
+            held: Rc::default(),
+            ahead: RefCell::default(),
+            pressure: Cell::default(),
+            requests: None,
+        }
+    }
+
+    /// With a bound on requests.
+    pub fn bounded(mut self, requests: Option<Arc<RequestBound>>) -> Self {
+        self.requests = requests;
+        self.press(Pressure::None);
+        self
+    }
+
+    /// Notes how short the process is.
+    pub fn press(&self, pressure: Pressure) {
+        let least = if self.requests.is_some() { Pressure::Counted } else { Pressure::None };
+        self.pressure.set(pressure.max(least));
+    }
+
+    /// Whether there is room for another request, which then takes it.
+    pub(super) fn admit(&self, flow: &Flow) -> bool {
+        let Some(bound) = &self.requests else { return true };
+        bound.admit().map(|admitted| flow.keep(Box::new(admitted))).is_some()
     }
 
     /// Lets go of pooled connections nobody wants any more, and gets keys that will be wanted; to be called about once

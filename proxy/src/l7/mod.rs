@@ -38,7 +38,7 @@ mod upgrade;
 pub mod wire;
 
 pub use body::{Body, BodyError};
-pub use engine::{Engine, Pressure};
+pub use engine::{Engine, Pressure, RequestBound};
 
 /// Largest HTTP/2 frame taken from a peer that makes such: each costs the same work, whatever its size.
 const MAX_FRAME: u32 = 64 * 1024;

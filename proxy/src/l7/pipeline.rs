@@ -105,7 +105,8 @@ pub(super) fn handle(conn: Rc<Connection>, request: Request<Incoming>, upgrade: 
     };
     let sane = match conn.engine.pressure.get() {
         Pressure::None => sanitize(&conn.hcm.config, &conn.scope.conn, &mut parts),
-        Pressure::Shed | Pressure::Tight => Err(outcome::shed(&conn.scope.stats)),
+        Pressure::Counted if conn.engine.admit(&flow) => sanitize(&conn.hcm.config, &conn.scope.conn, &mut parts),
+        Pressure::Counted | Pressure::Shed | Pressure::Tight => Err(outcome::shed(&conn.scope.stats)),
     };
     let sane = match sane {
         Ok(sane) => sane,

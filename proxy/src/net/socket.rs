@@ -2,15 +2,18 @@
 //!
 //! Owns every raw socket option of the data path. Knows nothing of configuration beyond plain values. Invariant: an
 //! address that leaves this file is canonical, a v4 peer of a dual-stack socket is a v4 address.
-#![allow(unsafe_code, reason = "one ioctl and two socket options have no safe wrapper")]
+#![allow(unsafe_code, reason = "one ioctl, two socket options and received descriptors have no safe wrapper")]
 
 use std::{
-    io,
+    io::{self, IoSlice, IoSliceMut},
     net::SocketAddr,
-    os::fd::{AsFd, AsRawFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
 };
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::{
+    resource::{Resource, getrlimit, setrlimit},
+    socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg},
+};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpSocket, TcpStream};
 
@@ -72,12 +75,16 @@ pub fn bind_listener(addr: SocketAddr, options: &ListenOptions) -> io::Result<st
     }
     set_foreign(&socket, addr, options.freebind, options.transparent)?;
     socket.bind(&addr.into())?;
-    let backlog = match options.backlog {
+    socket.listen(backlog(options))?;
+    Ok(socket.into())
+}
+
+/// As `listen` takes it.
+fn backlog(options: &ListenOptions) -> i32 {
+    match options.backlog {
         0 => i32::MAX,
         n => i32::try_from(n).unwrap_or(i32::MAX),
-    };
-    socket.listen(backlog)?;
-    Ok(socket.into())
+    }
 }
 
 /// An unconnected, possibly bound socket for a connection to `peer`, with TCP_NODELAY set.
@@ -200,6 +207,50 @@ pub fn waiting(listener: &std::net::TcpListener) -> io::Result<u32> {
         )
     };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(info[UNACKED]) }
+}
+
+/// Descriptors that one message carries at most.
+pub const MOST_PASSED: usize = 128;
+
+/// Sends bytes through a Unix socket and with the first of them descriptors, [`MOST_PASSED`] at most. How many bytes
+/// were taken.
+pub fn send_with(socket: BorrowedFd<'_>, bytes: &[u8], passed: &[BorrowedFd<'_>]) -> io::Result<usize> {
+    let passed: Vec<RawFd> = passed.iter().map(AsRawFd::as_raw_fd).collect();
+    let rights = [ControlMessage::ScmRights(&passed)];
+    let rights = if passed.is_empty() { &[] } else { &rights[..] };
+    let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+    Ok(sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(bytes)], rights, flags, None)?)
+}
+
+/// Receives bytes, and the descriptors that came with them, which no other program inherits.
+pub fn receive_with(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
+    /// The kernel's own bound: none is ever lost for want of room, and left open.
+    const SCM_MAX_FD: usize = 253;
+    let mut room = nix::cmsg_space!([RawFd; SCM_MAX_FD]);
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
+    let mut parts = [IoSliceMut::new(bytes)];
+    let message = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut room), flags)?;
+    let mut passed = Vec::new();
+    for rights in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(received) = rights {
+            // SAFETY: the kernel made these descriptors for this process in this very call, so nobody else owns them.
+            passed.extend(received.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
+        }
+    }
+    Ok((message.bytes, passed))
+}
+
+/// Gives a bound socket what of a listener's options may change while it listens.
+pub fn reconfigure(listener: &std::net::TcpListener, options: &ListenOptions) -> io::Result<()> {
+    let socket = SockRef::from(listener);
+    set_foreign(&socket, listener.local_addr()?, options.freebind, options.transparent)?;
+    socket.listen(backlog(options))
+}
+
+/// Whether the socket listens at this address.
+pub fn listens_at(listener: &std::net::TcpListener, address: SocketAddr) -> bool {
+    let is_listener = SockRef::from(listener).is_listener().unwrap_or(false);
+    is_listener && listener.local_addr().is_ok_and(|bound| bound == address)
 }
 
 /// Raises the soft limit of open files to the hard one; returns the limit that now holds.

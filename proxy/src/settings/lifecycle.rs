@@ -53,6 +53,16 @@ pub struct Lifecycle {
     #[arg(long, env = "OUTRIGGER_OVERLOAD_MEMORY", value_name = "BYTES", help_heading = OVERLOAD)]
     pub overload_memory: Option<u64>,
 
+    /// Requests under way at once in the whole process; more are answered 503. No bound by default.
+    #[arg(
+        long,
+        env = "OUTRIGGER_MAX_REQUESTS",
+        value_name = "N",
+        value_parser = clap::value_parser!(u64).range(1..),
+        help_heading = OVERLOAD
+    )]
+    pub max_requests: Option<u64>,
+
     /// Time for connections to end on SIGTERM, in seconds, before they are cut.
     #[arg(long, default_value_t = 30, env = "OUTRIGGER_DRAIN_TIME_S", value_name = "SECONDS", help_heading = END)]
     pub drain_time_s: u64,

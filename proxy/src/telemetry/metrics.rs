@@ -251,7 +251,7 @@ block! {
     pub struct TcpStats {
         counters {
             downstream_cx_total, downstream_cx_no_route, downstream_cx_tx_bytes_total, downstream_cx_rx_bytes_total,
-            idle_timeout, max_downstream_connection_duration, downstream_cx_spliced,
+            idle_timeout, max_downstream_connection_duration, downstream_cx_spliced, downstream_cx_overload_close,
         }
         gauges { downstream_cx_active }
     }

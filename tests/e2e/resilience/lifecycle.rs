@@ -18,14 +18,14 @@ use outrigger_tests::{
 use super::PORTS;
 
 /// A folder that the proxy of a Pod may write.
-fn state_dir(mesh: &Mesh, name: &str) -> String {
+pub(super) fn state_dir(mesh: &Mesh, name: &str) -> String {
     let dir = mesh.dir().join(format!("state-{name}"));
     std::fs::create_dir(&dir).unwrap();
     std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o777)).unwrap();
     dir.display().to_string()
 }
 
-fn demo(workload: &Workload, version: &str) -> Process {
+pub(super) fn demo(workload: &Workload, version: &str) -> Process {
     let line = format!("{} http [::]:9080 app {version}", bin("outrigger-demo-app").display());
     workload.pod.serve("app", 9080, &line)
 }
@@ -319,7 +319,7 @@ fn what_an_end_cuts_is_told() {
     assert!(report.contains("HTTP requests") && report.contains("listener "), "{report}");
 }
 
-const STATIC: &str = r#"
+pub(super) const STATIC: &str = r#"
 admin: {address: {socket_address: {address: 127.0.0.1, port_value: 15000}}}
 static_resources:
   listeners:

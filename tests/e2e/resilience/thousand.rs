@@ -27,13 +27,13 @@ const PUSHES: usize = 100;
 const ROTATIONS: usize = 20;
 
 /// Bidirectional streams of HTTP/2, as gRPC makes them, with both ends in this test.
-struct Calls {
+pub(super) struct Calls {
     runtime: tokio::runtime::Runtime,
     open: Vec<(h2::SendStream<Bytes>, h2::RecvStream)>,
 }
 
 impl Calls {
-    fn open(client: &Workload, server: &Workload) -> Self {
+    pub(super) fn open(client: &Workload, server: &Workload) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let listener = server.pod.listen(9090);
         runtime.spawn(async move {
@@ -52,7 +52,7 @@ impl Calls {
     }
 
     /// A message there and back on every one.
-    fn alive(&mut self, after: &str) {
+    pub(super) fn alive(&mut self, after: &str) {
         let message = Bytes::copy_from_slice(format!("{after:16}").as_bytes());
         let open = &mut self.open;
         self.runtime.block_on(async {

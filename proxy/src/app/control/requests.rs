@@ -35,10 +35,14 @@ impl Control {
                     self.close(inbound_only);
                 }
             }
-            Request::Signal => match self.progress.ending {
-                Some(_) => self.cut(),
-                None => self.end(),
-            },
+            Request::Signal => {
+                let times = self.times.end;
+                match self.progress.ending.as_mut().map(|ending| ending.hastens(times)) {
+                    Some(true) => {}
+                    Some(false) => self.cut(),
+                    None => self.end(),
+                }
+            }
             // Who asks for the end this way has nothing left to call.
             Request::Stop => {
                 self.end();

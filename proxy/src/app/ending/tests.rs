@@ -93,3 +93,27 @@ fn outbound_goes_on_as_long_as_the_application_is_there() {
     assert!(late.over(&shared, true), "not beyond the deadline");
     assert!(!late.overdue() && !late.begins_to_cut());
 }
+
+#[test]
+fn a_process_that_was_succeeded_sends_everybody_away_and_is_hurried_by_a_signal() {
+    let shared = shared();
+    set(&shared.open.outbound, 1);
+    set(&shared.connections, 1);
+    let mut ending = Ending::begin(&shared, TIMES);
+    ending.hand_over(&shared, LONG);
+    assert_eq!(phases(&shared), [Phase::Drain; 3], "a successor serves the application");
+    assert!(!ending.closes_inbound(), "nothing is accepted any more");
+    assert!(!ending.over(&shared, true), "a stream may go on");
+    assert!(ending.hastens(TIMES), "a signal for all processes is none to cut");
+    assert!(!ending.overdue() && !ending.over(&shared, true));
+    assert!(!ending.hastens(TIMES), "the second one is");
+    ending.cut(&shared);
+    assert_eq!(phases(&shared), [Phase::Force; 3]);
+    set(&shared.connections, 0);
+    assert!(ending.over(&shared, true));
+
+    let mut hurried = Ending::begin(&shared, TIMES);
+    assert!(!hurried.hastens(TIMES), "an end of its own");
+    hurried.hand_over(&shared, LONG);
+    assert!(hurried.hastens(Times { total: Duration::ZERO, ..TIMES }) && hurried.overdue());
+}

@@ -8,7 +8,7 @@ use std::{
     os::fd::AsFd,
 };
 
-use super::{Sockets, bind, is_without_v6};
+use super::{Sockets, bind, inherited::adopt, is_without_v6};
 use crate::{
     net::socket::{self, ListenOptions},
     settings::Lifecycle,
@@ -39,10 +39,12 @@ pub(crate) struct HoldCounts {
 
 /// Bound sockets that nobody accepts on yet.
 pub(super) struct Reserved {
-    options: ListenOptions,
-    sockets: Vec<TcpListener>,
+    pub(super) options: ListenOptions,
+    pub(super) sockets: Vec<TcpListener>,
     /// Memory for received bytes as it was before it was bounded; `None` where the kernel cannot take a bound back.
-    buffer: Option<usize>,
+    pub(super) buffer: Option<usize>,
+    /// Of a predecessor, which accepts on them as well: who waits is not held.
+    pub(super) inherited: bool,
 }
 
 /// A socket to accept on, and what waited for that.
@@ -59,6 +61,9 @@ impl From<TcpListener> for Claimed {
 
 impl Reserved {
     fn waiting(&self) -> u64 {
+        if self.inherited {
+            return 0;
+        }
         self.sockets.iter().filter_map(|s| socket::waiting(s).ok()).map(u64::from).sum()
     }
 
@@ -99,6 +104,9 @@ impl Reserved {
 impl Sockets {
     /// Binds an address of a listener to come: connections wait in the kernel until it is there.
     pub(in crate::app) fn reserve(&mut self, address: SocketAddr, held: Held) {
+        if self.reserved.contains_key(&address) {
+            return;
+        }
         // Each worker has a queue of its own, which the kernel lets grow to one more than it is told.
         let workers = u32::try_from(self.workers.len().max(1)).unwrap_or(u32::MAX);
         let backlog = (held.connections / workers).saturating_sub(1).max(1);
@@ -106,7 +114,7 @@ impl Sockets {
             ListenOptions { reuse_port: true, v6only: address.is_ipv6(), backlog, ..ListenOptions::default() };
         match bind(address, &options, self.workers.len()) {
             Ok((_, sockets)) => {
-                let mut reserved = Reserved { options, sockets, buffer: None };
+                let mut reserved = Reserved { options, sockets, buffer: None, inherited: false };
                 if let Err(error) = reserved.bound(held.bytes) {
                     tracing::warn!(%address, %error, "the kernel alone bounds the bytes of held connections");
                 }
@@ -135,25 +143,33 @@ impl Sockets {
         for (address, reserved) in std::mem::take(&mut self.reserved) {
             let refused = reserved.waiting();
             self.held.refused += refused;
-            tracing::warn!(%address, refused, "{why}; connections to it are refused");
+            tracing::warn!(%address, refused, inherited = reserved.inherited, "{why}; connections to it are refused");
         }
     }
 
-    /// The sockets reserved for an address, if they can be had with these options.
-    pub(super) fn claim(&mut self, address: SocketAddr, options: &ListenOptions) -> io::Result<Option<Vec<Claimed>>> {
-        let suits = |r: &Reserved| ListenOptions { backlog: options.backlog, ..r.options } == *options;
+    /// The sockets reserved for an address, if they can be had with these options, and where they really are.
+    pub(super) fn claim(
+        &mut self,
+        address: SocketAddr,
+        options: &ListenOptions,
+    ) -> io::Result<Option<(SocketAddr, Vec<Claimed>)>> {
+        let suits = |r: &Reserved| match r.inherited {
+            // What else there is may change while it listens.
+            true => (r.options.reuse_port, r.options.v6only) == (options.reuse_port, options.v6only),
+            false => ListenOptions { backlog: options.backlog, ..r.options } == *options,
+        };
         if !self.reserved.get(&address).is_some_and(suits) {
             return Ok(None);
         }
         let Some(reserved) = self.reserved.remove(&address) else { return Ok(None) };
-        let backlog = match options.backlog {
-            0 => i32::MAX,
-            n => i32::try_from(n).unwrap_or(i32::MAX),
-        };
-        reserved.sockets.iter().try_for_each(|socket| socket2::SockRef::from(socket).listen(backlog))?;
+        if reserved.inherited {
+            let adopted = adopt(reserved.sockets, options, self.workers.len())?;
+            return Ok(Some((address, adopted)));
+        }
+        reserved.sockets.iter().try_for_each(|socket| socket::reconfigure(socket, options))?;
         let open = reserved.open();
         self.held.served += open.iter().map(|claimed| claimed.held.len() as u64).sum::<u64>();
-        Ok(Some(open))
+        Ok(Some((address, open)))
     }
 
     /// Closes what is reserved for an address that is served otherwise.

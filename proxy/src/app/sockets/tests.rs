@@ -8,7 +8,7 @@ use crate::{
 
 const HELD: Held = Held { connections: 64, bytes: 16 << 10 };
 
-fn ids(rig: &mut Rig) -> Vec<u64> {
+fn ids(rig: &mut Rig) -> Vec<(usize, u64)> {
     rig.sockets().open.values().flat_map(|open| open.ids.clone()).collect()
 }
 
@@ -160,6 +160,60 @@ fn what_waits_in_the_queue_is_served_before_a_socket_closes() {
         echoes(stream, "connected is connected");
     }
     assert!(rig.reconcile().is_empty() && ids(&mut rig).is_empty(), "a closed direction stays closed");
+}
+
+/// Connections to an address while its sockets go from a process with `before` workers to one with `after`.
+fn succession(before: usize, after: usize) {
+    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let yaml = statics(&[tcp_listener("l", "127.0.0.1", address.port(), "c", "")], &[cluster("c", echo_server())]);
+    let [mut old, mut new] = [before, after].map(|workers| {
+        let mut rig = Rig::new(workers, None);
+        rig.sockets = rig.sockets.take().map(Sockets::keeping);
+        rig
+    });
+    assert!(old.apply(&yaml).is_empty());
+    let mut kept = client(address);
+    echoes(&mut kept, "before");
+    let offered = old.sockets().offer().unwrap();
+    assert_eq!(offered[0].sockets.len(), before);
+    new.sockets().inherit(offered);
+    assert_eq!(new.sockets().held(), HoldCounts::default(), "they are not held, somebody serves them");
+    // Nobody notices a successor that thinks better of it.
+    assert!(new.apply(&yaml).is_empty());
+    assert_eq!(ids(&mut new).len(), before.max(after), "no socket without somebody who accepts on it");
+    let mut early: Vec<_> = (0..50).map(|_| client(address)).collect();
+    old.sockets().leave();
+    assert!(old.reconcile().is_empty() && ids(&mut old).is_empty());
+    let mut late: Vec<_> = (0..50).map(|_| client(address)).collect();
+    early.iter_mut().chain(&mut late).for_each(|stream| echoes(stream, "in between"));
+    echoes(&mut kept, "and the old ones go on");
+    drop(old);
+    let mut last: Vec<_> = (0..50).map(|_| client(address)).collect();
+    last.iter_mut().for_each(|stream| echoes(stream, "after"));
+}
+
+#[test]
+fn sockets_change_hands_whatever_the_number_of_workers() {
+    succession(2, 2);
+    succession(4, 1);
+    succession(1, 3);
+}
+
+#[test]
+fn a_successor_that_thinks_better_of_it_leaves_no_trace() {
+    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let yaml = statics(&[tcp_listener("l", "127.0.0.1", address.port(), "c", "")], &[cluster("c", echo_server())]);
+    let mut old = Rig::new(2, None);
+    old.sockets = old.sockets.take().map(Sockets::keeping);
+    assert!(old.apply(&yaml).is_empty());
+    let offered = old.sockets().offer().unwrap();
+    drop(offered);
+    old.sockets().withdraw();
+    (0..20).map(|_| client(address)).for_each(|mut stream| echoes(&mut stream, "served"));
+    // And a socket that closes is emptied first, as ever.
+    let mut waiting: Vec<_> = (0..50).map(|_| client(address)).collect();
+    old.sockets().close_direction(Direction::Unspecified);
+    waiting.iter_mut().for_each(|stream| echoes(stream, "connected is connected"));
 }
 
 #[test]

@@ -77,7 +77,7 @@ async fn raw((a, a_read): (Io, Bytes), (b, b_read): (Io, Bytes), flow: &Flow) {
     let end = relay::relay_from((a, b), (a_read, b_read), &options, &progress.progress).await;
     match end.reason {
         RelayReason::Closed => {}
-        RelayReason::IdleTimeout | RelayReason::MaxDuration => flow.expire(Instant::now(), None),
+        RelayReason::IdleTimeout | RelayReason::MaxDuration | RelayReason::Told => flow.expire(Instant::now(), None),
         RelayReason::Error { error, .. } => tracing::debug!(%error, "tunnel broke off"),
     }
 }
