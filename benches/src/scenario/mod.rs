@@ -12,6 +12,7 @@ mod hops;
 mod http;
 mod idle;
 mod measure;
+mod observability;
 mod open_loop;
 mod policy;
 mod scale;
@@ -120,6 +121,12 @@ const SCENARIOS: &[Scenario] = &[
         "CPU and p50 that authorization and rate limits add at the inbound proxy",
         policy::run,
         Work::policy,
+    )),
+    by_name(scenario(
+        "observability",
+        "CPU and latency that metrics, JSON access logs and 1 % tracing over OTLP add on both sides",
+        observability::run,
+        Work::observability,
     )),
 ];
 
