@@ -23,7 +23,7 @@ use anyhow::{bail, ensure};
 
 use self::{bench::Bench, estimate::Work};
 use crate::{
-    host, html,
+    host, html, interrupt,
     options::MeshOptions,
     progress::Progress,
     result::{Run, table},
@@ -141,7 +141,7 @@ pub(crate) fn run(options: &MeshOptions) -> anyhow::Result<()> {
         bail!("there is no scenario {unknown:?}; `--scenario list` names them");
     }
     ensure!(nix::unistd::geteuid().is_root(), "root is needed for network namespaces");
-    bench::end_orderly_on_interrupt()?;
+    interrupt::end_orderly()?;
     let progress = Progress::new();
     let mut run = Run { facts: host::facts(), ..Run::default() };
     run.facts.insert("rounds".into(), format!("{} of {:?}", options.rounds(), options.window()));
