@@ -110,17 +110,16 @@ fn soak(stage: &Stage, subjects: &[Subject], options: &SoakOptions) -> anyhow::R
     let log = stage.access_log();
     let seen = std::thread::scope(|scope| {
         // Whoever ends early, by an error or a panic, ends it for all.
-        let ending = |stop: Arc<AtomicBool>| Ending(stop);
-        let guard = ending(clients.stop.clone());
+        let guard = Ending(clients.stop.clone());
         let own = clients.clone();
         let pod = stage.client.pod.clone();
         let load = scope.spawn(move || {
-            let _ending = ending(own.stop.clone());
+            let _ending = Ending(own.stop.clone());
             pod.within(|| drive::block_on(load::run(own)))
         });
         let (told, stop, over_too) = (clients.told.clone(), clients.stop.clone(), over.clone());
         let pushes = scope.spawn(move || {
-            let _ending = ending(stop);
+            let _ending = Ending(stop);
             pushes::run(stage, &told, &over_too);
         });
         let seen = watch::run(subjects, (&log, &csv), &mut report, &over);
@@ -186,7 +185,7 @@ fn judge(stage: &mut Stage, clients: &Clients, seen: &Seen) -> Vec<Judged> {
         let renewals = last.zip(first).map_or(0, |(last, first)| last.renewals.saturating_sub(first.renewals));
         let minutes = last.map_or(0.0, |last| last.seconds) / 60.0;
         // Renewed half way through two minutes, spread.
-        add(renewals as f64 >= (minutes / 2.0 - 1.0).floor(), format!("{name}: {renewals} certificates renewed"));
+        add(renewals as f64 >= (minutes / 2.0 - 0.5).floor(), format!("{name}: {renewals} certificates renewed"));
     }
     judged
 }

@@ -3,8 +3,10 @@
 use super::watch::{Look, Seen};
 use crate::result::stats;
 
-/// The first part of a run, which is for finding the level.
-const WARM_UP: f64 = 0.1;
+/// The first part of a run, which is for finding the level, and the least of it in seconds.
+const WARM_UP: (f64, f64) = (0.1, 120.0);
+/// A run of less seconds has not found its level: it is shown how flat it was, and no more.
+const SHORTEST: f64 = 900.0;
 
 /// What may not grow, and how much of noise it has: as part of its mean, or absolute where that is more.
 struct Flat {
@@ -32,13 +34,14 @@ pub(super) struct Judged {
 pub(super) fn flatness(seen: &Seen) -> Vec<Judged> {
     let of_process = |(name, looks): &(String, Vec<Look>)| {
         let end = looks.last().map_or(0.0, |look| look.seconds);
-        let settled: Vec<&Look> = looks.iter().filter(|look| look.seconds >= end * WARM_UP).collect();
-        FLAT.iter().map(|flat| judge(name, flat, &settled)).collect::<Vec<_>>()
+        let warm_up = (end * WARM_UP.0).max(WARM_UP.1.min(end / 2.0));
+        let settled: Vec<&Look> = looks.iter().filter(|look| look.seconds >= warm_up).collect();
+        FLAT.iter().map(|flat| judge(name, flat, &settled, end)).collect::<Vec<_>>()
     };
     seen.looks.iter().flat_map(of_process).collect()
 }
 
-fn judge(name: &str, flat: &Flat, looks: &[&Look]) -> Judged {
+fn judge(name: &str, flat: &Flat, looks: &[&Look], end: f64) -> Judged {
     let points: Vec<(f64, f64)> = looks.iter().map(|look| (look.seconds, (flat.of)(look))).collect();
     let values = points.iter().map(|(_, value)| *value);
     let (low, high) = values.clone().fold((f64::INFINITY, 0.0f64), |(low, high), v| (low.min(v), high.max(v)));
@@ -46,11 +49,12 @@ fn judge(name: &str, flat: &Flat, looks: &[&Look]) -> Judged {
     let length = points.last().zip(points.first()).map_or(0.0, |(last, first)| last.0 - first.0);
     let slope = stats::slope(&points);
     let (rise, most) = (slope * length, (flat.part * mean).max(flat.least));
-    let good = points.len() >= 3 && low > 0.0 && rise <= most;
+    let short = end < SHORTEST;
+    let good = points.len() >= 3 && low > 0.0 && (rise <= most || short);
     let text = format!(
-        "{name:8} {:12} mean {mean:>9.0}  range {low:.0}..{high:.0}  rise of the fitted line {rise:+.1} (at most {most:.0}), {:+.1} an hour",
+        "{name:8} {:12} mean {mean:>9.0}  range {low:.0}..{high:.0}  rise of the fitted line {rise:+.1} (at most {most:.0}){}",
         flat.what,
-        slope * 3600.0
+        if short { ", too short a run to be judged" } else { "" },
     );
     Judged { text, good }
 }
@@ -76,6 +80,9 @@ mod tests {
         assert!(good(&seen(|t| if t < 300.0 { 20_000.0 + t * 30.0 } else { 30_000.0 + (t % 70.0) * 20.0 })));
         assert!(!good(&seen(|t| 30_000.0 + t)), "a kilobyte a second");
         assert!(!good(&seen(|_| 0.0)), "a process that is gone");
+        let mut short = seen(|t| 30_000.0 + t);
+        short.looks[0].1.truncate(20);
+        assert!(good(&short), "three minutes tell nothing of an hour");
         assert!(!good(&Seen { looks: vec![("client".into(), Vec::new())], ..Seen::default() }));
     }
 }

@@ -23,7 +23,7 @@ const SCRAPE_EVERY: Duration = Duration::from_secs(15);
 const ROTATE_EVERY: Duration = Duration::from_secs(60);
 
 /// A process that is watched.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Subject {
     pub(super) name: String,
     pid: u32,
@@ -212,7 +212,9 @@ fn line(name: &str, look: &Look) -> String {
         look.renewals,
         look.panics,
     ];
-    whole.iter().for_each(|value| drop(write!(line, ",{value}")));
+    for value in whole {
+        let _ = write!(line, ",{value}");
+    }
     let _ = write!(line, ",{:.2}", look.cpu);
     line
 }

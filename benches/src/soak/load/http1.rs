@@ -8,7 +8,8 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::{super::tally::End, Clients, Told, app};
+use super::super::tally::End;
+use super::{Clients, Told, app};
 
 const MOST: usize = 256 << 10;
 
@@ -65,8 +66,12 @@ impl Kept {
     /// Paths whose answers the mesh's configuration gives.
     pub(super) async fn told(&mut self) -> anyhow::Result<End> {
         self.turn += 1;
-        let (path, wanted): (_, &[u16]) =
-            [("/slow", &[504][..]), ("/fail", &[500]), ("/fault", &[418]), ("/denied", &[200, 403])][self.turn % 4];
+        let (path, wanted): (_, &[u16]) = match self.turn % 4 {
+            0 => ("/slow", &[504]),
+            1 => ("/fail", &[500]),
+            2 => ("/fault", &[418]),
+            _ => ("/denied", &[200, 403]),
+        };
         let (answer, _) = self.ask("GET", path, 0).await?;
         ensure!(wanted.contains(&answer.status), "{path}: status {}", answer.status);
         Ok(End::Explained(match answer.status {
@@ -156,7 +161,7 @@ pub(super) async fn connect(to: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-async fn read(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Result<Answer, Failure> {
+async fn read(stream: &mut TcpStream, buffer: &mut [u8]) -> Result<Answer, Failure> {
     let mut filled = 0;
     let (mut answer, size, length) = loop {
         if let Some(found) = parse(&buffer[..filled]).map_err(Failure::Other)? {

@@ -6,7 +6,8 @@ use anyhow::{Context as _, ensure};
 use bytes::Bytes;
 use http::Request;
 
-use super::{super::tally::End, app, http1::connect, raw};
+use super::super::tally::End;
+use super::{app, http1::connect, raw};
 use crate::drive::grpc::message;
 
 /// So long a connection is used.
@@ -106,7 +107,7 @@ pub(super) async fn stream() -> anyhow::Result<End> {
     loop {
         while owed > 0 {
             let data = body.data().await.with_context(|| format!("ended after {:?}", started.elapsed()))?;
-            let data = data.with_context(|| "broke within its life".to_owned())?;
+            let data = data.context("broke within its life")?;
             body.flow_control().release_capacity(data.len())?;
             owed = owed.checked_sub(data.len()).context("more than was sent came back")?;
         }

@@ -64,16 +64,16 @@ pub(super) async fn run(clients: Clients) -> anyhow::Result<()> {
     let mut tasks = tokio::task::JoinSet::new();
     let all = &clients;
     start(&mut tasks, all, kind("http1-kept", 16, 300.0), |c| http1::Kept::new(c, app(80), "app"), http1::Kept::mixed);
-    start(&mut tasks, all, kind("http1-new", 4, 40.0), |_| (), |()| http1::fresh());
+    start(&mut tasks, all, kind("http1-new", 4, 40.0), |_| (), async |_: &mut ()| http1::fresh().await);
     start(&mut tasks, all, kind("http1-told", 2, 20.0), |c| http1::Kept::new(c, app(80), "app"), http1::Kept::told);
     start(&mut tasks, all, kind("http1-flaky", 8, 40.0), |c| http1::Kept::new(c, flaky(), "flaky"), http1::Kept::flaky);
     start(&mut tasks, all, kind("http2", 8, 150.0), |_| http2::Shared::new("/http2"), http2::Shared::call);
     start(&mut tasks, all, kind("grpc", 8, 150.0), |_| http2::Shared::new("/soak.Echo/Unary"), http2::Shared::call);
-    start(&mut tasks, all, kind("grpc-stream", 20, 1.0), |_| (), |()| http2::stream());
-    start(&mut tasks, all, kind("tcp-short", 4, 30.0), |_| (), |()| raw::short());
-    start(&mut tasks, all, kind("tcp-long", 20, 1.0), |_| (), |()| raw::long());
-    start(&mut tasks, all, kind("websocket", 20, 1.0), |_| (), |()| raw::websocket());
-    start(&mut tasks, all, kind("vanished", 4, 10.0), |_| 0, vanish::one);
+    start(&mut tasks, all, kind("grpc-stream", 20, 1.0), |_| (), async |_: &mut ()| http2::stream().await);
+    start(&mut tasks, all, kind("tcp-short", 4, 30.0), |_| (), async |_: &mut ()| raw::short().await);
+    start(&mut tasks, all, kind("tcp-long", 20, 1.0), |_| (), async |_: &mut ()| raw::long().await);
+    start(&mut tasks, all, kind("websocket", 20, 1.0), |_| (), async |_: &mut ()| raw::websocket().await);
+    start(&mut tasks, all, kind("vanished", 4, 10.0), |_| 0usize, vanish::one);
     while let Some(ended) = tasks.join_next().await {
         ended.context("a client panicked")?;
     }
@@ -104,7 +104,12 @@ fn start<S, W>(
                 if clients.stop.load(Relaxed) {
                     return;
                 }
-                let done = tokio::time::timeout(limit(kind.name), work(&mut state)).await;
+                let done = tokio::time::timeout(limit(kind.name), (*work)(&mut state));
+                let done = tokio::select! {
+                    done = done => done,
+                    // What lives for long has no end of its own now.
+                    () = stopped(&clients), if is_long(kind.name) => return,
+                };
                 let done = done.unwrap_or_else(|_| Err(anyhow::anyhow!("no end within {:?}", limit(kind.name))));
                 clients.tally.count(kind.name, &done);
             }
@@ -112,10 +117,16 @@ fn start<S, W>(
     }
 }
 
-/// What lives for long has its own life's length besides.
+fn is_long(name: &str) -> bool {
+    matches!(name, "grpc-stream" | "tcp-long" | "websocket")
+}
+
 fn limit(name: &str) -> Duration {
-    match name {
-        "grpc-stream" | "tcp-long" | "websocket" => raw::LIFE + PATIENCE,
-        _ => PATIENCE,
+    if is_long(name) { raw::LIFE + PATIENCE } else { PATIENCE }
+}
+
+async fn stopped(clients: &Clients) {
+    while !clients.stop.load(Relaxed) {
+        tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }

@@ -8,7 +8,8 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::{super::tally::End, app, http1::connect};
+use super::super::tally::End;
+use super::{app, http1::connect};
 
 /// How long a long connection lives.
 pub(super) const LIFE: Duration = Duration::from_secs(60);

@@ -7,7 +7,8 @@ use bytes::Bytes;
 use http::Request;
 use tokio::io::AsyncWriteExt;
 
-use super::{super::tally::End, app, http1::connect};
+use super::super::tally::End;
+use super::{app, http1::connect};
 
 /// One of them after the other.
 pub(super) async fn one(turn: &mut usize) -> anyhow::Result<End> {
