@@ -94,8 +94,17 @@ fn push_address(address: SocketAddr, out: &mut String) {
 /// Appends a string in its quotes.
 fn string(text: &str, out: &mut String) {
     out.push('"');
+    if has_special(text.as_bytes()) {
+        escaped(text, out)
+    } else {
+        out.push_str(text)
+    }
+    out.push('"');
+}
+
+fn escaped(text: &str, out: &mut String) {
     let mut rest = text;
-    while let Some(at) = rest.bytes().position(|byte| byte < b' ' || byte == b'"' || byte == b'\\') {
+    while let Some(at) = rest.bytes().position(is_special) {
         let (plain, special) = rest.split_at(at);
         out.push_str(plain);
         // A single byte that is a character of its own.
@@ -112,5 +121,26 @@ fn string(text: &str, out: &mut String) {
         rest = &special[1..];
     }
     out.push_str(rest);
-    out.push('"');
+}
+
+fn is_special(byte: u8) -> bool {
+    byte < b' ' || byte == b'"' || byte == b'\\'
+}
+
+/// Whether any byte is special, eight at a time: nearly no text has any.
+fn has_special(bytes: &[u8]) -> bool {
+    let (words, _) = bytes.as_chunks::<8>();
+    match bytes.last_chunk::<8>() {
+        // The last word overlaps the one before.
+        Some(last) => words.iter().chain([last]).any(|word| word_has_special(u64::from_le_bytes(*word))),
+        None => bytes.iter().any(|byte| is_special(*byte)),
+    }
+}
+
+fn word_has_special(word: u64) -> bool {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = ONES << 7;
+    let has_zero = |word: u64| word.wrapping_sub(ONES) & !word & HIGH;
+    let has_control = word.wrapping_sub(ONES * 0x20) & !word & HIGH;
+    (has_control | has_zero(word ^ (ONES * 0x22)) | has_zero(word ^ (ONES * 0x5c))) != 0
 }

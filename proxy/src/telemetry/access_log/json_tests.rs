@@ -18,6 +18,20 @@ fn strings_are_escaped_as_the_library_does() {
 }
 
 #[test]
+fn a_special_byte_is_seen_wherever_it_stands() {
+    for length in 1..40 {
+        for at in 0..length {
+            for byte in 0..=255 {
+                let mut bytes = vec![b'x'; length];
+                bytes[at] = byte;
+                assert_eq!(has_special(&bytes), is_special(byte), "{byte} at {at} of {length}");
+            }
+        }
+    }
+    assert!(!has_special(b""));
+}
+
+#[test]
 fn addresses_are_written_as_the_library_does() {
     for text in ["0.0.0.0:0", "255.10.1.100:65535", "[::1]:80", "[fd00::a:0:1]:1"] {
         let address: SocketAddr = text.parse().unwrap();
