@@ -35,6 +35,39 @@ pub(crate) fn load_average() -> f64 {
     text.split(' ').next().and_then(|n| n.parse().ok()).unwrap_or(0.0)
 }
 
+/// How busy the machine is since a moment.
+pub(crate) struct Busy((u64, u64));
+
+impl Busy {
+    pub(crate) fn now() -> Self {
+        Self(ticks())
+    }
+
+    /// The part of all CPUs' time that was not idle.
+    pub(crate) fn share(&self) -> f64 {
+        let (busy, all) = ticks();
+        let (busy, all) = (busy.saturating_sub(self.0.0), all.saturating_sub(self.0.1));
+        if all == 0 { 0.0 } else { busy as f64 / all as f64 }
+    }
+}
+
+/// Of all CPUs: not idle, and altogether.
+fn ticks() -> (u64, u64) {
+    let text = fs::read_to_string("/proc/stat").unwrap_or_default();
+    let fields: Vec<u64> = text
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .skip(1)
+        .take(8)
+        .filter_map(|n| n.parse().ok())
+        .collect();
+    let all: u64 = fields.iter().sum();
+    // The fourth is idle, the fifth waits for disks.
+    (all - fields.iter().skip(3).take(2).sum::<u64>(), all)
+}
+
 fn said(program: &str, arguments: &[&str]) -> Option<String> {
     let output = Command::new(program).args(arguments).output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())

@@ -1,18 +1,20 @@
 //! The load bench: contenders side by side on the same work, ratios inside one run, losing cases included.
 //!
-//! `mesh` measures, `report` prints and plots a result again, `compare` says what moved between two results. This file
-//! owns the command line and nothing else.
+//! `mesh` measures, `soak` runs for an hour and judges, `report` prints and plots a result again, `compare` says what moved
+//! between two results. This file owns the command line and nothing else.
 
 mod account;
 mod drive;
 mod host;
 mod html;
+mod interrupt;
 mod load;
 mod options;
 mod progress;
 mod result;
 mod rig;
 mod scenario;
+mod soak;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -32,6 +34,8 @@ struct Cli {
 enum Command {
     /// Run scenarios in network namespaces (root)
     Mesh(options::MeshOptions),
+    /// Mixed load through a mesh that changes all the time, for an hour: memory and descriptors flat, nothing lost (root)
+    Soak(soak::SoakOptions),
     /// What moved between two results beyond the noise, by the ratios to a contender both have
     Compare {
         before: PathBuf,
@@ -54,6 +58,7 @@ enum Command {
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Mesh(options) => scenario::run(&options),
+        Command::Soak(options) => soak::run(&options),
         Command::Compare { before, after, reference, threshold } => Run::load(&before)
             .and_then(|a| Ok((a, Run::load(&after)?)))
             .map(|(a, b)| print!("{}", result::compare::text(&a, &b, &reference, threshold / 100.0))),

@@ -24,8 +24,10 @@ pub const PROXY_UID: u32 = 1337;
 pub fn bin(name: &str) -> PathBuf {
     let dir = std::env::var_os("OUTRIGGER_BIN_DIR").map(PathBuf::from).unwrap_or_else(|| {
         let exe = std::env::current_exe().expect("a running test has a path");
-        // target/PROFILE/deps/TEST
-        exe.parent().and_then(Path::parent).expect("tests are built below target").to_path_buf()
+        // target/PROFILE/deps/TEST, or target/PROFILE/PROGRAM
+        let dir = exe.parent().expect("a program is in a folder");
+        let beside = dir.join(name).exists();
+        if beside { dir } else { dir.parent().expect("tests are built below target") }.to_path_buf()
     });
     let path = dir.join(name);
     assert!(path.exists(), "{} is not built: run `cargo build --workspace` first", path.display());

@@ -50,7 +50,8 @@ pub(crate) fn closed(streams: &[TcpStream]) -> usize {
     streams.iter().filter(is_closed).count()
 }
 
-fn raise_open_files() -> anyhow::Result<()> {
+/// As many as this process may have.
+pub(crate) fn raise_open_files() -> anyhow::Result<()> {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     Ok(setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?)

@@ -11,6 +11,7 @@ pub(crate) mod grpc;
 pub(crate) mod http1;
 pub(crate) mod idle;
 pub(crate) mod open_loop;
+pub(crate) mod otlp;
 mod pacer;
 
 use std::{net::TcpListener, sync::Arc, thread::JoinHandle};

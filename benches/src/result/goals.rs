@@ -62,6 +62,7 @@ const GOALS: &[Goal] = &[
     goal("failures killed", "lost", "lost by a killed replica, with retries", Bound::Absolute, 0.0),
     goal("failures app-killed", "lost", "lost by a killed application, with retries", Bound::Absolute, 0.0),
     goal("hops failing", "multiplier", "calls at the bottom of three hops", Bound::Absolute, 1.2),
+    goal("observability all", "cpu_percent", "CPU of metrics, JSON logs and 1 % traces", Bound::Absolute, 15.0),
     goal("binary size", "binary_mb", "program, stripped", Bound::Absolute, 15.0),
 ];
 

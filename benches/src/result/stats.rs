@@ -37,6 +37,15 @@ impl Summary {
     }
 }
 
+/// Of the line fitted through the points by least squares.
+pub(crate) fn slope(points: &[(f64, f64)]) -> f64 {
+    let count = points.len() as f64;
+    let (mean_x, mean_y) = points.iter().fold((0.0, 0.0), |(x, y), p| (x + p.0 / count, y + p.1 / count));
+    let covariance: f64 = points.iter().map(|(x, y)| (x - mean_x) * (y - mean_y)).sum();
+    let variance: f64 = points.iter().map(|(x, _)| (x - mean_x).powi(2)).sum();
+    if variance == 0.0 { 0.0 } else { covariance / variance }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -49,5 +58,12 @@ mod tests {
         assert_eq!(Summary::of(&[]), None);
         assert!((summary.spread() - 80.0 / 22.0).abs() < 1e-9);
         assert!(!Summary::of(&[1.0, 2.0]).unwrap().overlaps(&Summary::of(&[2.1, 3.0]).unwrap()));
+    }
+
+    #[test]
+    fn the_slope_is_that_of_the_line() {
+        let points: Vec<(f64, f64)> = (0..10).map(|n| (f64::from(n), 5.0 + 0.5 * f64::from(n))).collect();
+        assert!((slope(&points) - 0.5).abs() < 1e-9);
+        assert_eq!(slope(&points[..1]), 0.0);
     }
 }

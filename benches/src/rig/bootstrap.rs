@@ -1,5 +1,7 @@
 //! The bootstrap files: one generator, and the same file for every proxy that reads Envoy's format.
 
+use std::path::{Path, PathBuf};
+
 use serde_json::{Value, json};
 
 use super::{
@@ -42,6 +44,7 @@ pub(super) fn bootstrap(side: Side, plan: &Plan, place: &Place<'_>) -> Value {
         }});
         clusters.push(cluster("xds", &[("127.0.0.1".into(), XDS_PORT)], protocol(App::Http2, Sessions::Pooled)));
     }
+    clusters.extend(plan.extra.both.clusters.iter().cloned());
     file["static_resources"]["clusters"] = Value::Array(clusters);
     file
 }
@@ -70,10 +73,10 @@ fn listener(name: &str, direction: &str, port: u16, filters: &[&str], chain: Val
 
 fn outbound(plan: &Plan, dir: &str) -> Value {
     let filter = if plan.is_http() {
-        let mut hosts = vec![virtual_host(PROBE, &domains(HOST), &plan.extra.action)];
+        let mut hosts = vec![virtual_host(PROBE, &domains(HOST), &plan.extra)];
         hosts.extend((0..plan.services).map(|n| {
             let name = service_name(n);
-            virtual_host(&name, &domains(&format!("{name}.default.svc.cluster.local")), &Value::Null)
+            virtual_host(&name, &domains(&format!("{name}.default.svc.cluster.local")), &Extra::default())
         }));
         http(plan, dir, Side::Out, json!({"name": "outbound", "virtual_hosts": hosts}))
     } else {
@@ -86,7 +89,8 @@ fn inbound(plan: &Plan, dir: &str) -> Value {
     let filter = if plan.is_http() {
         let mut action = json!({"cluster": "inbound", "timeout": "0s"});
         overlay(&mut action, &plan.extra.inbound);
-        let route = json!({"name": "default", "match": {"prefix": "/"}, "route": action});
+        let mut route = json!({"name": "default", "match": {"prefix": "/"}, "route": action});
+        overlay(&mut route, &plan.extra.routes);
         let host = json!({"name": "inbound", "domains": ["*"], "routes": [route]});
         http(plan, dir, Side::In, json!({"name": "inbound", "virtual_hosts": [host]}))
     } else {
@@ -135,7 +139,7 @@ fn overlay(base: &mut Value, more: &Value) {
     }
 }
 
-fn virtual_host(cluster: &str, domains: &[String], more: &Value) -> Value {
+fn virtual_host(cluster: &str, domains: &[String], extra: &Extra) -> Value {
     let retry = json!({
         "retry_on": "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes",
         "num_retries": 2,
@@ -147,23 +151,19 @@ fn virtual_host(cluster: &str, domains: &[String], more: &Value) -> Value {
         "host_selection_retry_max_attempts": 5,
     });
     let mut action = json!({"cluster": cluster, "timeout": "0s", "retry_policy": retry});
-    overlay(&mut action, more);
-    json!({
-        "name": cluster,
-        "domains": domains,
-        "routes": [
-            {"name": "admin", "match": {"prefix": "/admin/"}, "route": action},
-            {
-                "name": "canary",
-                "match": {
-                    "prefix": "/",
-                    "headers": [{"name": "x-canary", "string_match": {"exact": "true"}}],
-                },
-                "route": action,
-            },
-            {"name": "default", "match": {"prefix": "/"}, "route": action},
-        ],
-    })
+    overlay(&mut action, &extra.action);
+    let canary = json!([{"name": "x-canary", "string_match": {"exact": "true"}}]);
+    let matches = [
+        ("admin", json!({"prefix": "/admin/"})),
+        ("canary", json!({"prefix": "/", "headers": canary})),
+        ("default", json!({"prefix": "/"})),
+    ];
+    let routes = matches.map(|(name, of)| {
+        let mut route = json!({"name": name, "match": of, "route": action});
+        overlay(&mut route, &extra.routes);
+        route
+    });
+    json!({"name": cluster, "domains": domains, "routes": routes})
 }
 
 fn http(plan: &Plan, dir: &str, side: Side, routes: Value) -> Value {
@@ -176,24 +176,60 @@ fn http(plan: &Plan, dir: &str, side: Side, routes: Value) -> Value {
         "stat_prefix": side.as_str(),
         "use_remote_address": false,
         "route_config": routes,
-        "http_filters": [router],
     });
+    let own: &[Value] = if side == Side::In { &plan.extra.filters } else { &[] };
+    config["http_filters"] = own.iter().chain(&plan.extra.both.filters).chain([&router]).cloned().collect();
     if side == Side::In {
-        let filters = plan.extra.filters.iter().cloned().chain([config["http_filters"][0].take()]);
-        config["http_filters"] = filters.collect();
         config["forward_client_cert_details"] = json!("SANITIZE_SET");
         config["set_current_client_cert_details"] = json!({"uri": true});
     }
-    if plan.features == Features::AccessLog {
-        config["access_log"] = json!([{
-            "name": "envoy.access_loggers.file",
-            "typed_config": {
-                "@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog",
-                "path": format!("{dir}/access-{}.log", side.as_str()),
-            },
-        }]);
+    if plan.features != Features::Usual {
+        let mut log = json!({
+            "@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog",
+            "path": access_log_file(Path::new(dir), side),
+        });
+        if plan.features == Features::JsonLog {
+            log["log_format"] = json!({"json_format": istio_format()});
+        }
+        config["access_log"] = json!([{"name": "envoy.access_loggers.file", "typed_config": log}]);
     }
+    overlay(&mut config, &plan.extra.both.manager);
     json!({"name": "envoy.filters.network.http_connection_manager", "typed_config": config})
+}
+
+/// Where a proxy with such a log writes it.
+pub(super) fn access_log_file(dir: &Path, side: Side) -> PathBuf {
+    dir.join(format!("access-{}.log", side.as_str()))
+}
+
+/// What Istio logs with `accessLogEncoding: JSON`.
+fn istio_format() -> Value {
+    json!({
+        "start_time": "%START_TIME%",
+        "route_name": "%ROUTE_NAME%",
+        "method": "%REQ(:METHOD)%",
+        "path": "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%",
+        "protocol": "%PROTOCOL%",
+        "response_code": "%RESPONSE_CODE%",
+        "response_flags": "%RESPONSE_FLAGS%",
+        "response_code_details": "%RESPONSE_CODE_DETAILS%",
+        "connection_termination_details": "%CONNECTION_TERMINATION_DETAILS%",
+        "upstream_transport_failure_reason": "%UPSTREAM_TRANSPORT_FAILURE_REASON%",
+        "bytes_received": "%BYTES_RECEIVED%",
+        "bytes_sent": "%BYTES_SENT%",
+        "duration": "%DURATION%",
+        "upstream_service_time": "%RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)%",
+        "x_forwarded_for": "%REQ(X-FORWARDED-FOR)%",
+        "user_agent": "%REQ(USER-AGENT)%",
+        "request_id": "%REQ(X-REQUEST-ID)%",
+        "authority": "%REQ(:AUTHORITY)%",
+        "upstream_host": "%UPSTREAM_HOST%",
+        "upstream_cluster": "%UPSTREAM_CLUSTER_RAW%",
+        "upstream_local_address": "%UPSTREAM_LOCAL_ADDRESS%",
+        "downstream_local_address": "%DOWNSTREAM_LOCAL_ADDRESS%",
+        "downstream_remote_address": "%DOWNSTREAM_REMOTE_ADDRESS%",
+        "requested_server_name": "%REQUESTED_SERVER_NAME%",
+    })
 }
 
 fn common_tls(plan: &Plan, dir: &str, own: &str, peer: &str) -> Value {
@@ -287,7 +323,7 @@ fn outbound_clusters(plan: &Plan, place: &Place<'_>, dir: &str) -> Vec<Value> {
 /// A proxy in a row of them: whatever comes to the application's port goes on to `next`.
 pub(super) fn hop(next: &[(String, u16)], extra: &Extra) -> Value {
     let plan = Plan::http(Between::Http1);
-    let hosts = [virtual_host(PROBE, &["*".to_owned()], &extra.action)];
+    let hosts = [virtual_host(PROBE, &["*".to_owned()], extra)];
     let chain = json!({"filters": [http(&plan, "", Side::Out, json!({"name": "hop", "virtual_hosts": hosts}))]});
     let mut cluster = cluster(PROBE, next, protocol(App::Http1, Sessions::Pooled));
     overlay(&mut cluster, &extra.cluster);

@@ -14,6 +14,7 @@ mod replica;
 mod xds_messages;
 
 use std::{
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -28,7 +29,7 @@ pub(crate) use self::{
     contender::{Contender, Kind},
     origin::Origin,
     pki::CLIENT_ID,
-    plan::{App, Between, Extra, Features, Plan, Sessions, Via},
+    plan::{App, Between, Both, Extra, Features, Plan, Sessions, Via},
     replica::Replica,
     xds_messages::assignment,
 };
@@ -57,6 +58,7 @@ pub(crate) struct Rig {
     /// From the start of the outbound proxy to the first answered request.
     pub(crate) ready_after: Duration,
     outbound: Option<Process>,
+    dir: PathBuf,
 }
 
 impl Rig {
@@ -79,8 +81,14 @@ impl Rig {
             workers,
         });
         let replicas = pods.into_iter().map(|pod| Replica::new(pod, recipe.clone())).collect::<Result<_, _>>()?;
-        let mut rig =
-            Self { contender: contender.clone(), ready_after: Duration::ZERO, outbound: None, client, replicas };
+        let mut rig = Self {
+            contender: contender.clone(),
+            ready_after: Duration::ZERO,
+            outbound: None,
+            dir: recipe.dir.clone(),
+            client,
+            replicas,
+        };
         rig.start_proxies(&recipe)?;
         Ok(rig)
     }
@@ -170,6 +178,11 @@ impl Rig {
         let ends = self.outbound.iter().chain(self.replicas.iter().filter_map(|r| r.inbound.as_ref()));
         let ends = ends.filter(|p| !p.output().is_empty());
         ends.map(|p| format!("{}: {}", p.name(), last_lines(&p.output()))).collect::<Vec<_>>().join("; ")
+    }
+
+    /// Where the proxies write access logs, if they do.
+    pub(crate) fn access_logs(&self) -> [PathBuf; 2] {
+        [Side::Out, Side::In].map(|side| bootstrap::access_log_file(&self.dir, side))
     }
 
     /// The processes to account for; nothing without a proxy.

@@ -57,6 +57,8 @@ pub(crate) enum Features {
     Usual,
     /// Besides, an access log to a file on both sides.
     AccessLog,
+    /// The same as JSON, with the fields of Istio's format.
+    JsonLog,
 }
 
 /// Where the endpoints come from.
@@ -95,6 +97,20 @@ pub(crate) struct Extra {
     /// Fields of the inbound route's action.
     pub(crate) inbound: Value,
     /// Clusters of the inbound proxy.
+    pub(crate) clusters: Vec<Value>,
+    /// Fields of all routes.
+    pub(crate) routes: Value,
+    /// What the proxies of both sides get.
+    pub(crate) both: Both,
+}
+
+/// Pieces for both sides.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Both {
+    /// Fields of the connection managers.
+    pub(crate) manager: Value,
+    /// HTTP filters before the router.
+    pub(crate) filters: Vec<Value>,
     pub(crate) clusters: Vec<Value>,
 }
 

@@ -1,39 +1,14 @@
 //! A run in progress: rigs side by side, rounds, and the entries they fill.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
-use anyhow::bail;
 use outrigger_tests::Fabric;
 
+pub(super) use crate::interrupt::go_on;
 use crate::{
     options::MeshOptions,
     progress::Progress,
     result::{Case, Entry, Run, Sample, table},
     rig::{self, Contender, Kind, Plan, Rig},
 };
-
-static INTERRUPTED: AtomicBool = AtomicBool::new(false);
-
-/// From now on an interrupt ends the run after the current measurement, so that nothing is left behind.
-pub(super) fn end_orderly_on_interrupt() -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    std::thread::spawn(move || {
-        runtime.block_on(async {
-            if tokio::signal::ctrl_c().await.is_ok() {
-                INTERRUPTED.store(true, Ordering::Relaxed);
-                // The second one is not orderly any more: back to the default.
-                let _ = tokio::signal::ctrl_c().await;
-                std::process::exit(130);
-            }
-        });
-    });
-    Ok(())
-}
-
-/// Fails when the operator wants to stop.
-pub(super) fn go_on() -> anyhow::Result<()> {
-    if INTERRUPTED.load(Ordering::Relaxed) { bail!("interrupted: the result is not whole") } else { Ok(()) }
-}
 
 pub(super) struct Bench<'a> {
     pub(super) options: &'a MeshOptions,

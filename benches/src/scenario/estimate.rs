@@ -102,6 +102,13 @@ impl Work {
         rigs + super::policy::CASES * (rigs + 2.0 * self.rounds * 4.0 * (self.window + AROUND))
     }
 
+    /// Everything without and with it in turn.
+    pub(super) fn observability(&self) -> f64 {
+        let rigs = 2.0 * (START + self.warm_up + AROUND);
+        let windows = super::observability::WINDOWS * (self.window + AROUND);
+        rigs + super::observability::CASES * (rigs + 2.0 * self.rounds * windows)
+    }
+
     pub(super) fn soak(&self) -> f64 {
         self.proxies * (START + self.soak)
     }

@@ -12,6 +12,7 @@ mod hops;
 mod http;
 mod idle;
 mod measure;
+mod observability;
 mod open_loop;
 mod policy;
 mod scale;
@@ -22,7 +23,7 @@ use anyhow::{bail, ensure};
 
 use self::{bench::Bench, estimate::Work};
 use crate::{
-    host, html,
+    host, html, interrupt,
     options::MeshOptions,
     progress::Progress,
     result::{Run, table},
@@ -121,6 +122,12 @@ const SCENARIOS: &[Scenario] = &[
         policy::run,
         Work::policy,
     )),
+    by_name(scenario(
+        "observability",
+        "CPU and latency that metrics, JSON access logs and 1 % tracing over OTLP add on both sides",
+        observability::run,
+        Work::observability,
+    )),
 ];
 
 /// Runs what was asked for and leaves table, JSON and HTML.
@@ -134,7 +141,7 @@ pub(crate) fn run(options: &MeshOptions) -> anyhow::Result<()> {
         bail!("there is no scenario {unknown:?}; `--scenario list` names them");
     }
     ensure!(nix::unistd::geteuid().is_root(), "root is needed for network namespaces");
-    bench::end_orderly_on_interrupt()?;
+    interrupt::end_orderly()?;
     let progress = Progress::new();
     let mut run = Run { facts: host::facts(), ..Run::default() };
     run.facts.insert("rounds".into(), format!("{} of {:?}", options.rounds(), options.window()));

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     drive::{http1, idle},
     load::wrk,
-    result::Sample,
+    result::{Sample, stats},
     rig::{Between, HOST, Plan, Rig},
 };
 
@@ -48,27 +48,8 @@ fn soak(rig: &Rig, length: Duration) -> anyhow::Result<Sample> {
     sample.set("rps", completed as f64 / start.elapsed().as_secs_f64());
     sample.set("failed", failed as f64);
     // The first half is for finding the level.
-    sample.set("growth", slope(&points[points.len() / 2..]) * 1e3 * 60.0);
+    sample.set("growth", stats::slope(&points[points.len() / 2..]) * 1e3 * 60.0);
     measure::memory(&mut sample, &rig.memory());
     sample.memory = points;
     Ok(sample)
-}
-
-/// Least squares: megabytes per second.
-fn slope(points: &[(f64, f64)]) -> f64 {
-    let count = points.len() as f64;
-    let (mean_t, mean_m) = points.iter().fold((0.0, 0.0), |(t, m), p| (t + p.0 / count, m + p.1 / count));
-    let covariance: f64 = points.iter().map(|(t, m)| (t - mean_t) * (m - mean_m)).sum();
-    let variance: f64 = points.iter().map(|(t, _)| (t - mean_t).powi(2)).sum();
-    if variance == 0.0 { 0.0 } else { covariance / variance }
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn the_slope_is_that_of_the_line() {
-        let points: Vec<(f64, f64)> = (0..10).map(|n| (f64::from(n), 5.0 + 0.5 * f64::from(n))).collect();
-        assert!((super::slope(&points) - 0.5).abs() < 1e-9);
-        assert_eq!(super::slope(&points[..1]), 0.0);
-    }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer, de::Error};
 
 use super::{
+    access_log::{self, AccessLogEncoding},
     scalars::{HumanDuration, header_name, port, positive},
     settings::Settings,
     telemetry::{self, DefaultConfig, DefaultProviders, OpenTelemetry},
@@ -21,6 +22,10 @@ pub struct MeshConfig {
     pub enable_tracing: Option<bool>,
     pub default_providers: DefaultProviders,
     pub default_config: DefaultConfig,
+    #[serde(deserialize_with = "access_log::file")]
+    pub access_log_file: String,
+    pub access_log_format: String,
+    pub access_log_encoding: AccessLogEncoding,
 }
 
 /// `v1 ConfigMap`, of the one in which Istio keeps its MeshConfig as YAML.
@@ -40,7 +45,8 @@ impl ConfigMap {
         let (mut kept, mut passed_over) = (serde_json::Map::new(), Vec::new());
         for (name, value) in whole.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null()) {
             match name.as_str() {
-                "trustDomainAliases" | "extensionProviders" | "pathNormalization" | "enableTracing" => {
+                "trustDomainAliases" | "extensionProviders" | "pathNormalization" | "enableTracing"
+                | "accessLogFile" | "accessLogFormat" | "accessLogEncoding" => {
                     kept.insert(name.clone(), value.clone());
                 }
                 _ => match in_force(name, value, settings) {

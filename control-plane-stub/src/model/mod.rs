@@ -4,6 +4,7 @@
 //! is never served. Knows Kubernetes' and Istio's documents; knows nothing of xDS. Whatever translation could choke on
 //! is refused here, so that `translate` cannot fail.
 
+mod access_log;
 mod attachment;
 mod authorization;
 mod check;
@@ -34,6 +35,7 @@ mod world;
 
 use std::{fmt, path::PathBuf};
 
+pub use access_log::{AccessLogEncoding, AccessLogFormat};
 pub use attachment::{Attached, Place, TargetRef};
 pub use authorization::*;
 pub use destination_rule::*;

@@ -5,13 +5,16 @@ use super::{
     per_route,
 };
 use crate::model::Normalization;
-use outrigger_wire::pb::envoy::extensions::{
-    filters::{
-        http::{cors::v3::Cors, fault::v3::HttpFault, router::v3::Router},
-        network::tcp_proxy::v3::{TcpProxy, tcp_proxy},
+use outrigger_wire::pb::envoy::{
+    config::accesslog::v3::AccessLog,
+    extensions::{
+        filters::{
+            http::{cors::v3::Cors, fault::v3::HttpFault, router::v3::Router},
+            network::tcp_proxy::v3::{TcpProxy, tcp_proxy},
+        },
+        http::header_formatters::preserve_case::v3::PreserveCaseFormatterConfig,
+        request_id::uuid::v3::UuidRequestIdConfig,
     },
-    http::header_formatters::preserve_case::v3::PreserveCaseFormatterConfig,
-    request_id::uuid::v3::UuidRequestIdConfig,
 };
 
 /// The name of the filter that ends an opaque chain.
@@ -116,6 +119,7 @@ pub(super) struct HttpSettings {
     pub preserve_case: bool,
     pub normalization: Normalization,
     pub tracing: Option<hcm::http_connection_manager::Tracing>,
+    pub access_log: Vec<AccessLog>,
 }
 
 /// What Istio sets on the connection manager of a sidecar.
@@ -150,6 +154,7 @@ pub(super) fn http(
         }),
         forward_client_cert_details: manager::ForwardClientCertDetails::Sanitize as i32,
         tracing: settings.tracing,
+        access_log: settings.access_log,
         ..Default::default()
     };
     match settings.normalization {

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
+    access_log,
     authorization::{self, Guards},
     filters::{self, ClientCertificate, TcpSettings},
     http_route, inspectors,
@@ -52,6 +53,7 @@ pub(super) fn generate(scope: &Scope<'_>, resources: &mut Resources) {
     tokens::clusters(scope, resources);
     let mut listener = virtual_inbound(scope, &ports);
     telemetry::count_connections(scope, &mut listener);
+    access_log::log_connections(scope, &mut listener);
     resources.listeners.insert(listener.name.clone(), any(listener));
 }
 

@@ -6,6 +6,7 @@
 //! negotiates one of them, so that the codec follows the bytes. A port whose protocol is detected is used for both, so
 //! it has a second cluster, `outbound-tcp|...`, over the same endpoints.
 
+mod access_log;
 mod authorization;
 mod balancing;
 mod clusters;

@@ -11,6 +11,7 @@ use outrigger_wire::pb::envoy::config::listener::v3::FilterChainMatch;
 use prost::Message;
 
 use super::{
+    access_log,
     clusters::reaches_pods,
     filters::{self, ClientCertificate},
     inspectors, l4, names,
@@ -39,6 +40,7 @@ pub(super) fn generate(scope: &Scope<'_>, resources: &mut Resources) {
     build.finish();
     let mut virtual_outbound = virtual_outbound(scope);
     telemetry::count_connections(scope, &mut virtual_outbound);
+    access_log::log_connections(scope, &mut virtual_outbound);
     resources.listeners.insert(virtual_outbound.name.clone(), any(virtual_outbound));
 }
 
@@ -178,11 +180,13 @@ impl Builder<'_, '_> {
         for (_, listener) in bound {
             let mut listener = distinct(listener);
             telemetry::count_connections(scope, &mut listener);
+            access_log::log_connections(scope, &mut listener);
             resources.listeners.insert(listener.name.clone(), any(listener));
         }
         for (port, wildcard) in wildcards {
             let mut listener = distinct(of_port(scope, port, wildcard));
             telemetry::count_connections(scope, &mut listener);
+            access_log::log_connections(scope, &mut listener);
             resources.listeners.insert(listener.name.clone(), any(listener));
         }
     }

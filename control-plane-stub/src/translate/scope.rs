@@ -125,6 +125,7 @@ impl<'a> Scope<'a> {
             preserve_case: self.world.settings.preserve_header_case,
             normalization: self.world.mesh.path_normalization.normalization,
             tracing: super::tracing::of(self),
+            access_log: super::access_log::of(self),
         }
     }
 

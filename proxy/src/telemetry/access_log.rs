@@ -1,12 +1,11 @@
 //! Access loggers: one line per request or connection, rendered on the worker, written off the data path ([`Sinks`]).
 
-use std::{cell::RefCell, fmt::Write, sync::Arc};
+use std::{cell::RefCell, sync::Arc};
 
-use serde_json::Value as Json;
-
-use super::format::{self, Facts, Value};
+use super::format::{self, Facts};
 use crate::ir::format::{AccessLog, JsonField, LogFilter, LogFormat, Operator, Segment, Template};
 
+mod json;
 mod loggers;
 mod sinks;
 mod writer;
@@ -80,7 +79,7 @@ pub fn render(format: &LogFormat, facts: &Facts<'_>, line: &mut String) {
         // A text format carries its own line end, as Envoy's do.
         LogFormat::Text(template) => format::render(template, facts, "-", line),
         LogFormat::Json(fields) => {
-            let _ = write!(line, "{}", object(fields, facts));
+            json::object(fields, facts, line);
             line.push('\n');
         }
     }
@@ -122,31 +121,6 @@ fn collect_filter(filter: &LogFilter, names: &mut Names) {
         | LogFilter::ResponseFlags(_)
         | LogFilter::Traceable
         | LogFilter::NotHealthCheck => {}
-    }
-}
-
-fn object(fields: &[(Box<str>, JsonField)], facts: &Facts<'_>) -> Json {
-    let value = |field: &JsonField| match field {
-        JsonField::Object(fields) => object(fields, facts),
-        JsonField::Value(template) => json_value(template, facts),
-    };
-    Json::Object(fields.iter().map(|(key, field)| (key.to_string(), value(field))).collect())
-}
-
-/// A lone operator keeps its type, as Envoy's `json_format` does.
-fn json_value(template: &Template, facts: &Facts<'_>) -> Json {
-    match template.segments.as_slice() {
-        [Segment::Op { op, max_len }] => match format::value(op, facts) {
-            Value::Absent => Json::Null,
-            Value::Number(n) => n.into(),
-            Value::Text(text) => format::truncate(&text, *max_len).into(),
-            Value::Json(json) => json.into_owned(),
-        },
-        _ => {
-            let mut text = String::new();
-            format::render(template, facts, "-", &mut text);
-            text.into()
-        }
     }
 }
 

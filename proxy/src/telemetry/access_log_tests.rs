@@ -35,7 +35,7 @@ fn conn() -> ConnInfo {
     }
 }
 
-fn with_facts<T>(change: impl FnOnce(&mut Facts<'_>), then: impl FnOnce(&Facts<'_>) -> T) -> T {
+pub(super) fn with_facts<T>(change: impl FnOnce(&mut Facts<'_>), then: impl FnOnce(&Facts<'_>) -> T) -> T {
     let (conn, upstream) = (conn(), UpstreamFacts::default());
     let mut facts = Facts {
         conn: &conn,

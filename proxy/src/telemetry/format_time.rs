@@ -1,6 +1,7 @@
 //! `START_TIME` formats: strftime with Envoy's subsecond extensions, in UTC.
 
 use std::{
+    cell::Cell,
     fmt::Write,
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -25,6 +26,35 @@ const MONTHS: [&str; 12] = [
     "December",
 ];
 const DAYS: [&str; 7] = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
+
+thread_local! {
+    /// The last second that the default format was asked for, and its text up to the point.
+    static SECOND: Cell<(u64, [u8; SECOND_LENGTH])> = const { Cell::new((u64::MAX, [0; SECOND_LENGTH])) };
+}
+
+const SECOND_LENGTH: usize = "2000-01-01T00:00:00".len();
+
+/// Appends `at` in the default format. Requests of one second share what the second looks like.
+pub(super) fn push_default(at: SystemTime, out: &mut String) {
+    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let (known, mut text) = SECOND.get();
+    if known != since.as_secs() {
+        let whole = format(DEFAULT, at);
+        // A year of five digits has no room.
+        let Some(second) = whole.as_bytes().first_chunk().filter(|_| whole.len() == SECOND_LENGTH + 5) else {
+            return out.push_str(&whole);
+        };
+        text = *second;
+        SECOND.set((since.as_secs(), text));
+    }
+    out.push_str(std::str::from_utf8(&text).unwrap_or_default());
+    let millis = since.subsec_millis();
+    out.push('.');
+    for place in [100, 10, 1] {
+        out.push(char::from(b'0' + (millis / place % 10) as u8));
+    }
+    out.push('Z');
+}
 
 /// Formats `at`; an unknown specifier is copied as it stands.
 pub(super) fn format(pattern: &str, at: SystemTime) -> String {

@@ -27,6 +27,7 @@ pub(super) fn config(
             continue;
         }
         providers(&mut object, "spec", world, problems);
+        access_log(&object, "spec", problems);
         found = Some(object.spec);
     }
     for map in istio.into_iter().filter(|map| world.settings.is_root(&map.meta.namespace)) {
@@ -38,7 +39,8 @@ pub(super) fn config(
             Ok((spec, passed_over)) => {
                 let mut object = Object { meta: map.meta, source: map.source, spec };
                 providers(&mut object, "data.mesh", world, problems);
-                let read = "trustDomainAliases, pathNormalization, extensionProviders of authorization and OpenTelemetry, and what traces";
+                access_log(&object, "data.mesh", problems);
+                let read = "trustDomainAliases, pathNormalization, extensionProviders of authorization and OpenTelemetry, and what traces and logs";
                 let rest = if passed_over.is_empty() { "nothing".to_owned() } else { passed_over.join(", ") };
                 let namespace = &object.meta.namespace;
                 world.notes.push(format!("of ConfigMap {namespace}/istio, {read} are read; passed over: {rest}"));
@@ -48,6 +50,12 @@ pub(super) fn config(
         }
     }
     found.unwrap_or_default()
+}
+
+fn access_log(object: &Object<MeshConfig>, root: &str, problems: &mut Vec<Problem>) {
+    if let Err(reason) = object.spec.log_format() {
+        problems.push(object.source.problem(format!("{root}.accessLogFormat"), reason));
+    }
 }
 
 fn providers(object: &mut Object<MeshConfig>, root: &str, world: &World, problems: &mut Vec<Problem>) {

@@ -200,12 +200,13 @@ fn istios_own_configuration_is_read_where_it_holds_here_too() {
             "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: istio, namespace: {namespace}}}\ndata:\n  mesh: |-\n    {mesh}\n---\n"
         )
     };
-    let providers = "{accessLogFile: /dev/stdout, extensionProviders: [{name: zipkin, zipkin: {port: 1}}, {name: a, envoyExtAuthzHttp: {service: reviews.default.svc.cluster.local, port: 80}}]}";
+    let providers = "{accessLogFile: /dev/stdout, ingressClass: istio, extensionProviders: [{name: zipkin, zipkin: {port: 1}}, {name: a, envoyExtAuthzHttp: {service: reviews.default.svc.cluster.local, port: 80}}]}";
     let world = loaded(&(with_services(&map("istio-system", providers))));
     let names: Vec<_> = world.mesh.extension_providers.iter().map(|p| p.name.as_str()).collect();
     assert_eq!(names, ["a"]);
+    assert_eq!(world.mesh.access_log_file, "/dev/stdout");
     assert_eq!(loaded(&with_services(&map("apps", providers))).mesh, MeshConfig::default(), "of another namespace");
-    assert!(world.notes.iter().any(|note| note.ends_with("passed over: accessLogFile")), "{:?}", world.notes);
+    assert!(world.notes.iter().any(|note| note.ends_with("passed over: ingressClass")), "{:?}", world.notes);
     for (field, fine, wrong) in [
         ("rootNamespace", "istio-system", "mesh-config"),
         ("trustDomain", "cluster.local", "prod.example"),

@@ -8,6 +8,7 @@ use crate::{
     translate::translate,
 };
 
+mod access_log;
 mod chains;
 mod entries;
 mod envoy;

@@ -1,12 +1,17 @@
 //! The loggers of one listener or filter, and what they want to see of a request.
 
-use std::{borrow::Cow, ops::Deref};
+use std::{
+    borrow::Cow,
+    ops::{Deref, Range},
+};
 
 use super::Logger;
 use crate::telemetry::format::Headers;
 
 /// Always kept: `%STREAM_ID%` is it.
 const REQUEST_ID: &str = "x-request-id";
+/// Room for the values of one head, in most cases.
+const USUAL: usize = 192;
 
 /// See the module's head.
 #[derive(Debug, Default)]
@@ -61,17 +66,34 @@ impl Deref for Loggers {
 
 /// Values of the headers that [`Names`] lists, in its order: what is left of a head when a line is written.
 #[derive(Debug, Default)]
-pub struct Captured(Vec<Option<String>>);
+pub struct Captured {
+    /// All values, one after the other.
+    text: String,
+    /// Where each is in the text; `None` where the header is not there.
+    places: Vec<Option<Range<usize>>>,
+}
 
 impl Captured {
     pub fn fill(&mut self, names: &[Box<str>], source: &dyn Headers) {
-        self.0.clear();
-        self.0.extend(names.iter().map(|name| source.get(name).map(Cow::into_owned)));
+        self.text.clear();
+        self.places.clear();
+        self.places.reserve(names.len());
+        for name in names {
+            let value = source.get(name);
+            self.places.push(value.map(|value| {
+                let start = self.text.len();
+                if start == 0 {
+                    self.text.reserve(USUAL);
+                }
+                self.text.push_str(&value);
+                start..self.text.len()
+            }));
+        }
     }
 
     /// With the names they were filled by.
     pub fn under<'a>(&'a self, names: &'a [Box<str>]) -> CapturedHeaders<'a> {
-        CapturedHeaders { names, values: &self.0 }
+        CapturedHeaders { names, values: self }
     }
 }
 
@@ -79,12 +101,13 @@ impl Captured {
 #[derive(Debug)]
 pub struct CapturedHeaders<'a> {
     names: &'a [Box<str>],
-    values: &'a [Option<String>],
+    values: &'a Captured,
 }
 
 impl Headers for CapturedHeaders<'_> {
     fn get(&self, name: &str) -> Option<Cow<'_, str>> {
         let at = self.names.iter().position(|known| **known == *name)?;
-        self.values.get(at)?.as_deref().map(Cow::from)
+        let place = self.values.places.get(at)?.clone()?;
+        self.values.text.get(place).map(Cow::from)
     }
 }
