@@ -33,6 +33,8 @@ pub(super) struct Ending {
     forced: Option<Instant>,
     /// Somebody said that the application has ended.
     released: bool,
+    /// A signal came.
+    signalled: bool,
 }
 
 impl Ending {
@@ -41,7 +43,7 @@ impl Ending {
         shared.drains.inbound.advance(Phase::Drain);
         shared.drains.unspecified.advance(Phase::Drain);
         let now = Instant::now();
-        // Nobody here, nobody to be waited for: an idle proxy ends at once.
+        // Nobody here, nobody to be waited for: whoever knows that nothing is to come ends an idle proxy at once.
         let accepting = if inbound(&shared.open) > 0 { times.accepting.min(times.total) } else { Duration::ZERO };
         tracing::info!(inbound = inbound(&shared.open), outbound = count(&shared.open.outbound), "draining");
         Self {
@@ -50,7 +52,19 @@ impl Ending {
             deadline: now + times.total,
             forced: None,
             released: false,
+            signalled: false,
         }
+    }
+
+    /// A signal came: true for the first, whoever began the end.
+    pub(super) fn first_signal(&mut self) -> bool {
+        !std::mem::replace(&mut self.signalled, true)
+    }
+
+    /// Accepts for a while even if nobody is here at this moment: who sends signals does not tell the callers first.
+    pub(super) fn linger(&mut self, times: Times) {
+        let until = Instant::now() + times.accepting.min(times.total);
+        self.accepting_until = self.accepting_until.max(until);
     }
 
     /// True once: when the inbound sockets are to be closed.
@@ -88,12 +102,13 @@ impl Ending {
     }
 
     /// Moves on; true when nothing is left to wait for. `may_call`: the application is there and may call somebody.
-    pub(super) fn over(&mut self, shared: &Shared, may_call: bool) -> bool {
+    /// `emptied`: no closed socket has connections left that nobody serves yet.
+    pub(super) fn over(&mut self, shared: &Shared, may_call: bool, emptied: bool) -> bool {
         let now = Instant::now();
         if now >= self.deadline {
             self.cut(shared);
         }
-        let empty = count(&shared.connections) == 0;
+        let empty = emptied && count(&shared.connections) == 0;
         if let Some(until) = self.forced {
             return empty || now >= until;
         }

@@ -54,11 +54,25 @@ pub struct Lifecycle {
     pub overload_memory: Option<u64>,
 
     /// Time for connections to end on SIGTERM, in seconds, before they are cut.
-    #[arg(long, default_value_t = 30, env = "OUTRIGGER_DRAIN_TIME_S", value_name = "SECONDS", help_heading = END)]
+    #[arg(
+        long,
+        default_value_t = 30,
+        env = "OUTRIGGER_DRAIN_TIME_S",
+        value_name = "SECONDS",
+        value_parser = clap::value_parser!(u64).range(..=86_400),
+        help_heading = END
+    )]
     pub drain_time_s: u64,
     /// Time for which inbound connections are still accepted after SIGTERM, in seconds, while callers learn that this
-    /// proxy goes away. An idle proxy ends at once.
-    #[arg(long, default_value_t = 5, env = "OUTRIGGER_MIN_DRAIN_TIME_S", value_name = "SECONDS", help_heading = END)]
+    /// proxy goes away. A proxy that nobody is connected to ends at once after `/quitquitquit` or with `--exit-when`.
+    #[arg(
+        long,
+        default_value_t = 5,
+        env = "OUTRIGGER_MIN_DRAIN_TIME_S",
+        value_name = "SECONDS",
+        value_parser = clap::value_parser!(u64).range(..=86_400),
+        help_heading = END
+    )]
     pub min_drain_time_s: u64,
     /// Time for connections whose filter chain an update removed, in seconds, before they are cut, spread over 10 s.
     #[arg(

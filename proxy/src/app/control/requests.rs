@@ -35,10 +35,16 @@ impl Control {
                     self.close(inbound_only);
                 }
             }
-            Request::Signal => match self.progress.ending {
-                Some(_) => self.cut(),
-                None => self.end(),
-            },
+            Request::Signal => {
+                let begun = self.progress.ending.is_some();
+                self.end();
+                let Some(ending) = &mut self.progress.ending else { return false };
+                if !ending.first_signal() {
+                    self.cut();
+                } else if !begun {
+                    ending.linger(self.times.end);
+                }
+            }
             // Who asks for the end this way has nothing left to call.
             Request::Stop => {
                 self.end();
@@ -110,6 +116,6 @@ impl Control {
             self.sockets.close_direction(Direction::Unspecified);
             self.state.set_sockets(self.sockets.bound(), Vec::new());
         }
-        ending.over(&self.shared, self.beside.application.may_call())
+        ending.over(&self.shared, self.beside.application.may_call(), self.sockets.emptied())
     }
 }
