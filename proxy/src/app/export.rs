@@ -47,6 +47,8 @@ const CALLS: u32 = 5;
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// Whatever the collector asks for.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// Bytes that every collector takes at once: who refuses so few does not mean the size.
+const NEVER_TOO_MUCH: usize = 32 << 10;
 /// Bytes of an answer.
 const MAX_ANSWER: usize = 64 << 10;
 
@@ -176,17 +178,18 @@ async fn deliver(
                     continue;
                 }
             }
-            Next::Smaller if count > 1 => {
+            Next::Smaller if count > 1 && part.iter().map(Vec::len).sum::<usize>() > NEVER_TOO_MUCH => {
                 let (first, second) = part.split_at(part.len() / 2);
                 parts.extend([second, first]);
                 continue;
             }
+            Next::Smaller if count > 1 => {}
             Next::Smaller | Next::Never => {
                 counts.dropped.fetch_add(count, Relaxed);
                 continue;
             }
         }
-        // It is away: for the rest as well.
+        // It is away, or has no room for anything: for the rest as well.
         let rest: usize = parts.drain(..).map(<[_]>::len).sum();
         counts.dropped.fetch_add(count + rest as u64, Relaxed);
     }

@@ -123,3 +123,19 @@ impl Lifecycle {
         Duration::from_secs(self.state_patience_s)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_that_no_clock_reaches_are_refused() {
+        for flag in ["--drain-time-s", "--min-drain-time-s", "--chain-drain-time-s"] {
+            let given = |seconds: &str| Lifecycle::try_parse_from(["outrigger-proxy", flag, seconds]);
+            assert!(
+                given("86400").is_ok() && given("86401").is_err() && given("18446744073709551615").is_err(),
+                "{flag}"
+            );
+        }
+    }
+}

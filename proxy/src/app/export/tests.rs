@@ -65,12 +65,19 @@ async fn a_collector_that_comes_back_during_its_last_delivery_is_served() {
     assert!(outbox(&tracers, 8).claim(), "the next one is another");
 }
 
-/// What comes of ten records for a collector that answers with `send`: sent, dropped, failed calls, and the pauses.
+/// What comes of ten large records for a collector that answers with `send`: sent, dropped, failed calls, and the pauses.
 async fn delivered(send: impl Fn(&[Vec<u8>]) -> Result<u64, Refused>) -> (u64, u64, u64, Vec<Duration>) {
+    delivered_of(NEVER_TOO_MUCH, send).await
+}
+
+async fn delivered_of(
+    size: usize,
+    send: impl Fn(&[Vec<u8>]) -> Result<u64, Refused>,
+) -> (u64, u64, u64, Vec<Duration>) {
     let counts = Arc::<Counts>::default();
     let tracers = Tracers::new(None, counts.clone());
     let outbox = outbox(&tracers, 100);
-    let records: Vec<_> = (0..10).map(|i| vec![i]).collect();
+    let records: Vec<_> = (0..10).map(|i| vec![i; size]).collect();
     let pauses = RefCell::new(Vec::new());
     let wait = async |pause| {
         pauses.borrow_mut().push(pause);
@@ -86,8 +93,9 @@ async fn a_batch_that_is_too_large_goes_in_parts() {
     let at_most = |most: usize| move |part: &[Vec<u8>]| if part.len() > most { Err(status(8)) } else { Ok(0) };
     assert_eq!(delivered(at_most(3)).await, (10, 0, 3, vec![]), "10, 5 and 5");
     assert_eq!(delivered(at_most(0)).await, (0, 10, 19, vec![]), "none of them is small enough");
-    let one_bad = |part: &[Vec<u8>]| if part.contains(&vec![3]) { Err(status(8)) } else { Ok(0) };
+    let one_bad = |part: &[Vec<u8>]| if part.iter().any(|record| record[0] == 3) { Err(status(8)) } else { Ok(0) };
     assert_eq!(delivered(one_bad).await.0, 9);
+    assert_eq!(delivered_of(9, at_most(0)).await, (0, 10, 1, vec![]), "that is no question of size");
     assert_eq!(delivered(|_| Err(status(3))).await, (0, 10, 1, vec![]));
     assert_eq!(delivered(|_| Ok(4)).await, (6, 4, 0, vec![]));
     let (_, dropped, failed, pauses) = delivered(|_| Err(status(14))).await;
