@@ -164,6 +164,11 @@ impl State {
         self.applied.store(version, Ordering::Relaxed);
     }
 
+    /// Whether that one did, or a later one.
+    pub fn has_applied(&self, version: u64) -> bool {
+        self.applied.load(Ordering::Relaxed) >= version
+    }
+
     /// Whether listeners wait for the first active health checks.
     pub fn set_awaits_checks(&self, awaits: bool) {
         self.awaits_checks.store(awaits, Ordering::Relaxed);

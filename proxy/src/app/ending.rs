@@ -35,6 +35,8 @@ pub(super) struct Ending {
     released: bool,
     /// A successor took over, and nobody asked for the end since.
     succeeded: bool,
+    /// A signal came.
+    signalled: bool,
 }
 
 impl Ending {
@@ -43,7 +45,7 @@ impl Ending {
         shared.drains.inbound.advance(Phase::Drain);
         shared.drains.unspecified.advance(Phase::Drain);
         let now = Instant::now();
-        // Nobody here, nobody to be waited for: an idle proxy ends at once.
+        // Nobody here, nobody to be waited for: whoever knows that nothing is to come ends an idle proxy at once.
         let accepting = if inbound(&shared.open) > 0 { times.accepting.min(times.total) } else { Duration::ZERO };
         tracing::info!(inbound = inbound(&shared.open), outbound = count(&shared.open.outbound), "draining");
         Self {
@@ -53,6 +55,7 @@ impl Ending {
             forced: None,
             released: false,
             succeeded: false,
+            signalled: false,
         }
     }
 
@@ -66,13 +69,23 @@ impl Ending {
         self.deadline = Instant::now() + total;
     }
 
-    /// Somebody wants the end of a process that drains since it was succeeded: true the first time. That has no hurry of
-    /// its own, so whoever stops all of them does not cut what the predecessors still have.
-    pub(super) fn hastens(&mut self, times: Times) -> bool {
-        if self.succeeded {
+    /// Somebody wants the end of a process that may drain since it was succeeded. That has no hurry of its own, so whoever
+    /// stops all of them does not cut what the predecessors still have.
+    pub(super) fn hasten(&mut self, times: Times) {
+        if std::mem::take(&mut self.succeeded) {
             self.deadline = self.deadline.min(Instant::now() + times.total);
         }
-        std::mem::take(&mut self.succeeded)
+    }
+
+    /// A signal came: true for the first, whoever began the end.
+    pub(super) fn first_signal(&mut self) -> bool {
+        !std::mem::replace(&mut self.signalled, true)
+    }
+
+    /// Accepts for a while even if nobody is here at this moment: who sends signals does not tell the callers first.
+    pub(super) fn linger(&mut self, times: Times) {
+        let until = Instant::now() + times.accepting.min(times.total);
+        self.accepting_until = self.accepting_until.max(until);
     }
 
     /// True once: when the inbound sockets are to be closed.
@@ -110,12 +123,13 @@ impl Ending {
     }
 
     /// Moves on; true when nothing is left to wait for. `may_call`: the application is there and may call somebody.
-    pub(super) fn over(&mut self, shared: &Shared, may_call: bool) -> bool {
+    /// `emptied`: no closed socket has connections left that nobody serves yet.
+    pub(super) fn over(&mut self, shared: &Shared, may_call: bool, emptied: bool) -> bool {
         let now = Instant::now();
         if now >= self.deadline {
             self.cut(shared);
         }
-        let empty = count(&shared.connections) == 0;
+        let empty = emptied && count(&shared.connections) == 0;
         if let Some(until) = self.forced {
             return empty || now >= until;
         }

@@ -4,13 +4,14 @@
 //! collectors do not notice.
 
 use std::{
+    cell::Cell,
     rc::Rc,
     sync::{Arc, atomic::Ordering::Relaxed},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, header};
 use prost::Message;
 use tokio::{
     sync::watch,
@@ -24,27 +25,30 @@ use crate::{
     },
     l7::{
         Engine,
-        side::{self, Ask, SideError},
+        side::{self, Ask},
     },
     live::{Publisher, Reader},
-    telemetry::{
-        format::constant,
-        outbox::{BATCH, Outbox},
-        trace::Tracers,
-    },
+    telemetry::{format::constant, outbox::Outbox, trace::Tracers},
 };
 
+mod refused;
 #[cfg(test)]
 mod tests;
+
+use self::refused::{Next, Refused};
 
 /// How long records wait for others at most.
 const GATHER: Duration = Duration::from_secs(1);
 /// How long a call may take where nothing is configured.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Calls for one batch.
+/// Calls for one batch that may work later.
 const CALLS: u32 = 5;
 /// After the first that failed; then twice as long each time.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// Whatever the collector asks for.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// Bytes that every collector takes at once: who refuses so few does not mean the size.
+const NEVER_TOO_MUCH: usize = 32 << 10;
 /// Bytes of an answer.
 const MAX_ANSWER: usize = 64 << 10;
 
@@ -62,7 +66,7 @@ pub(super) async fn run(tracers: Arc<Tracers>, publisher: Arc<Publisher>, mut st
                 for outbox in tracers.outboxes.all().into_iter().filter(|outbox| outbox.claim()) {
                     // There is none before somebody exports.
                     let engine = engine.get_or_insert_with(|| Rc::new(Engine::new(Reader::new(publisher.clone()))));
-                    serving.spawn_local(serve(outbox, engine.clone(), stop.clone()));
+                    serving.spawn_local(export(outbox, engine.clone(), stop.clone()));
                 }
             }
             _ = sweep.tick(), if engine.is_some() => {
@@ -78,75 +82,117 @@ pub(super) async fn run(tracers: Arc<Tracers>, publisher: Arc<Publisher>, mut st
 }
 
 /// Serves one outbox until nobody writes to it any more.
-async fn serve(outbox: Arc<Outbox>, engine: Rc<Engine>, mut stop: watch::Receiver<bool>) {
+async fn export(outbox: Arc<Outbox>, engine: Rc<Engine>, stop: watch::Receiver<bool>) {
+    let away = Cell::new(false);
+    serve(outbox, stop.clone(), async |outbox, timed| empty(outbox, &engine, timed, (&stop, &away)).await).await;
+}
+
+async fn serve(mut outbox: Arc<Outbox>, mut stop: watch::Receiver<bool>, send: impl AsyncFn(&Outbox, bool)) {
     let mut gather = interval(GATHER);
     gather.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut away = false;
     loop {
         let timed = tokio::select! {
             _ = gather.tick() => true,
             () = outbox.full.notified() => false,
             _ = stop.changed() => true,
         };
-        let unused = Arc::strong_count(&outbox) == 1;
-        loop {
-            let records = outbox.take();
-            if records.is_empty() {
-                break;
-            }
-            if timed {
-                outbox.counts.timer_flushed.fetch_add(1, Relaxed);
-            }
-            let whole = records.len() == BATCH;
-            deliver(&outbox, &engine, &records, (&mut stop, &mut away)).await;
-            if !whole {
-                break;
-            }
-        }
-        if unused || *stop.borrow() {
+        send(&outbox, timed).await;
+        if *stop.borrow() {
             return;
+        }
+        // Nobody finds it from the moment that it is ours alone: whoever wants one of the kind gets another.
+        match Arc::try_unwrap(outbox) {
+            Ok(last) => return send(&last, timed).await,
+            Err(used) => outbox = used,
         }
     }
 }
 
-/// Sends a batch, or gives it up.
+/// Sends as many records as wait at this moment.
+async fn empty(outbox: &Outbox, engine: &Engine, timed: bool, (stop, away): (&watch::Receiver<bool>, &Cell<bool>)) {
+    let send = async |part: &[Vec<u8>]| {
+        let request = outbox.destination.signal.request(part.iter().map(Vec::as_slice));
+        send(outbox, engine, &request.into()).await
+    };
+    let wait = async |pause: Duration| {
+        let mut stop = stop.clone();
+        let goes_on = !*stop.borrow();
+        if goes_on {
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                _ = stop.changed() => {}
+            }
+        }
+        goes_on
+    };
+    let mut left = outbox.len();
+    while left > 0 {
+        let records = outbox.take();
+        if records.is_empty() {
+            return;
+        }
+        left = left.saturating_sub(records.len());
+        if timed {
+            outbox.counts.timer_flushed.fetch_add(1, Relaxed);
+        }
+        deliver(outbox, &records, away, (&send, &wait)).await;
+    }
+}
+
+/// Sends a batch, in parts where it is too large for the collector, or gives it up. `wait` says whether to go on.
 async fn deliver(
     outbox: &Outbox,
-    engine: &Engine,
     records: &[Vec<u8>],
-    (stop, away): (&mut watch::Receiver<bool>, &mut bool),
+    away: &Cell<bool>,
+    (send, wait): (&impl AsyncFn(&[Vec<u8>]) -> Result<u64, Refused>, &impl AsyncFn(Duration) -> bool),
 ) {
-    let request = Bytes::from(outbox.destination.signal.request(records.iter().map(Vec::as_slice)));
-    let (count, counts) = (records.len() as u64, &outbox.counts);
+    let counts = &outbox.counts;
     let mut pause = FIRST_PAUSE;
-    for call in 1..=CALLS {
-        let error = match send(outbox, engine, &request).await {
+    let mut calls = 0;
+    let mut parts = vec![records];
+    while let Some(part) = parts.pop() {
+        let count = part.len() as u64;
+        let refused = match send(part).await {
             Ok(rejected) => {
-                *away = false;
+                away.set(false);
                 let rejected = rejected.min(count);
                 counts.sent.fetch_add(count - rejected, Relaxed);
                 counts.dropped.fetch_add(rejected, Relaxed);
-                return;
+                continue;
             }
-            Err(error) => error,
+            Err(refused) => refused,
         };
         counts.failed.fetch_add(1, Relaxed);
-        if !std::mem::replace(away, true) {
+        if !away.replace(true) {
             // Once for a collector that went away, however long it stays so.
             let cluster = cluster(&outbox.destination.collector);
-            tracing::warn!(%cluster, %error, "a collector does not take what is exported");
+            tracing::warn!(%cluster, error = %refused.why, "a collector does not take what is exported");
         }
-        if call == CALLS || !is_passing(&error) || *stop.borrow() {
-            break;
+        match refused.next {
+            Next::Later(asked) => {
+                calls += 1;
+                let jitter = pause.mul_f64(fastrand::f64() / 2.0);
+                if calls < CALLS && wait((pause + jitter).max(asked).min(LONGEST_PAUSE)).await {
+                    pause *= 2;
+                    parts.push(part);
+                    continue;
+                }
+            }
+            Next::Smaller if count > 1 && part.iter().map(Vec::len).sum::<usize>() > NEVER_TOO_MUCH => {
+                let (first, second) = part.split_at(part.len() / 2);
+                parts.extend([second, first]);
+                continue;
+            }
+            Next::Smaller if count > 1 => {}
+            Next::Smaller | Next::Never => {
+                counts.dropped.fetch_add(count, Relaxed);
+                continue;
+            }
         }
-        let jitter = pause.mul_f64(fastrand::f64() / 2.0);
-        tokio::select! {
-            () = tokio::time::sleep(pause + jitter) => {}
-            _ = stop.changed() => {}
-        }
-        pause *= 2;
+        // It is away, or has no room for anything: for the rest as well.
+        let rest: usize = parts.drain(..).map(<[_]>::len).sum();
+        counts.dropped.fetch_add(count + rest as u64, Relaxed);
     }
-    counts.dropped.fetch_add(count, Relaxed);
 }
 
 fn cluster(collector: &Collector) -> &Name {
@@ -176,7 +222,7 @@ impl Answer {
 }
 
 /// Makes one call; how many records the collector refused.
-async fn send(outbox: &Outbox, engine: &Engine, message: &Bytes) -> Result<u64, SideError> {
+async fn send(outbox: &Outbox, engine: &Engine, message: &Bytes) -> Result<u64, Refused> {
     let ask = |timeout: Option<Duration>| Ask {
         cluster: cluster(&outbox.destination.collector).clone(),
         timeout: Some(timeout.unwrap_or(TIMEOUT)),
@@ -202,16 +248,10 @@ async fn send(outbox: &Outbox, engine: &Engine, message: &Bytes) -> Result<u64, 
         }
         Collector::Http(service) => {
             let response = side::http(engine, &ask(service.uri.timeout), post(service, message)).await?;
-            match response.status() {
-                status if status.is_success() => {
-                    Ok(Answer::decode(response.into_body()).map_or(0, |answer| answer.rejected()))
-                }
-                StatusCode::TOO_MANY_REQUESTS
-                | StatusCode::BAD_GATEWAY
-                | StatusCode::SERVICE_UNAVAILABLE
-                | StatusCode::GATEWAY_TIMEOUT => Err(SideError::Status(14, response.status().to_string())),
-                status => Err(SideError::Status(3, status.to_string())),
+            if let Some(refused) = Refused::of_response(&response, SystemTime::now()) {
+                return Err(refused);
             }
+            Ok(Answer::decode(response.into_body()).map_or(0, |answer| answer.rejected()))
         }
     }
 }
@@ -234,14 +274,4 @@ fn post(service: &HttpCollector, message: &Bytes) -> Request<Bytes> {
         }
     }
     request
-}
-
-/// Whether the same may work later, as OTLP has it.
-fn is_passing(error: &SideError) -> bool {
-    match error {
-        SideError::NoCluster | SideError::NoHost | SideError::Timeout | SideError::Failed(_) => true,
-        // CANCELLED, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, ABORTED, OUT_OF_RANGE, UNAVAILABLE, DATA_LOSS.
-        SideError::Status(code, _) => matches!(code, 1 | 4 | 8 | 10 | 11 | 14 | 15),
-        SideError::TooLarge | SideError::Malformed => false,
-    }
 }

@@ -166,6 +166,8 @@ fn callers(node: &Node, local_cluster: Option<Name>) -> Callers {
 }
 
 async fn run(settings: Settings, bootstrap: Bootstrap, log: logging::Handle) -> anyhow::Result<()> {
+    // Before all else: as the first process of a container it would not hear a signal that nobody waits for.
+    let (shutdown, asked) = shutdown::channel()?;
     raise_open_files();
     let debug = debug_key(&settings)?;
     let mut inheritance = inheritance(&settings.replace).await?;
@@ -195,7 +197,6 @@ async fn run(settings: Settings, bootstrap: Bootstrap, log: logging::Handle) -> 
     sockets.inherit(inherited);
     // Before the first configuration: who connects now waits in the kernel instead of being refused.
     capture_addresses(&settings).into_iter().for_each(|address| sockets.reserve(address, held));
-    let (shutdown, asked) = shutdown::channel()?;
     let context = crate::admin::Context {
         settings: settings.clone(),
         address: settings.admin_address.map(bootstrap::AdminAddress::Tcp).or(bootstrap.admin.clone().map(|admin| {

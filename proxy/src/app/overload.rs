@@ -13,6 +13,9 @@ pub(super) use self::sources::Sources;
 /// How far below a threshold the pressure has to fall before its action ends.
 const RELIEF: f64 = 0.05;
 
+/// How often is looked before the limits are read again.
+const LOOKS_PER_REFRESH: u32 = 30;
+
 /// What was seen and is done about it.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Picture {
@@ -31,18 +34,23 @@ pub(super) struct Overload {
     /// `None`: nothing is ever given up.
     shed_at: Option<f64>,
     picture: Picture,
+    looks: u32,
 }
 
 impl Overload {
     /// `percent` of what there is, from which on new work is refused; 0: never.
     pub(super) fn new(percent: u8, sources: Sources) -> Self {
         let shed_at = (percent > 0).then(|| f64::from(percent) / 100.0);
-        Self { sources, shed_at, picture: Picture::default() }
+        Self { sources, shed_at, picture: Picture::default(), looks: 0 }
     }
 
     /// Looks. Gives back the pressure if it changed.
     pub(super) fn look(&mut self) -> Option<Pressure> {
         let shed_at = self.shed_at?;
+        self.looks = self.looks.wrapping_add(1);
+        if self.looks.is_multiple_of(LOOKS_PER_REFRESH) {
+            self.sources.refresh();
+        }
         self.picture.memory = self.sources.memory(|file| fs::read_to_string(file).ok());
         self.picture.descriptors = self.sources.descriptors();
         let worst = self.picture.memory.into_iter().chain(self.picture.descriptors).fold(0.0, f64::max);

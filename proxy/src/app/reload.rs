@@ -2,12 +2,15 @@
 //!
 //! What else a bootstrap says is settled at the start; a change of it is named.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::sync::Notify;
 
 use super::load;
-use crate::{admin::State, bootstrap::Bootstrap, settings::Settings, xds};
+use crate::{admin::State, bootstrap::Bootstrap, ir::Name, settings::Settings, xds};
+
+/// How often is looked whether what was read is in force.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// Reads the file again whenever it is told to, one time after the other.
 pub(super) struct Reload {
@@ -59,7 +62,11 @@ impl Reload {
             "static resources read again"
         );
         let packed = bootstrap.packed.clone();
-        self.subscription.set_statics(statics(&bootstrap), Some(packed)).await;
+        let version = self.subscription.set_statics(statics(&bootstrap), Some(packed)).await;
+        // Whoever is told finds the listeners.
+        while !self.state.has_applied(version) {
+            tokio::time::sleep(LOOK).await;
+        }
         self.state.set_reloaded(Ok(()));
     }
 }
@@ -74,6 +81,12 @@ pub(super) fn statics(bootstrap: &Bootstrap) -> xds::Statics {
     }
 }
 
+/// Limits of listeners that the bootstrap does not have: those that it has take theirs with them.
+fn dynamic_limits(of: &Bootstrap) -> BTreeMap<&Name, u64> {
+    let is_static = |name: &Name| of.listeners.iter().any(|listener| listener.name == *name);
+    of.listener_limits.iter().filter(|(name, _)| !is_static(name)).map(|(name, limit)| (name, *limit)).collect()
+}
+
 /// The parts that differ and hold from the start to the end of a process.
 fn settled(running: &Bootstrap, read: &Bootstrap) -> Vec<&'static str> {
     let differing = [
@@ -83,6 +96,43 @@ fn settled(running: &Bootstrap, read: &Bootstrap) -> Vec<&'static str> {
         ("overload_manager", running.max_downstream_connections != read.max_downstream_connections),
         ("cluster_manager.upstream_bind_config", running.upstream_bind != read.upstream_bind),
         ("cluster_manager.local_cluster_name", running.local_cluster != read.local_cluster),
+        ("tracing", running.tracing != read.tracing),
+        ("layered_runtime (limits of dynamic listeners)", dynamic_limits(running) != dynamic_limits(read)),
     ];
     differing.into_iter().filter_map(|(name, differs)| differs.then_some(name)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_only_a_restart_changes_is_named() {
+        let read = |yaml: &str| crate::bootstrap::load(yaml, None).unwrap().0;
+        let running = read("node: {id: a}");
+        assert_eq!(settled(&running, &read("node: {id: a}")), [""; 0]);
+        for (yaml, name) in
+            [("node: {id: b}", "node"), (TRACING, "tracing"), (LIMIT, "layered_runtime (limits of dynamic listeners)")]
+        {
+            assert!(settled(&running, &read(yaml)).contains(&name), "{yaml}");
+        }
+    }
+
+    const TRACING: &str = "
+        node: {id: a}
+        static_resources:
+          clusters: [{name: otel, type: STATIC, typed_extension_protocol_options: {envoy.extensions.upstreams.http.v3.HttpProtocolOptions: {'@type': type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, explicit_http_config: {http2_protocol_options: {}}}}}]
+        tracing:
+          http:
+            name: envoy.tracers.opentelemetry
+            typed_config:
+              '@type': type.googleapis.com/envoy.config.trace.v3.OpenTelemetryConfig
+              grpc_service: {envoy_grpc: {cluster_name: otel}}";
+
+    const LIMIT: &str = "
+        node: {id: a}
+        layered_runtime:
+          layers:
+          - name: static
+            static_layer: {envoy.resource_limits.listener.later.connection_limit: 5}";
 }

@@ -11,6 +11,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     fmt, io,
     net::{SocketAddr, TcpListener},
+    sync::{Arc, Weak},
 };
 
 use self::reserved::{Claimed, Reserved};
@@ -64,6 +65,10 @@ pub(super) struct Sockets {
     reserved: BTreeMap<SocketAddr, Reserved>,
     /// Directions that no longer accept.
     closed: Vec<Direction>,
+    /// Who has a share in an open socket, and in one that was closed: workers until its queue is empty, and what they
+    /// took out of it until it is over.
+    accepting: HashMap<Claim, Weak<Balance>>,
+    emptying: Vec<Weak<Balance>>,
     /// Addresses left out because this kernel has no IPv6, each said once.
     without_v6: BTreeSet<SocketAddr>,
     next_id: u64,
@@ -80,6 +85,8 @@ impl Sockets {
             open: HashMap::new(),
             reserved: BTreeMap::new(),
             closed: Vec::new(),
+            accepting: HashMap::new(),
+            emptying: Vec::new(),
             without_v6: BTreeSet::new(),
             next_id: 0,
             keeps: false,
@@ -158,6 +165,7 @@ impl Sockets {
             let (claim, balance) = (claim.clone(), balance.clone());
             worker.send(Command::Listen { id: self.next_id, claim, socket, balance, held });
         }
+        self.accepting.insert(claim.clone(), Arc::downgrade(&balance));
         tracing::info!(listener = %listener.name, %address, "listening");
         let (listener, direction) = (listener.name.clone(), listener.direction);
         self.open.insert(claim, Open { listener, address, direction, options, ids, kept, offered: false });
@@ -166,8 +174,16 @@ impl Sockets {
     fn close(&mut self, claim: &Claim) {
         if let Some(open) = self.open.remove(claim) {
             self.unlisten(&open);
+            self.emptying.retain(|left| left.strong_count() > 0);
+            self.emptying.extend(self.accepting.remove(claim));
             tracing::info!(listener = %open.listener, address = %open.address, "no longer listening");
         }
+    }
+
+    /// Whether all that came to sockets that are closed is over: nobody waits in their queues, or on the way to a worker.
+    pub(super) fn emptied(&mut self) -> bool {
+        self.emptying.retain(|left| left.strong_count() > 0);
+        self.emptying.is_empty()
     }
 
     /// Closes the sockets of a direction for good.

@@ -206,7 +206,7 @@ impl<'a> Forwarding<'a> {
         }
         let tunnel = std::mem::replace(&mut request.sane.tunnel, Tunnel::None);
         let down = upgrade::Downstream { tunnel, promise: request.upgrade.take(), grpc: request.sane.grpc };
-        self.response(&plan, won, (down, ending.copy.as_deref())).map(Forwarded::Response)
+        self.response(&plan, won, (request, down, ending.copy.as_deref())).map(Forwarded::Response)
     }
 
     /// Whether the request goes on where the answer redirects to.

@@ -4,6 +4,8 @@
 
 use std::{rc::Rc, sync::Arc};
 
+use http::{HeaderMap, header};
+
 use super::{client::Facts, flow::Flow, server::Connection};
 use crate::{
     telemetry::mesh::{self, Pair, Scope, principals},
@@ -37,10 +39,12 @@ pub(super) fn failed(conn: &Connection, flow: &Flow, cluster: &Cluster, endpoint
 }
 
 /// This proxy answers itself, perhaps without having looked where the request would have gone.
-pub(super) fn replied(conn: &Connection, flow: &Flow) {
-    let Some(scope) = conn.scope.mesh.as_ref().filter(|scope| scope.inbound && !flow.record.has_peers()) else {
-        return;
-    };
+pub(super) fn replied(conn: &Connection, flow: &Flow, headers: &HeaderMap, route: Option<&str>) {
+    let Some(scope) = conn.scope.mesh.as_ref().filter(|_| !flow.record.has_peers()) else { return };
+    if !scope.inbound {
+        let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+        return flow.record.peers(scope.answered_here(host, route));
+    }
     let live = conn.engine.live.get();
     if let Some(cluster) = scope.reporting.cluster.as_ref().and_then(|name| live.cluster(name)) {
         flow.record.peers(scope.inbound(&conn.scope.conn, &cluster.config));

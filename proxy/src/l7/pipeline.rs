@@ -48,6 +48,11 @@ impl Inbound {
         path(&self.parts)
     }
 
+    pub(super) fn view(&self) -> RequestView<'_> {
+        let pseudo = Pseudo { method: &self.parts.method, path: self.path(), scheme: self.sane.origin.scheme };
+        RequestView { pseudo, headers: &self.parts.headers }
+    }
+
     /// What routes and policies match on.
     pub(super) fn facts(&self, random: u64) -> RequestFacts<'_> {
         RequestFacts {
@@ -115,9 +120,12 @@ pub(super) fn handle(conn: Rc<Connection>, request: Request<Incoming>, upgrade: 
             ending.grpc = respond::is_grpc(&parts.headers);
             ending.distrusted = !reply.status.is_redirection();
             count_reply(&conn, &reply);
-            mesh::replied(&conn, &flow);
+            mesh::replied(&conn, &flow, &parts.headers, None);
             let pseudo = Pseudo { method: &parts.method, path: path(&parts), scheme: "http" };
             let view = RequestView { pseudo, headers: &parts.headers };
+            if reply.status.as_u16() >= 400 {
+                flow.record.failing(&view, (conn.scope.conn.remote, None));
+            }
             let response = reply.into_response(&flow, ending.grpc, conn.shape(&view));
             let response = finish(&conn, &flow, &ending, response);
             return Box::pin(std::future::ready(Ok(response)));
@@ -126,9 +134,6 @@ pub(super) fn handle(conn: Rc<Connection>, request: Request<Incoming>, upgrade: 
     ending.grpc = sane.grpc;
     flow.record.grpc(sane.grpc);
     flow.record.remote_address(sane.origin.remote);
-    if conn.hcm.config.request_id_in_response {
-        ending.request_id = parts.headers.get(&REQUEST_ID).cloned();
-    }
     Box::pin(serve(conn, flow, ending, Inbound { parts, body, sane, upgrade }))
 }
 
@@ -136,7 +141,7 @@ pub(super) fn handle(conn: Rc<Connection>, request: Request<Incoming>, upgrade: 
 pub(in crate::l7) fn serve(
     conn: Rc<Connection>,
     flow: Rc<Flow>,
-    ending: Ending,
+    mut ending: Ending,
     mut request: Inbound,
 ) -> impl Future<Output = Result<Response<Body>, BodyError>> {
     async move {
@@ -146,7 +151,7 @@ pub(in crate::l7) fn serve(
             // In this order: filters never look for a cluster in a snapshot older than they are.
             let in_force = conn.filters();
             let live = conn.engine.live.get();
-            match act(&conn, &flow, (&live, &in_force), &mut request, (&mut after, &mut hops)).await {
+            match act(&conn, &flow, (&live, &in_force), &mut request, (&mut after, &mut hops, &mut ending)).await {
                 Ok(Forwarded::Response(response)) => break response,
                 Ok(Forwarded::Elsewhere) => {
                     // As a new request: filters see it once more, limits count anew.
@@ -155,12 +160,10 @@ pub(in crate::l7) fn serve(
                 }
                 Err(reply) => {
                     count_reply(&conn, &reply);
-                    mesh::replied(&conn, &flow);
-                    let (method, scheme) = (&request.parts.method, request.sane.origin.scheme);
-                    let pseudo = Pseudo { method, path: request.path(), scheme };
-                    let view = RequestView { pseudo, headers: &request.parts.headers };
+                    mesh::replied(&conn, &flow, &request.parts.headers, None);
+                    let view = request.view();
                     if reply.status.as_u16() >= 400 {
-                        flow.record.failing(&view);
+                        flow.record.failing(&view, (request.sane.origin.remote, None));
                     }
                     break reply.into_response(&flow, ending.grpc, conn.shape(&view));
                 }
@@ -178,7 +181,7 @@ async fn act(
     flow: &Rc<Flow>,
     (live, in_force): (&Live, &LiveFilters),
     request: &mut Inbound,
-    (after, hops): (&mut After, &mut Hops),
+    (after, hops, ending): (&mut After, &mut Hops, &mut Ending),
 ) -> Result<Forwarded, Reply> {
     let random = fastrand::u64(..);
     let table = routes(conn, live);
@@ -190,6 +193,10 @@ async fn act(
         && hops.is_start()
     {
         trace::begin(tracing, (conn, flow), request, selected.as_ref().ok());
+    }
+    // Tracing notes in it what was decided.
+    if conn.hcm.config.request_id_in_response && hops.is_start() {
+        ending.request_id = request.parts.headers.get(&REQUEST_ID).cloned();
     }
     if in_force.look_at_notes || table.is_some_and(|t| t.looks_at_notes) {
         flow.record.watch(request.sane.origin.remote);
@@ -217,15 +224,14 @@ async fn act(
             }
             Err(stop) => {
                 note_head(flow, &request.parts, scheme);
+                let route = selected.as_ref().ok().map(|selected| &*selected.route.name);
+                mesh::replied(conn, flow, &request.parts.headers, route);
+                if stop.status().as_u16() >= 400 {
+                    flow.record.failing(&request.view(), (request.sane.origin.remote, route));
+                }
                 return match stop {
                     Stop::Reply(reply) => Err(*reply),
-                    Stop::Answer(response) => {
-                        if response.status().as_u16() >= 400 {
-                            let pseudo = Pseudo { method: &request.parts.method, path: request.path(), scheme };
-                            flow.record.failing(&RequestView { pseudo, headers: &request.parts.headers });
-                        }
-                        Ok(Forwarded::Response(*response))
-                    }
+                    Stop::Answer(response) => Ok(Forwarded::Response(*response)),
                 };
             }
         }
@@ -248,15 +254,15 @@ async fn act(
         }
         Action::Redirect(redirect) => {
             note_head(flow, &request.parts, scheme);
+            mesh::replied(conn, flow, &request.parts.headers, Some(&selected.route.name));
             conn.scope.stats.local().rq_redirect.inc();
             let reply = local::redirected(redirect, selected, flow, request);
-            let pseudo = Pseudo { method: &request.parts.method, path: request.path(), scheme };
-            let view = RequestView { pseudo, headers: &request.parts.headers };
-            let response = reply.into_response(flow, request.sane.grpc, conn.shape(&view));
+            let response = reply.into_response(flow, request.sane.grpc, conn.shape(&request.view()));
             local::finished(flow, table, selected, request, response)
         }
         Action::Direct(direct) => {
             note_head(flow, &request.parts, scheme);
+            mesh::replied(conn, flow, &request.parts.headers, Some(&selected.route.name));
             conn.scope.stats.local().rq_direct_response.inc();
             flow.record.details("direct_response");
             local::finished(flow, table, selected, request, local::direct_response(direct, conn, flow, request))
@@ -276,12 +282,9 @@ pub(super) fn routes<'a>(conn: &'a Connection, live: &'a Live) -> Option<&'a Rou
     }
 }
 
-pub(super) fn no_route(miss: Miss) -> Reply {
-    // Envoy says the same for both; which one it was is in our details.
-    let details = match miss {
-        Miss::NoVirtualHost | Miss::NoRoute => "route_not_found",
-    };
-    Reply::new(StatusCode::NOT_FOUND, details).flag(Flags::NO_ROUTE)
+/// Envoy says the same whatever was missing.
+pub(super) fn no_route(_: Miss) -> Reply {
+    Reply::new(StatusCode::NOT_FOUND, "route_not_found").flag(Flags::NO_ROUTE)
 }
 
 pub(super) fn count_reply(conn: &Connection, reply: &Reply) {
@@ -328,11 +331,8 @@ pub(super) fn levels<'a>(
 
 /// The value of a template for a request, `absent` standing for what is not there.
 pub(super) fn render(template: &Template, absent: &str, flow: &Flow, request: &Inbound) -> String {
-    let scheme = request.sane.origin.scheme;
-    let pseudo = Pseudo { method: &request.parts.method, path: request.path(), scheme };
-    let view = RequestView { pseudo, headers: &request.parts.headers };
     let mut text = String::new();
-    flow.record.facts(Some(&view), |facts| format::render(template, facts, absent, &mut text));
+    flow.record.facts(Some(&request.view()), |facts| format::render(template, facts, absent, &mut text));
     text
 }
 

@@ -24,6 +24,8 @@ use crate::{
     upstream::{Cluster, PickContext},
 };
 
+mod details;
+
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 const EXPECTED_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
@@ -58,6 +60,9 @@ pub enum SideError {
     /// A gRPC status that is not OK.
     #[error("gRPC status {0}: {1}")]
     Status(u16, String),
+    /// As [`Self::Status`], with the word that the same may be asked again after a while.
+    #[error("gRPC status {code}: {message}")]
+    Later { code: u16, message: String, delay: Duration },
     #[error("the answer cannot be read")]
     Malformed,
 }
@@ -113,7 +118,11 @@ pub async fn unary_bytes(
         Some(code) => {
             let code = std::str::from_utf8(code).ok().and_then(|c| c.parse().ok()).unwrap_or(2);
             let message = status.get(GRPC_MESSAGE).map(|m| String::from_utf8_lossy(m.as_bytes()).into_owned());
-            return Err(SideError::Status(code, message.unwrap_or_default()));
+            let message = message.unwrap_or_default();
+            return Err(match details::retry_delay(status) {
+                Some(delay) => SideError::Later { code, message, delay },
+                None => SideError::Status(code, message),
+            });
         }
         None => return Err(SideError::Malformed),
     }

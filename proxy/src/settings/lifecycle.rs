@@ -64,11 +64,25 @@ pub struct Lifecycle {
     pub max_requests: Option<u64>,
 
     /// Time for connections to end on SIGTERM, in seconds, before they are cut.
-    #[arg(long, default_value_t = 30, env = "OUTRIGGER_DRAIN_TIME_S", value_name = "SECONDS", help_heading = END)]
+    #[arg(
+        long,
+        default_value_t = 30,
+        env = "OUTRIGGER_DRAIN_TIME_S",
+        value_name = "SECONDS",
+        value_parser = clap::value_parser!(u64).range(..=86_400),
+        help_heading = END
+    )]
     pub drain_time_s: u64,
     /// Time for which inbound connections are still accepted after SIGTERM, in seconds, while callers learn that this
-    /// proxy goes away. An idle proxy ends at once.
-    #[arg(long, default_value_t = 5, env = "OUTRIGGER_MIN_DRAIN_TIME_S", value_name = "SECONDS", help_heading = END)]
+    /// proxy goes away. A proxy that nobody is connected to ends at once after `/quitquitquit` or with `--exit-when`.
+    #[arg(
+        long,
+        default_value_t = 5,
+        env = "OUTRIGGER_MIN_DRAIN_TIME_S",
+        value_name = "SECONDS",
+        value_parser = clap::value_parser!(u64).range(..=86_400),
+        help_heading = END
+    )]
     pub min_drain_time_s: u64,
     /// Time for connections whose filter chain an update removed, in seconds, before they are cut, spread over 10 s.
     #[arg(
@@ -117,5 +131,21 @@ impl Lifecycle {
 
     pub fn state_patience(&self) -> Duration {
         Duration::from_secs(self.state_patience_s)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_that_no_clock_reaches_are_refused() {
+        for flag in ["--drain-time-s", "--min-drain-time-s", "--chain-drain-time-s"] {
+            let given = |seconds: &str| Lifecycle::try_parse_from(["outrigger-proxy", flag, seconds]);
+            assert!(
+                given("86400").is_ok() && given("86401").is_err() && given("18446744073709551615").is_err(),
+                "{flag}"
+            );
+        }
     }
 }

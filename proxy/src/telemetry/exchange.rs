@@ -29,9 +29,13 @@ use super::{
 use crate::ir::Metadata;
 
 mod counted;
+mod failing;
+mod finished;
 #[cfg(test)]
 #[path = "exchange_tests.rs"]
 mod tests;
+
+use self::failing::Telling;
 
 /// What all requests of one downstream connection share.
 #[derive(Debug)]
@@ -80,6 +84,8 @@ pub struct RequestRecord {
     seen: RefCell<Option<Box<Seen>>>,
     /// Of a request that is traced.
     span: OnceCell<Box<RequestSpan>>,
+    /// Whether its failure, where it fails, is told to those who ask later.
+    telling: RefCell<Telling>,
     /// What filters noted.
     pub metadata: DynamicMetadata,
 }
@@ -113,6 +119,7 @@ impl RequestRecord {
             upstream: RefCell::default(),
             seen: RefCell::new(logged.then(|| Box::new(Seen { tapped, ..Seen::default() }))),
             span: OnceCell::new(),
+            telling: RefCell::default(),
             metadata: DynamicMetadata::default(),
             scope,
         }
@@ -251,12 +258,6 @@ impl RequestRecord {
         }
     }
 
-    /// Notes the head of a request that fails, for those who ask about it later.
-    pub fn failing(&self, head: &dyn Headers) {
-        let mut seen = self.seen.borrow_mut();
-        seen.get_or_insert_default().head = Some(Box::new(tap::Head::of(head)));
-    }
-
     /// Notes the final response head.
     pub fn response_head(&self, status: u16, headers: &HeaderMap) {
         self.status.set(status);
@@ -294,61 +295,6 @@ impl RequestRecord {
         }
     }
 
-    fn finish(&self) {
-        let stats = self.scope.stats.local();
-        stats.downstream_rq_active.dec();
-        if self.upgraded.get() {
-            stats.downstream_cx_upgrades_active.dec();
-        }
-        // Dropped before the response was through, and nobody else said why: the client left.
-        if !self.response_done.get() && !self.upgraded.get() && self.flags.get().is_empty() {
-            self.flag(Flags::DOWNSTREAM_CONNECTION_TERMINATION);
-            let mut details = self.details.borrow_mut();
-            *details = Some("downstream_remote_disconnect".into());
-            stats.downstream_rq_rx_reset.inc();
-        }
-        stats.downstream_rq_completed.inc();
-        let took = self.ended.get().unwrap_or_else(Instant::now).saturating_duration_since(self.started);
-        stats.downstream_rq_time.time(took);
-        let mut failed = !self.flags.get().is_empty();
-        match self.status.get() / 100 {
-            1 => stats.downstream_rq_1xx.inc(),
-            2 => stats.downstream_rq_2xx.inc(),
-            3 => stats.downstream_rq_3xx.inc(),
-            4 => {
-                stats.downstream_rq_4xx.inc();
-                // What the upstream refuses is its own affair.
-                failed |= self.details.borrow().is_some();
-            }
-            5 => {
-                stats.downstream_rq_5xx.inc();
-                failed = true;
-            }
-            _ => {}
-        }
-        if let Some(scope) = &self.scope.mesh {
-            self.count(scope, took);
-        }
-        if failed {
-            let head = self.head();
-            self.facts(None, |facts| tap::note(facts, head.as_ref()));
-        }
-        if self.logged() {
-            self.facts(None, |facts| self.scope.logs.iter().for_each(|logger| logger.log(facts)));
-            if let Some(span) = self.span() {
-                self.facts(None, |facts| span.end(facts));
-            }
-            if self.seen.borrow().as_ref().is_some_and(|seen| seen.tapped) {
-                let head = self.head();
-                self.facts(None, |facts| tap::show(facts, head.as_ref()));
-            }
-        }
-    }
-
-    fn head(&self) -> Option<tap::Head> {
-        self.seen.borrow().as_ref().and_then(|seen| seen.head.as_deref().cloned())
-    }
-
     /// Calls `with` with everything known so far.
     pub fn facts<T>(&self, request: Option<&dyn Headers>, with: impl FnOnce(&Facts<'_>) -> T) -> T {
         let (seen, upstream, details) = (self.seen.borrow(), self.upstream.borrow(), self.details.borrow());
@@ -365,7 +311,7 @@ impl RequestRecord {
             status: self.status.get(),
             flags: self.flags.get(),
             details: details.as_deref().or(via_upstream),
-            start: self.start_time.unwrap_or_else(SystemTime::now),
+            start: self.start_time.unwrap_or_else(|| SystemTime::now() - self.started.elapsed()),
             times: Times {
                 total: millis(self.started.elapsed()),
                 request_done: since(self.request_done.get()),

@@ -29,6 +29,8 @@ pub const MOST: usize = 1 << 16;
 const BYTES: usize = 16 << 20;
 /// With that many the exporter starts at once.
 pub const BATCH: usize = 512;
+/// Bytes of records that the exporter starts with, and the most that it takes at once: collectors refuse messages of 4 MiB.
+pub const BATCH_BYTES: usize = 1 << 20;
 
 /// Who receives records, and what goes around them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -157,24 +159,32 @@ impl Outbox {
             return;
         }
         lock(&self.shards[metrics::shard().min(self.shards.len() - 1)]).push_back(record);
-        if waiting + 1 == BATCH.min(self.destination.capacity) {
+        let heavy = bytes < BATCH_BYTES && bytes + length >= BATCH_BYTES;
+        if heavy || waiting + 1 == BATCH.min(self.destination.capacity) {
             self.full.notify_one();
         }
     }
 
     /// Takes records, the most that one request should carry.
     pub fn take(&self) -> Vec<Vec<u8>> {
-        let mut taken = Vec::new();
+        let mut taken: Vec<Vec<u8>> = Vec::new();
+        let mut bytes = 0;
         for shard in &self.shards {
             let mut shard = lock(shard);
-            let count = shard.len().min(BATCH - taken.len());
-            taken.extend(shard.drain(..count));
+            // One that is larger than all of them may be goes alone.
+            while let Some(next) = shard.front().map(Vec::len)
+                && taken.len() < BATCH
+                && (taken.is_empty() || bytes + next <= BATCH_BYTES)
+            {
+                bytes += next;
+                taken.extend(shard.pop_front());
+            }
             if shard.is_empty() {
                 // The room of a burst is not kept.
                 shard.shrink_to(BATCH);
             }
         }
-        self.left(taken.len(), taken.iter().map(Vec::len).sum());
+        self.left(taken.len(), bytes);
         taken
     }
 

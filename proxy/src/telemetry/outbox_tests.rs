@@ -37,9 +37,24 @@ fn bytes_are_bounded_as_well() {
     let big = vec![0; BYTES / 4];
     (0..6).for_each(|_| outbox.push(big.clone()));
     assert_eq!((outbox.len(), outbox.counts.dropped.load(Relaxed)), (4, 2));
-    outbox.take();
+    assert_eq!(outbox.take().len(), 1, "what is too much for a batch goes alone");
     outbox.push(big);
-    assert_eq!(outbox.len(), 1);
+    assert_eq!(outbox.len(), 4);
+}
+
+#[test]
+fn a_batch_of_long_records_is_bounded_in_bytes() {
+    let outbox = outbox(CAPACITY);
+    let is_woken = || {
+        let mut waiting = std::pin::pin!(outbox.full.notified());
+        waiting.as_mut().enable()
+    };
+    let record = || vec![0; BATCH_BYTES / 4];
+    (0..3).for_each(|_| outbox.push(record()));
+    assert!(!is_woken());
+    (0..3).for_each(|_| outbox.push(record()));
+    assert!(is_woken());
+    assert_eq!((outbox.take().len(), outbox.take().len(), outbox.take().len()), (4, 2, 0));
 }
 
 #[test]

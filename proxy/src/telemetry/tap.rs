@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 use super::{
     format::{Facts, Headers},
     format_time,
+    mesh::principals,
 };
 
 mod failures;
@@ -25,7 +26,7 @@ mod failures;
 #[path = "tap_tests.rs"]
 mod tests;
 
-pub use failures::{Failure, note, recent};
+pub use failures::{Failure, may_note, note, recent, tell};
 
 /// Watchers at a time.
 pub const MOST_WATCHERS: usize = 8;
@@ -189,7 +190,7 @@ fn describe(facts: &Facts<'_>, head: Option<&Head>) -> Value {
         "filter_chain": &*facts.conn.chain,
         "source": facts.remote.to_string(),
         "destination": facts.conn.local.to_string(),
-        "principal": facts.conn.tls.as_ref().and_then(|tls| tls.uri_sans.first()).map(|name| &**name),
+        "principal": principals(facts.conn.tls.as_deref()).1,
         "protocol": facts.protocol,
         "method": head.map(|h| &*h.method),
         "authority": head.map(|h| &*h.authority),

@@ -6,7 +6,7 @@ use crate::{
     telemetry::{
         flags::Flags,
         format::{Known, Times},
-        record::{ConnInfo, UpstreamFacts},
+        record::{ConnInfo, PeerInfo, UpstreamFacts},
     },
 };
 
@@ -71,6 +71,18 @@ fn what_is_wanted_has_to_hold_altogether() {
 }
 
 #[test]
+fn only_a_verified_identity_is_a_principal() {
+    for (verified, principal) in [(true, Some("spiffe://td/ns/shop/sa/web")), (false, None)] {
+        let line = with(200, Flags::default(), |facts| {
+            let tls = PeerInfo { verified, uri_sans: vec!["spiffe://td/ns/shop/sa/web".into()], ..PeerInfo::default() };
+            let conn = ConnInfo { tls: Some(tls.into()), ..facts.conn.clone() };
+            describe(&Facts { conn: &conn, ..*facts }, None)
+        });
+        assert_eq!(line.get("principal").and_then(Value::as_str), principal);
+    }
+}
+
+#[test]
 fn a_watcher_gets_so_many_lines_and_who_is_slow_loses_some() {
     let path = "/only-in-this-test";
     let wanted = Wanted { path: Some(path.into()), ..Wanted::default() };
@@ -108,6 +120,6 @@ fn failures_are_kept_newest_first_and_a_storm_is_not() {
     assert_eq!((kept.len(), &kept[0]["path"], &kept[0]["flags"]), (64, &json!("/99"), &json!("UO")));
     // The limit is a thread's own, and no test used this one's.
     let now = std::time::Instant::now();
-    assert_eq!((0..100).filter(|_| failures::may_note(now)).count(), 8);
-    assert!(failures::may_note(now + std::time::Duration::from_secs(1)));
+    assert_eq!((0..100).filter(|_| failures::may_note_at(now)).count(), 8);
+    assert!(failures::may_note_at(now + std::time::Duration::from_secs(1)));
 }

@@ -6,10 +6,14 @@
 
 pub mod context;
 mod finish;
+mod redact;
 pub mod sampling;
 mod span;
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::Instant,
+};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -27,7 +31,7 @@ use super::{
 };
 use crate::ir::{
     format::Template,
-    tracing::{OpenTelemetry, RouteTracing, Tracing as Config},
+    tracing::{OpenTelemetry, RouteTracing, Sampler, Tracing as Config},
 };
 
 #[cfg(test)]
@@ -61,12 +65,13 @@ pub struct Tracers {
     pub outboxes: Outboxes,
     /// Bootstrap's `tracing`: for connection managers that name no provider.
     pub fallback: Option<Arc<OpenTelemetry>>,
-    limit: Arc<RateLimit>,
+    /// One for each rate that anybody named, for as long as somebody does.
+    limits: Mutex<Vec<(u32, Weak<RateLimit>)>>,
 }
 
 impl Tracers {
     pub fn new(fallback: Option<Arc<OpenTelemetry>>, spans: Arc<Counts>) -> Self {
-        Self { fallback, outboxes: Outboxes::new(spans), limit: Arc::default() }
+        Self { fallback, outboxes: Outboxes::new(spans), limits: Mutex::default() }
     }
 
     /// Tracing as configured; `None` where nobody was named that would receive anything.
@@ -84,12 +89,24 @@ impl Tracers {
         templates.chain(config.custom_tags.iter().map(|tag| &tag.value)).for_each(|t| collect(t, &mut names));
         Some(Tracing {
             config: config.clone(),
-            provider,
             outbox,
             names: Arc::new(names),
             stats: stats(),
-            limit: self.limit.clone(),
+            limit: self.limit(provider.sampler.as_ref().and_then(Sampler::rate)),
+            provider,
         })
+    }
+
+    fn limit(&self, rate: Option<u32>) -> Arc<RateLimit> {
+        let Some(rate) = rate else { return Arc::default() };
+        let mut limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
+        limits.retain(|(_, limit)| limit.strong_count() > 0);
+        if let Some(known) = limits.iter().find(|(of, _)| *of == rate).and_then(|(_, limit)| limit.upgrade()) {
+            return known;
+        }
+        let limit = Arc::default();
+        limits.push((rate, Arc::downgrade(&limit)));
+        limit
     }
 }
 

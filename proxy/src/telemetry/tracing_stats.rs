@@ -13,6 +13,8 @@ pub struct TracingStats {
     service_forced: Counter,
     client_enabled: Counter,
     not_traceable: Counter,
+    /// Envoy counts requests here that its health check filter answers, which this proxy does not have.
+    health_check: Counter,
 }
 
 impl TracingStats {
@@ -34,6 +36,7 @@ impl Block for TracingStats {
             ("tracing.service_forced", &self.service_forced),
             ("tracing.client_enabled", &self.client_enabled),
             ("tracing.not_traceable", &self.not_traceable),
+            ("tracing.health_check", &self.health_check),
         ] {
             visitor(name, Kind::Counter, counter.get());
         }

@@ -63,7 +63,7 @@ pub(super) enum Event {
     /// The configuration was written to disk, or why not.
     Kept(Result<(), String>),
     /// The static resources are these from now on, and the bootstrap they came with.
-    Statics(Box<Statics>, Option<Packed>),
+    Statics(Box<Statics>, Option<Packed>, oneshot::Sender<()>),
 }
 
 /// News of a stream or file.
@@ -205,10 +205,11 @@ impl Driver {
                 self.keep(now);
                 self.after_change();
             }
-            Event::Statics(statics, bootstrap) => {
+            Event::Statics(statics, bootstrap, reply) => {
                 self.store.replace_statics(&statics, now);
                 (self.config.statics, self.config.bootstrap) = (*statics, bootstrap);
                 self.settle(now);
+                let _ = reply.send(());
             }
             Event::Kept(result) => {
                 if let Some(keeper) = &mut self.keeper {

@@ -39,10 +39,15 @@ impl Handle {
         self.status.clone()
     }
 
-    /// Replaces the static resources, and the bootstrap that `/config_dump` shows.
-    pub async fn set_statics(&self, statics: Statics, bootstrap: Option<Packed>) {
+    /// Replaces the static resources, and the bootstrap that `/config_dump` shows. Comes back with the version of the
+    /// snapshot that has those which wait for nothing else.
+    pub async fn set_statics(&self, statics: Statics, bootstrap: Option<Packed>) -> u64 {
+        let (reply, settled) = oneshot::channel();
         // Without a driver nothing changes any more.
-        let _ = self.events.send(Event::Statics(Box::new(statics), bootstrap)).await;
+        if self.events.send(Event::Statics(Box::new(statics), bootstrap, reply)).await.is_ok() {
+            let _ = settled.await;
+        }
+        self.snapshots.borrow().version
     }
 
     /// `/config_dump` in Envoy's shape: `{"configs": [...]}`. Private keys are redacted.

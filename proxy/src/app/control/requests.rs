@@ -36,11 +36,16 @@ impl Control {
                 }
             }
             Request::Signal => {
+                let begun = self.progress.ending.is_some();
+                self.end();
                 let times = self.times.end;
-                match self.progress.ending.as_mut().map(|ending| ending.hastens(times)) {
-                    Some(true) => {}
-                    Some(false) => self.cut(),
-                    None => self.end(),
+                let Some(ending) = &mut self.progress.ending else { return false };
+                if !ending.first_signal() {
+                    self.cut();
+                } else if begun {
+                    ending.hasten(times);
+                } else {
+                    ending.linger(times);
                 }
             }
             // Who asks for the end this way has nothing left to call.
@@ -114,6 +119,6 @@ impl Control {
             self.sockets.close_direction(Direction::Unspecified);
             self.state.set_sockets(self.sockets.bound(), Vec::new());
         }
-        ending.over(&self.shared, self.beside.application.may_call())
+        ending.over(&self.shared, self.beside.application.may_call(), self.sockets.emptied())
     }
 }

@@ -90,6 +90,27 @@ fn directed(name: &str, direction: &str) -> String {
 }
 
 #[tokio::test]
+async fn a_signal_in_an_end_that_was_asked_for_otherwise_cuts_nothing() {
+    let yaml = statics(&[directed("l", "INBOUND")], &[cluster("c", echo_server())]);
+    let rig = start(&yaml, ending::Times { total: LONG, accepting: Duration::ZERO });
+    let address = rig.address("l").await;
+    let mut open = blocking(move || {
+        let mut open = client(address);
+        echoes(&mut open, "served");
+        open
+    })
+    .await;
+    rig.requests.send(Request::Stop).unwrap();
+    rig.requests.send(Request::Signal).unwrap();
+    while !rig.state.bound("l").is_empty() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(rig.shared.drains.inbound.phase(), Phase::Drain);
+    blocking(move || echoes(&mut open, "still served")).await;
+    rig.end().await;
+}
+
+#[tokio::test]
 async fn an_idle_proxy_stops_at_once() {
     let yaml = statics(&[directed("l", "INBOUND")], &[cluster("c", echo_server())]);
     let rig = start(&yaml, ending::Times { total: LONG, accepting: LONG });

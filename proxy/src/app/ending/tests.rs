@@ -19,13 +19,31 @@ fn set(count: &AtomicU64, n: u64) {
 }
 
 #[test]
-fn an_idle_proxy_ends_at_once() {
+fn an_idle_proxy_ends_at_once_if_nobody_is_to_come() {
     let shared = shared();
     let mut ending = Ending::begin(&shared, TIMES);
-    assert!(!ending.over(&shared, false), "not before its sockets are closed");
+    assert!(!ending.over(&shared, false, true), "not before its sockets are closed");
     assert!(ending.closes_inbound());
     assert!(!ending.closes_inbound(), "once");
-    assert!(ending.over(&shared, false));
+    assert!(!ending.over(&shared, false, false), "not while somebody waits in a closed socket");
+    assert!(ending.over(&shared, false, true));
+}
+
+#[test]
+fn an_idle_proxy_that_gets_a_signal_waits_for_those_who_do_not_know_yet() {
+    let shared = shared();
+    let mut ending = Ending::begin(&shared, TIMES);
+    ending.linger(TIMES);
+    assert!(!ending.closes_inbound() && !ending.over(&shared, false, true));
+    let mut ending = Ending::begin(&shared, TIMES);
+    ending.linger(Times { total: Duration::ZERO, ..TIMES });
+    assert!(ending.closes_inbound(), "not longer than the whole may take");
+}
+
+#[test]
+fn only_a_second_signal_is_one() {
+    let mut ending = Ending::begin(&shared(), TIMES);
+    assert_eq!([ending.first_signal(), ending.first_signal(), ending.first_signal()], [true, false, false]);
 }
 
 #[test]
@@ -36,14 +54,14 @@ fn inbound_first_and_outbound_when_nothing_comes_in_any_more() {
     set(&shared.connections, 2);
     let mut ending = Ending::begin(&shared, Times { accepting: Duration::ZERO, ..TIMES });
     assert!(ending.closes_inbound());
-    assert!(!ending.over(&shared, false));
+    assert!(!ending.over(&shared, false, true));
     assert_eq!(phases(&shared), [Phase::Drain, Phase::Drain, Phase::Run]);
     set(&shared.open.inbound, 0);
     set(&shared.connections, 1);
-    assert!(!ending.over(&shared, false));
+    assert!(!ending.over(&shared, false, true));
     assert_eq!(phases(&shared), [Phase::Drain; 3]);
     set(&shared.connections, 0);
-    assert!(ending.over(&shared, false));
+    assert!(ending.over(&shared, false, true));
 }
 
 #[test]
@@ -55,7 +73,7 @@ fn callers_may_still_come_while_they_do_not_know_better() {
     assert!(!ending.closes_inbound());
     set(&shared.open.inbound, 0);
     set(&shared.connections, 0);
-    assert!(!ending.over(&shared, false), "no connection at this moment is not the end of connections");
+    assert!(!ending.over(&shared, false, true), "no connection at this moment is not the end of connections");
     assert_eq!(phases(&shared)[2], Phase::Run, "the application is still served");
 }
 
@@ -70,11 +88,11 @@ fn at_the_deadline_and_on_a_second_signal_everything_is_cut() {
         if by_signal {
             ending.cut(&shared);
         }
-        assert!(!ending.over(&shared, false), "its connection may still say what it has to say");
+        assert!(!ending.over(&shared, false, true), "its connection may still say what it has to say");
         assert_eq!(phases(&shared), [Phase::Force; 3]);
         assert!(ending.closes_inbound());
         set(&shared.connections, 0);
-        assert!(ending.over(&shared, false));
+        assert!(ending.over(&shared, false, true));
     }
 }
 
@@ -83,14 +101,14 @@ fn outbound_goes_on_as_long_as_the_application_is_there() {
     let shared = shared();
     let mut ending = Ending::begin(&shared, TIMES);
     assert!(ending.closes_inbound());
-    assert!(!ending.over(&shared, true), "it may still call somebody");
+    assert!(!ending.over(&shared, true, true), "it may still call somebody");
     assert_eq!(phases(&shared)[2], Phase::Run);
     ending.release();
-    assert!(ending.over(&shared, true), "somebody who knows said that it is gone");
+    assert!(ending.over(&shared, true, true), "somebody who knows said that it is gone");
 
     let mut late = Ending::begin(&shared, Times { total: Duration::ZERO, ..TIMES });
     assert!(late.overdue() && late.begins_to_cut());
-    assert!(late.over(&shared, true), "not beyond the deadline");
+    assert!(late.over(&shared, true, true), "not beyond the deadline");
     assert!(!late.overdue() && !late.begins_to_cut());
 }
 
@@ -103,17 +121,20 @@ fn a_process_that_was_succeeded_sends_everybody_away_and_is_hurried_by_a_signal(
     ending.hand_over(&shared, LONG);
     assert_eq!(phases(&shared), [Phase::Drain; 3], "a successor serves the application");
     assert!(!ending.closes_inbound(), "nothing is accepted any more");
-    assert!(!ending.over(&shared, true), "a stream may go on");
-    assert!(ending.hastens(TIMES), "a signal for all processes is none to cut");
-    assert!(!ending.overdue() && !ending.over(&shared, true));
-    assert!(!ending.hastens(TIMES), "the second one is");
+    assert!(!ending.over(&shared, true, true), "a stream may go on");
+    assert!(ending.first_signal(), "a signal for all processes is none to cut");
+    ending.hasten(TIMES);
+    assert!(!ending.overdue() && !ending.over(&shared, true, true));
+    assert!(!ending.first_signal(), "the second one is");
     ending.cut(&shared);
     assert_eq!(phases(&shared), [Phase::Force; 3]);
     set(&shared.connections, 0);
-    assert!(ending.over(&shared, true));
+    assert!(ending.over(&shared, true, true));
 
     let mut hurried = Ending::begin(&shared, TIMES);
-    assert!(!hurried.hastens(TIMES), "an end of its own");
+    hurried.hasten(Times { total: Duration::ZERO, ..TIMES });
+    assert!(!hurried.overdue(), "an end of its own has its own time");
     hurried.hand_over(&shared, LONG);
-    assert!(hurried.hastens(Times { total: Duration::ZERO, ..TIMES }) && hurried.overdue());
+    hurried.hasten(Times { total: Duration::ZERO, ..TIMES });
+    assert!(hurried.overdue());
 }

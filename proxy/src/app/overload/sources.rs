@@ -8,6 +8,9 @@ use std::{
 
 use nix::sys::resource::{Resource, getrlimit};
 
+/// Groups in each other that are looked at every second.
+const MOST_GROUPS: usize = 16;
+
 /// Where a cgroup says what it uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Files {
@@ -17,38 +20,44 @@ struct Files {
     reclaimable: &'static str,
 }
 
-/// The limits, as they were at the start, and where use is read.
+/// Limits, and where use is read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::app) struct Sources {
-    memory: Option<(u64, Option<Files>)>,
+    /// The operator's, of what the process itself has resident.
+    own: Option<u64>,
+    /// Those of its cgroup and of the groups around it: each counts, whoever uses the rest of it.
+    groups: Vec<(u64, Files)>,
     descriptors: Option<u64>,
 }
 
 impl Sources {
-    /// `memory` is the operator's limit, which goes before the cgroup's.
+    /// `memory` is the operator's limit, which goes before those of cgroups.
     pub(in crate::app) fn find(memory: Option<u64>) -> Self {
-        let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-        let found = cgroup(&groups, |file| fs::read_to_string(file).ok());
-        let memory = match (memory, found) {
-            (Some(limit), found) => Some((limit, found.map(|(_, files)| files))),
-            (None, found) => found.map(|(limit, files)| (limit, Some(files))),
-        };
-        let descriptors = getrlimit(Resource::RLIMIT_NOFILE).ok().map(|(soft, _)| soft).filter(|n| *n < u64::MAX);
-        Self { memory: memory.filter(|(limit, _)| *limit > 0), descriptors }
+        let mut sources = Self { own: memory.filter(|limit| *limit > 0), ..Self::default() };
+        sources.refresh();
+        sources
     }
 
-    /// Which part of the memory is used.
+    /// Reads the limits again: those of a container can be changed while it runs.
+    pub(in crate::app) fn refresh(&mut self) {
+        if self.own.is_none() {
+            let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+            self.groups = cgroups(&groups, |file| fs::read_to_string(file).ok());
+        }
+        self.descriptors = getrlimit(Resource::RLIMIT_NOFILE).ok().map(|(soft, _)| soft).filter(|n| *n < u64::MAX);
+    }
+
+    /// Which part of the memory is used, where that is most.
     pub(in crate::app) fn memory(&self, read: impl Fn(&Path) -> Option<String>) -> Option<f64> {
-        let (limit, files) = self.memory.as_ref()?;
-        let used = match files {
-            Some(files) => {
-                let usage: u64 = read(&files.usage)?.trim().parse().ok()?;
-                let stat = read(&files.stat).unwrap_or_default();
-                usage.saturating_sub(field(&stat, files.reclaimable).unwrap_or(0))
-            }
-            None => resident(&read(Path::new("/proc/self/status"))?)?,
+        if let Some(limit) = self.own {
+            return Some(part(resident(&read(Path::new("/proc/self/status"))?)?, limit));
+        }
+        let of = |(limit, files): &(u64, Files)| {
+            let usage: u64 = read(&files.usage)?.trim().parse().ok()?;
+            let stat = read(&files.stat).unwrap_or_default();
+            Some(part(usage.saturating_sub(field(&stat, files.reclaimable).unwrap_or(0)), *limit))
         };
-        Some(part(used, *limit))
+        self.groups.iter().filter_map(of).max_by(f64::total_cmp)
     }
 
     /// Which part of the descriptors is in use.
@@ -77,8 +86,8 @@ fn resident(status: &str) -> Option<u64> {
     kilobytes.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
 }
 
-/// The least limit on the way up from the process's own group, and the files of the group that has it.
-fn cgroup(groups: &str, read: impl Fn(&Path) -> Option<String>) -> Option<(u64, Files)> {
+/// The limits on the way up from the process's own group, and the files of the groups that have them.
+fn cgroups(groups: &str, read: impl Fn(&Path) -> Option<String>) -> Vec<(u64, Files)> {
     let of = |line: &str| {
         let mut parts = line.splitn(3, ':').skip(1);
         let (controllers, path) = (parts.next()?, parts.next()?);
@@ -94,7 +103,7 @@ fn cgroup(groups: &str, read: impl Fn(&Path) -> Option<String>) -> Option<(u64, 
             false => None,
         }
     };
-    let mut least: Option<(u64, Files)> = None;
+    let mut limits = Vec::new();
     for (root, path, limit, usage, reclaimable) in groups.lines().filter_map(of) {
         let own = Path::new(root).join(path.trim_start_matches('/'));
         // In a container the path may be the host's: then only the root is there.
@@ -103,13 +112,13 @@ fn cgroup(groups: &str, read: impl Fn(&Path) -> Option<String>) -> Option<(u64, 
                 continue;
             };
             // Version 1 writes "no limit" as a number that no machine has.
-            if bytes < 1 << 60 && least.as_ref().is_none_or(|(least, _)| bytes < *least) {
+            if (1..1 << 60).contains(&bytes) && limits.len() < MOST_GROUPS {
                 let stat = group.join("memory.stat");
-                least = Some((bytes, Files { usage: group.join(usage), stat, reclaimable }));
+                limits.push((bytes, Files { usage: group.join(usage), stat, reclaimable }));
             }
         }
     }
-    least
+    limits
 }
 
 #[cfg(test)]
@@ -124,20 +133,35 @@ mod tests {
         move |path| files.get(path).cloned()
     }
 
+    fn found(groups: &str, read: impl Fn(&Path) -> Option<String>) -> Sources {
+        Sources { groups: cgroups(groups, read), ..Sources::default() }
+    }
+
     #[test]
-    fn the_least_limit_of_version_2_counts_without_the_page_cache() {
-        let read = files(&[
+    fn the_fullest_group_of_version_2_counts_without_the_page_cache() {
+        let mut all = vec![
             ("/sys/fs/cgroup/pods/a/memory.max", "max\n"),
             ("/sys/fs/cgroup/pods/memory.max", "1000\n"),
             ("/sys/fs/cgroup/memory.max", "5000\n"),
             ("/sys/fs/cgroup/pods/memory.current", "900\n"),
             ("/sys/fs/cgroup/pods/memory.stat", "anon 1\ninactive_file 400\nfile 500\n"),
-        ]);
-        let (limit, found) = cgroup("0::/pods/a\n", &read).unwrap();
-        let sources = Sources { memory: Some((limit, Some(found))), descriptors: None };
-        assert_eq!(sources.memory(&read), Some(0.5));
+            ("/sys/fs/cgroup/memory.current", "1000\n"),
+        ];
+        let sources = found("0::/pods/a\n", files(&all));
+        assert_eq!(sources.memory(files(&all)), Some(0.5));
         assert_eq!(sources.descriptors(), None);
         assert_eq!(sources.memory(|_| None), None, "what cannot be read is no pressure");
+        // The larger limit, but others in that group use most of it.
+        all.retain(|(file, _)| *file != "/sys/fs/cgroup/memory.current");
+        all.push(("/sys/fs/cgroup/memory.current", "4500\n"));
+        assert_eq!(sources.memory(files(&all)), Some(0.9));
+    }
+
+    #[test]
+    fn an_operators_limit_is_one_of_the_process_alone() {
+        let read = files(&[("/proc/self/status", "VmRSS: 3 kB\n"), ("/sys/fs/cgroup/memory.current", "900000\n")]);
+        let sources = Sources { own: Some(6 << 10), ..found("0::/\n", files(&[("/sys/fs/cgroup/memory.max", "9")])) };
+        assert_eq!(sources.memory(read), Some(0.5));
     }
 
     #[test]
@@ -149,12 +173,10 @@ mod tests {
             ("/sys/fs/cgroup/memory/memory.stat", "total_inactive_file 500\ninactive_file 1\n"),
         ]);
         let groups = "5:cpu,cpuacct:/kube\n4:memory:/kube\n";
-        let (limit, found) = cgroup(groups, &read).unwrap();
-        assert_eq!(limit, 2000);
-        assert_eq!(Sources { memory: Some((limit, Some(found))), descriptors: None }.memory(&read), Some(0.5));
-        assert_eq!(cgroup(groups, |_| None), None);
+        assert_eq!(found(groups, &read).memory(&read), Some(0.5));
+        assert_eq!(cgroups(groups, |_| None), []);
         for odd in ["", "x", "0:", "::::", "0::/../../etc\n"] {
-            assert_eq!(cgroup(odd, |_| None), None, "{odd}");
+            assert_eq!(cgroups(odd, |_| None), [], "{odd}");
         }
     }
 

@@ -23,7 +23,7 @@ mod trailers;
 
 use std::{rc::Rc, sync::Arc};
 
-use http::Response;
+use http::{Response, StatusCode};
 
 pub use self::{
     buffer::{Gathered, Resumed},
@@ -124,6 +124,15 @@ pub(super) enum Progress {
 pub(super) enum Stop {
     Reply(Box<Reply>),
     Answer(Box<Response<Body>>),
+}
+
+impl Stop {
+    pub(super) fn status(&self) -> StatusCode {
+        match self {
+            Self::Reply(reply) => reply.status,
+            Self::Answer(response) => response.status(),
+        }
+    }
 }
 
 impl<'a> Call<'a> {

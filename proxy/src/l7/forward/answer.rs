@@ -23,6 +23,7 @@ use crate::{
         flags::Flags,
         format::{self, Headers},
     },
+    upstream::Endpoint,
 };
 
 const OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
@@ -60,16 +61,41 @@ impl Forwarding<'_> {
         }
     }
 
+    /// What those who ask about failures are told of a response where nothing else notes it.
+    #[cold]
+    fn note_end(&self, plan: &Plan<'_>, (attempts, status): (u32, StatusCode), facts: &Facts, request: &Inbound) {
+        let record = &self.flow.record;
+        let told = status.is_server_error() && {
+            record.failing(&request.view(), (request.sane.origin.remote, Some(&self.selected.route.name)))
+        };
+        if told {
+            record.upstream(|u| u.cluster = Some(plan.cluster.config.name.clone()));
+        }
+        if told || attempts > 1 {
+            // Not the one that failed before.
+            record.upstream(|u| u.host = Some(facts.host.clone()));
+        }
+    }
+
+    /// A try came to no response.
+    pub(super) fn missed(&self, plan: &Plan<'_>, endpoint: &Endpoint) {
+        mesh::failed(self.conn, self.flow, plan.cluster, Some(endpoint));
+        self.flow.record.upstream(|u| u.host = Some(endpoint.label.clone()));
+    }
+
     /// Makes the client's response.
     pub(super) fn response(
         &self,
         plan: &Plan<'_>,
         won: Won,
-        (down, copy): (upgrade::Downstream, Option<&HeadCopy>),
+        (request, down, copy): (&Inbound, upgrade::Downstream, Option<&HeadCopy>),
     ) -> Result<Response<Body>, Reply> {
         let Won { sent, attempts, connected } = won;
         let Sent { mut response, guard, facts, .. } = *sent;
         self.note_connection(&facts);
+        if attempts > 1 || response.status().is_server_error() {
+            self.note_end(plan, (attempts, response.status()), &facts, request);
+        }
         mesh::answered(self.conn, self.flow, plan.cluster, &facts);
         outcome::count(plan.cluster, response.status());
         let record = &self.flow.record;
@@ -168,7 +194,8 @@ impl Forwarding<'_> {
             None => (&request.parts.method, pipeline::path(&request.parts), &request.parts.headers),
         };
         let view = RequestView { pseudo: Pseudo { method, path, scheme }, headers: head };
-        self.flow.record.failing(&view);
+        self.flow.record.failing(&view, (request.sane.origin.remote, Some(&self.selected.route.name)));
+        mesh::replied(self.conn, self.flow, &request.parts.headers, Some(&self.selected.route.name));
         let mut response = reply.into_response(self.flow, grpc, self.conn.shape(&view));
         let status = response.status();
         let headers = response.headers_mut();

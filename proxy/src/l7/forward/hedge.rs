@@ -149,6 +149,9 @@ impl Forwarding<'_> {
             if !running.replaced {
                 feed::report(plan.cluster, &running.endpoint, running.probe.take(), &result);
             }
+            if !matches!(result, Ok(Ok(_))) {
+                self.missed(plan, &running.endpoint);
+            }
             self.observe(plan, &running.endpoint, running.started, &result);
             trace::tried(self.flow, running.number, &result);
             let result = self.settle(plan, result, &mut supply, &count)?;

@@ -159,8 +159,12 @@ impl Supply<'_> {
         if self.keep {
             return self.head.as_ref().map(|head| (**head).clone());
         }
-        let nothing = || Request::new(()).into_parts().0;
-        self.head.take().map(|head| std::mem::replace(head, nothing()))
+        self.head.take().map(|head| {
+            // What it was stays, for those who ask about failures.
+            let mut rest = Request::new(()).into_parts().0;
+            (rest.method, rest.uri) = (head.method.clone(), head.uri.clone());
+            std::mem::replace(head, rest)
+        })
     }
 
     /// Whether the body turned out to be more than may be kept.

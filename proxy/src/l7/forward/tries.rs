@@ -17,7 +17,7 @@ use crate::{
         body::Body,
         client::{Attempt, SendError, SendErrorKind, Sent},
         incoming::Incoming,
-        mesh, outcome,
+        outcome,
         respond::Reply,
         retry::{self, Failure, Outcome, Verdict, Wait},
         timeouts::{Expired, TryClock, within},
@@ -132,7 +132,7 @@ impl Forwarding<'_> {
             };
             feed::report(plan.cluster, &attempt.endpoint, probe, &result);
             if !matches!(result, Ok(Ok(_))) {
-                mesh::failed(self.conn, self.flow, plan.cluster, Some(&attempt.endpoint));
+                self.missed(plan, &attempt.endpoint);
             }
             self.observe(plan, &attempt.endpoint, started, &result);
             trace::tried(self.flow, count.tries, &result);

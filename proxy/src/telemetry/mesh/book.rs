@@ -15,6 +15,7 @@ use std::{
 
 use super::{
     Outcome, Protocol, Reporter, Sample, Workload,
+    filter::Filter,
     labels::overflow,
     series::{Counted, RequestCounts, Series, TcpCounts},
 };
@@ -79,6 +80,11 @@ impl Mesh {
         self.connections.find((labels, outcome), reporter, self.own().1, &self.room)
     }
 
+    /// Whether there is no room, and these labels are not among those that have some.
+    pub(super) fn is_beyond(&self, labels: &str) -> bool {
+        self.room.used.load(Relaxed) >= self.own().1.series && !self.requests.known.may_have(labels)
+    }
+
     pub fn counts(&self) -> Counts {
         let Room { used, refused, expired } = &self.room;
         Counts { series: used.load(Relaxed) as u64, refused: refused.load(Relaxed), expired: expired.load(Relaxed) }
@@ -92,6 +98,11 @@ impl Mesh {
     }
 }
 
+/// Whether somebody has it in hand who will count there, besides the book and whoever looks.
+fn is_held<T: Counted>(series: &Arc<Series<T>>) -> bool {
+    T::HELD && Arc::strong_count(series) > 2
+}
+
 /// A series, and whether it is the one for what has no room.
 pub(super) struct Found<T> {
     pub series: Arc<Series<T>>,
@@ -103,23 +114,30 @@ type Key = (Arc<str>, Outcome);
 #[derive(Debug)]
 struct Kept<T> {
     all: HashMap<Key, Arc<Series<T>>, foldhash::fast::RandomState>,
+    /// Of the labels in `all`.
+    known: Arc<Filter>,
     overflow: Vec<(Reporter, Arc<Series<T>>)>,
     /// Dropped at the last visit, with what was counted till then.
     leaving: Vec<(Arc<Series<T>>, Sample)>,
 }
 
 #[derive(Debug)]
-pub(super) struct Book<T>(Mutex<Kept<T>>);
+pub(super) struct Book<T> {
+    kept: Mutex<Kept<T>>,
+    known: Arc<Filter>,
+}
 
 impl<T> Default for Book<T> {
     fn default() -> Self {
-        Self(Mutex::new(Kept { all: HashMap::default(), overflow: Vec::new(), leaving: Vec::new() }))
+        let known = Arc::<Filter>::default();
+        let kept = Kept { all: HashMap::default(), known: known.clone(), overflow: Vec::new(), leaving: Vec::new() };
+        Self { kept: Mutex::new(kept), known }
     }
 }
 
 impl<T: Counted> Book<T> {
     fn lock(&self) -> MutexGuard<'_, Kept<T>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn find(&self, key: (&Arc<str>, Outcome), reporter: Reporter, bounds: Bounds, room: &Room) -> Found<T> {
@@ -141,7 +159,7 @@ impl<T: Counted> Book<T> {
             match &*seen {
                 Some((last, since)) if *last == sample => {
                     let long = bounds.idle.is_some_and(|idle| now.saturating_duration_since(*since) >= idle);
-                    if long && !sample.is_held() {
+                    if long && !sample.is_held() && !is_held(&series) {
                         idle.push((series.clone(), sample));
                         continue;
                     }
@@ -154,8 +172,14 @@ impl<T: Counted> Book<T> {
         if idle.is_empty() {
             return;
         }
+        let mut stay = Vec::new();
         let mut kept = self.lock();
         for (series, shown) in idle {
+            // Somebody may have come by since; nobody can at this moment.
+            if is_held(&series) || T::sample(&series.counts) != shown {
+                stay.push(series);
+                continue;
+            }
             series.retired.store(true, Relaxed);
             if kept.all.remove(&(series.labels.clone(), series.outcome)).is_some() {
                 room.used.fetch_sub(1, Relaxed);
@@ -163,6 +187,9 @@ impl<T: Counted> Book<T> {
                 kept.leaving.push((series, shown));
             }
         }
+        self.known.replace(kept.all.keys().map(|(labels, _)| &**labels));
+        drop(kept);
+        stay.iter().for_each(|series| visitor(&series.labels, &series.outcome, &T::sample(&series.counts)));
     }
 }
 
@@ -188,6 +215,7 @@ impl<T: Counted> Kept<T> {
             return Found { series: self.overflow(reporter), beyond: true };
         }
         let series = Arc::new(Series::new(key.0.clone(), key.1));
+        self.known.add(&key.0);
         self.all.insert(key, series.clone());
         Found { series, beyond: false }
     }

@@ -2,11 +2,14 @@
 
 use std::{cell::RefCell, collections::HashMap, hash::BuildHasher, rc::Rc, sync::Arc};
 
-use super::{Mesh, Pair, Reporter, Service, Workload, labels::Peers};
+use super::{
+    Mesh, Pair, Reporter, Service, Workload,
+    labels::{Peers, overflow},
+};
 use crate::ir::Metadata;
 
-/// Pairs remembered per worker. One more, and all are forgotten: what is in use is soon back.
-const REMEMBERED: usize = 1024;
+/// Pairs remembered per worker, twice: those that were met of late, and those before them.
+const REMEMBERED: usize = 512;
 
 thread_local! {
     static MET: RefCell<Met> = RefCell::default();
@@ -15,8 +18,37 @@ thread_local! {
 #[derive(Default)]
 struct Met {
     hasher: foldhash::fast::RandomState,
-    pairs: HashMap<u64, Vec<(Key, Rc<Pair>)>, foldhash::fast::RandomState>,
+    pairs: Pairs,
     count: usize,
+    /// Met longer ago. With the next generation they are forgotten, if nobody asks for them until then.
+    former: Pairs,
+    /// For hosts that have no room in the book, by its address.
+    beyond: Option<(usize, Rc<Pair>)>,
+}
+
+type Pairs = HashMap<u64, Vec<(Key, Rc<Pair>)>, foldhash::fast::RandomState>;
+
+impl Met {
+    fn remember(&mut self, hash: u64, key: Key, pair: Rc<Pair>) {
+        if self.count >= REMEMBERED {
+            self.former = std::mem::take(&mut self.pairs);
+            self.count = 0;
+        }
+        self.count += 1;
+        self.pairs.entry(hash).or_default().push((key, pair));
+    }
+
+    fn beyond(&mut self, mesh: &Arc<Mesh>) -> Rc<Pair> {
+        let address = Arc::as_ptr(mesh) as usize;
+        match &self.beyond {
+            Some((known, pair)) if *known == address => pair.clone(),
+            _ => {
+                let pair = Rc::new(Pair::new(mesh.clone(), Reporter::Source, overflow(Reporter::Source), false));
+                self.beyond = Some((address, pair.clone()));
+                pair
+            }
+        }
+    }
 }
 
 #[derive(PartialEq, Eq)]
@@ -85,12 +117,18 @@ fn find(mesh: &Arc<Mesh>, flow: &Flow<'_>, host: Option<&str>) -> Rc<Pair> {
         if let Some((_, pair)) = met.pairs.get(&hash).and_then(|found| found.iter().find(|(key, _)| is(key))) {
             return pair.clone();
         }
-        let pair = Rc::new(make(mesh, flow, host));
-        if met.count >= REMEMBERED {
-            met.pairs.clear();
-            met.count = 0;
+        let former = met.former.get_mut(&hash);
+        if let Some((at, former)) = former.and_then(|found| Some((found.iter().position(|(key, _)| is(key))?, found))) {
+            let (key, pair) = former.swap_remove(at);
+            met.remember(hash, key, pair.clone());
+            return pair;
         }
-        met.count += 1;
+        let pair = make(mesh, flow, host);
+        if host.is_some() && !flow.inbound && mesh.is_beyond(pair.labels()) {
+            // Of hosts there is no end: they drive out nobody who is known, and ask nobody else.
+            return met.beyond(mesh);
+        }
+        let pair = Rc::new(pair);
         let key = Key {
             mesh: address,
             reporter: if flow.inbound { Reporter::Destination } else { Reporter::Source },
@@ -100,7 +138,7 @@ fn find(mesh: &Arc<Mesh>, flow: &Flow<'_>, host: Option<&str>) -> Rc<Pair> {
             principals: (flow.principals.0.map(Into::into), flow.principals.1.map(Into::into)),
             host: host.map(Into::into),
         };
-        met.pairs.entry(hash).or_default().push((key, pair.clone()));
+        met.remember(hash, key, pair.clone());
         pair
     })
 }

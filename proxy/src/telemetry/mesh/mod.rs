@@ -6,6 +6,7 @@
 
 mod book;
 mod cache;
+mod filter;
 mod labels;
 mod pair;
 mod scope;

@@ -52,6 +52,10 @@ impl Pair {
         Self { mesh, reporter, labels, wants_host, recent: RefCell::default() }
     }
 
+    pub(super) fn labels(&self) -> &str {
+        &self.labels
+    }
+
     /// Counts a request that is over.
     pub fn request(&self, outcome: Outcome, took: Duration, (received, sent): (u64, u64)) {
         let count = |series: &Series<RequestCounts>| {

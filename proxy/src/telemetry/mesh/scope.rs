@@ -84,6 +84,22 @@ impl Scope {
         }
     }
 
+    /// What a request is counted by that this proxy answers for the services it calls. As in Istio the host is the
+    /// service, and a route for hosts that nobody knows says what became of them.
+    pub fn answered_here(&self, host: &str, route: Option<&str>) -> Rc<Pair> {
+        let cluster = match route {
+            Some("block_all") => Some(("BlackHoleCluster", None)),
+            Some("allow_any") => Some(("PassthroughCluster", None)),
+            _ => None,
+        };
+        let flow = Flow { cluster, ..Flow::default() };
+        if self.reporting.host_fallback && !host.is_empty() {
+            pair_of_host(&self.reporting.mesh, &flow, host)
+        } else {
+            pair(&self.reporting.mesh, &flow)
+        }
+    }
+
     /// What a request to `host` is counted by, where the service behind `cluster` has no other name.
     pub fn by_host(&self, cluster: &Arc<Cluster>, host: &str) -> Option<Rc<Pair>> {
         if self.inbound || !self.reporting.host_fallback {

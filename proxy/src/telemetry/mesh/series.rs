@@ -107,6 +107,9 @@ pub enum Sample {
 
 /// Counts that a [`Sample`] can be taken of.
 pub(super) trait Counted: Block {
+    /// Whoever found a series has it until it has counted there for the last time, and then no more.
+    const HELD: bool;
+
     fn sample(counts: &Sharded<Self>) -> Sample;
 
     /// Adds to `to` what came to the sample `before`.
@@ -114,6 +117,8 @@ pub(super) trait Counted: Block {
 }
 
 impl Counted for RequestCounts {
+    const HELD: bool = false;
+
     fn sample(counts: &Sharded<Self>) -> Sample {
         let all = counts.distributions();
         let of = |name: &str| all.iter().find(|(n, _)| *n == name).map(|(_, values)| *values).unwrap_or_default();
@@ -138,6 +143,8 @@ impl Counted for RequestCounts {
 }
 
 impl Counted for TcpCounts {
+    const HELD: bool = true;
+
     fn sample(counts: &Sharded<Self>) -> Sample {
         let all = counts.totals();
         let of = |name: &str| all.iter().find(|(n, ..)| *n == name).map_or(0, |(.., value)| *value);

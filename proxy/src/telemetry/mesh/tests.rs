@@ -140,6 +140,83 @@ fn services_without_a_name_are_called_by_their_cluster_or_host() {
 }
 
 #[test]
+fn who_is_called_often_stays_known_among_many() {
+    let mesh = mesh(1_000_000, None);
+    let flow = Flow { cluster: Some(("PassthroughCluster", None)), ..Flow::default() };
+    let often = pair_of_host(&mesh, &flow, "often.example");
+    for i in 0..5000 {
+        drop(pair_of_host(&mesh, &flow, &format!("{i}.example")));
+        assert!(Rc::ptr_eq(&often, &pair_of_host(&mesh, &flow, "often.example")), "after {i} others");
+    }
+    let last = pair_of_host(&mesh, &flow, "4999.example");
+    assert!(Rc::ptr_eq(&last, &pair_of_host(&mesh, &flow, "4999.example")));
+    let first = pair_of_host(&mesh, &flow, "0.example");
+    assert_eq!(Rc::strong_count(&first), 2, "forgotten, and met anew");
+}
+
+#[test]
+fn hosts_without_room_share_what_they_are_counted_by_and_those_with_room_keep_theirs() {
+    let mesh = mesh(2, None);
+    let flow = Flow { cluster: Some(("PassthroughCluster", None)), ..Flow::default() };
+    for host in ["a.example", "b.example"] {
+        count(&pair_of_host(&mesh, &flow, host), ok());
+    }
+    let beyond = pair_of_host(&mesh, &flow, "c.example");
+    let others = (0..100).filter(|i| Rc::ptr_eq(&beyond, &pair_of_host(&mesh, &flow, &format!("{i}.example")))).count();
+    assert!(others > 90, "{others}: but for those that look like known ones");
+    count(&beyond, ok());
+    count(&pair_of_host(&mesh, &flow, "a.example"), ok());
+    let all = requests(&mesh, Instant::now());
+    let of = |service| all.iter().find(|(labels, _)| label(labels, "destination_service") == service).map(|(_, n)| *n);
+    assert_eq!((of("a.example"), of("b.example"), of("overflow")), (Some(2), Some(1), Some(1)));
+}
+
+#[test]
+fn a_connection_opened_while_its_idle_series_is_looked_at_is_not_lost() {
+    let mesh = mesh(10, Some(60));
+    let now = Instant::now();
+    let labels: Arc<str> = "reporter=\"source\"".into();
+    let outcome = Outcome { code: 0, protocol: Protocol::Tcp, flags: Flags::default() };
+    let seen = |seconds| {
+        let mut all = Vec::new();
+        mesh.visit(now + Duration::from_secs(seconds), &mut |_, _, sample| all.push(sample.clone()));
+        all
+    };
+    // In hand, and counted there only later.
+    let found = mesh.connection(&labels, Reporter::Source, outcome);
+    assert_eq!((seen(0).len(), seen(60).len()), (1, 1), "whoever has it in hand will count there");
+    found.series.counts.local().opened.inc();
+    assert_eq!(seen(120), [Sample::Connections { opened: 1, closed: 0, received: 0, sent: 0 }]);
+    found.series.counts.local().closed.inc();
+    drop(found);
+    assert_eq!(seen(130), [Sample::Connections { opened: 1, closed: 1, received: 0, sent: 0 }]);
+    assert!(seen(190).is_empty());
+}
+
+#[test]
+fn what_this_proxy_answers_for_others_is_counted_for_their_host() {
+    let conn = crate::l7::server::tests_support::conn_info(1, addr("10.0.0.9:1"), addr("10.0.0.1:80"));
+    for (host_fallback, route, service, name) in [
+        (true, Some("block_all"), "gone.example", "BlackHoleCluster"),
+        (true, Some("allow_any"), "gone.example", "PassthroughCluster"),
+        (true, None, "gone.example", "gone.example"),
+        (false, Some("block_all"), "unknown", "BlackHoleCluster"),
+        (false, None, "unknown", "unknown"),
+    ] {
+        let mesh = mesh(10, None);
+        let reporting = Reporting { mesh: mesh.clone(), host_fallback, tcp_interval: Duration::ZERO, cluster: None };
+        count(&Scope::new(Arc::new(reporting), &conn).answered_here("gone.example", route), ok());
+        let all = requests(&mesh, Instant::now());
+        let of = |name| label(&all[0].0, name);
+        assert_eq!((of("destination_service"), of("destination_service_name")), (service, name), "{route:?}");
+    }
+}
+
+fn addr(text: &str) -> std::net::SocketAddr {
+    text.parse().unwrap()
+}
+
+#[test]
 fn statuses_of_calls_are_read_with_care() {
     for (text, status) in [("0", 0), ("16", 16), ("17", -1), ("-3", -1), ("x", -1), ("", -1), ("999999999", -1)] {
         assert_eq!(Protocol::grpc(text.as_bytes()), Protocol::Grpc(Some(status)), "{text}");

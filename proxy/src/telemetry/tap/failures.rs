@@ -47,7 +47,12 @@ thread_local! {
     static NOTED: Cell<Option<(Instant, u32)>> = const { Cell::new(None) };
 }
 
-pub(super) fn may_note(now: Instant) -> bool {
+/// Whether another failure of this second is told; then it is to be.
+pub fn may_note() -> bool {
+    may_note_at(Instant::now())
+}
+
+pub(super) fn may_note_at(now: Instant) -> bool {
     NOTED.with(|noted| match noted.get() {
         Some((since, count)) if now.duration_since(since).as_secs() == 0 => {
             noted.set(Some((since, count.saturating_add(1))));
@@ -62,9 +67,14 @@ pub(super) fn may_note(now: Instant) -> bool {
 
 /// Notes a failure, if not too many were.
 pub fn note(facts: &Facts<'_>, head: Option<&Head>) {
-    if may_note(Instant::now()) {
-        RECENT.push(describe(facts, head));
+    if may_note() {
+        tell(facts, head);
     }
+}
+
+/// Notes a failure that [`may_note`] was asked about.
+pub fn tell(facts: &Facts<'_>, head: Option<&Head>) {
+    RECENT.push(describe(facts, head));
 }
 
 /// The newest first.

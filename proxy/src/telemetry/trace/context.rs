@@ -37,6 +37,13 @@ impl TraceId {
         Self(random.max(1).to_be_bytes())
     }
 
+    /// What proxies that see the same trace decide by; half of it where B3 has no more, as Envoy does with whole ones.
+    pub fn chance(self) -> u64 {
+        let (high, low) = self.0.split_at(8);
+        let half = if high == [0; 8] { low } else { high };
+        half.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
+    }
+
     fn read(text: &[u8]) -> Option<Self> {
         hex(text).filter(|id| *id != [0; 16]).map(Self)
     }
@@ -108,6 +115,8 @@ pub struct Extracted {
     pub parent: Option<Parent>,
     /// Whether the caller's trace is sampled, where it was decided.
     pub sampled: Option<bool>,
+    /// B3's wish that the trace be kept by all means.
+    pub debug: bool,
     /// The formats that were there, well formed or not.
     pub formats: Formats,
     /// The context is the one of `traceparent`, so `tracestate` belongs to it.
@@ -127,7 +136,8 @@ impl Extracted {
             None => (b3(headers).or_else(|| b3_multi(headers)), false),
         };
         let (parent, sampled) = context.unwrap_or_default();
-        Self { parent, sampled, formats, has_state }
+        let debug = !has_state && sampled == Some(true) && (formats.b3 || formats.b3_multi) && is_debug(headers);
+        Self { parent, sampled, debug, formats, has_state }
     }
 
     /// The value of `tracestate` for a span.
@@ -139,6 +149,12 @@ impl Extracted {
         let all = lines.join(",");
         (!all.is_empty() && all.len() <= LONGEST_STATE).then(|| all.into())
     }
+}
+
+/// Whether well formed B3 headers ask for more than a sampled trace.
+fn is_debug(headers: &HeaderMap) -> bool {
+    let single = single(headers, &B3).is_some_and(|value| value.split(|b| *b == b'-').any(|field| field == b"d"));
+    single || headers.get(&B3_FLAGS).is_some_and(|flags| flags == "1")
 }
 
 /// The one value of a header.
@@ -233,12 +249,15 @@ impl SpanContext {
         }
         let sampled = if self.sampled { "1" } else { "0" };
         if from.formats.b3 {
-            set(headers, B3, format!("{}-{}-{sampled}", self.b3_trace(), text(&self.span.0)));
+            let state = if self.sampled && from.debug { "d" } else { sampled };
+            set(headers, B3, format!("{}-{}-{state}", self.b3_trace(), text(&self.span.0)));
         }
         if from.formats.b3_multi {
             set(headers, B3_TRACE, self.b3_trace());
             set(headers, B3_SPAN, text(&self.span.0));
             match from.parent {
+                // Nothing was put between: who the parent's parent is stays as it came.
+                Some(parent) if parent.span == self.span => {}
                 Some(parent) => set(headers, B3_PARENT, text(&parent.span.0)),
                 None => drop(headers.remove(&B3_PARENT)),
             }

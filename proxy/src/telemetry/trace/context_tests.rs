@@ -136,6 +136,10 @@ fn what_goes_out_has_the_form_of_what_came_in() {
     assert_eq!(injected(&[("traceparent", "x"), ("tracestate", "a=b")], false), pairs(&[("traceparent", &fresh)]));
     let b3 = injected(&[("b3", &format!("{}-{SPAN}-1", &TRACE[16..]))], true);
     assert_eq!(b3, pairs(&[("b3", &format!("{}-{ours}-1", &TRACE[16..]))]), "half a trace id stays half");
+    for (state, sampled, expected) in [("d", true, "d"), ("d", false, "0"), ("1", true, "1")] {
+        let b3 = injected(&[("b3", &format!("{TRACE}-{SPAN}-{state}"))], sampled);
+        assert_eq!(b3, pairs(&[("b3", &format!("{TRACE}-{ours}-{expected}"))]), "debugging goes on");
+    }
     let multi = injected(&[("x-b3-traceid", TRACE), ("x-b3-spanid", SPAN), ("x-b3-sampled", "1")], true);
     let expected =
         [("x-b3-parentspanid", SPAN), ("x-b3-sampled", "1"), ("x-b3-spanid", &ours), ("x-b3-traceid", TRACE)];

@@ -9,12 +9,14 @@ use http::Method;
 
 use super::{
     context::SpanId,
+    redact::redacted,
     span::{RequestSpan, Seen, Try, TryResult},
 };
 use crate::{
     ir::format::Template,
     telemetry::{
         format::{self, Facts},
+        mesh::principals,
         protobuf::{Any, Message},
     },
 };
@@ -199,13 +201,15 @@ fn about_request(span: &RequestSpan, client: bool, tag: &mut Tag<'_>) {
     let most = span.tracing.config.max_path;
     let short = head.path.char_indices().nth(most).map_or(&*head.path, |(end, _)| &head.path[..end]);
     if client {
-        tag("url.full", Any::Text(&format!("{}://{}{short}", head.scheme, head.authority)));
+        let (path, query) = short.split_once('?').map_or((short, None), |(path, query)| (path, Some(query)));
+        let query = query.map(|query| format!("?{}", redacted(query))).unwrap_or_default();
+        tag("url.full", Any::Text(&format!("{}://{}{path}{query}", head.scheme, head.authority)));
     } else {
         let (path, query) = short.split_once('?').unwrap_or((short, ""));
         tag("url.scheme", Any::Text(head.scheme));
         tag("url.path", Any::Text(path));
         if !query.is_empty() {
-            tag("url.query", Any::Text(query));
+            tag("url.query", Any::Text(&redacted(query)));
         }
     }
     let (host, port) = split_port(&head.authority);
@@ -304,7 +308,7 @@ fn about_envoy(span: &RequestSpan, facts: &Facts<'_>, tag: &mut Tag<'_>) {
     if facts.upstream.attempts > 1 {
         tag("http.request.resend_count", Any::Int(i64::from(facts.upstream.attempts) - 1));
     }
-    if let Some(name) = facts.conn.tls.as_deref().and_then(|tls| tls.uri_sans.first()) {
+    if let (_, Some(name)) = principals(facts.conn.tls.as_deref()) {
         tag("source.principal", Any::Text(name));
     }
 }
@@ -324,11 +328,12 @@ fn custom(span: &RequestSpan, facts: &Facts<'_>, tag: &mut Tag<'_>) {
 
 /// Tries that others followed, where they have no spans of their own.
 fn tries(span: &RequestSpan, seen: &Seen, message: &mut Message) {
-    let last = seen.tries.len().saturating_sub(1);
-    for of in &seen.tries[..last] {
+    for pair in seen.tries.windows(2) {
+        let [of, next] = pair else { continue };
         message.message(field::EVENT, |event| {
             event.fixed64(1, at(span, of.end.unwrap_or(of.begin)));
-            event.text(2, "retry");
+            // Who is redirected counts from one again.
+            event.text(2, if next.number == 1 { "internal_redirect" } else { "retry" });
             event.attribute(3, "upstream_address", &*of.host);
             event.attribute(3, "attempt", Any::Int(of.number.into()));
             match of.result {

@@ -84,10 +84,7 @@ pub fn sampled(
     match sampler {
         None => called.unwrap_or(reason.is_traced()),
         Some(Sampler::AlwaysOn) => true,
-        Some(Sampler::Ratio(share)) => {
-            let bytes: [u8; 8] = of.trace.0.first_chunk().copied().unwrap_or_default();
-            u64::from_le_bytes(bytes) % u64::from(share.denominator) < u64::from(share.numerator)
-        }
+        Some(Sampler::Ratio(share)) => of.trace.chance() % u64::from(share.denominator) < u64::from(share.numerator),
         Some(Sampler::ParentBased(inner)) => called.unwrap_or_else(|| sampled(Some(inner), called, reason, limit, of)),
         Some(Sampler::RateLimited(rate)) => reason.is_forced() || limit.take(of.now, *rate),
     }
@@ -120,7 +117,19 @@ pub fn with_reason(id: &[u8], reason: Reason) -> Option<Vec<u8>> {
     Some(id)
 }
 
+impl Sampler {
+    /// How many a second it takes at most.
+    pub fn rate(&self) -> Option<u32> {
+        match self {
+            Self::RateLimited(rate) => Some(*rate),
+            Self::ParentBased(inner) => inner.rate(),
+            Self::AlwaysOn | Self::Ratio(_) => None,
+        }
+    }
+}
+
 /// A number of traces a second for the whole process, evenly: what was saved up in one second is the most at once.
+/// One for all who name the same number: what one number owes is nothing to another.
 #[derive(Debug, Default)]
 pub struct RateLimit {
     /// When the next would be due if all came evenly.

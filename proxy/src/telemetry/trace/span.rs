@@ -217,7 +217,8 @@ impl RequestSpan {
     /// What became of a try; the one whose response goes to the client lasts as long as the request.
     pub fn try_ended(&self, number: u32, result: TryResult) {
         let mut seen = self.seen.borrow_mut();
-        if let Some(of) = seen.tries.iter_mut().find(|of| of.number == number) {
+        // From the latest: whoever is redirected counts from one again.
+        if let Some(of) = seen.tries.iter_mut().rfind(|of| of.number == number && of.end.is_none()) {
             of.end = Some(Instant::now());
             of.result = Some(result);
         }

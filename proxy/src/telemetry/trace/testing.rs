@@ -1,6 +1,6 @@
 //! A connection manager's tracing, and requests through it, for the tests of this room.
 
-use std::rc::Rc;
+use std::{rc::Rc, time::SystemTime};
 
 use http::{Method, Version};
 use outrigger_wire::otlp::{ExportTraceServiceRequest, Span};
@@ -10,6 +10,7 @@ use super::*;
 use crate::{
     ir::{
         Fraction,
+        listener::Direction,
         service::GrpcService,
         tracing::{Collector, RequestId, Sampler, Shares},
     },
@@ -97,8 +98,22 @@ impl Rig {
     /// Runs an exchange with this span to its end.
     pub(super) fn finish(&self, span: Box<RequestSpan>, exchange: impl FnOnce(&RequestRecord)) -> Vec<Span> {
         let remote = "10.0.0.9:4444".parse().unwrap();
-        let conn: Rc<ConnInfo> = Rc::new(crate::l7::server::tests_support::conn_info(1, remote, remote));
-        let scope = Rc::new(HttpScope { conn, stats: Arc::default(), logs: Arc::default(), mesh: None });
+        let conn = ConnInfo {
+            id: 1,
+            remote,
+            local: remote,
+            original_dst: None,
+            direction: Direction::Outbound,
+            listener: "listener".into(),
+            chain: "chain".into(),
+            server_name: None,
+            tls: None,
+            started: SystemTime::now(),
+            started_at: Instant::now(),
+            buffer_limit: 1 << 20,
+            metadata: Default::default(),
+        };
+        let scope = Rc::new(HttpScope { conn: Rc::new(conn), stats: Arc::default(), logs: Arc::default(), mesh: None });
         let record = RequestRecord::open(scope, Version::HTTP_2);
         record.trace(span, remote);
         exchange(&record);

@@ -75,6 +75,17 @@ fn what_is_not_sampled_leaves_nothing_but_the_word_that_it_is_not() {
     assert!(rig.open().is_none());
     assert!(rig.sent("traceparent").unwrap().ends_with("-00"), "those after us are to decide alike");
     assert_eq!(rig.sent("x-request-id").unwrap(), "00000010-1111-4222-8333-444444444444");
+    let never = Sampler::Ratio(Fraction { numerator: 0, denominator: 100 });
+    let with = Config { provider: Some(Arc::new(provider(Some(never)))), ..config(100) };
+    let mut rig = Rig::new(with)
+        .header("x-b3-traceid", &PARENT[3..35])
+        .header("x-b3-spanid", &PARENT[36..52])
+        .header("x-b3-parentspanid", "0000000000000005")
+        .header("x-b3-sampled", "1");
+    assert!(rig.open().is_none());
+    assert_eq!(rig.sent("x-b3-sampled").as_deref(), Some("0"));
+    let names = (rig.sent("x-b3-spanid"), rig.sent("x-b3-parentspanid"));
+    assert_eq!(names, (Some(PARENT[36..52].into()), Some("0000000000000005".into())), "nobody is its own parent");
     let unsampled = PARENT.replace("-01", "-00");
     let mut rig = Rig::new(config(100)).header("traceparent", &unsampled);
     assert!(rig.open().is_none());
@@ -195,6 +206,64 @@ fn tries_are_events_or_spans_of_their_own() {
     assert!(first.is_error() && !second.is_error());
     assert_eq!(second.attribute("http.request.resend_count").as_deref(), Some("1"));
     assert_eq!(second.end_time_unix_nano, whole.end_time_unix_nano, "its response is the request's");
+}
+
+#[test]
+fn tries_after_a_redirect_count_from_one_again() {
+    let redirected = |record: &RequestRecord| {
+        let span = record.span().unwrap();
+        for (host, status) in [("10.0.0.1:80", 302), ("10.0.0.2:80", 503)] {
+            span.try_begins(1, host.into(), &mut HeaderMap::new());
+            span.try_ended(1, TryResult::Status(status));
+        }
+        span.try_begins(2, "10.0.0.3:80".into(), &mut HeaderMap::new());
+        span.try_ended(2, TryResult::Status(200));
+        answered(200)(record);
+    };
+    let mut rig = Rig::new(Config { spawn_upstream_span: true, ..config(100) });
+    let span = rig.open().unwrap();
+    let spans = rig.finish(span, redirected);
+    let of = |key| spans[1..].iter().map(|span| span.attribute(key).unwrap()).collect::<Vec<_>>();
+    assert_eq!(of("http.response.status_code"), ["302", "503", "200"]);
+    assert!(spans[1].end_time_unix_nano <= spans[2].start_time_unix_nano);
+    let mut rig = Rig::new(config(100));
+    let span = rig.open().unwrap();
+    let spans = rig.finish(span, redirected);
+    let names: Vec<_> = spans[0].events.iter().map(|event| &*event.name).collect();
+    assert_eq!(names, ["internal_redirect", "retry"]);
+}
+
+#[test]
+fn secrets_of_a_query_are_left_out() {
+    for egress in [false, true] {
+        let mut rig = Rig::new(config(100));
+        rig.egress = egress;
+        let span = rig.open_for("/blob?sv=1&sig=s3cr3t").unwrap();
+        let spans = rig.finish(span, answered(200));
+        let (key, value) = match egress {
+            true => ("url.full", "http://shop.example:8080/blob?sv=1&sig=REDACTED"),
+            false => ("url.query", "sv=1&sig=REDACTED"),
+        };
+        assert_eq!(spans[0].attribute(key).as_deref(), Some(value));
+        assert!(!format!("{spans:?}").contains("s3cr3t"));
+    }
+}
+
+#[test]
+fn one_rate_is_one_limit_whoever_names_it() {
+    let tracers = Tracers::default();
+    let of = |rate| {
+        let sampler = Some(Sampler::ParentBased(Box::new(Sampler::RateLimited(rate))));
+        let config = Config { provider: Some(Arc::new(provider(sampler))), ..config(100) };
+        tracers.tracing(&Arc::new(config), Arc::default).unwrap()
+    };
+    let (one, same, other) = (of(5), of(5), of(1000));
+    assert!(Arc::ptr_eq(&one.limit, &same.limit));
+    assert!(!Arc::ptr_eq(&one.limit, &other.limit));
+    // What is owed to the slower one is nothing to the faster.
+    let now = nanos();
+    while one.limit.take(now, 5) {}
+    assert!(other.limit.take(now, 1000));
 }
 
 #[test]

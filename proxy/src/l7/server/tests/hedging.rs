@@ -11,7 +11,7 @@ use super::{
     support::{Setup, pair, retry, run, until},
 };
 
-fn hedge(setup: &mut Setup, retries: u32) {
+pub(super) fn hedge(setup: &mut Setup, retries: u32) {
     setup.forward.hedge = Some(true);
     setup.forward.retry = Some(retry("5xx", retries));
     policy(&mut setup.forward, |p| p.per_try_timeout = Some(Duration::from_millis(30)));

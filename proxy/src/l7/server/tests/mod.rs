@@ -24,5 +24,6 @@ mod running;
 mod side;
 pub(crate) mod support;
 mod timeouts;
+mod told;
 mod tunnel;
 mod upgrades;

@@ -268,6 +268,7 @@ impl Setup {
         let filter_stats = registry.filters(&hcm.stat_prefix);
         // The one prefix that tests give local limits.
         let limit_stats = registry.local_limits(&"p".into());
+        let tracing = hcm.tracing.as_ref().and_then(|t| builder.tracers.tracing(t, Arc::default)).map(Arc::new);
         let hcm = Arc::new(hcm);
         let live_hcm = Arc::new(LiveHcm {
             filters: Arc::new(
@@ -278,7 +279,7 @@ impl Setup {
             mesh: None,
             inline_routes: Some(table),
             stats: stats.clone(),
-            tracing: None,
+            tracing,
             logs: Arc::new(Loggers::new(if unlogged { Vec::new() } else { vec![logger] })),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
