@@ -76,6 +76,10 @@ fn refresh(engine: Rc<Engine>, live: Arc<LiveJwt>, place: usize) {
         let remote = live.ahead().find(|(at, _)| *at == place).map(|(_, remote)| remote);
         let Some((store, remote)) = live.keys.get(place).zip(remote) else { return };
         let Some(fetching) = store.try_fetch(remote.ahead.unwrap_or_default()) else { return };
+        // Another worker may have been faster between the look at the keys and the right to fetch them.
+        if store.get().is_some_and(|kept| kept.is_valid(Instant::now())) {
+            return;
+        }
         match fetch(&engine, remote).await {
             Ok(keys) => {
                 live.stats.local().jwks_fetch_success.inc();
