@@ -43,7 +43,7 @@ use crate::{
     bootstrap::{self, Bootstrap},
     ir::{Name, snapshot::Snapshot},
     live::{self, Builder, Publisher},
-    policy::debug::DebugKey,
+    policy::debug::DebugKeys,
     settings::{Mode, Settings, XDS_CLUSTER},
     telemetry::{access_log::Sinks, mesh::Workload, metrics, registry::Registry, trace::Tracers},
     tls::{Secrets, files::FileWatcher},
@@ -159,7 +159,8 @@ fn callers(node: &Node, local_cluster: Option<Name>) -> Callers {
 
 async fn run(settings: Settings, bootstrap: Bootstrap, log: logging::Handle) -> anyhow::Result<()> {
     raise_open_files();
-    let debug = debug_key(&settings)?;
+    let debug = debug_keys(&settings)?;
+    let debug_keys = debug.clone();
     let workers = settings.workers();
     metrics::set_shards(workers + 1);
     let publisher = Arc::new(Publisher::default());
@@ -218,8 +219,13 @@ async fn run(settings: Settings, bootstrap: Bootstrap, log: logging::Handle) -> 
     let application = application::Application::new(&settings.lifecycle.exit_when);
     let limits = overload::Sources::find(settings.lifecycle.overload_memory);
     let overload = overload::Overload::new(settings.lifecycle.overload_percent, limits);
-    let reload =
-        reload::Reload { settings, running: bootstrap, subscription: subscription.clone(), state: admin.state() };
+    let reload = reload::Reload {
+        settings,
+        running: bootstrap,
+        subscription: subscription.clone(),
+        state: admin.state(),
+        debug: debug_keys,
+    };
     let beside = control::Beside { application, overload, reload: reload.start() };
     let control = control::Control::new(builder, subscription, sockets, admin.state(), shared, times, beside);
     let workers = local.run_until(control.run(asked)).await;
@@ -239,12 +245,12 @@ async fn run(settings: Settings, bootstrap: Bootstrap, log: logging::Handle) -> 
     Ok(())
 }
 
-/// The key of requests that are told what was decided on them.
-fn debug_key(settings: &Settings) -> anyhow::Result<Option<Arc<DebugKey>>> {
+/// The keys of requests that are told what was decided on them.
+fn debug_keys(settings: &Settings) -> anyhow::Result<Option<Arc<DebugKeys>>> {
     let Some(path) = &settings.debug_key_file else { return Ok(None) };
     let text = std::fs::read(path).map_err(|e| anyhow::anyhow!("--debug-key-file {}: {e}", path.display()))?;
-    let key = DebugKey::new(&text).map_err(|e| anyhow::anyhow!("--debug-key-file {}: {e}", path.display()))?;
-    Ok(Some(Arc::new(key)))
+    let keys = DebugKeys::new(&text).map_err(|e| anyhow::anyhow!("--debug-key-file {}: {e}", path.display()))?;
+    Ok(Some(Arc::new(keys)))
 }
 
 fn start_config(settings: &Settings, bootstrap: &Bootstrap) -> xds::StartConfig {
