@@ -44,8 +44,9 @@ pub struct Settings {
     /// Write log lines as JSON.
     #[arg(long, env = "OUTRIGGER_LOG_JSON")]
     pub log_json: bool,
-    /// Key (16 bytes or more) that `x-outrigger-debug` headers are signed with (`outriggerctl debug-header`): a request with
-    /// such a header is answered with what was decided on it, in `x-outrigger-trace`. Without it nobody is told.
+    /// Keys (16 bytes or more, one per line) that `x-outrigger-debug` headers are signed with (`outriggerctl debug-header`): a
+    /// request with such a header is answered with what was decided on it, in `x-outrigger-trace`. Without it nobody is
+    /// told. Read again on SIGHUP.
     #[arg(long, env = "OUTRIGGER_DEBUG_KEY_FILE", value_name = "FILE")]
     pub debug_key_file: Option<PathBuf>,
     /// `node.id` when the bootstrap has none.

@@ -125,6 +125,11 @@ impl Shared {
         self
     }
 
+    /// Whether no further connection is served.
+    pub fn is_full(&self) -> bool {
+        self.connections.load(Ordering::Relaxed) >= self.max_connections
+    }
+
     /// Says how a worker gives memory back after many connections ended.
     pub fn giving_back(mut self, give_back: fn()) -> Self {
         self.give_back = give_back;

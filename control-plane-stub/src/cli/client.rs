@@ -10,6 +10,7 @@ use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, time::timeout};
 
+use super::table::plain;
 use crate::status::report::Report;
 
 const MAX_BODY: usize = 256 << 20;
@@ -31,21 +32,48 @@ pub(super) async fn call(address: &str, method: Method, path: &str) -> anyhow::R
         let (head, body) = response.into_parts();
         let body = Limited::new(body, MAX_BODY).collect().await.map_err(|e| anyhow::anyhow!("{e}"))?.to_bytes();
         if head.status != StatusCode::OK {
-            bail!("{address} answers {}: {}", head.status, String::from_utf8_lossy(&body).trim());
+            bail!("{address} answers {}: {}", head.status, said(&body));
         }
         Ok(body)
     };
     timeout(PATIENCE, fetch).await.with_context(|| format!("{address} does not answer"))?
 }
 
-/// Calls `each` for every line of an answer as it comes, until that returns `false` or there are no more.
-pub(super) async fn lines(address: &str, path: &str, mut each: impl FnMut(&str) -> bool) -> anyhow::Result<()> {
-    let (response, _driver) = timeout(PATIENCE, send(address, Method::GET, path)).await??;
+/// What somebody answered in place of what was asked for, fit to be shown.
+fn said(body: &[u8]) -> String {
+    plain(String::from_utf8_lossy(body).trim())
+}
+
+/// Calls `each` for every line of an answer as it comes, until that returns `false` or there are no more. An answer that
+/// does not end in its `time` is an error.
+pub(super) async fn lines(
+    address: &str,
+    path: &str,
+    time: Duration,
+    each: impl FnMut(&str) -> bool,
+) -> anyhow::Result<()> {
+    lines_within(time.saturating_add(PATIENCE), address, path, each).await
+}
+
+async fn lines_within(
+    limit: Duration,
+    address: &str,
+    path: &str,
+    each: impl FnMut(&str) -> bool,
+) -> anyhow::Result<()> {
+    timeout(limit, read_lines(address, path, each))
+        .await
+        .with_context(|| format!("{address} does not end its answer"))?
+}
+
+async fn read_lines(address: &str, path: &str, mut each: impl FnMut(&str) -> bool) -> anyhow::Result<()> {
+    let unanswered = || format!("{address} does not answer");
+    let (response, _driver) = timeout(PATIENCE, send(address, Method::GET, path)).await.with_context(unanswered)??;
     let status = response.status();
     let mut body = response.into_body();
     if status != StatusCode::OK {
-        let said = Limited::new(body, MAX_LINE).collect().await.map_err(|e| anyhow::anyhow!("{e}"))?.to_bytes();
-        bail!("{address} answers {status}: {}", String::from_utf8_lossy(&said).trim());
+        let whole = timeout(PATIENCE, Limited::new(body, MAX_LINE).collect()).await.with_context(unanswered)?;
+        bail!("{address} answers {status}: {}", said(&whole.map_err(|e| anyhow::anyhow!("{e}"))?.to_bytes()));
     }
     let mut held = Vec::new();
     while let Some(frame) = body.frame().await {
@@ -105,6 +133,33 @@ pub(super) fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> an
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+    };
+
+    #[tokio::test]
+    async fn lines_that_never_end_are_not_waited_for() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        tokio::spawn(async move {
+            let (mut io, _) = listener.accept().await.unwrap();
+            io.read_u8().await.unwrap();
+            io.write_all(b"HTTP/1.1 200 OK\r\n\r\none\n").await.unwrap();
+            std::future::pending::<()>().await;
+        });
+        let mut seen = 0;
+        let each = |_: &str| {
+            seen += 1;
+            true
+        };
+        let read = super::lines_within(Duration::from_millis(500), &address, "/tap", each).await;
+        assert!(read.unwrap_err().to_string().contains("does not end"));
+        assert!(seen <= 1);
+    }
+
     #[test]
     fn a_query_holds_any_text() {
         let all = [("a", Some("x y&z=\u{e9}".to_owned())), ("b", None), ("c", Some("/p".to_owned()))];

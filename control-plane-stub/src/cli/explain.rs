@@ -24,11 +24,19 @@ pub struct Arguments {
     dir: Option<PathBuf>,
     /// Ask the admin interface of this running proxy instead: what it would do with its configuration of now.
     #[arg(long, value_name = "HOST:PORT",
-          conflicts_with_all = ["from", "namespace", "ip", "label", "claim", "claims", "service_account"])]
+          conflicts_with_all = ["from", "namespace", "ip", "label", "claim", "claims", "service_account", "scheme",
+                              "plaintext"])]
     proxy: Option<String>,
     /// With --proxy: the request comes to this workload instead of from it.
     #[arg(long, requires = "proxy")]
     pub(super) inbound: bool,
+    /// With --proxy: the address that the host has, where it is a name.
+    #[arg(long, value_name = "IP", requires = "proxy")]
+    pub(super) address: Option<IpAddr>,
+    /// With --proxy: protocols that the caller's TLS offers, separated by commas; those of the mesh where it comes inbound
+    /// with an identity.
+    #[arg(long, value_name = "NAMES", requires = "proxy")]
+    pub(super) alpn: Option<String>,
     /// The workload that calls, as the documents have it.
     #[arg(long, value_name = "NAMESPACE/NAME", conflicts_with_all = ["namespace", "ip", "label"])]
     from: Option<String>,
@@ -81,8 +89,8 @@ pub struct Arguments {
     #[arg(long, value_name = "JSON", value_parser = claims)]
     claims: Option<Map<String, Value>>,
     /// First part of every identity.
-    #[arg(long, env = "OUTRIGGER_TRUST_DOMAIN", default_value = "cluster.local")]
-    trust_domain: String,
+    #[arg(long, env = "OUTRIGGER_TRUST_DOMAIN")]
+    trust_domain: Option<String>,
     /// TLS of the application, with this server name.
     #[arg(long, value_name = "NAME")]
     pub(super) sni: Option<String>,
@@ -92,10 +100,14 @@ pub struct Arguments {
 
 pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     if let Some(proxy) = &arguments.proxy {
+        if arguments.trust_domain.is_some() {
+            eprintln!("note: --trust-domain is nothing to a running proxy, which has its own");
+        }
         return asking::run(proxy, &arguments);
     }
+    let trust_domain = arguments.trust_domain.as_deref().unwrap_or("cluster.local");
     let dir = arguments.dir.as_deref().context("a directory is needed")?;
-    let settings = model::Settings { trust_domain: arguments.trust_domain.clone(), ..model::Settings::default() };
+    let settings = model::Settings { trust_domain: trust_domain.to_owned(), ..model::Settings::default() };
     let world = match model::load_with(dir, settings) {
         Ok(world) => world,
         Err(problems) => {

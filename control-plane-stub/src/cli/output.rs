@@ -3,7 +3,7 @@
 use clap::ValueEnum;
 use serde::Serialize;
 
-use super::table::print;
+use super::table::offer;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(super) enum Output {
@@ -17,12 +17,17 @@ pub(super) enum Output {
 
 /// Prints an answer; `table` makes what people read of it.
 pub(super) fn emit<T: Serialize>(answer: &T, output: Output, table: impl FnOnce() -> String) -> anyhow::Result<()> {
+    show(answer, output, table).map(drop)
+}
+
+/// The same; `false`: the reader has seen enough.
+pub(super) fn show<T: Serialize>(answer: &T, output: Output, table: impl FnOnce() -> String) -> anyhow::Result<bool> {
     let text = match output {
         Output::Table => table(),
         Output::Json => format!("{}\n", serde_json::to_string_pretty(answer)?),
         Output::Yaml => yaml(answer)?,
     };
-    Ok(print(&text)?)
+    Ok(offer(&text)?)
 }
 
 fn yaml<T: Serialize>(answer: &T) -> anyhow::Result<String> {

@@ -4,8 +4,9 @@ use std::{path::PathBuf, process::ExitCode, time::SystemTime};
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
+use serde_json::json;
 
-use super::table::print;
+use super::output::{Output, emit};
 use crate::{
     auth::Identity,
     ca::roots::{Rotation, Stage},
@@ -17,6 +18,8 @@ pub struct Arguments {
     /// The control plane's state directory.
     #[arg(long, env = "OUTRIGGER_STATE", value_name = "DIR", global = true, default_value = "state")]
     state: PathBuf,
+    #[arg(long, short, value_enum, default_value_t, global = true)]
+    output: Output,
     #[command(subcommand)]
     step: Step,
 }
@@ -52,12 +55,20 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     }
     let now = Rotation::open(&state).context("roots of trust")?;
     let mut text = String::new();
+    let mut roots = Vec::new();
     for root in now.roots() {
         let days = root.not_after.duration_since(SystemTime::now()).unwrap_or_default().as_secs() / 86_400;
         let role = if root.signs { "signs" } else { "trusted" };
+        roots.push(json!({"role": role, "expires_in_days": days, "serial": root.serial}));
         text += &format!("{role:8} expires in {days} days  serial {}\n", root.serial);
     }
-    text += match now.stage()? {
+    let stage = now.stage()?;
+    let name = match stage {
+        Stage::Steady => "steady",
+        Stage::Prepared => "prepared",
+        Stage::Switched => "switched",
+    };
+    text += match stage {
         Stage::Steady => "no rotation under way\n",
         Stage::Prepared => "next: restart the control plane, distribute root-cert.pem, then `root switch`\n",
         Stage::Switched => {
@@ -65,6 +76,6 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
              `root finish`\n"
         }
     };
-    print(&text)?;
+    emit(&json!({"roots": roots, "stage": name}), arguments.output, || text)?;
     Ok(ExitCode::SUCCESS)
 }

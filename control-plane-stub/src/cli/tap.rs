@@ -1,6 +1,6 @@
 //! `outriggerctl tap`: the requests of a proxy as they end.
 
-use std::{net::IpAddr, process::ExitCode};
+use std::{net::IpAddr, process::ExitCode, time::Duration};
 
 use clap::Args;
 use serde_json::Value;
@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{
     client::{block_on, lines, query},
     output::Output,
-    table::{one_line, print},
+    table::{offer, one_line},
 };
 
 #[derive(Debug, Args)]
@@ -65,21 +65,26 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let output = arguments.output;
     let mut failed = None;
     let path = format!("/tap?{query}");
-    block_on(lines(&arguments.proxy, &path, |line| {
-        let shown = show(line, output);
-        failed = shown.err();
-        failed.is_none()
+    block_on(lines(&arguments.proxy, &path, Duration::from_secs(arguments.seconds), |line| {
+        match show(line, output) {
+            Ok(wants_more) => wants_more,
+            Err(error) => {
+                failed = Some(error);
+                false
+            }
+        }
     }))?;
     failed.map_or(Ok(ExitCode::SUCCESS), Err)
 }
 
-fn show(line: &str, output: Output) -> anyhow::Result<()> {
+/// `false`: the reader has seen enough.
+fn show(line: &str, output: Output) -> anyhow::Result<bool> {
     let text = match output {
         Output::Json => format!("{line}\n"),
         Output::Yaml => format!("---\n{}", serde_saphyr::to_string(&serde_json::from_str::<Value>(line)?)?),
         Output::Table => row(&serde_json::from_str(line)?),
     };
-    Ok(print(&text)?)
+    Ok(offer(&text)?)
 }
 
 fn row(line: &Value) -> String {

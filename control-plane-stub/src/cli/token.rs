@@ -8,8 +8,12 @@ use std::{
 
 use anyhow::{Context, ensure};
 use clap::Args;
+use serde_json::json;
 
-use super::{parse::duration, table::print};
+use super::{
+    output::{Output, emit},
+    parse::duration,
+};
 use crate::{
     auth::{
         Identity,
@@ -30,6 +34,8 @@ pub struct Arguments {
     /// How long the token is good for.
     #[arg(long, env = "OUTRIGGER_TOKEN_TTL", default_value = "24h", value_parser = duration)]
     ttl: Duration,
+    #[arg(long, short, value_enum, default_value_t)]
+    output: Output,
 }
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
@@ -38,6 +44,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let identity = Identity::new("cluster.local", &arguments.namespace, &arguments.service_account)?;
     let state = StateDir::open(&arguments.state).context("state directory")?;
     let tokens = Tokens::open(&state, identity.trust_domain()).context("token key")?;
-    print(&format!("{}\n", tokens.mint(&identity, arguments.ttl, SystemTime::now())))?;
+    let token = tokens.mint(&identity, arguments.ttl, SystemTime::now());
+    emit(&json!({"token": token}), arguments.output, || format!("{token}\n"))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::{
     client::{block_on, call, lines},
-    output::{Output, emit},
+    output::{Output, show},
     parse::duration,
     table::{one_line, print, render},
 };
@@ -60,13 +60,17 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     block_on(async {
         let mut before = counters(&arguments.proxy).await?;
         let mut since = Instant::now();
+        let mut names = Names::new();
         for _ in 0..count {
-            let latencies = latencies(&arguments.proxy, arguments.interval).await?;
+            let latencies = latencies(&arguments.proxy, arguments.interval, &mut names).await?;
             let (after, now) = (counters(&arguments.proxy).await?, Instant::now());
             let rows = rows(&before, &after, now.duration_since(since), latencies, arguments.rows);
-            emit(&rows, arguments.output, || {
+            let wants_more = show(&rows, arguments.output, || {
                 format!("{}{}", if live { CLEAR } else { "" }, table(&arguments.proxy, &rows))
             })?;
+            if !wants_more {
+                break;
+            }
             (before, since) = (after, now);
         }
         if live {
@@ -80,18 +84,33 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 type Counters = BTreeMap<String, u64>;
 
 async fn counters(proxy: &str) -> anyhow::Result<Counters> {
-    let body = call(proxy, Method::GET, "/stats?format=json&filter=%5Ecluster%5C.").await?;
+    let body = call(
+        proxy,
+        Method::GET,
+        "/stats?format=json&filter=%5Ecluster%5C..%2B%5C.upstream_(rq_(total%7C5xx%7Cactive)%7Ccx_active)%24",
+    )
+    .await?;
     let stats: Value = serde_json::from_slice(&body)?;
     let all = stats["stats"].as_array().into_iter().flatten();
     Ok(all.filter_map(|s| Some((s["name"].as_str()?.to_owned(), s["value"].as_u64()?))).collect())
 }
 
-/// Durations by cluster, of what ended in the interval.
-async fn latencies(proxy: &str, interval: Duration) -> anyhow::Result<BTreeMap<String, Vec<u64>>> {
+/// Clusters that statistics know by other names than their own, by their own.
+type Names = BTreeMap<String, String>;
+
+async fn names(proxy: &str) -> anyhow::Result<Names> {
+    let clusters: Value = serde_json::from_slice(&call(proxy, Method::GET, "/clusters?format=json").await?)?;
+    let all = clusters["cluster_statuses"].as_array().into_iter().flatten();
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    Ok(all.filter_map(|c| Some((text(&c["name"])?, text(&c["observability_name"])?))).collect())
+}
+
+/// Durations by the cluster's name in statistics, of what ended in the interval; none where too many watch already.
+async fn latencies(proxy: &str, interval: Duration, known: &mut Names) -> anyhow::Result<BTreeMap<String, Vec<u64>>> {
     let mut found: BTreeMap<String, Vec<u64>> = BTreeMap::new();
     let started = Instant::now();
     let path = format!("/tap?limit={SAMPLE}&seconds={}", interval.as_secs().max(1));
-    lines(proxy, &path, |line| {
+    let watched = lines(proxy, &path, interval, |line| {
         if let Ok(line) = serde_json::from_str::<Value>(line)
             && let (Some(cluster), Some(took)) = (line["cluster"].as_str(), line["duration_ms"].as_u64())
         {
@@ -99,9 +118,24 @@ async fn latencies(proxy: &str, interval: Duration) -> anyhow::Result<BTreeMap<S
         }
         true
     })
-    .await?;
+    .await;
+    if let Err(error) = watched {
+        eprintln!("no latencies: {error:#}");
+    }
+    if found.keys().any(|name| !known.contains_key(name)) {
+        *known = names(proxy).await?;
+    }
     tokio::time::sleep_until(started + interval).await;
-    Ok(found)
+    Ok(renamed(found, known))
+}
+
+fn renamed(found: BTreeMap<String, Vec<u64>>, known: &Names) -> BTreeMap<String, Vec<u64>> {
+    let mut all: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+    for (name, times) in found {
+        let name = known.get(&name).cloned().unwrap_or(name);
+        all.entry(name).or_default().extend(times);
+    }
+    all
 }
 
 fn rows(
@@ -169,6 +203,15 @@ fn table(proxy: &str, rows: &[Row]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn latencies_are_told_by_the_name_in_statistics() {
+        let found =
+            BTreeMap::from([("a|1".to_owned(), vec![1]), ("a|2".to_owned(), vec![2]), ("b".to_owned(), vec![3])]);
+        let known = Names::from([("a|1".to_owned(), "a".to_owned()), ("a|2".to_owned(), "a".to_owned())]);
+        let all = renamed(found, &known);
+        assert_eq!(all, BTreeMap::from([("a".to_owned(), vec![1, 2]), ("b".to_owned(), vec![3])]));
+    }
 
     #[test]
     fn the_busiest_destination_is_first() {

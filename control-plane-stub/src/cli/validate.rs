@@ -4,8 +4,9 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::Args;
+use serde::Serialize;
 
-use super::table::print;
+use super::output::{Output, emit};
 use crate::model;
 
 #[derive(Debug, Args)]
@@ -15,20 +16,34 @@ pub struct Arguments {
     /// The trust domain of the control plane that is to serve them.
     #[arg(long, env = "OUTRIGGER_TRUST_DOMAIN", default_value = "cluster.local")]
     trust_domain: String,
+    #[arg(long, short, value_enum, default_value_t)]
+    output: Output,
+}
+
+/// What a directory is.
+#[derive(Debug, Serialize)]
+struct Verdict {
+    valid: bool,
+    problems: Vec<String>,
+    notes: Vec<String>,
 }
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let settings = model::Settings { trust_domain: arguments.trust_domain.clone(), ..model::Settings::default() };
     match model::load_with(&arguments.dir, settings) {
         Ok(world) => {
-            for note in &world.notes {
-                eprintln!("note: {note}");
+            let notes: Vec<String> = world.notes.iter().map(ToString::to_string).collect();
+            if arguments.output == Output::Table {
+                notes.iter().for_each(|note| eprintln!("note: {note}"));
             }
-            print(&format!("{}: valid\n", arguments.dir.display()))?;
+            let verdict = Verdict { valid: true, problems: Vec::new(), notes };
+            emit(&verdict, arguments.output, || format!("{}: valid\n", arguments.dir.display()))?;
             Ok(ExitCode::SUCCESS)
         }
         Err(problems) => {
-            print(&problems.iter().map(|problem| format!("{problem}\n")).collect::<String>())?;
+            let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+            let verdict = Verdict { valid: false, problems, notes: Vec::new() };
+            emit(&verdict, arguments.output, || verdict.problems.iter().map(|p| format!("{p}\n")).collect())?;
             Ok(ExitCode::FAILURE)
         }
     }

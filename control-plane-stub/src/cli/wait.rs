@@ -9,9 +9,11 @@ use std::{
 };
 
 use clap::Args;
+use serde_json::json;
 
 use super::{
     client::{block_on, report},
+    output::{Output, emit},
     parse::duration,
     table::one_line,
 };
@@ -33,6 +35,8 @@ pub struct Arguments {
     /// Wait until at least this many proxies are connected.
     #[arg(long, default_value_t = 0)]
     proxies: usize,
+    #[arg(long, short, value_enum, default_value_t)]
+    output: Output,
 }
 
 /// Where the mesh stands.
@@ -57,7 +61,11 @@ async fn wait(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             Err(error) => Stand::Behind(vec![format!("{error:#}")]),
         };
         let (reasons, verdict) = match stand {
-            Stand::Reached => return Ok(ExitCode::SUCCESS),
+            Stand::Reached => {
+                let answer = json!({"reached": true, "seconds": start.elapsed().as_secs_f64(), "reasons": []});
+                emit(&answer, arguments.output, String::new)?;
+                return Ok(ExitCode::SUCCESS);
+            }
             Stand::Never(reasons) => (reasons, "will not get there"),
             Stand::Behind(_) if start.elapsed() < arguments.timeout => {
                 tokio::time::sleep(POLL.min(arguments.timeout)).await;
@@ -65,6 +73,16 @@ async fn wait(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             }
             Stand::Behind(reasons) => (reasons, "timed out"),
         };
+        if arguments.output != Output::Table {
+            let answer = json!({
+                "reached": false,
+                "verdict": verdict,
+                "seconds": start.elapsed().as_secs_f64(),
+                "reasons": reasons,
+            });
+            emit(&answer, arguments.output, String::new)?;
+            return Ok(ExitCode::FAILURE);
+        }
         eprintln!("{verdict} after {:.1?}:", start.elapsed());
         for reason in reasons {
             eprintln!("  {}", one_line(&reason, 1000));

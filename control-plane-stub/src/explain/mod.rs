@@ -23,7 +23,7 @@ mod tests;
 use std::net::IpAddr;
 
 /// What asks a running proxy for its decisions.
-pub use outrigger_proxy::policy::debug::DebugKey;
+pub use outrigger_proxy::policy::debug::{DebugKeys, LONGEST, Signed};
 use outrigger_wire::pb::envoy::config::listener::v3 as listener;
 
 pub use self::access::{Access, Caller, MutualTls, RuleReport, Verdict};

@@ -1,12 +1,16 @@
 //! The application's own metrics, shown with ours: what `prometheus.io/*` annotations ask for in Kubernetes.
 //!
-//! Asked over loopback at each scrape, bounded in time and size. An application that does not answer costs its part of
-//! the answer, never ours, and is counted.
+//! Asked over loopback at each scrape, bounded in time and size; scrapes that come while it is asked share the answer.
+//! What the application answers is not believed: what is no metrics costs its part of the answer, never ours, and is
+//! counted. Invariant: every line of it that is shown can be read by scrapers, and is of no family of ours.
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
-    time::Duration,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
@@ -16,12 +20,49 @@ use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-use super::{exposition::Format, http::Call, prometheus::Application};
+use super::{
+    exposition::{Exposition, Format},
+    foreign::lines,
+    http::Call,
+};
 use crate::{settings::MetricsSettings, telemetry::lines::Lines};
 
 #[cfg(test)]
 #[path = "application_tests.rs"]
 mod tests;
+
+/// What the application answered to a scrape of ours.
+#[derive(Debug)]
+pub(super) struct Application {
+    pub(super) format: Format,
+    body: String,
+}
+
+impl Application {
+    /// If all of it can be read.
+    fn new(format: Format, body: String) -> Result<Self, String> {
+        let unread = lines(&body, format).find_map(Result::err);
+        match unread {
+            None => Ok(Self { format, body }),
+            Some(line) => Err(format!("line {line} is no metric")),
+        }
+    }
+
+    /// Adds it, but what would be taken for ours.
+    pub(super) fn write(&self, exposition: &mut Exposition<'_>) {
+        for line in lines(&self.body, self.format).map_while(Result::ok) {
+            if !exposition.is_wanted() {
+                return;
+            }
+            if !exposition.has(line.name) {
+                exposition.line(line.text);
+            }
+        }
+    }
+}
+
+/// When it was asked, in which format, and what came of it.
+type Last = (Instant, Format, Option<Arc<Application>>);
 
 /// See the module's head.
 #[derive(Debug)]
@@ -32,6 +73,7 @@ pub(super) struct Scraper {
     limit: usize,
     scrapes: AtomicU64,
     failures: AtomicU64,
+    last: Mutex<Option<Last>>,
 }
 
 static LINES: Lines = Lines::new();
@@ -52,6 +94,7 @@ impl Scraper {
             limit: settings.prometheus_max_bytes,
             scrapes: AtomicU64::new(0),
             failures: AtomicU64::new(0),
+            last: Mutex::default(),
         }))
     }
 
@@ -60,10 +103,26 @@ impl Scraper {
         (self.scrapes.load(Relaxed), self.failures.load(Relaxed))
     }
 
-    /// What the application says, in a format that the scraper of `call` takes.
-    pub(super) async fn scrape(&self, call: &Call) -> Option<Application> {
+    /// What the application says, in a format that the scraper of `call` takes; what it was asked for after that came is
+    /// good enough.
+    pub(super) async fn scrape(&self, call: &Call, came: Instant) -> Option<Arc<Application>> {
+        let format = Format::accepted(&call.accept);
+        let last = || self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((asked, of, found)) = &*last()
+            && *asked >= came
+            && *of == format
+        {
+            return found.clone();
+        }
+        let asked = Instant::now();
+        let found = self.found(format).await.map(Arc::new);
+        *last() = Some((asked, format, found.clone()));
+        found
+    }
+
+    async fn found(&self, format: Format) -> Option<Application> {
         self.scrapes.fetch_add(1, Relaxed);
-        let asked = tokio::time::timeout(self.timeout, self.ask(Format::accepted(&call.accept))).await;
+        let asked = tokio::time::timeout(self.timeout, self.ask(format)).await;
         match asked.unwrap_or_else(|_| Err("timeout".to_owned())) {
             Ok(application) => Some(application),
             Err(reason) => {
@@ -100,14 +159,14 @@ impl Scraper {
             if response.status() != StatusCode::OK {
                 return Err(format!("status {}", response.status().as_u16()));
             }
-            let kind = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
-            let answered = Format::of_answer(kind.unwrap_or_default());
+            let kind = response.headers().get(header::CONTENT_TYPE).map(|kind| kind.to_str().unwrap_or("?"));
+            let answered = Format::of_answer(kind).ok_or("no content-type of metrics")?;
             if answered == Format::OpenMetrics && format == Format::Text {
                 return Err("OpenMetrics, which the scraper does not take".to_owned());
             }
             let body = Limited::new(response.into_body(), self.limit).collect().await.map_err(|e| e.to_string())?;
             let body = String::from_utf8(body.to_bytes().into()).map_err(|_| "not UTF-8".to_owned())?;
-            Ok(Application { format: answered, body })
+            Application::new(answered, body)
         };
         tokio::select! {
             answer = answer => answer,

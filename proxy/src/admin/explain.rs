@@ -9,7 +9,7 @@ use std::{
 };
 
 use http::{HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version, header, request::Parts};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
     Inner,
@@ -30,7 +30,10 @@ const MOST_HEADERS: usize = 256;
 pub(super) fn answer(inner: &Inner, call: &Call) -> Answer {
     match question(call) {
         Ok(question) => {
-            let report = explain(&inner.context.publisher, question);
+            let mut report = explain(&inner.context.publisher, question);
+            if let Some(details) = short(inner) {
+                report["outcome"] = json!({"kind": "refused", "details": details});
+            }
             match call.parameter("format") {
                 None | Some("json") => Answer::json(&report),
                 _ => Answer::text(text(&report)),
@@ -38,6 +41,14 @@ pub(super) fn answer(inner: &Inner, call: &Call) -> Answer {
         }
         Err(reason) => Answer::error(StatusCode::BAD_REQUEST, format!("{reason}\n")),
     }
+}
+
+/// Why nothing is served at the moment, whatever it is.
+fn short(inner: &Inner) -> Option<&'static str> {
+    if super::lock(&inner.state.overload).sheds {
+        return Some("overload: new connections and requests are refused");
+    }
+    inner.context.shared.is_full().then_some("the process serves as many connections as it may")
 }
 
 fn question(call: &Call) -> Result<Question, String> {

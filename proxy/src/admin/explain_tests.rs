@@ -1,6 +1,6 @@
 use serde_json::{Value, json};
 
-use super::tests::{Rig, start_with};
+use super::tests::{Rig, start_beside};
 
 const LISTENERS: &str = r#"
   - name: capture
@@ -54,6 +54,8 @@ const LISTENERS: &str = r#"
                 direct_response: {status: 410}
               - match: {prefix: /lost}
                 route: {cluster: nowhere}
+              - match: {prefix: /empty}
+                route: {cluster: nobody}
               - name: rest
                 match: {prefix: /}
                 route:
@@ -63,8 +65,28 @@ const LISTENERS: &str = r#"
                   retry_policy: {retry_on: "5xx,reset", num_retries: 4, per_try_timeout: 1s}
 "#;
 
+const PASSTHROUGH: &str = r#"
+  - name: through
+    address: {socket_address: {address: 127.0.0.1, port_value: 15002}}
+    use_original_dst: true
+    traffic_direction: OUTBOUND
+    filter_chains:
+    - filters:
+      - name: tcp
+        typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, stat_prefix: t, cluster: origin}
+"#;
+
+const CLUSTERS: &str = r#"
+  - name: nobody
+    type: STATIC
+    load_assignment: {cluster_name: nobody}
+  - name: origin
+    type: ORIGINAL_DST
+    lb_policy: CLUSTER_PROVIDED
+"#;
+
 async fn rig() -> Rig {
-    start_with(&[LISTENERS.to_owned()]).await
+    start_beside(&[LISTENERS.to_owned(), PASSTHROUGH.to_owned()], &[CLUSTERS.to_owned()]).await
 }
 
 async fn ask(rig: &Rig, query: &str) -> Value {
@@ -108,6 +130,40 @@ async fn answers_of_our_own_are_told_with_their_reasons() {
     assert_eq!(outcome("host=").await["details"], "missing_host_header");
     assert_eq!(outcome("port=81&protocol=tcp").await, json!({"kind": "forwarded", "cluster": "a"}));
     assert_eq!(outcome("listener=nothing").await["kind"], "refused");
+}
+
+#[tokio::test]
+async fn nobody_to_go_to_is_no_forwarding() {
+    let rig = rig().await;
+    let report = ask(&rig, "host=shop.test&path=/empty").await;
+    assert_eq!((&report["outcome"]["kind"], &report["outcome"]["status"]), (&json!("answered"), &json!(503)));
+    assert_eq!(
+        (&report["outcome"]["flags"], &report["outcome"]["details"]),
+        (&json!("UH"), &json!("no_healthy_upstream"))
+    );
+    let through = ask(&rig, "listener=through&address=10.1.2.3&port=5432&protocol=tcp").await;
+    assert_eq!(through["outcome"], json!({"kind": "forwarded", "cluster": "origin"}));
+    assert_eq!(through["tcp"]["endpoints"][0], json!({"address": "10.1.2.3:5432", "eligible": true}));
+    let own = ask(&rig, "listener=through&port=15002&protocol=tcp").await;
+    assert_eq!(own["outcome"], json!({"kind": "refused", "details": "no_healthy_upstream"}));
+}
+
+#[tokio::test]
+async fn a_handshake_is_nothing_to_a_chain_without_tls() {
+    let rig = rig().await;
+    let outcome = async |query: &str| ask(&rig, query).await["outcome"].clone();
+    assert_eq!(outcome("host=shop.test&tls=true").await["kind"], "refused");
+    assert_eq!(outcome("host=shop.test&principal=spiffe://cluster.local/ns/a/sa/b").await["kind"], "refused");
+    assert_eq!(outcome("port=81&protocol=tcp&sni=x").await["kind"], "forwarded", "bytes like any other");
+}
+
+#[tokio::test]
+async fn who_serves_nobody_says_so() {
+    let rig = rig().await;
+    rig.overload();
+    let outcome = &ask(&rig, "host=shop.test").await["outcome"];
+    assert_eq!(outcome["kind"], "refused");
+    assert!(outcome["details"].as_str().unwrap().starts_with("overload"), "{outcome}");
 }
 
 #[tokio::test]

@@ -1,11 +1,15 @@
 //! The text formats of Prometheus: its own (0.0.4) and OpenMetrics (1.0.0).
 //!
-//! Collects families and writes them in order, each with its help and type, once. Knows no metric by name. Names are the
-//! same in both formats: a counter that is not called `_total` is none to OpenMetrics, so there its type is unknown.
+//! Writes family after family, each with its help and type, once, and gives away what is written in pieces. Knows no
+//! metric by name. Names and bounds are the same in both formats: a counter that is not called `_total` is none to
+//! OpenMetrics, so there its type is unknown.
 
-use std::{borrow::Cow, collections::BTreeMap, fmt::Write};
+use std::{borrow::Cow, collections::HashMap, fmt::Write};
 
-use crate::telemetry::{histogram::Distribution, mesh::escape, metrics::Kind};
+use bytes::Bytes;
+
+use super::body::PIECE;
+use crate::telemetry::{histogram::Distribution, mesh::escape};
 
 /// Which of the two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,10 +48,14 @@ impl Format {
         if open > 0.0 && open >= text { Self::OpenMetrics } else { Self::Text }
     }
 
-    /// What an answer with this `Content-Type` is written in.
-    pub(super) fn of_answer(content_type: &str) -> Self {
-        let kind = content_type.split(';').next().unwrap_or_default().trim();
-        if kind.eq_ignore_ascii_case(OPEN_METRICS) { Self::OpenMetrics } else { Self::Text }
+    /// What an answer with this `Content-Type` is written in, if it is metrics. Many leave the header out.
+    pub(super) fn of_answer(content_type: Option<&str>) -> Option<Self> {
+        let kind = content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim();
+        match kind {
+            open if open.eq_ignore_ascii_case(OPEN_METRICS) => Some(Self::OpenMetrics),
+            text if text.is_empty() || text.eq_ignore_ascii_case("text/plain") => Some(Self::Text),
+            _ => None,
+        }
     }
 
     pub(super) fn content_type(self) -> &'static str {
@@ -58,102 +66,122 @@ impl Format {
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Type {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Type {
     Counter,
     Gauge,
     Histogram,
 }
 
-struct Family {
-    kind: Type,
-    help: Cow<'static, str>,
-    lines: String,
-}
-
-/// Families in the making.
-pub(super) struct Exposition {
+/// An answer in the making.
+pub(super) struct Exposition<'a> {
     format: Format,
-    families: BTreeMap<String, Family>,
+    families: HashMap<String, Type>,
+    text: String,
+    /// Takes a piece; `false`: no more of it.
+    out: &'a mut dyn FnMut(Bytes) -> bool,
+    wanted: bool,
 }
 
-impl Exposition {
-    pub(super) fn new(format: Format) -> Self {
-        Self { format, families: BTreeMap::new() }
+impl<'a> Exposition<'a> {
+    pub(super) fn new(format: Format, out: &'a mut dyn FnMut(Bytes) -> bool) -> Self {
+        Self { format, families: HashMap::new(), text: String::with_capacity(PIECE * 2), out, wanted: true }
     }
 
-    /// Adds a value; `labels` are written out (see [`labels`]).
-    pub(super) fn value(
-        &mut self,
-        name: &str,
-        kind: Kind,
-        help: impl FnOnce() -> Cow<'static, str>,
-        sample: (&str, u64),
-    ) {
-        let kind = match kind {
-            Kind::Counter => Type::Counter,
-            Kind::Gauge => Type::Gauge,
+    /// Begins a family: all of its samples follow before the next one's. `false`: there was one of that name.
+    pub(super) fn family(&mut self, name: &str, kind: Type, help: &str) -> bool {
+        if self.families.contains_key(name) {
+            return false;
+        }
+        self.families.insert(name.to_owned(), kind);
+        let (family, kind) = match (kind, self.format) {
+            (Type::Gauge, _) => (name, "gauge"),
+            (Type::Histogram, _) => (name, "histogram"),
+            (Type::Counter, Format::Text) => (name, "counter"),
+            (Type::Counter, Format::OpenMetrics) => match name.strip_suffix("_total") {
+                Some(family) => (family, "counter"),
+                None => (name, "unknown"),
+            },
         };
-        let (labels, value) = sample;
-        let lines = self.lines(name, kind, help);
+        let _ = writeln!(self.text, "# HELP {family} {}\n# TYPE {family} {kind}", help_text(help));
+        true
+    }
+
+    /// A sample of the family; `labels` are written out (see [`labels`]).
+    pub(super) fn value(&mut self, name: &str, labels: &str, value: u64) {
         let _ = if labels.is_empty() {
-            writeln!(lines, "{name} {value}")
+            writeln!(self.text, "{name} {value}")
         } else {
-            writeln!(lines, "{name}{{{labels}}} {value}")
+            writeln!(self.text, "{name}{{{labels}}} {value}")
         };
+        self.written();
     }
 
-    /// Adds a distribution.
-    pub(super) fn histogram(
-        &mut self,
-        name: &str,
-        help: impl FnOnce() -> Cow<'static, str>,
-        labels: &str,
-        values: &Distribution,
-    ) {
-        let open = self.format == Format::OpenMetrics;
-        let lines = self.lines(name, Type::Histogram, help);
+    /// A distribution of the family.
+    pub(super) fn histogram(&mut self, name: &str, labels: &str, values: &Distribution) {
         let comma = if labels.is_empty() { "" } else { "," };
+        let text = &mut self.text;
         for (bound, count) in values.cumulative() {
-            // OpenMetrics wants a number to look like one.
-            let _ = if open {
-                writeln!(lines, "{name}_bucket{{{labels}{comma}le=\"{bound:?}\"}} {count}")
-            } else {
-                writeln!(lines, "{name}_bucket{{{labels}{comma}le=\"{bound}\"}} {count}")
-            };
+            // As OpenMetrics wants it, whatever the format: another spelling is another series.
+            let _ = writeln!(text, "{name}_bucket{{{labels}{comma}le=\"{bound:?}\"}} {count}");
         }
         let count = values.count();
-        let _ = writeln!(lines, "{name}_bucket{{{labels}{comma}le=\"+Inf\"}} {count}");
+        let _ = writeln!(text, "{name}_bucket{{{labels}{comma}le=\"+Inf\"}} {count}");
         let braced = if labels.is_empty() { String::new() } else { format!("{{{labels}}}") };
-        let _ = writeln!(lines, "{name}_sum{braced} {}\n{name}_count{braced} {count}", values.sum());
+        let _ = writeln!(text, "{name}_sum{braced} {}\n{name}_count{braced} {count}", values.sum());
+        self.written();
     }
 
-    fn lines(&mut self, name: &str, kind: Type, help: impl FnOnce() -> Cow<'static, str>) -> &mut String {
-        let new = || Family { kind, help: help(), lines: String::new() };
-        &mut self.families.entry(name.to_owned()).or_insert_with(new).lines
+    /// A line that somebody else wrote.
+    pub(super) fn line(&mut self, line: &str) {
+        self.text.push_str(line);
+        self.text.push('\n');
+        self.written();
     }
 
-    /// The whole, without the end mark that OpenMetrics asks for.
-    pub(super) fn finish(self) -> String {
-        let mut text = String::new();
-        for (name, Family { kind, help, lines }) in self.families {
-            let (family, kind) = match (kind, self.format) {
-                (Type::Gauge, _) => (name.as_str(), "gauge"),
-                (Type::Histogram, _) => (name.as_str(), "histogram"),
-                (Type::Counter, Format::Text) => (name.as_str(), "counter"),
-                (Type::Counter, Format::OpenMetrics) => match name.strip_suffix("_total") {
-                    Some(family) => (family, "counter"),
-                    None => (name.as_str(), "unknown"),
-                },
-            };
-            let _ = write!(text, "# HELP {family} {}\n# TYPE {family} {kind}\n{lines}", help_text(&help));
+    /// Whether a sample or family of this name would be taken for one of those that were written.
+    pub(super) fn has(&self, name: &str) -> bool {
+        if self.families.contains_key(name) {
+            return true;
         }
-        text
+        let kind = |family: &str| self.families.get(family).copied();
+        // OpenMetrics names the family of a counter without its ending.
+        if self.format == Format::OpenMetrics && kind(&format!("{name}_total")) == Some(Type::Counter) {
+            return true;
+        }
+        ["_bucket", "_sum", "_count", "_created"]
+            .iter()
+            .any(|ending| name.strip_suffix(ending).is_some_and(|family| kind(family) == Some(Type::Histogram)))
+    }
+
+    /// Whether there is somebody to go on for.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.wanted
+    }
+
+    fn written(&mut self) {
+        if self.text.len() >= PIECE {
+            self.give();
+        }
+    }
+
+    fn give(&mut self) {
+        let text = std::mem::replace(&mut self.text, String::with_capacity(PIECE * 2));
+        self.wanted = self.wanted && (text.is_empty() || (self.out)(text.into()));
+    }
+
+    /// Gives away the rest; whether all of it was taken.
+    pub(super) fn finish(mut self) -> bool {
+        if self.format == Format::OpenMetrics {
+            self.text.push_str(END);
+        }
+        self.give();
+        self.wanted
     }
 }
 
 /// What ends an OpenMetrics answer.
-pub(super) const END: &str = "# EOF\n";
+const END: &str = "# EOF\n";
 
 fn help_text(help: &str) -> Cow<'_, str> {
     if help.contains(['\\', '\n', '"']) {
@@ -179,70 +207,5 @@ pub(super) fn labels<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) ->
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-    use crate::telemetry::histogram::Histogram;
-
-    #[test]
-    fn the_format_is_what_the_client_likes_best() {
-        let prometheus = "application/openmetrics-text;version=1.0.0;q=0.5,application/openmetrics-text;version=0.0.1;\
-                          q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2";
-        assert_eq!(Format::accepted(prometheus), Format::OpenMetrics);
-        for accept in [
-            "",
-            "*/*",
-            "text/plain",
-            "application/openmetrics-text;q=0",
-            "application/openmetrics-text;version=9.0.0",
-            "application/openmetrics-text;q=0.1,text/plain;q=0.9",
-            "application/openmetrics-text;q=nonsense",
-            ";;;=,=;",
-        ] {
-            assert_eq!(Format::accepted(accept), Format::Text, "{accept}");
-        }
-        assert_eq!(Format::of_answer("application/openmetrics-text; version=1.0.0"), Format::OpenMetrics);
-        assert_eq!(Format::of_answer("text/html"), Format::Text);
-    }
-
-    fn written(format: Format) -> String {
-        let mut exposition = Exposition::new(format);
-        let help = || "Help.".into();
-        exposition.value("b_total", Kind::Counter, help, ("x=\"1\"", 3));
-        exposition.value("a_fail", Kind::Counter, || "Two\nlines.".into(), ("", 1));
-        exposition.value("b_total", Kind::Counter, help, ("x=\"2\"", 4));
-        let histogram = Histogram::default();
-        histogram.time(Duration::from_millis(2));
-        exposition.histogram("c", help, "y=\"1\"", &histogram.read());
-        exposition.finish()
-    }
-
-    #[test]
-    fn a_family_is_one_block_with_help_and_type() {
-        let text = written(Format::Text);
-        let head = "# HELP a_fail Two\\nlines.\n# TYPE a_fail counter\na_fail 1\n# HELP b_total Help.\n\
-                    # TYPE b_total counter\nb_total{x=\"1\"} 3\nb_total{x=\"2\"} 4\n# HELP c Help.\n# TYPE c histogram\n\
-                    c_bucket{y=\"1\",le=\"0.5\"} 0\nc_bucket{y=\"1\",le=\"1\"} 0\nc_bucket{y=\"1\",le=\"5\"} 1\n";
-        assert!(text.starts_with(head), "{text}");
-        assert!(text.ends_with("c_bucket{y=\"1\",le=\"+Inf\"} 1\nc_sum{y=\"1\"} 2\nc_count{y=\"1\"} 1\n"), "{text}");
-    }
-
-    #[test]
-    fn open_metrics_keeps_the_names() {
-        let text = written(Format::OpenMetrics);
-        for part in [
-            "# TYPE a_fail unknown\na_fail 1\n",
-            "# TYPE b counter\nb_total{x=\"1\"} 3\n",
-            "c_bucket{y=\"1\",le=\"1.0\"} 0\n",
-        ] {
-            assert!(text.contains(part), "{part}: {text}");
-        }
-    }
-
-    #[test]
-    fn labels_are_escaped() {
-        assert_eq!(labels([("a", "x\"y\\z\n"), ("b", "")]), "a=\"x\\\"y\\\\z\\n\",b=\"\"");
-        assert_eq!(sanitize("a.b-c"), "a_b_c");
-    }
-}
+#[path = "exposition_tests.rs"]
+mod tests;

@@ -3,6 +3,7 @@
 use std::{
     convert::Infallible,
     future::Future,
+    io,
     os::{fd::OwnedFd, unix::fs::FileTypeExt},
     pin::{Pin, pin},
     sync::Arc,
@@ -14,21 +15,26 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use http::{Method, Response, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
-    net::{TcpListener, UnixListener},
-    sync::{Semaphore, watch},
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
+    sync::{OwnedSemaphorePermit, watch},
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Inner, tap::Lines};
+use super::{
+    Inner,
+    body::{Content, Pieces, Turn},
+    origin,
+    places::{Busy, Place, Places},
+    tap::Lines,
+};
 use crate::bootstrap::AdminAddress;
 
-/// Connections served at once; more wait in the accept queue.
-const MAX_CONNECTIONS: usize = 64;
+/// Connections at once; more wait in the accept queue, once none of these just waits.
+const MAX_CONNECTIONS: u32 = 64;
 
 /// A client that does not finish its request head, or sends none, is dropped after this.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -49,6 +55,11 @@ const MAX_HEAD: usize = 64 << 10;
 pub(super) enum Listener {
     Tcp(TcpListener),
     Unix(UnixListener),
+}
+
+enum Accepted {
+    Tcp(TcpStream),
+    Unix(UnixStream),
 }
 
 /// A listening socket that somebody may be served on.
@@ -163,15 +174,13 @@ impl Call {
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) content_type: &'static str,
-    pub(super) body: String,
-    /// In place of the body: lines as they come.
-    pub(super) lines: Option<Box<Lines>>,
+    content: Content,
 }
 
 impl Answer {
     pub(super) fn text(body: impl Into<String>) -> Self {
         let content_type = "text/plain; charset=UTF-8";
-        Self { status: StatusCode::OK, content_type, body: body.into(), lines: None }
+        Self { status: StatusCode::OK, content_type, content: Content::Whole(body.into().into(), None) }
     }
 
     pub(super) fn json(value: &serde_json::Value) -> Self {
@@ -180,7 +189,23 @@ impl Answer {
     }
 
     pub(super) fn lines(lines: Lines) -> Self {
-        Self { content_type: "application/x-ndjson", lines: Some(Box::new(lines)), ..Self::text("") }
+        Self { content_type: "application/x-ndjson", content: Content::Lines(Box::new(lines)), ..Self::text("") }
+    }
+
+    pub(super) fn with(self, status: StatusCode) -> Self {
+        Self { status, ..self }
+    }
+
+    pub(super) fn pieces(content_type: &'static str, pieces: Pieces) -> Self {
+        Self { content_type, content: Content::Pieces(pieces), ..Self::text("") }
+    }
+
+    /// Holds the turn that this was made in until the client has it.
+    pub(super) fn delivered(mut self, permit: OwnedSemaphorePermit) -> Self {
+        if let Content::Whole(_, turn) = &mut self.content {
+            *turn = Some(Turn::new(permit));
+        }
+        self
     }
 
     pub(super) fn html(page: &str) -> Self {
@@ -188,39 +213,30 @@ impl Answer {
     }
 
     pub(super) fn error(status: StatusCode, body: impl Into<String>) -> Self {
-        Self { status, ..Self::text(body) }
+        Self::text(body).with(status)
     }
 }
 
-/// The body of an answer.
-enum Content {
-    Whole(Full<Bytes>),
-    Lines(Box<Lines>),
+/// The body of an answer that is being given.
+struct Answered {
+    content: Content,
+    _busy: Busy,
 }
 
-impl Body for Content {
+impl Body for Answered {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = io::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        match &mut *self {
-            Self::Whole(whole) => Pin::new(whole).poll_frame(cx),
-            Self::Lines(lines) => lines.poll(cx).map(|line| line.map(|line| Ok(Frame::data(line)))),
-        }
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        Pin::new(&mut self.content).poll_frame(cx)
     }
 
     fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Whole(whole) => whole.is_end_stream(),
-            Self::Lines(_) => false,
-        }
+        self.content.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Whole(whole) => whole.size_hint(),
-            Self::Lines(_) => SizeHint::default(),
-        }
+        self.content.size_hint()
     }
 }
 
@@ -229,7 +245,7 @@ pub(super) struct Server {
     /// `None` for a Unix socket.
     #[cfg(test)]
     address: Option<std::net::SocketAddr>,
-    permits: Arc<Semaphore>,
+    places: Arc<Places>,
     stop: CancellationToken,
 }
 
@@ -247,9 +263,8 @@ impl Server {
     /// Stops accepting and waits a moment for answers that are under way.
     pub(super) async fn stop(&self) {
         self.stop.cancel();
-        let all = self.permits.acquire_many(MAX_CONNECTIONS as u32);
         // Who does not read the answer by then has to do without.
-        let _ = tokio::time::timeout(LAST_ANSWER, all).await;
+        let _ = tokio::time::timeout(LAST_ANSWER, self.places.all_free()).await;
     }
 }
 
@@ -259,7 +274,7 @@ where
     F: Fn(Arc<Inner>, Call) -> Fut + Copy + Send + Sync + 'static,
     Fut: Future<Output = Answer> + Send + 'static,
 {
-    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let places = Places::new(MAX_CONNECTIONS);
     let stop = CancellationToken::new();
     let server = Server {
         #[cfg(test)]
@@ -267,22 +282,27 @@ where
             Listener::Tcp(listener) => listener.local_addr().ok(),
             Listener::Unix(_) => None,
         },
-        permits: permits.clone(),
+        places: places.clone(),
         stop: stop.clone(),
     };
     tokio::spawn(stop.clone().run_until_cancelled_owned(async move {
         loop {
-            let Ok(permit) = permits.clone().acquire_owned().await else { return };
+            let accepted = match &listener {
+                Listener::Tcp(listener) => listener.accept().await.map(|(io, _)| Accepted::Tcp(io)),
+                Listener::Unix(listener) => listener.accept().await.map(|(io, _)| Accepted::Unix(io)),
+            };
+            let accepted = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    accept_failed(&error).await;
+                    continue;
+                }
+            };
+            let Some(place) = places.take().await else { return };
             let (inner, stop) = (inner.clone(), stop.clone());
-            match &listener {
-                Listener::Tcp(listener) => match listener.accept().await {
-                    Ok((io, _)) => drop(tokio::spawn(connection(TokioIo::new(io), inner, handler, stop, permit))),
-                    Err(error) => accept_failed(&error).await,
-                },
-                Listener::Unix(listener) => match listener.accept().await {
-                    Ok((io, _)) => drop(tokio::spawn(connection(TokioIo::new(io), inner, handler, stop, permit))),
-                    Err(error) => accept_failed(&error).await,
-                },
+            match accepted {
+                Accepted::Tcp(io) => drop(tokio::spawn(connection(TokioIo::new(io), inner, handler, stop, place))),
+                Accepted::Unix(io) => drop(tokio::spawn(connection(TokioIo::new(io), inner, handler, stop, place))),
             }
         }
     }));
@@ -294,35 +314,32 @@ async fn accept_failed(error: &std::io::Error) {
     tokio::time::sleep(Duration::from_millis(100)).await;
 }
 
-async fn connection<I, F, Fut>(
-    io: I,
-    inner: Arc<Inner>,
-    handler: F,
-    stop: CancellationToken,
-    _permit: tokio::sync::OwnedSemaphorePermit,
-) where
+async fn connection<I, F, Fut>(io: I, inner: Arc<Inner>, handler: F, stop: CancellationToken, place: Place)
+where
     I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
     F: Fn(Arc<Inner>, Call) -> Fut + Copy + Send + Sync + 'static,
     Fut: Future<Output = Answer> + Send + 'static,
 {
     // Who watches may do so for longer than others have for their answer.
     let (lasts, mut ends) = watch::channel(Instant::now() + LIFETIME);
-    let lasts = Arc::new(lasts);
+    let (lasts, place) = (Arc::new(lasts), Arc::new(place));
+    let serves = place.clone();
     let service = hyper::service::service_fn(move |request: http::Request<Incoming>| {
-        let (inner, lasts) = (inner.clone(), lasts.clone());
+        let (inner, lasts, busy) = (inner.clone(), lasts.clone(), serves.busy());
         async move {
+            let foreign = origin::refusal(request.headers());
             let answer = match *request.method() {
+                _ if foreign.is_some() => Answer::error(StatusCode::FORBIDDEN, foreign.unwrap_or_default()),
                 Method::GET | Method::HEAD | Method::POST => handler(inner, Call::new(&request)).await,
                 _ => Answer::error(StatusCode::METHOD_NOT_ALLOWED, "only GET, HEAD and POST\n"),
             };
-            let body = match answer.lines {
-                Some(lines) => {
-                    lasts.send_replace(lines.deadline() + LIFETIME);
-                    Content::Lines(lines)
-                }
-                None => Content::Whole(Full::new(Bytes::from(answer.body))),
+            let end = match &answer.content {
+                Content::Lines(lines) => lines.deadline() + LAST_ANSWER,
+                // Whoever watched before has no more time than others.
+                Content::Whole(..) | Content::Pieces(_) => lasts.borrow().min(Instant::now() + LIFETIME),
             };
-            let mut response = Response::new(body);
+            lasts.send_replace(end);
+            let mut response = Response::new(Answered { content: answer.content, _busy: busy });
             *response.status_mut() = answer.status;
             let headers = response.headers_mut();
             headers.insert(header::CONTENT_TYPE, http::HeaderValue::from_static(answer.content_type));
@@ -343,6 +360,7 @@ async fn connection<I, F, Fut>(
         tokio::select! {
             _ = serving.as_mut() => return,
             () = stop.cancelled() => break,
+            () = place.wanted() => return,
             () = tokio::time::sleep_until(end) => break,
             Ok(()) = ends.changed() => {}
         }

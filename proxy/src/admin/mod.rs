@@ -4,15 +4,19 @@
 //! that change something (`POST` only) leave as a [`Request`] or a log level.
 
 mod application;
+mod body;
 mod clusters;
 mod explain;
 #[cfg(test)]
 mod explain_tests;
 mod exposition;
+mod foreign;
 mod help;
 mod http;
 mod info;
 mod logging;
+mod origin;
+mod places;
 mod process;
 mod prometheus;
 mod routes;
@@ -45,6 +49,9 @@ use crate::{
     worker::Shared,
     xds,
 };
+
+/// Scrapes that are answered, or wait for that, at once.
+const MOST_SCRAPES: usize = 4;
 
 /// What somebody asks the control loop to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,7 +114,9 @@ pub struct State {
     /// What counters had come to when they were last set back, by name.
     reset: Mutex<Arc<HashMap<String, u64>>>,
     /// Answers that cost much to render come one after the other, off the control thread.
-    rendering: Semaphore,
+    rendering: Arc<Semaphore>,
+    /// Scrapes of the status port at once: the others do not keep probes waiting.
+    scrapes: Arc<Semaphore>,
 }
 
 /// Of what the process is short, and what it gives up for it.
@@ -155,7 +164,8 @@ impl State {
             sockets: Mutex::default(),
             log_level: Mutex::new(logging::Levels::new(log_level)),
             reset: Mutex::default(),
-            rendering: Semaphore::new(1),
+            rendering: Arc::new(Semaphore::new(1)),
+            scrapes: Arc::new(Semaphore::new(MOST_SCRAPES)),
         }
     }
 

@@ -35,7 +35,8 @@ pub(super) fn server_info(inner: &Inner) -> Answer {
             "use_dynamic_base_id": settings.ignored.use_dynamic_base_id,
             "concurrency": inner.context.workers,
             "config_path": settings.config_path.as_ref().map_or_else(String::new, |p| p.display().to_string()),
-            "config_yaml": text(&settings.config_yaml),
+            // It may hold private keys; /config_dump has what is no secret of it.
+            "config_yaml": settings.config_yaml.as_ref().map_or("", |_| "[redacted]"),
             "log_level": settings.log_level,
             "log_format": if settings.log_json { "json" } else { "text" },
             "service_cluster": text(&settings.service_cluster),

@@ -1,17 +1,24 @@
 //! `/stats/prometheus`: Envoy's statistics under the names its tag extraction gives them, Istio's standard metrics, and
 //! on the status port those of the application.
+//!
+//! What was counted is copied first; the text of it, which is many times as long, leaves while it is written.
 
-use std::{borrow::Cow, collections::BTreeMap, time::Instant};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
+
+use http::StatusCode;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
     Inner,
-    exposition::{END, Exposition, Format, labels, sanitize},
+    application::Application,
+    body::Pieces,
+    exposition::{Exposition, Format, Type, labels, sanitize},
     help,
     http::{Answer, Call},
-    stats::{Stat, collect},
+    stats::{Stat, collect, distributions},
 };
 use crate::{
-    ir::Name,
+    ir::matcher::Regex,
     telemetry::{
         histogram::Distribution,
         mesh::{Outcome, Protocol, Sample},
@@ -20,51 +27,95 @@ use crate::{
     },
 };
 
-/// What the application answered to a scrape of ours.
-#[derive(Debug)]
-pub(super) struct Application {
-    pub(super) format: Format,
-    pub(super) body: String,
+/// What is wanted of all there is.
+struct Wanted {
+    used_only: bool,
+    filter: Option<Regex>,
 }
 
-/// Both formats; the application's metrics, where it has any, decide on which.
-pub(super) fn answer(inner: &Inner, call: &Call, application: Option<&Application>) -> Answer {
-    let format = application.map_or_else(|| Format::accepted(&call.accept), |application| application.format);
-    let mut exposition = Exposition::new(format);
-    let used_only = call.has("usedonly");
-    for stat in collect(inner) {
-        if !used_only || stat.value != 0 {
-            write(&mut exposition, &stat);
+impl Wanted {
+    fn name(&self, name: &str) -> bool {
+        self.filter.as_ref().is_none_or(|filter| filter.is_match(name))
+    }
+
+    fn stat(&self, stat: &Stat) -> bool {
+        (!self.used_only || stat.value != 0) && (self.filter.is_none() || self.name(&stat.dotted()))
+    }
+}
+
+/// Both formats; the application's metrics, where it has any, decide on which. The turn is held while it is made.
+pub(super) fn answer(
+    inner: Arc<Inner>,
+    call: &Call,
+    application: Option<Arc<Application>>,
+    turn: Vec<OwnedSemaphorePermit>,
+) -> Answer {
+    let filter = match call.parameter("filter").map(Regex::search).transpose() {
+        Ok(filter) => filter,
+        Err(reason) => return Answer::error(StatusCode::BAD_REQUEST, format!("filter: {reason}\n")),
+    };
+    let wanted = Wanted { used_only: call.has("usedonly"), filter };
+    let format = application.as_ref().map_or_else(|| Format::accepted(&call.accept), |a| a.format);
+    let (pieces, maker) = Pieces::new();
+    tokio::task::spawn_blocking(move || {
+        let mut out = |piece| maker.put(piece);
+        let mut exposition = Exposition::new(format, &mut out);
+        everything(&inner, &wanted, application.as_deref(), &mut exposition);
+        if exposition.finish() {
+            maker.end();
+        }
+        drop(turn);
+    });
+    Answer::pieces(format.content_type(), pieces)
+}
+
+fn everything(inner: &Inner, wanted: &Wanted, application: Option<&Application>, exposition: &mut Exposition<'_>) {
+    stats(inner, wanted, exposition);
+    histograms(inner, wanted, exposition);
+    mesh(inner, wanted, exposition);
+    if let Some(application) = application {
+        application.write(exposition);
+    }
+}
+
+fn stats(inner: &Inner, wanted: &Wanted, exposition: &mut Exposition<'_>) {
+    let mut all: Vec<(String, Stat)> =
+        collect(inner).into_iter().filter(|stat| wanted.stat(stat)).map(|stat| (name(&stat), stat)).collect();
+    all.sort_by(|(a, _), (b, _)| a.cmp(b));
+    for family in all.chunk_by(|(a, _), (b, _)| a == b) {
+        let (name, first) = &family[0];
+        let kind = match first.kind {
+            Kind::Counter => Type::Counter,
+            Kind::Gauge => Type::Gauge,
+        };
+        if !exposition.is_wanted()
+            || !exposition.family(name, kind, &help::of(first.scope, &split_class(&first.metric).0))
+        {
+            continue;
+        }
+        for (_, stat) in family {
+            exposition.value(name, &stat_labels(stat), stat.value);
         }
     }
-    histograms(inner, used_only, &mut exposition);
-    mesh(inner, &mut exposition);
-    let mut text = exposition.finish();
-    if let Some(application) = application {
-        let body = application.body.trim_end();
-        text.push_str(body.strip_suffix(END.trim_end()).unwrap_or(body).trim_end());
-        text.push('\n');
-    }
-    if format == Format::OpenMetrics {
-        text.push_str(END);
-    }
-    Answer { content_type: format.content_type(), ..Answer::text(text) }
 }
 
-fn write(exposition: &mut Exposition, stat: &Stat) {
-    let (metric, class) = split_class(&stat.metric);
-    let name = match stat.scope {
+fn name(stat: &Stat) -> String {
+    let (metric, _) = split_class(&stat.metric);
+    match stat.scope {
         "" if stat.rbac.is_some() => rbac_name(stat),
         "" => format!("envoy_{}", sanitize(&metric)),
         "outrigger" => format!("outrigger_{}", sanitize(&metric)),
         scope => format!("envoy_{scope}_{}", sanitize(&metric)),
-    };
-    let class = class.map(String::from);
+    }
+}
+
+fn stat_labels(stat: &Stat) -> String {
+    let class = split_class(&stat.metric).1.map(String::from);
     let mut pairs: Vec<(&str, &str)> = Vec::new();
     pairs.extend(class.as_deref().map(|class| ("envoy_response_code_class", class)));
     pairs.extend(owner_label(stat.scope).map(|label| (label, &*stat.owner)));
     pairs.extend(stat.rbac.iter().flat_map(rbac_labels));
-    exposition.value(&name, stat.kind, || help::of(stat.scope, &metric), (&labels(pairs), stat.value));
+    labels(pairs)
 }
 
 fn owner_label(scope: &str) -> Option<&'static str> {
@@ -81,59 +132,108 @@ fn owner_label(scope: &str) -> Option<&'static str> {
     }
 }
 
-fn histograms(inner: &Inner, used_only: bool, exposition: &mut Exposition) {
-    let mut write = |scope: &'static str, owner: &str, metric: &'static str, values: &Distribution| {
-        if used_only && values.count() == 0 {
-            return;
+fn histograms(inner: &Inner, wanted: &Wanted, exposition: &mut Exposition<'_>) {
+    let mut families: BTreeMap<String, Vec<_>> = BTreeMap::new();
+    for (scope, owner, metric, values) in distributions(inner) {
+        if (wanted.used_only && values.count() == 0) || !wanted.name(&format!("{scope}.{owner}.{metric}")) {
+            continue;
         }
-        let name = format!("envoy_{scope}_{metric}");
-        let labels = labels(owner_label(scope).map(|label| (label, owner)));
-        exposition.histogram(&name, || help::of(scope, metric), &labels, values);
-    };
-    inner.context.registry.visit_histograms(&mut |scope, owner, metric, values| write(scope, owner, metric, &values));
-    let live = inner.context.publisher.current();
-    // Clusters may share a name in statistics.
-    let mut clusters: BTreeMap<(&Name, &'static str), Distribution> = BTreeMap::new();
-    for cluster in live.clusters() {
-        for (metric, values) in cluster.stats.distributions() {
-            clusters.entry((&cluster.config.stat_name, metric)).or_default().add(&values);
+        families.entry(format!("envoy_{scope}_{metric}")).or_default().push((scope, owner, metric, values));
+    }
+    for (name, family) in families {
+        let (scope, _, metric, _) = family[0];
+        if !exposition.is_wanted() || !exposition.family(&name, Type::Histogram, &help::of(scope, metric)) {
+            continue;
+        }
+        for (scope, owner, _, values) in &family {
+            let labels = labels(owner_label(scope).map(|label| (label, &**owner)));
+            exposition.histogram(&name, &labels, values);
         }
     }
-    clusters.iter().for_each(|((owner, metric), values)| write("cluster", owner, metric, values));
 }
 
+/// A family of Istio's, with its help and how to read it.
+type Counted = (&'static str, &'static str, fn(&Sample) -> Option<u64>);
+type Distributed = (&'static str, &'static str, fn(&Sample) -> Option<&Distribution>);
+
+const DISTRIBUTED: [Distributed; 3] = [
+    ("istio_request_duration_milliseconds", "Duration of requests.", |sample| match sample {
+        Sample::Requests { duration, .. } => Some(duration),
+        Sample::Connections { .. } => None,
+    }),
+    ("istio_request_bytes", "Size of request bodies.", |sample| match sample {
+        Sample::Requests { request_bytes, .. } => Some(request_bytes),
+        Sample::Connections { .. } => None,
+    }),
+    ("istio_response_bytes", "Size of response bodies.", |sample| match sample {
+        Sample::Requests { response_bytes, .. } => Some(response_bytes),
+        Sample::Connections { .. } => None,
+    }),
+];
+
+const COUNTED: [Counted; 5] = [
+    ("istio_requests_total", "Requests.", |sample| match sample {
+        Sample::Requests { duration, .. } => Some(duration.count()),
+        Sample::Connections { .. } => None,
+    }),
+    ("istio_tcp_connections_opened_total", "TCP connections opened.", |sample| match sample {
+        Sample::Connections { opened, .. } => Some(*opened),
+        Sample::Requests { .. } => None,
+    }),
+    ("istio_tcp_connections_closed_total", "TCP connections closed.", |sample| match sample {
+        Sample::Connections { closed, .. } => Some(*closed),
+        Sample::Requests { .. } => None,
+    }),
+    ("istio_tcp_received_bytes_total", "Bytes received from clients over TCP.", |sample| match sample {
+        Sample::Connections { received, .. } => Some(*received),
+        Sample::Requests { .. } => None,
+    }),
+    ("istio_tcp_sent_bytes_total", "Bytes sent to clients over TCP.", |sample| match sample {
+        Sample::Connections { sent, .. } => Some(*sent),
+        Sample::Requests { .. } => None,
+    }),
+];
+
 /// Istio's standard metrics.
-fn mesh(inner: &Inner, exposition: &mut Exposition) {
+fn mesh(inner: &Inner, wanted: &Wanted, exposition: &mut Exposition<'_>) {
+    let mut all: Vec<(String, Sample)> = Vec::new();
     inner.context.registry.mesh.visit(Instant::now(), &mut |pair, outcome: &Outcome, sample| {
-        let labels = format!("{pair}{}", outcome.labels());
-        let help = |text: &'static str| move || Cow::Borrowed(text);
-        match sample {
-            Sample::Requests { duration, request_bytes, response_bytes } => {
-                let total = (&*labels, duration.count());
-                exposition.value("istio_requests_total", Kind::Counter, help("Requests."), total);
-                for (name, text, values) in [
-                    ("istio_request_duration_milliseconds", "Duration of requests.", duration),
-                    ("istio_request_bytes", "Size of request bodies.", request_bytes),
-                    ("istio_response_bytes", "Size of response bodies.", response_bytes),
-                ] {
-                    exposition.histogram(name, help(text), &labels, values);
-                }
-            }
-            Sample::Connections { opened, closed, received, sent } => {
-                for (name, text, value) in [
-                    ("istio_tcp_connections_opened_total", "TCP connections opened.", opened),
-                    ("istio_tcp_connections_closed_total", "TCP connections closed.", closed),
-                    ("istio_tcp_received_bytes_total", "Bytes received from clients over TCP.", received),
-                    ("istio_tcp_sent_bytes_total", "Bytes sent to clients over TCP.", sent),
-                ] {
-                    exposition.value(name, Kind::Counter, help(text), (&labels, *value));
-                }
-            }
-        }
         debug_assert!(outcome.protocol != Protocol::Tcp || matches!(sample, Sample::Connections { .. }));
+        all.push((format!("{pair}{}", outcome.labels()), sample.clone()));
     });
-    let version = labels([("component", "proxy"), ("tag", env!("CARGO_PKG_VERSION"))]);
-    exposition.value("istio_build", Kind::Gauge, || "What this proxy is.".into(), (&version, 1));
+    for (name, help, value) in COUNTED {
+        family(&all, (name, Type::Counter, help), wanted, exposition, |exposition, labels, sample| {
+            if let Some(value) = value(sample) {
+                exposition.value(name, labels, value);
+            }
+        });
+    }
+    for (name, help, values) in DISTRIBUTED {
+        family(&all, (name, Type::Histogram, help), wanted, exposition, |exposition, labels, sample| {
+            if let Some(values) = values(sample) {
+                exposition.histogram(name, labels, values);
+            }
+        });
+    }
+    if wanted.name("istio_build") && exposition.family("istio_build", Type::Gauge, "What this proxy is.") {
+        let version = labels([("component", "proxy"), ("tag", env!("CARGO_PKG_VERSION"))]);
+        exposition.value("istio_build", &version, 1);
+    }
+}
+
+fn family(
+    all: &[(String, Sample)],
+    (name, kind, help): (&str, Type, &str),
+    wanted: &Wanted,
+    exposition: &mut Exposition<'_>,
+    write: impl Fn(&mut Exposition<'_>, &str, &Sample),
+) {
+    let requests = !name.starts_with("istio_tcp_");
+    let some = all.iter().any(|(_, sample)| matches!(sample, Sample::Requests { .. }) == requests);
+    if !some || !wanted.name(name) || !exposition.is_wanted() || !exposition.family(name, kind, help) {
+        return;
+    }
+    all.iter().for_each(|(labels, sample)| write(exposition, labels, sample));
 }
 
 fn rbac_name(stat: &Stat) -> String {

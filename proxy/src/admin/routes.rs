@@ -1,8 +1,12 @@
 //! Path to answer. Reading is `GET`; whatever changes something is `POST`, as in Envoy.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
 
 use http::{Method, StatusCode};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
     Inner, Request, clusters, explain,
@@ -36,7 +40,7 @@ const HELP: &[(&str, &str)] = &[
     ("POST /reset_counters", "counters of /stats begin at 0 again"),
     ("/runtime", "the runtime layers of the bootstrap"),
     ("/server_info", "version, state, settings"),
-    ("/stats", "statistics (?filter=REGEX, ?usedonly, ?type=Counters|Gauges, ?format=text|json|prometheus)"),
+    ("/stats", "statistics (?filter=REGEX, ?usedonly, ?type=Counters|Gauges|Histograms, ?format=text|json|prometheus)"),
     ("/stats/prometheus", "statistics for Prometheus"),
     (
         "/tap",
@@ -72,17 +76,18 @@ pub(super) async fn admin(inner: Arc<Inner>, call: Call) -> Answer {
         "/ready" => ready(&inner, &call, Vec::new()),
         "/server_info" => process::server_info(&inner),
         "/memory" => process::memory(),
-        "/runtime" => process::runtime(&inner).await,
+        "/runtime" => runtime(inner).await,
         "/init_dump" => process::init_dump(&inner, &call),
-        "/config_dump" => config_dump(&inner, &call).await,
+        "/config_dump" => config_dump(inner, call).await,
         "/tap" => tap::tap(&call),
         "/failures" => tap::failures(),
         "/explain" => rendered(inner, call, explain::answer).await,
         "/clusters" => rendered(inner, call, clusters::clusters).await,
         "/listeners" => rendered(inner, call, |inner, call| info::listeners(inner, call.is_json())).await,
         "/certs" => rendered(inner, call, |inner, _| info::certs(inner)).await,
+        "/stats" if call.parameter("format") == Some("prometheus") => scraped(inner, call, Vec::new(), false).await,
         "/stats" => rendered(inner, call, stats::stats).await,
-        "/stats/prometheus" => rendered(inner, call, |inner, call| prometheus::answer(inner, call, None)).await,
+        "/stats/prometheus" => scraped(inner, call, Vec::new(), false).await,
         "/reset_counters" => rendered(inner, call, stats::reset).await,
         "/logging" => logging::logging(&inner, &call),
         "/quitquitquit" => request(&inner, Request::Stop),
@@ -116,11 +121,10 @@ pub(super) async fn status(inner: Arc<Inner>, call: Call) -> Answer {
             ready(&inner, &call, reason.into_iter().collect())
         }
         "/stats/prometheus" | "/metrics" => {
-            let application = match &inner.application {
-                Some(application) => application.scrape(&call).await,
-                None => None,
+            let Ok(place) = inner.state.scrapes.clone().try_acquire_owned() else {
+                return Answer::error(StatusCode::SERVICE_UNAVAILABLE, "too many scrapes at a time\n");
             };
-            rendered(inner, call, move |inner, call| prometheus::answer(inner, call, application.as_ref())).await
+            scraped(inner, call, vec![place], true).await
         }
         _ => Answer::error(StatusCode::NOT_FOUND, "not found\n"),
     }
@@ -132,9 +136,26 @@ async fn rendered(
     call: Call,
     render: impl FnOnce(&Inner, &Call) -> Answer + Send + 'static,
 ) -> Answer {
-    let state = inner.state.clone();
-    let Ok(_turn) = state.rendering.acquire().await else { return unavailable() };
-    tokio::task::spawn_blocking(move || render(&inner, &call)).await.unwrap_or_else(|_| unavailable())
+    let Ok(turn) = inner.state.rendering.clone().acquire_owned().await else { return unavailable() };
+    let answer = tokio::task::spawn_blocking(move || render(&inner, &call)).await.unwrap_or_else(|_| unavailable());
+    answer.delivered(turn)
+}
+
+/// Metrics, in a turn like all that takes much; with the application's, which is asked once for all who wait.
+async fn scraped(inner: Arc<Inner>, call: Call, mut turn: Vec<OwnedSemaphorePermit>, whole_pod: bool) -> Answer {
+    let came = Instant::now();
+    let Ok(permit) = inner.state.rendering.clone().acquire_owned().await else { return unavailable() };
+    turn.push(permit);
+    let application = match &inner.application {
+        Some(application) if whole_pod => application.scrape(&call, came).await,
+        _ => None,
+    };
+    prometheus::answer(inner, &call, application, turn)
+}
+
+async fn runtime(inner: Arc<Inner>) -> Answer {
+    let Ok(turn) = inner.state.rendering.clone().acquire_owned().await else { return unavailable() };
+    process::runtime(&inner).await.delivered(turn)
 }
 
 fn unavailable() -> Answer {
@@ -161,7 +182,7 @@ fn ready(inner: &Inner, call: &Call, further: Vec<(&'static str, String)>) -> An
             "last_good_configuration": info::last_good(&status),
             "overload": info::overload(inner),
         });
-        return Answer { status: code, ..Answer::json(&body) };
+        return Answer::json(&body).with(code);
     }
     if reasons.is_empty() {
         return Answer::text("LIVE\n");
@@ -172,7 +193,8 @@ fn ready(inner: &Inner, call: &Call, further: Vec<(&'static str, String)>) -> An
     Answer::error(code, format!("{state}\n{lines}"))
 }
 
-async fn config_dump(inner: &Inner, call: &Call) -> Answer {
+async fn config_dump(inner: Arc<Inner>, call: Call) -> Answer {
+    let Ok(turn) = inner.state.rendering.clone().acquire_owned().await else { return unavailable() };
     let query = DumpQuery {
         include_eds: call.has("include_eds"),
         resource: call.parameter("resource").map(str::to_owned),
@@ -180,7 +202,10 @@ async fn config_dump(inner: &Inner, call: &Call) -> Answer {
         mask: call.parameter("mask").map(str::to_owned),
     };
     match inner.context.subscription.config_dump(query).await {
-        Ok(dump) => Answer::json(&dump),
+        Ok(dump) => {
+            let answer = tokio::task::spawn_blocking(move || Answer::json(&dump)).await;
+            answer.unwrap_or_else(|_| unavailable()).delivered(turn)
+        }
         Err(error @ DumpError::NotFound(_)) => Answer::error(StatusCode::NOT_FOUND, format!("{error}\n")),
         Err(error @ DumpError::Bad(_)) => Answer::error(StatusCode::BAD_REQUEST, format!("{error}\n")),
     }

@@ -2,7 +2,7 @@
 
 use std::{
     borrow::Cow,
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     fmt::Write,
     sync::{Arc, atomic::Ordering},
 };
@@ -13,11 +13,11 @@ use serde_json::json;
 use super::{
     Inner,
     http::{Answer, Call},
-    prometheus,
 };
 use crate::{
     ir::{Name, matcher::Regex},
     telemetry::{
+        histogram::Distribution,
         metrics::{Kind, panics},
         rbac::RbacOwner,
         tap,
@@ -41,7 +41,7 @@ pub(super) struct Stat {
 
 impl Stat {
     /// Envoy's dotted name.
-    fn dotted(&self) -> String {
+    pub(super) fn dotted(&self) -> String {
         if let Some(owner) = &self.rbac {
             return owner.dotted(&self.metric);
         }
@@ -88,6 +88,61 @@ pub(super) fn collect(inner: &Inner) -> Vec<Stat> {
         }
     }
     stats
+}
+
+/// Every distribution as (scope, owner, metric, values).
+pub(super) fn distributions(inner: &Inner) -> Vec<(&'static str, Name, &'static str, Distribution)> {
+    let mut all = Vec::new();
+    inner.context.registry.visit_histograms(&mut |scope, owner, metric, values| {
+        all.push((scope, owner.clone(), metric, values));
+    });
+    let live = inner.context.publisher.current();
+    // Clusters may share a name in statistics.
+    let mut clusters: BTreeMap<(&Name, &'static str), Distribution> = BTreeMap::new();
+    for cluster in live.clusters() {
+        for (metric, values) in cluster.stats.distributions() {
+            clusters.entry((&cluster.config.stat_name, metric)).or_default().add(&values);
+        }
+    }
+    all.extend(clusters.into_iter().map(|((owner, metric), values)| ("cluster", owner.clone(), metric, values)));
+    all
+}
+
+/// The quantiles that Envoy tells.
+const QUANTILES: [f64; 10] = [0.0, 25.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.5, 99.9, 100.0];
+
+/// Distributions by their dotted names, in order.
+fn histograms(inner: &Inner, wanted: impl Fn(&str, &Distribution) -> bool) -> Vec<(String, Distribution)> {
+    let named = |(scope, owner, metric, values)| (format!("{scope}.{owner}.{metric}"), values);
+    let mut all: Vec<_> = distributions(inner).into_iter().map(named).collect();
+    all.retain(|(name, values)| wanted(name, values));
+    all.sort_by(|(a, _), (b, _)| a.cmp(b));
+    all
+}
+
+/// As Envoy writes them: of the last interval, which there is none of here, and of all time.
+fn quantiles(values: &Distribution) -> String {
+    if values.count() == 0 {
+        return "No recorded values".to_owned();
+    }
+    let one = |q: &f64| format!("P{q}(nan,{})", rounded(values.quantile(q / 100.0)).unwrap_or(f64::NAN));
+    QUANTILES.iter().map(one).collect::<Vec<_>>().join(" ")
+}
+
+fn rounded(value: Option<f64>) -> Option<f64> {
+    value.map(|value| (value * 1000.0).round() / 1000.0)
+}
+
+/// As Envoy has them in JSON: one entry for all.
+fn quantiles_json(all: &[(String, Distribution)]) -> serde_json::Value {
+    let computed: Vec<_> = all
+        .iter()
+        .map(|(name, values)| {
+            let value = |q: &f64| json!({"interval": null, "cumulative": rounded(values.quantile(q / 100.0))});
+            json!({"name": name, "values": QUANTILES.iter().map(value).collect::<Vec<_>>()})
+        })
+        .collect();
+    json!({"histograms": {"supported_quantiles": QUANTILES, "computed_quantiles": computed}})
 }
 
 /// The process's own statistics.
@@ -162,8 +217,11 @@ fn own(inner: &Inner) -> Vec<Stat> {
             stats.push(named(format!("{prefix}.{name}").into(), Kind::Counter, value));
         }
     }
-    let connected = status.sources.values().any(|s| s.connected_since.is_some());
-    stats.push(stat("control_plane.connected_state", Kind::Gauge, u64::from(connected)));
+    // Who has no control plane cannot have lost it.
+    if !status.sources.is_empty() {
+        let connected = status.sources.values().any(|s| s.connected_since.is_some());
+        stats.push(stat("control_plane.connected_state", Kind::Gauge, u64::from(connected)));
+    }
     if let Some(saved) = &status.saved {
         let age = saved.in_force.and_then(|written| written.elapsed().ok());
         stats.push(stat("control_plane.last_good_in_force", Kind::Gauge, u64::from(saved.in_force.is_some())));
@@ -224,9 +282,6 @@ pub(super) fn stats(inner: &Inner, call: &Call) -> Answer {
         Err(reason) => return Answer::error(StatusCode::BAD_REQUEST, format!("filter: {reason}\n")),
     };
     let used_only = call.has("usedonly");
-    if call.parameter("format") == Some("prometheus") {
-        return prometheus::answer(inner, call, None);
-    }
     let only = match call.parameter("type").map(str::to_ascii_lowercase).as_deref() {
         None | Some("all") => None,
         Some("counters") => Some(Some(Kind::Counter)),
@@ -247,15 +302,31 @@ pub(super) fn stats(inner: &Inner, call: &Call) -> Answer {
         .filter(|(name, _)| filter.as_ref().is_none_or(|f| f.is_match(name)))
         .collect();
     lines.sort();
+    let shows = match call.parameter("type").map(str::to_ascii_lowercase).as_deref() {
+        None | Some("all" | "histograms") => true,
+        Some(_) => false,
+    };
+    let histograms = histograms(inner, |name, values| {
+        shows && (!used_only || values.count() != 0) && filter.as_ref().is_none_or(|f| f.is_match(name))
+    });
     match call.parameter("format") {
         Some("json") => {
-            let stats: Vec<_> = lines.iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
+            let mut stats: Vec<_> = lines.iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
+            if !histograms.is_empty() {
+                stats.push(quantiles_json(&histograms));
+            }
             Answer::json(&json!({"stats": stats}))
         }
-        Some("text") | None => Answer::text(lines.iter().fold(String::new(), |mut text, (name, value)| {
-            let _ = writeln!(text, "{name}: {value}");
-            text
-        })),
+        Some("text") | None => {
+            let mut text = String::new();
+            for (name, value) in &lines {
+                let _ = writeln!(text, "{name}: {value}");
+            }
+            for (name, values) in &histograms {
+                let _ = writeln!(text, "{name}: {}", quantiles(values));
+            }
+            Answer::text(text)
+        }
         Some(other) => {
             Answer::error(StatusCode::BAD_REQUEST, format!("format: `{other}` is not text, json or prometheus\n"))
         }

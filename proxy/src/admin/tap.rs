@@ -21,33 +21,27 @@ const MOST_SECONDS: u64 = 3600;
 
 /// The lines of one watcher, and at the end how many there were.
 pub(super) struct Lines {
-    watch: Watch,
+    /// Gone with the last line, so that the next one may watch.
+    watch: Option<Watch>,
     until: Pin<Box<Sleep>>,
     limit: u64,
     sent: u64,
-    ended: bool,
 }
 
 impl Lines {
     /// The next line; `None` at the end.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
-        if self.ended {
-            return Poll::Ready(None);
+        let Some(watch) = &mut self.watch else { return Poll::Ready(None) };
+        // The time first: where lines never end, it does.
+        let over = self.until.as_mut().poll(cx).is_ready() || self.sent >= self.limit;
+        if !over && let Some(line) = std::task::ready!(watch.lines.poll_recv(cx)) {
+            self.sent += 1;
+            return Poll::Ready(Some(line));
         }
-        match self.watch.lines.poll_recv(cx) {
-            Poll::Ready(Some(line)) => {
-                self.sent += 1;
-                return Poll::Ready(Some(line));
-            }
-            Poll::Ready(None) => {}
-            Poll::Pending => {
-                if self.sent < self.limit && self.until.as_mut().poll(cx).is_pending() {
-                    return Poll::Pending;
-                }
-            }
-        }
-        self.ended = true;
-        let end = json!({"end": if self.sent >= self.limit { "limit" } else { "time" }, "lines": self.sent, "dropped": self.watch.dropped()});
+        let dropped = watch.dropped();
+        self.watch = None;
+        let by = if self.sent >= self.limit { "limit" } else { "time" };
+        let end = json!({"end": by, "lines": self.sent, "dropped": dropped});
         Poll::Ready(Some(format!("{end}\n").into()))
     }
 
@@ -66,7 +60,7 @@ pub(super) fn tap(call: &Call) -> Answer {
     match Watch::new(wanted, limit) {
         Some(watch) => {
             let until = Box::pin(tokio::time::sleep(Duration::from_secs(seconds)));
-            Answer::lines(Lines { watch, until, limit, sent: 0, ended: false })
+            Answer::lines(Lines { watch: Some(watch), until, limit, sent: 0 })
         }
         None => {
             let reason = format!("{} watch already, which is all that may\n", tap::MOST_WATCHERS);

@@ -24,8 +24,14 @@ async fn start() -> Rig {
 }
 
 pub(super) async fn start_with(listeners: &[String]) -> Rig {
+    start_beside(listeners, &[]).await
+}
+
+/// With further clusters beside `a`.
+pub(super) async fn start_beside(listeners: &[String], further: &[String]) -> Rig {
     let builder = testing::builder();
-    let clusters = [testing::cluster("a", "127.0.0.1:1".parse().unwrap())];
+    let mut clusters = vec![testing::cluster("a", "127.0.0.1:1".parse().unwrap())];
+    clusters.extend_from_slice(further);
     let snapshot = testing::snapshot(3, &testing::statics(listeners, &clusters));
     let (live, problems) = builder.build(&snapshot, &Resolved::default(), &Live::default());
     assert!(problems.is_empty(), "{problems:?}");
@@ -35,8 +41,15 @@ pub(super) async fn start_with(listeners: &[String]) -> Rig {
     let (shutdown, requests) = mpsc::unbounded_channel();
     let levels = Arc::<StdMutex<Vec<String>>>::default();
     let set = levels.clone();
-    let settings =
-        <Settings as clap::Parser>::parse_from(["outrigger-proxy", "-c", "x", "--status-address", "127.0.0.1:0"]);
+    let settings = <Settings as clap::Parser>::parse_from([
+        "outrigger-proxy",
+        "-c",
+        "x",
+        "--config-yaml",
+        "private: key",
+        "--status-address",
+        "127.0.0.1:0",
+    ]);
     let context = Context {
         settings,
         address: Some(AdminAddress::Tcp("127.0.0.1:0".parse().unwrap())),
@@ -75,6 +88,17 @@ impl xds::Transport for Nowhere {
     }
 }
 
+/// A body that came in chunks.
+fn whole(mut chunked: &str) -> String {
+    let mut body = String::new();
+    while let Some((size, rest)) = chunked.split_once("\r\n") {
+        let size = usize::from_str_radix(size, 16).unwrap();
+        body += &rest[..size];
+        chunked = rest[size..].strip_prefix("\r\n").unwrap();
+    }
+    body
+}
+
 impl Rig {
     /// Status, head and body of one request; `port` 0 is the admin interface, 1 the status port.
     async fn send(&self, port: usize, request: &str) -> (u16, String, String) {
@@ -92,7 +116,13 @@ impl Rig {
         .unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
         let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).unwrap_or(0);
-        (status, head.to_ascii_lowercase(), body.to_owned())
+        let head = head.to_ascii_lowercase();
+        let body = if head.contains("transfer-encoding: chunked") { whole(body) } else { body.to_owned() };
+        (status, head, body)
+    }
+
+    pub(super) fn overload(&self) {
+        self.admin.state().set_overload(Overload { sheds: true, ..Overload::default() });
     }
 
     async fn call(&self, method: &str, path: &str) -> (u16, String) {
@@ -172,12 +202,22 @@ async fn statistics_in_every_format() {
     assert!(body.contains("# TYPE outrigger_metric_series gauge\n") && body.ends_with("\n# EOF\n"), "{body}");
     let http = rig.registry.http(&"h".into());
     http.local().downstream_rq_time.time(std::time::Duration::from_millis(3));
+    let (_, text) = rig.get("/stats?filter=^http.h.downstream_rq_time$").await;
+    assert!(text.starts_with("http.h.downstream_rq_time: P0(nan,1) ") && text.ends_with(" P100(nan,5)\n"), "{text}");
+    let json = rig.json("/stats?format=json&type=Histograms&usedonly").await;
+    let computed = &json["stats"][0]["histograms"]["computed_quantiles"];
+    assert_eq!(
+        (&computed[0]["name"], &computed[0]["values"][9]["cumulative"]),
+        (&"http.h.downstream_rq_time".into(), &5.0.into())
+    );
+    let (_, text) = rig.get("/stats/prometheus?filter=^http%5C.h").await;
+    assert!(text.contains("envoy_http_downstream_rq_total{") && !text.contains("envoy_server_live"), "{text}");
     let (_, text) = rig.get("/stats/prometheus?usedonly").await;
-    let bucket = "envoy_http_downstream_rq_time_bucket{envoy_http_conn_manager_prefix=\"h\",le=\"5\"} 1\n";
+    let bucket = "envoy_http_downstream_rq_time_bucket{envoy_http_conn_manager_prefix=\"h\",le=\"5.0\"} 1\n";
     assert!(text.contains(bucket) && !text.contains("downstream_cx_length_ms"), "{text}");
     assert!(!rig.get("/stats?type=Gauges").await.1.contains("upstream_rq_2xx"));
     assert!(rig.get("/stats?type=Counters").await.1.contains("upstream_rq_2xx: 7"));
-    assert_eq!(rig.get("/stats?type=Histograms&filter=upstream").await.1, "");
+    assert!(rig.get("/stats?type=Histograms&filter=upstream").await.1.contains(": No recorded values\n"));
     assert_eq!(rig.call("POST", "/reset_counters").await.0, 200);
     assert_eq!(rig.get("/stats?filter=^cluster.*rq_2xx$").await.1, "cluster.a.upstream_rq_2xx: 0\n");
     assert!(rig.get("/stats/prometheus").await.1.contains("envoy_cluster_name=\"a\"} 7\n"), "to Prometheus the total");
@@ -201,6 +241,7 @@ async fn clusters_listeners_and_information() {
     assert_eq!(listeners["listener_statuses"][0]["local_address"]["socket_address"]["port_value"], 4321);
     let info = rig.json("/server_info").await;
     assert_eq!((&info["node"]["id"], &info["command_line_options"]["concurrency"]), (&"me".into(), &2.into()));
+    assert_eq!(info["command_line_options"]["config_yaml"], "[redacted]");
     assert!(rig.json("/config_dump").await["configs"].is_array());
     assert_eq!(rig.get("/config_dump?mask=nope").await.0, 400);
     assert_eq!(rig.get("/config_dump?resource=nope").await.0, 404);
@@ -308,6 +349,33 @@ async fn the_status_port_changes_and_tells_nothing_more_than_it_must() {
     let (status, _, body) = ask(&rig, "GET /healthz/ready").await;
     assert_eq!((status, &*body), (503, "DRAINING\nPOST /drain_listeners was called\n"));
     assert_eq!(rig.get("/ready").await.0, 200, "as with Envoy, the admin interface does not count that");
+}
+
+#[tokio::test]
+async fn probes_have_a_place_whoever_else_is_connected() {
+    let rig = start().await;
+    rig.admin.state().applied(3);
+    let address = lock(&rig.admin.servers)[1].address().unwrap();
+    let silent: Vec<_> = (0..100).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
+    assert_eq!(rig.send(1, "GET /healthz/ready HTTP/1.0\r\n\r\n").await.0, 200);
+    drop(silent);
+    let scrapes = rig.admin.state().scrapes.clone();
+    let held = scrapes.acquire_many(MOST_SCRAPES as u32).await.unwrap();
+    assert_eq!(rig.send(1, "GET /metrics HTTP/1.0\r\n\r\n").await.0, 503);
+    assert_eq!(rig.send(1, "GET /healthz/ready HTTP/1.0\r\n\r\n").await.0, 200);
+    drop(held);
+    assert_eq!(rig.send(1, "GET /metrics HTTP/1.0\r\n\r\n").await.0, 200);
+}
+
+#[tokio::test]
+async fn pages_of_others_get_nothing() {
+    let rig = start().await;
+    let ask = async |fields: &str| {
+        rig.send(0, &format!("GET /stats HTTP/1.1\r\n{fields}\r\nconnection: close\r\n\r\n")).await.0
+    };
+    assert_eq!(ask("host: 127.0.0.1:1\r\nuser-agent: Mozilla/5.0").await, 200);
+    assert_eq!(ask("host: 127.0.0.1:1\r\nsec-fetch-site: cross-site").await, 403);
+    assert_eq!(ask("host: rebound.test\r\nuser-agent: Mozilla/5.0").await, 403);
 }
 
 #[tokio::test]

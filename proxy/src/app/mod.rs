@@ -48,7 +48,7 @@ use crate::{
     bootstrap::{self, Bootstrap},
     ir::{Name, snapshot::Snapshot},
     live::{self, Builder, Publisher},
-    policy::debug::DebugKey,
+    policy::debug::DebugKeys,
     settings::{self, Mode, Settings, XDS_CLUSTER},
     telemetry::{access_log::Sinks, mesh::Workload, metrics, registry::Registry, trace::Tracers},
     tls::{Secrets, files::FileWatcher},
@@ -169,7 +169,8 @@ async fn run(settings: Settings, bootstrap: Bootstrap, log: logging::Handle) -> 
     // Before all else: as the first process of a container it would not hear a signal that nobody waits for.
     let (shutdown, asked) = shutdown::channel()?;
     raise_open_files();
-    let debug = debug_key(&settings)?;
+    let debug = debug_keys(&settings)?;
+    let debug_keys = debug.clone();
     let mut inheritance = inheritance(&settings.replace).await?;
     let workers = settings.workers();
     metrics::set_shards(workers + 1);
@@ -239,8 +240,13 @@ async fn run(settings: Settings, bootstrap: Bootstrap, log: logging::Handle) -> 
     let limits = overload::Sources::find(settings.lifecycle.overload_memory);
     let overload = overload::Overload::new(settings.lifecycle.overload_percent, limits);
     let succession = succession::start(&settings.replace, inheritance, &admin, &shared, (epoch, shutdown))?;
-    let reload =
-        reload::Reload { settings, running: bootstrap, subscription: subscription.clone(), state: admin.state() };
+    let reload = reload::Reload {
+        settings,
+        running: bootstrap,
+        subscription: subscription.clone(),
+        state: admin.state(),
+        debug: debug_keys,
+    };
     let beside = control::Beside { application, overload, reload: reload.start(), handover: succession.handover };
     let control = control::Control::new(builder, subscription, sockets, admin.state(), shared, times, beside);
     let workers = local.run_until(control.run(asked)).await;
@@ -266,12 +272,12 @@ async fn inheritance(settings: &settings::Replace) -> anyhow::Result<Option<repl
     replace::Inheritance::ask(path, &replace::Peers::new(&settings.replace_allow_exe)).await
 }
 
-/// The key of requests that are told what was decided on them.
-fn debug_key(settings: &Settings) -> anyhow::Result<Option<Arc<DebugKey>>> {
+/// The keys of requests that are told what was decided on them.
+fn debug_keys(settings: &Settings) -> anyhow::Result<Option<Arc<DebugKeys>>> {
     let Some(path) = &settings.debug_key_file else { return Ok(None) };
     let text = std::fs::read(path).map_err(|e| anyhow::anyhow!("--debug-key-file {}: {e}", path.display()))?;
-    let key = DebugKey::new(&text).map_err(|e| anyhow::anyhow!("--debug-key-file {}: {e}", path.display()))?;
-    Ok(Some(Arc::new(key)))
+    let keys = DebugKeys::new(&text).map_err(|e| anyhow::anyhow!("--debug-key-file {}: {e}", path.display()))?;
+    Ok(Some(Arc::new(keys)))
 }
 
 fn start_config(settings: &Settings, bootstrap: &Bootstrap) -> xds::StartConfig {

@@ -1,4 +1,5 @@
-//! SIGHUP: the bootstrap file is read again, and its static resources replace those in force, all of them or none.
+//! SIGHUP: the bootstrap file is read again, and its static resources replace those in force, all of them or none. So
+//! are the keys of signed requests.
 //!
 //! What else a bootstrap says is settled at the start; a change of it is named.
 
@@ -7,7 +8,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::sync::Notify;
 
 use super::load;
-use crate::{admin::State, bootstrap::Bootstrap, ir::Name, settings::Settings, xds};
+use crate::{admin::State, bootstrap::Bootstrap, ir::Name, policy::debug::DebugKeys, settings::Settings, xds};
 
 /// How often is looked whether what was read is in force.
 const LOOK: Duration = Duration::from_millis(10);
@@ -19,22 +20,37 @@ pub(super) struct Reload {
     pub(super) running: Bootstrap,
     pub(super) subscription: xds::Handle,
     pub(super) state: Arc<State>,
+    pub(super) debug: Option<Arc<DebugKeys>>,
 }
 
 impl Reload {
     /// Starts the task; what comes back tells it to read.
     pub(super) fn start(self) -> Arc<Notify> {
         let asked = Arc::new(Notify::new());
-        if self.settings.config_path.is_some() {
+        if self.settings.config_path.is_some() || self.debug.is_some() {
             let asked = asked.clone();
             tokio::spawn(async move {
                 loop {
                     asked.notified().await;
-                    self.read().await;
+                    self.read_keys().await;
+                    if self.settings.config_path.is_some() {
+                        self.read().await;
+                    }
                 }
             });
         }
         asked
+    }
+
+    async fn read_keys(&self) {
+        let Some((keys, path)) = self.debug.as_ref().zip(self.settings.debug_key_file.as_ref()) else { return };
+        let text = tokio::fs::read(path).await.map_err(|e| e.to_string());
+        match text.and_then(|text| keys.replace(&text)) {
+            Ok(keys) => tracing::info!(keys, "keys of signed requests read again"),
+            Err(reason) => {
+                tracing::error!(path = %path.display(), reason, "--debug-key-file is not used; the keys of before stay");
+            }
+        }
     }
 
     async fn read(&self) {

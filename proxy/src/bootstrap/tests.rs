@@ -47,6 +47,24 @@ fn a_static_bootstrap() {
 }
 
 #[test]
+fn the_shipped_access_log_is_what_its_readers_look_for() {
+    let shipped = include_str!("../../../deploy/observability/logs/access-log.yaml");
+    let (b, notes) = accepted(shipped);
+    let Terminal::Http(m) = &b.listeners[0].chains[0].terminal else { panic!() };
+    assert!(matches!(&m.access_log[0].sink, Sink::File(_)), "{:?}", m.access_log);
+    assert_eq!(notes, Notes::default());
+    for reader in [
+        include_str!("../../../deploy/observability/logs/fluent-bit.yaml"),
+        include_str!("../../../deploy/observability/logs/fluentd.conf"),
+    ] {
+        assert!(
+            reader.contains("/var/log/outrigger/access.log")
+                && reader.contains("time_key: start_time") | reader.contains("time_key start_time")
+        );
+    }
+}
+
+#[test]
 fn an_ads_bootstrap_with_deprecated_fields() {
     let (b, notes) = accepted(ADS);
     let ads = b.dynamic.ads.clone().unwrap();

@@ -14,7 +14,10 @@ use serde_json::{Value, json};
 
 use super::rbac;
 use crate::{
-    ir::listener::{Direction, Transport},
+    ir::{
+        cluster::Discovery,
+        listener::{Direction, Transport},
+    },
     l7,
     live::{Claim, Live, LiveChain, LiveListener, LiveNetwork, LiveNetworkFilter, LiveTcp, LiveTerminal, Publisher},
     policy::{
@@ -22,7 +25,8 @@ use crate::{
         router::pick_weighted,
     },
     telemetry::record::{ConnInfo, PeerInfo},
-    upstream::{PickContext, lb::hash::of_ip, uptime},
+    tls::Client,
+    upstream::{Cluster, PickContext, lb::hash::of_ip, uptime},
 };
 
 /// Hosts of a cluster that are listed.
@@ -91,7 +95,22 @@ pub fn explain(publisher: &Arc<Publisher>, question: Question) -> Value {
         report["outcome"] = refused("downstream_transport_failure: the chain asks for TLS");
         return report;
     }
-    let info = info(listener, chain, &question, original_dst);
+    let client = match (&chain.tls, question.tls) {
+        (Some(context), _) => match context.foretell(question.principal.as_deref()) {
+            Ok(client) => client,
+            Err(reason) => {
+                report["outcome"] = refused(&format!("downstream_transport_failure: {reason}"));
+                return report;
+            }
+        },
+        // What is sent is a handshake, whatever it would have held.
+        (None, true) if matches!(chain.terminal, LiveTerminal::Http(_)) => {
+            report["outcome"] = refused("http1.codec_error: TLS comes to a chain that has none");
+            return report;
+        }
+        (None, _) => Client::Anonymous,
+    };
+    let info = info(listener, chain, &question, (original_dst, client));
     let mut unknown = Vec::new();
     let (filters, refusal) = network(&chain.network, &info, &mut unknown);
     report["network_filters"] = filters.into();
@@ -169,12 +188,19 @@ fn sniffed<'q>(listener: &LiveListener, question: &'q Question) -> (Transport, O
     (Transport::RawBuffer, None, spoken.into_iter().map(Into::into).collect())
 }
 
-fn info(listener: &LiveListener, chain: &LiveChain, question: &Question, original_dst: Option<SocketAddr>) -> ConnInfo {
+fn info(
+    listener: &LiveListener,
+    chain: &LiveChain,
+    question: &Question,
+    (original_dst, client): (Option<SocketAddr>, Client),
+) -> ConnInfo {
+    // Who is not asked for a certificate shows none.
+    let principal = question.principal.as_ref().filter(|_| client != Client::Anonymous);
     let tls = chain.tls.is_some().then(|| {
         Arc::new(PeerInfo {
-            certificate: question.principal.as_ref().map(|_| Arc::from(&b""[..])),
-            verified: question.principal.is_some(),
-            uri_sans: question.principal.iter().cloned().collect(),
+            certificate: principal.map(|_| Arc::from(&b""[..])),
+            verified: client == Client::Verified,
+            uri_sans: principal.into_iter().cloned().collect(),
             sni: question.server_name.clone(),
             alpn: question.alpn.first().cloned(),
             version: "TLSv1.3",
@@ -238,6 +264,23 @@ fn network(network: &LiveNetwork, info: &ConnInfo, unknown: &mut Vec<String>) ->
     (all, None)
 }
 
+/// Where a connection to a cluster can go, and how many hosts of it can be chosen.
+fn hosts(cluster: &Cluster, context: &PickContext<'_>) -> (Vec<Value>, usize) {
+    if let Discovery::OriginalDst { port_override } = cluster.config.discovery {
+        let address = context.original_dst.map(|mut address| {
+            address.set_port(port_override.unwrap_or(address.port()));
+            json!({"address": address.to_string(), "eligible": true})
+        });
+        return (address.clone().into_iter().collect(), usize::from(address.is_some()));
+    }
+    let (eligible, _) = cluster.eligible(context);
+    let parts = cluster.inspect();
+    let hosts = parts.members().iter().enumerate().take(MOST_HOSTS).map(|(place, member)| {
+        json!({"address": &*member.endpoint.label, "eligible": eligible.binary_search(&place).is_ok()})
+    });
+    (hosts.collect(), eligible.len())
+}
+
 fn tcp(live: &Live, proxy: &LiveTcp, info: &ConnInfo, report: &mut Value) {
     let random = fastrand::u64(..);
     let Some(target) = pick_weighted(&proxy.config.targets, random) else {
@@ -256,18 +299,19 @@ fn tcp(live: &Live, proxy: &LiveTcp, info: &ConnInfo, report: &mut Value) {
         criteria: target.criteria.as_deref(),
         ..PickContext::default()
     };
-    let eligible = cluster.eligible(&context);
-    let parts = cluster.inspect();
-    let hosts = parts.members().iter().enumerate().take(MOST_HOSTS).map(|(place, member)| {
-        json!({"address": &*member.endpoint.label, "eligible": eligible.binary_search(&place).is_ok()})
-    });
+    let (hosts, eligible) = hosts(cluster, &context);
     let weights = proxy.config.targets.iter().filter(|_| proxy.config.targets.len() > 1);
     report["tcp"] = json!({
         "stat_prefix": *proxy.config.stat_prefix,
         "weighted_clusters": weights.map(|t| json!({"name": *t.cluster, "weight": t.weight})).collect::<Vec<_>>(),
         "max_connect_attempts": proxy.config.max_connect_attempts,
         "idle_timeout_ms": proxy.config.idle_timeout.map(|d| d.as_millis() as u64),
-        "endpoints": hosts.collect::<Vec<_>>(),
+        "eligible": eligible,
+        "endpoints": hosts,
     });
+    if eligible == 0 {
+        report["outcome"] = refused("no_healthy_upstream");
+        return;
+    }
     report["outcome"] = json!({"kind": "forwarded", "cluster": *cluster.config.name});
 }

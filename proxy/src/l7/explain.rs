@@ -15,7 +15,7 @@ use super::{
     forward::Forwarding,
     headers::{Pseudo, RequestView},
     incoming::Incoming,
-    local,
+    local, outcome,
     pipeline::{self, Inbound},
     respond::{Reply, is_grpc},
     sanitize::sanitize,
@@ -44,6 +44,7 @@ pub fn explain(publisher: &Arc<Publisher>, hcm: &Arc<LiveHcm>, info: ConnInfo, m
         }
         Err(reply) => {
             let flow = Flow::open(conn.scope.clone(), parts.version, None);
+            flow.record.imagine();
             let grpc = is_grpc(&parts.headers);
             report["outcome"] = answered(reply, (&conn, &flow), (&parts, "http", grpc));
         }
@@ -86,6 +87,7 @@ fn decide(
 ) {
     let scope = HttpScope { conn: conn.scope.conn.clone(), stats: Arc::default(), logs: Arc::default(), mesh: None };
     let flow = &Flow::open(Rc::new(scope), request.parts.version, None);
+    flow.record.imagine();
     flow.record.watch(request.sane.origin.remote);
     let table = pipeline::routes(conn, live);
     report["request"] = json!({
@@ -150,7 +152,10 @@ fn decide(
             let forwarding = Forwarding { conn, flow, live, table, selected, route, random };
             match forwarding.foretell(&mut request) {
                 Ok(plan) => {
-                    let outcome = json!({"kind": "forwarded", "cluster": plan["cluster"]});
+                    let outcome = match plan["endpoints"]["eligible"].as_u64() {
+                        Some(0) => answered(outcome::none_healthy(), &request),
+                        _ => json!({"kind": "forwarded", "cluster": plan["cluster"]}),
+                    };
                     report["forwarding"] = plan;
                     outcome
                 }

@@ -111,6 +111,7 @@ fn cluster<'a>(mirror: &Mirror, live: &'a Live, parts: &Parts) -> Option<&'a Arc
 /// The head of the copy.
 fn head(mirror: &Mirror, flow: &Flow, request: &Inbound) -> Parts {
     let mut parts = request.parts.clone();
+    parts.extensions.clear();
     // The original's body does not wait for the mirror.
     parts.headers.remove(header::EXPECT);
     let host = match &mirror.host {

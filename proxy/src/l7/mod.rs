@@ -5,6 +5,7 @@
 
 pub mod body;
 pub mod client;
+mod debug;
 pub mod engine;
 pub mod expect;
 pub mod explain;

@@ -25,6 +25,7 @@ impl Names {
     /// A trace's context: `traceparent`, `b3`, or what B3 has in several headers.
     pub(super) const TRACE: Self = Self(1 << 10);
     pub(super) const CLIENT_TRACE: Self = Self(1 << 11);
+    pub(super) const DEBUG: Self = Self(1 << 12);
 
     pub(super) fn of(headers: &HeaderMap) -> Self {
         headers.keys().fold(Self::default(), |seen, name| Self(seen.0 | Self::note(name).0))
@@ -39,6 +40,7 @@ impl Names {
                 "x-forwarded-proto" => Self::FORWARDED_PROTO,
                 "x-forwarded-client-cert" => Self::CLIENT_CERT,
                 "x-client-trace-id" => Self::CLIENT_TRACE,
+                "x-outrigger-debug" => Self::DEBUG,
                 "x-b3-traceid" | "x-b3-sampled" | "x-b3-flags" => Self::TRACE,
                 _ => Self::default(),
             },
@@ -100,6 +102,7 @@ mod tests {
             ("x-b3-sampled", Names::TRACE),
             ("x-b3-flags", Names::TRACE),
             ("x-client-trace-id", Names::CLIENT_TRACE),
+            ("x-outrigger-debug", Names::DEBUG),
         ] {
             assert_eq!(one(name), noted, "{name}");
         }

@@ -124,6 +124,13 @@ pub(super) fn expired(expired: Expired, arrived: bool) -> Reply {
     }
 }
 
+/// No host can be chosen.
+pub(super) fn none_healthy() -> Reply {
+    Reply::new(StatusCode::SERVICE_UNAVAILABLE, "no_healthy_upstream")
+        .body("no healthy upstream")
+        .flag(Flags::NO_HEALTHY_UPSTREAM)
+}
+
 /// A reply for what cannot happen, in place of a panic that would take the connection with it.
 pub(super) fn internal() -> Reply {
     Reply::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error")

@@ -9,6 +9,7 @@ use http::{
 };
 
 use super::{
+    debug,
     forwarded::{self, Origin},
     headers,
     names::Names,
@@ -71,6 +72,7 @@ pub fn sanitize(hcm: &ConnectionManager, conn: &ConnInfo, parts: &mut Parts) -> 
         return Err(Reply::new(StatusCode::UPGRADE_REQUIRED, "low_version"));
     }
     let names = Names::of(&parts.headers);
+    debug::take(names, parts);
     let tunnel = tunnel(parts, names);
     if matches!(tunnel, Tunnel::Extended(_)) {
         // Another spelling of an HTTP/1 upgrade, and the application will see that one: so does whoever decides.

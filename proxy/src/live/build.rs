@@ -27,7 +27,7 @@ use crate::{
     },
     policy::{
         chain::ChainIndex,
-        debug::DebugKey,
+        debug::DebugKeys,
         dry_run::StrictTrial,
         rate_limit::limits::{FindStats, RouteLimits},
         router::RouteTable,
@@ -50,7 +50,7 @@ pub struct Builder {
     pub tracers: Arc<Tracers>,
     pub upstream: Deps,
     /// What requests are signed with that want to know what was decided on them.
-    pub debug: Option<Arc<DebugKey>>,
+    pub debug: Option<Arc<DebugKeys>>,
 }
 
 /// A part that kept its predecessor, and why.

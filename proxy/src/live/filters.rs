@@ -17,7 +17,7 @@ use crate::{
         http::{ConnectionManager, FilterKind, HttpFilter},
         jwt_authn::JwtAuthn,
     },
-    policy::{debug::DebugKey, rate_limit::limits::LocalLimit},
+    policy::{debug::DebugKeys, rate_limit::limits::LocalLimit},
     telemetry::{
         filters::{ExtAuthzStats, FilterStats},
         metrics::Sharded,
@@ -55,7 +55,7 @@ pub struct LiveFilters {
     /// Likewise.
     jwt: Vec<(usize, Arc<LiveJwt>)>,
     /// What requests are signed with that want to know what was decided on them.
-    pub debug: Option<Arc<DebugKey>>,
+    pub debug: Option<Arc<DebugKeys>>,
 }
 
 impl LiveFilters {
@@ -213,7 +213,7 @@ impl LiveFilters {
     }
 
     /// Requests signed with the key are told what was decided on them: they all have to be looked at for that.
-    pub fn explained_to(mut self, key: Option<Arc<DebugKey>>) -> Self {
+    pub fn explained_to(mut self, key: Option<Arc<DebugKeys>>) -> Self {
         self.any |= key.is_some();
         self.always |= key.is_some();
         self.debug = key;

@@ -79,6 +79,7 @@ pub struct RequestRecord {
     ended: Cell<Option<Instant>>,
     upgraded: Cell<bool>,
     spoken: Cell<Protocol>,
+    imagined: Cell<bool>,
     pair: RefCell<Option<Rc<Pair>>>,
     upstream: RefCell<UpstreamFacts>,
     seen: RefCell<Option<Box<Seen>>>,
@@ -115,6 +116,7 @@ impl RequestRecord {
             ended: Cell::new(None),
             upgraded: Cell::new(false),
             spoken: Cell::new(Protocol::Http),
+            imagined: Cell::new(false),
             pair: RefCell::default(),
             upstream: RefCell::default(),
             seen: RefCell::new(logged.then(|| Box::new(Seen { tapped, ..Seen::default() }))),
@@ -347,6 +349,10 @@ pub fn protocol(version: Version) -> &'static str {
 
 impl Drop for RequestRecord {
     fn drop(&mut self) {
-        self.finish();
+        if !self.is_imagined() {
+            self.finish();
+        }
     }
 }
+
+mod imagined;

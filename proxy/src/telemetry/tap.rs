@@ -126,7 +126,7 @@ impl Watch {
         let watcher = Watcher { wanted, lines: sender, left: AtomicU64::new(limit), dropped: AtomicU64::new(0) };
         let watcher = Arc::new(watcher);
         all.push(watcher.clone());
-        WATCHED.store(all.len() as u32, Relaxed);
+        count(&all);
         Some(Self { watcher, lines })
     }
 
@@ -145,8 +145,14 @@ impl Drop for Watch {
     fn drop(&mut self) {
         let mut all = lock();
         all.retain(|watcher| !Arc::ptr_eq(watcher, &self.watcher));
-        WATCHED.store(all.len() as u32, Relaxed);
+        count(&all);
     }
+}
+
+/// Counts those who still want lines; nobody is shown any meanwhile.
+fn count(all: &[Arc<Watcher>]) {
+    let wanting = all.iter().filter(|watcher| watcher.left.load(Relaxed) > 0).count();
+    WATCHED.store(wanting as u32, Relaxed);
 }
 
 fn lock() -> std::sync::RwLockWriteGuard<'static, Vec<Arc<Watcher>>> {
@@ -161,13 +167,20 @@ pub fn show(facts: &Facts<'_>, head: Option<&Head>) {
     };
     let mut line = None;
     for watcher in all.iter().filter(|watcher| watcher.wanted.takes(facts, head)) {
-        if watcher.left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_err() {
-            continue;
+        match watcher.left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)) {
+            // Who has seen enough costs nothing any more.
+            Ok(1) => {
+                WATCHED.fetch_sub(1, Relaxed);
+            }
+            Ok(_) => {}
+            Err(_) => continue,
         }
         let line = line.get_or_insert_with(|| Bytes::from(format!("{}\n", describe(facts, head))));
         if watcher.lines.try_send(line.clone()).is_err() {
             watcher.dropped.fetch_add(1, Relaxed);
-            watcher.left.fetch_add(1, Relaxed);
+            if watcher.left.fetch_add(1, Relaxed) == 0 {
+                WATCHED.fetch_add(1, Relaxed);
+            }
         }
     }
 }

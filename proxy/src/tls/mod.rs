@@ -29,4 +29,4 @@ pub use cause::Cause;
 pub use client::{ClientContext, ClientOptions};
 pub use error::{HandshakeError, HandshakeErrorKind, TlsError};
 pub use secrets::Secrets;
-pub use server::ServerContext;
+pub use server::{Client, ServerContext};

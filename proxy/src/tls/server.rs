@@ -29,6 +29,16 @@ use crate::{
     telemetry::record::PeerInfo,
 };
 
+/// Who a client would be taken for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Client {
+    /// It shows no certificate.
+    Anonymous,
+    /// Its certificate proves nothing.
+    Unverified,
+    Verified,
+}
+
 /// A downstream TLS context with its current secrets.
 pub struct ServerContext {
     core: Arc<Core<Builder>>,
@@ -104,6 +114,25 @@ impl ServerContext {
             None => Ok(()),
             Some(_) if configs.verifier.lenient() => Ok(()),
             Some((leaf, rest)) => configs.verifier.judge(leaf, rest, peer::now()).map_err(|e| (&e).into()),
+        }
+    }
+
+    /// What would come of a client of this name, or of one without a certificate. Whether there is a chain to a trusted
+    /// root is taken for granted within our own trust domain; the reason where the handshake would fail.
+    pub fn foretell(&self, name: Option<&str>) -> Result<Client, String> {
+        let Some(configs) = self.core.get() else {
+            return Err(self.problem().unwrap_or_else(|| "the TLS context is not ready".to_owned()));
+        };
+        let Some(name) = name.filter(|_| configs.asks) else {
+            let needs = self.core.builder().0.require_client_certificate;
+            return if needs { Err("a client certificate is required".to_owned()) } else { Ok(Client::Anonymous) };
+        };
+        let admitted = configs.verifier.would_admit(&San::Uri(name.into()), &configs.local_uri_sans);
+        match admitted {
+            Ok(()) if configs.verifier.verifies() => Ok(Client::Verified),
+            Ok(()) => Ok(Client::Unverified),
+            Err(_) if configs.verifier.lenient() => Ok(Client::Unverified),
+            Err(reason) => Err(reason),
         }
     }
 

@@ -26,7 +26,9 @@ use super::{
     error::{Flaw, SanMismatch},
     known::{Identity, Known},
     material::Trust,
-    names, svid,
+    names,
+    spiffe::SpiffeId,
+    svid,
 };
 use crate::ir::secret::Validation;
 
@@ -163,6 +165,28 @@ impl Verifier {
             known.insert(leaf, rest);
         }
         Ok(())
+    }
+
+    /// Whether a certificate of this name would pass, if its chain does; a name of another trust domain than `ours` passes
+    /// only where rules speak of it.
+    pub(super) fn would_admit(&self, san: &names::San, ours: &[Box<str>]) -> Result<(), String> {
+        if self.pinned() {
+            return Err("only pinned certificates pass, whatever their names".to_owned());
+        }
+        if !self.rules.sans.is_empty() {
+            let fits = names::any_match(&self.rules.sans, std::slice::from_ref(san));
+            return fits.then_some(()).ok_or_else(|| format!("no subject alternative name that is trusted: {san}"));
+        }
+        let names::San::Uri(uri) = san else { return Ok(()) };
+        let ours = ours.iter().find_map(|san| SpiffeId::parse(san));
+        match (ours, SpiffeId::parse(uri)) {
+            _ if self.chain.is_none() => Ok(()),
+            (Some(ours), Some(theirs)) if ours.trust_domain() != theirs.trust_domain() => {
+                Err(format!("{uri} is of another trust domain than this workload's {}", ours.trust_domain()))
+            }
+            (_, None) if uri.starts_with("spiffe:") => Err(format!("{uri} is no SPIFFE id")),
+            _ => Ok(()),
+        }
     }
 
     /// What the certificate of a chain says, whatever it is worth.

@@ -46,12 +46,6 @@ use crate::{
 /// Most hosts to look at for how a cluster does.
 const ASKED: usize = 32;
 
-/// How often a balancer is asked to find all the hosts that it may choose.
-const DRAWS_EACH: usize = 16;
-const MOST_DRAWS: usize = 4096;
-/// Spreads consecutive draws over all numbers.
-const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
-
 /// What building a cluster needs from outside.
 #[derive(Default)]
 pub struct Deps {
@@ -285,7 +279,7 @@ impl Cluster {
             return Err(PickError::NoEndpoints);
         }
         let cursor = &parts.runtime.cursor.local().0;
-        match self.choose(context, cursor, &|event| parts.runtime.count(event)) {
+        match self.choose(context, (cursor, false), &|event| parts.runtime.count(event)) {
             Some(index) => {
                 if parts.in_panic(&members[index]) {
                     self.stats.local().lb_healthy_panic.inc();
@@ -299,8 +293,13 @@ impl Cluster {
         }
     }
 
-    /// The balancer's decision: the place of a member.
-    fn choose(&self, context: &PickContext<'_>, cursor: &AtomicU64, event: &dyn Fn(lb::Event)) -> Option<usize> {
+    /// The balancer's decision: the place of a member. An imagined one moves nothing but the given cursor.
+    fn choose(
+        &self,
+        context: &PickContext<'_>,
+        (cursor, imagined): (&AtomicU64, bool),
+        event: &dyn Fn(lb::Event),
+    ) -> Option<usize> {
         let parts = self.parts();
         let members = parts.members();
         let tried: SmallVec<[Option<u32>; 4]> = context.tried.map_or_else(SmallVec::new, |(tried, _)| {
@@ -322,27 +321,9 @@ impl Cluster {
             excludes: !context.exclude.is_empty(),
             event,
             tried: context.tried.map(|(_, every)| lb::Tried { priorities: &tried, update_frequency: every.get() }),
+            imagined,
         };
         parts.balancer.pick(&draw)
-    }
-
-    /// The members that picks for such a request can come to, by their places. Nothing moves or is counted for it.
-    pub fn eligible(&self, context: &PickContext<'_>) -> Vec<usize> {
-        let parts = self.parts();
-        if parts.is_broken() || parts.members().is_empty() {
-            return Vec::new();
-        }
-        let cursor = AtomicU64::new(0);
-        let draws = (parts.members().len() * DRAWS_EACH).clamp(DRAWS_EACH, MOST_DRAWS);
-        let mut found: Vec<usize> = (0..draws)
-            .filter_map(|draw| {
-                let random = context.random.wrapping_add((draw as u64).wrapping_mul(GOLDEN));
-                self.choose(&PickContext { random, ..*context }, &cursor, &|_| {})
-            })
-            .collect();
-        found.sort_unstable();
-        found.dedup();
-        found
     }
 }
 
@@ -381,6 +362,7 @@ impl AsRef<Name> for Cluster {
     }
 }
 
+mod eligible;
 mod membership;
 mod parts;
 mod stats;

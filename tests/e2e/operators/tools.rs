@@ -47,7 +47,10 @@ fn what_is_explained_happens_and_is_seen() {
 
     // Who has the key is told by the request itself.
     let key = rig.key();
-    let header = rig.ctl(&["debug-header", "--key-file", key.to_str().unwrap()]).trim().to_owned();
+    let header = rig
+        .ctl(&["debug-header", "--key-file", key.to_str().unwrap(), "--host", "127.0.0.1", "--path", "/live"])
+        .trim()
+        .to_owned();
     let (status, head) = rig.send("/live", &format!("{header}\r\n"));
     let trace = head.lines().find_map(|l| l.strip_prefix("x-outrigger-trace: ")).unwrap_or_else(|| panic!("{head}"));
     let trace: Value = serde_json::from_str(trace).unwrap();

@@ -321,7 +321,7 @@ fn start<B: Payload>(
 ) -> Result<(Exchange<B>, impl Future<Output = Answer<B>>), Box<SendError<B>>> {
     let new_connection = connection.served.get() == 0;
     let guard = StreamGuard::new(connection.clone(), permit);
-    if let Err(reason) = prepare(&mut request, HttpProtocol::Http1, connection.facts.tls.is_some()) {
+    if let Err(reason) = prepare(&mut request, HttpProtocol::Http1, connection.facts.tls.as_deref()) {
         return Err(connection.failure(SendErrorKind::Protocol, reason.to_owned(), Some(request)));
     }
     let (written, read) = (connection.meter.written(), connection.meter.read());

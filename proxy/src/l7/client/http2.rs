@@ -290,7 +290,7 @@ fn start<B: Payload>(
     connection: &Rc<H2<B>>,
     mut request: Request<B>,
 ) -> Result<Result<Exchange<B>, h2::Error>, Box<SendError<B>>> {
-    if let Err(reason) = prepare(&mut request, HttpProtocol::Http2, connection.facts.tls.is_some()) {
+    if let Err(reason) = prepare(&mut request, HttpProtocol::Http2, connection.facts.tls.as_deref()) {
         return Err(connection.failure(SendErrorKind::Protocol, reason.to_owned(), Some(request)));
     }
     if *request.method() == Method::CONNECT && content_length(request.headers()).is_some_and(|length| length != 0) {

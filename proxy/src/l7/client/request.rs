@@ -10,14 +10,20 @@ use http::{
 };
 
 use super::types::HttpProtocol;
+use crate::{l7::debug, telemetry::record::PeerInfo};
 
 /// Why a head cannot be sent.
 pub(super) type Unfit = &'static str;
 
-pub(super) fn prepare<B>(request: &mut Request<B>, protocol: HttpProtocol, tls: bool) -> Result<(), Unfit> {
+pub(super) fn prepare<B>(
+    request: &mut Request<B>,
+    protocol: HttpProtocol,
+    peer: Option<&PeerInfo>,
+) -> Result<(), Unfit> {
+    debug::pass_on(request, peer);
     match protocol {
         HttpProtocol::Http1 => for_http1(request),
-        HttpProtocol::Http2 => for_http2(request, tls),
+        HttpProtocol::Http2 => for_http2(request, peer.is_some()),
     }
 }
 
@@ -104,13 +110,13 @@ mod tests {
     fn either_form_becomes_either_form() {
         for (uri, host) in [("http://a.b:1/p?q", Some("other")), ("/p?q", Some("a.b:1")), ("http://a.b:1/p?q", None)] {
             let mut one = request(Method::GET, uri, host);
-            prepare(&mut one, HttpProtocol::Http1, false).unwrap();
+            prepare(&mut one, HttpProtocol::Http1, None).unwrap();
             assert_eq!(
                 (one.uri().to_string(), &one.headers()[HOST]),
                 ("/p?q".into(), &HeaderValue::from_static("a.b:1"))
             );
             assert_eq!(one.version(), Version::HTTP_11);
-            prepare(&mut one, HttpProtocol::Http2, true).unwrap();
+            prepare(&mut one, HttpProtocol::Http2, Some(&PeerInfo::default())).unwrap();
             assert_eq!(one.uri(), "https://a.b:1/p?q");
             assert!(!one.headers().contains_key(HOST));
             assert_eq!(one.version(), Version::HTTP_2);
@@ -120,18 +126,18 @@ mod tests {
     #[test]
     fn special_targets() {
         let mut connect = request(Method::CONNECT, "a.b:443", None);
-        prepare(&mut connect, HttpProtocol::Http1, false).unwrap();
+        prepare(&mut connect, HttpProtocol::Http1, None).unwrap();
         assert_eq!(connect.uri(), "a.b:443");
         assert_eq!(connect.headers()[HOST], "a.b:443");
-        prepare(&mut connect, HttpProtocol::Http2, false).unwrap();
+        prepare(&mut connect, HttpProtocol::Http2, None).unwrap();
         assert_eq!(connect.uri(), "a.b:443");
         let mut options = request(Method::OPTIONS, "*", Some("a.b"));
-        prepare(&mut options, HttpProtocol::Http1, false).unwrap();
+        prepare(&mut options, HttpProtocol::Http1, None).unwrap();
         assert_eq!(options.uri(), "*");
         let mut old = request(Method::GET, "/x", None);
-        prepare(&mut old, HttpProtocol::Http2, false).unwrap();
+        prepare(&mut old, HttpProtocol::Http2, None).unwrap();
         assert_eq!((old.version(), old.uri().path()), (Version::HTTP_11, "/x"));
         let mut bad = request(Method::GET, "/x", Some("a b"));
-        assert!(prepare(&mut bad, HttpProtocol::Http2, false).is_err());
+        assert!(prepare(&mut bad, HttpProtocol::Http2, None).is_err());
     }
 }

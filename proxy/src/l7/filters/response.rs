@@ -1,6 +1,9 @@
 //! What filters do with the response, decided while they saw the request.
 
-use std::{rc::Rc, sync::Arc};
+use std::{
+    rc::Rc,
+    sync::{Arc, atomic::AtomicBool},
+};
 
 use http::{HeaderMap, Method, Response};
 use serde_json::Value;
@@ -43,7 +46,7 @@ enum Step {
     /// What is left in a token bucket.
     Announce(Arc<Drawn>),
     /// What was decided on the request.
-    Trace(Box<Value>),
+    Trace(Box<Value>, Arc<AtomicBool>),
 }
 
 /// A request head that response mutations refer to.
@@ -69,8 +72,9 @@ impl After {
         self.0.push(Step::Announce(drawn));
     }
 
-    pub(super) fn trace(&mut self, report: Value) {
-        self.0.push(Step::Trace(Box::new(report)));
+    /// `passed_on`: whether the upstream was asked for the same.
+    pub(super) fn trace(&mut self, report: Value, passed_on: Arc<AtomicBool>) {
+        self.0.push(Step::Trace(Box::new(report), passed_on));
     }
 
     pub(super) fn change(&mut self, changes: Vec<Ready>, limited: Option<usize>) {
@@ -139,9 +143,9 @@ impl After {
                 }
                 Step::Add(headers) => global_limit::append(response.headers_mut(), &headers),
                 Step::Announce(drawn) => local_limit::announce(&drawn, response.headers_mut()),
-                Step::Trace(report) => {
+                Step::Trace(report, passed_on) => {
                     let status = response.status().as_u16();
-                    debug::tell(*report, flow, status, response.headers_mut());
+                    debug::tell(*report, &passed_on, flow, status, response.headers_mut());
                 }
                 Step::GrpcWeb(text) => response = grpc_web::response(response, text).await,
                 Step::Throttle(kbps) => response = response.map(|body| Throttled::limit(body, kbps)),

@@ -56,6 +56,7 @@ impl<'a> Forwarding<'a> {
                 "idle_ms": millis(self.route.idle_timeout.unwrap_or(self.conn.hcm.config.stream_idle_timeout)),
             },
             "retry": retry,
+            "internal_redirects": self.route.internal_redirect.as_ref().map(|policy| policy.max),
             "mirrors": self.route.mirrors.len(),
             "subset": self.criteria(&plan).map(labels),
             "hash": plan.key.hash.map(|hash| format!("{hash:016x}")),
@@ -81,7 +82,7 @@ impl<'a> Forwarding<'a> {
             criteria: self.criteria(plan),
             ..PickContext::default()
         };
-        let eligible = cluster.eligible(&context);
+        let (eligible, picks) = cluster.eligible(&context);
         let parts = cluster.inspect();
         let hosts: Vec<Value> = parts
             .members()
@@ -104,6 +105,8 @@ impl<'a> Forwarding<'a> {
             "policy": format!("{:?}", cluster.config.lb).split(['(', '{', ' ']).next(),
             "total": parts.members().len(),
             "eligible": eligible.len(),
+            // Who is eligible is found by trying: one that is chosen once in thousands of times may be missed.
+            "picks": picks,
             "hosts": hosts,
         })
     }

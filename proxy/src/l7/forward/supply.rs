@@ -2,7 +2,7 @@
 
 use std::{rc::Rc, sync::Arc, time::Duration};
 
-use http::{HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header, request::Parts};
+use http::{HeaderName, HeaderValue, Method, Request, Uri, header, request::Parts};
 
 use super::{ATTEMPT_COUNT, Forwarding, Plan};
 use crate::{
@@ -18,7 +18,6 @@ use crate::{
         respond::Reply,
         retry::is_omitted,
     },
-    telemetry::flags::Flags,
     upstream::{Endpoint, PickContext, Picked},
 };
 
@@ -84,11 +83,7 @@ impl Forwarding<'_> {
             }
             _ => plan.cluster.pick(&context),
         };
-        plan.cluster.admit(picked, &context).map_err(|_| {
-            Reply::new(StatusCode::SERVICE_UNAVAILABLE, "no_healthy_upstream")
-                .body("no healthy upstream")
-                .flag(Flags::NO_HEALTHY_UPSTREAM)
-        })
+        plan.cluster.admit(picked, &context).map_err(|_| outcome::none_healthy())
     }
 
     /// The request of one try.

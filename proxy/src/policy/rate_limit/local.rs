@@ -96,23 +96,27 @@ impl LocalLimiter {
 
     /// Decides on a request of which each token counts for as many as `share` proxies have the limit together.
     pub fn decide(&self, now: f64, descriptors: &[Descriptor<'_>], share: u32) -> Decision {
-        self.judge(descriptors, |bucket, tokens| bucket.take(now, tokens, share), |bucket, hits| bucket.give(now, hits))
+        let find = |entries: &[Entry<'_>]| self.find(entries, Wildcard::bucket);
+        let give = |bucket: &Bucket, hits| bucket.give(now, hits);
+        self.judge(descriptors, find, |bucket, tokens| bucket.take(now, tokens, share), give)
     }
 
     /// What [`Self::decide`] would say. No token moves.
     pub fn foresee(&self, now: f64, descriptors: &[Descriptor<'_>], share: u32) -> Decision {
-        self.judge(descriptors, |bucket, tokens| bucket.has(now, tokens, share), |_, _| {})
+        let find = |entries: &[Entry<'_>]| self.find(entries, Wildcard::peek);
+        self.judge(descriptors, find, |bucket, tokens| bucket.has(now, tokens, share), |_, _| {})
     }
 
     fn judge(
         &self,
         descriptors: &[Descriptor<'_>],
+        find: impl Fn(&[Entry<'_>]) -> Option<Arc<Drawn>>,
         take: impl Fn(&Bucket, f64) -> bool,
         give: impl Fn(&Bucket, f64),
     ) -> Decision {
         let mut matched: SmallVec<[(Arc<Drawn>, &Descriptor<'_>); 4]> = SmallVec::new();
         if !self.fixed.is_empty() || !self.wildcards.is_empty() {
-            matched.extend(descriptors.iter().filter_map(|d| Some((self.find(&d.entries)?, d))));
+            matched.extend(descriptors.iter().filter_map(|d| Some((find(&d.entries)?, d))));
             matched.sort_by(|a, b| a.0.bucket.rate().total_cmp(&b.0.bucket.rate()));
         }
         let mut shadowed = 0;
@@ -149,7 +153,7 @@ impl LocalLimiter {
         }
     }
 
-    fn find(&self, entries: &[Entry<'_>]) -> Option<Arc<Drawn>> {
+    fn find(&self, entries: &[Entry<'_>], wild: impl Fn(&Wildcard, &[Entry<'_>]) -> Arc<Drawn>) -> Option<Arc<Drawn>> {
         if !self.fixed.is_empty() {
             let hash = hash(&self.state, entries);
             let from = self.fixed.partition_point(|f| f.hash < hash);
@@ -158,6 +162,6 @@ impl LocalLimiter {
                 return Some(fixed.drawn.clone());
             }
         }
-        self.wildcards.iter().find(|w| w.matches(entries)).map(|w| w.bucket(entries))
+        self.wildcards.iter().find(|w| w.matches(entries)).map(|w| wild(w, entries))
     }
 }

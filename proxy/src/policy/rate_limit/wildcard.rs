@@ -48,6 +48,17 @@ impl Wildcard {
             && config.iter().zip(entries).all(|(c, e)| *c.0 == *e.0 && (c.1.is_empty() || *c.1 == *e.1))
     }
 
+    /// What the bucket of these values has, or would have; none is made or kept longer for it.
+    pub(super) fn peek(&self, entries: &[Entry<'_>]) -> Arc<Drawn> {
+        let hash = hash(&self.state, entries);
+        let buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = buckets.by_hash.get(&hash).map(|at| &buckets.slots[*at]);
+        match known.filter(|slot| same(&slot.entries, entries)) {
+            Some(slot) => slot.drawn.clone(),
+            None => Drawn::new(&self.config.bucket, self.config.shadow),
+        }
+    }
+
     /// The bucket of these values.
     pub(super) fn bucket(&self, entries: &[Entry<'_>]) -> Arc<Drawn> {
         let hash = hash(&self.state, entries);

@@ -47,6 +47,24 @@ async fn mutual_tls_names_both_identities() {
     assert!(seen_by_server.certificate.is_some() && seen_by_server.chain.len() == 1);
 }
 
+#[test]
+fn what_would_come_of_a_client_is_foretold() {
+    let ca = Ca::new("root");
+    let (client, foreign) = (spiffe("client"), "spiffe://other-domain/ns/default/sa/client");
+    let strict = server(&ca.spiffe("reviews"), Some(ca.trust()));
+    assert!(strict.foretell(None).unwrap_err().contains("required"));
+    assert_eq!(strict.foretell(Some(&client)), Ok(Client::Verified));
+    assert!(strict.foretell(Some(foreign)).unwrap_err().contains("another trust domain"));
+    assert!(strict.foretell(Some("spiffe:client")).is_err());
+    let choosy = server(&ca.spiffe("reviews"), Some(ca.trust_uris(&["other"])));
+    assert!(choosy.foretell(Some(&client)).is_err());
+    assert_eq!(choosy.foretell(Some(&spiffe("other"))), Ok(Client::Verified));
+    let open = server(&ca.spiffe("reviews"), None);
+    assert_eq!(open.foretell(Some(&client)), Ok(Client::Anonymous), "it is not asked for a certificate");
+    let lenient = Validation { accept_untrusted: true, ..ca.trust_uris(&["other"]) };
+    assert_eq!(server(&ca.spiffe("reviews"), Some(lenient)).foretell(Some(&client)), Ok(Client::Unverified));
+}
+
 #[tokio::test]
 async fn a_client_without_certificate_is_named_as_such() {
     let ca = Ca::new("root");

@@ -109,6 +109,8 @@ pub struct Draw<'a> {
     pub event: &'a dyn Fn(Event),
     /// Retries that leave the priorities they came from; consistent hashing does not, as in Envoy.
     pub tried: Option<Tried<'a>>,
+    /// Nobody goes there: only `cursor` may move.
+    pub imagined: bool,
 }
 
 /// What is counted of picks, under Envoy's names.

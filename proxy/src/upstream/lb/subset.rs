@@ -38,7 +38,8 @@ struct Subset {
 
 impl Subset {
     fn pick(&self, draw: &Draw<'_>) -> Option<usize> {
-        self.spread.pick(&Draw { cursor: &self.cursor, ..*draw })
+        let cursor = if draw.imagined { draw.cursor } else { &self.cursor };
+        self.spread.pick(&Draw { cursor, ..*draw })
     }
 }
 

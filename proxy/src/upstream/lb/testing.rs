@@ -51,6 +51,7 @@ pub(super) fn draw(random: u64) -> Draw<'static> {
         excludes: false,
         event: &|_| {},
         tried: None,
+        imagined: false,
     }
 }
 

@@ -175,8 +175,14 @@ fn judge(report: &Value, status: Option<u16>, reached: &[u16], request: &Req) ->
             let eligible =
                 |port: &u16| hosts.iter().any(|h| at(h, port) || (at(&h["address"], port) && h["eligible"] == true));
             match reached {
+                [] if !report["forwarding"]["endpoints"]["hosts"]
+                    .as_array()
+                    .is_some_and(|hosts| hosts.iter().any(|h| h.is_string() || h["eligible"] == true)) =>
+                {
+                    Err("said to go on, and there is nobody to go to")
+                }
                 // What failed on the way, or came with a body that is too large, reaches nobody.
-                [] if status.is_none_or(|s| s >= 500 || s == 408 || s == 499) || !request.body.is_empty() => Ok(()),
+                [] if status.is_none_or(|s| matches!(s, 408 | 499 | 502..=504)) || !request.body.is_empty() => Ok(()),
                 [] => Err("said to go on, and it was answered"),
                 // Retries, mirrors and followed redirects go elsewhere.
                 ports if ports.iter().any(eligible) => Ok(()),

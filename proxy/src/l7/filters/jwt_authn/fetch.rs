@@ -33,7 +33,7 @@ pub(super) async fn keys(
     };
     let here = store.get();
     if let Some(kept) = here.filter(|kept| remote.ahead.is_some() || kept.is_valid(Instant::now())) {
-        if !kept.is_valid(Instant::now()) {
+        if !kept.is_valid(Instant::now()) && !call.flow.record.is_imagined() {
             refresh(call.conn.engine.clone(), live.clone(), place);
         }
         return Ok(kept);

@@ -14,16 +14,18 @@ use crate::{
         http::FilterKind,
         rbac::{Action, Engine, Policies, Rbac},
     },
-    policy::debug::DebugKey,
+    policy::debug::{DebugKeys, Signed},
 };
 
-fn key() -> Arc<DebugKey> {
-    Arc::new(DebugKey::new(b"a key of enough bytes").unwrap())
+const REQUEST: Signed<'_> = Signed { method: "GET", host: "x", path: "/p" };
+
+fn key() -> Arc<DebugKeys> {
+    Arc::new(DebugKeys::new(b"a key of enough bytes").unwrap())
 }
 
 fn signed() -> String {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
-    key().sign(now + 60)
+    key().sign(now + 60, &REQUEST)
 }
 
 fn trace(head: &str) -> Option<Value> {
@@ -42,8 +44,9 @@ fn who_asks_with_a_signature_is_told_what_was_decided() {
         client.send(&format!("GET /p HTTP/1.1\r\nHost: x\r\nX-Outrigger-Debug: {asked}\r\n\r\n")).await;
         let mut server = upstream.accept().await;
         let head = server.head().await;
-        assert_eq!(header(&head, "x-outrigger-debug"), Some(&*asked), "outbound: the next proxy may tell as well");
-        server.send(OK).await;
+        assert_eq!(header(&head, "x-outrigger-debug"), None, "whoever had it could ask as well");
+        // Nor is it believed what it was not asked for.
+        server.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Outrigger-Trace: forged\r\n\r\nok").await;
         let head = client.head().await;
         let told = trace(&head).expect("it is told");
         assert_eq!(told["outcome"]["cluster"], "up");
@@ -62,13 +65,27 @@ fn who_asks_with_a_signature_is_told_what_was_decided() {
 }
 
 #[test]
+fn who_has_no_key_passes_nothing_on() {
+    run(async {
+        let (proxy, upstream) = pair(|_| ()).await;
+        let mut client = proxy.connect().await;
+        client.send(&format!("GET /p HTTP/1.1\r\nHost: x\r\nX-Outrigger-Debug: {}\r\n\r\n", signed())).await;
+        let mut server = upstream.accept().await;
+        assert_eq!(header(&server.head().await, "x-outrigger-debug"), None);
+        server.send(OK).await;
+        assert_eq!(trace(&client.head().await), None);
+    });
+}
+
+#[test]
 fn forged_headers_go_nowhere() {
     run(async {
         let (proxy, upstream) = pair(|s| s.debug = Some(key())).await;
-        let forged = DebugKey::new(b"another key of enough bytes").unwrap().sign(u64::MAX);
+        let elsewhere = key().sign(u64::MAX, &Signed { path: "/q", ..REQUEST });
+        let forged = DebugKeys::new(b"another key of enough bytes").unwrap().sign(u64::MAX, &REQUEST);
         let mut client = proxy.connect().await;
         let mut server = None;
-        for value in [forged.as_str(), "", "v1;99999999999;00", "1"] {
+        for value in [forged.as_str(), &elsewhere, "", "v1;99999999999;00", "1"] {
             client.send(&format!("GET /p HTTP/1.1\r\nHost: x\r\nX-Outrigger-Debug: {value}\r\n\r\n")).await;
             if server.is_none() {
                 server = Some(upstream.accept().await);

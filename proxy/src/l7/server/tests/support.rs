@@ -26,7 +26,7 @@ use crate::{
     },
     l7::{Engine, engine::Gauge, server},
     live::{Builder, Live, LiveFilters, LiveHcm, Publisher, Reader},
-    policy::{debug::DebugKey, router::RouteTable},
+    policy::{debug::DebugKeys, router::RouteTable},
     telemetry::{
         access_log::{Logger, Loggers, Sinks},
         filters::FilterStats,
@@ -136,7 +136,7 @@ pub(super) struct Setup {
     pub overrides: Option<Arc<Overrides>>,
     /// Without an access log.
     pub unlogged: bool,
-    pub debug: Option<Arc<DebugKey>>,
+    pub debug: Option<Arc<DebugKeys>>,
     pub cluster: Cluster,
     /// Further clusters like that one.
     pub others: Vec<(&'static str, SocketAddr)>,
