@@ -28,6 +28,8 @@ mod shutdown;
 mod silent_tests;
 mod sockets;
 #[cfg(test)]
+mod streams_tests;
+#[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
@@ -221,6 +223,7 @@ async fn run(settings: Settings, bootstrap: Bootstrap, log: logging::Handle) -> 
     let reload =
         reload::Reload { settings, running: bootstrap, subscription: subscription.clone(), state: admin.state() };
     let beside = control::Beside { application, overload, reload: reload.start() };
+    let configuration = subscription.clone();
     let control = control::Control::new(builder, subscription, sockets, admin.state(), shared, times, beside);
     let workers = local.run_until(control.run(asked)).await;
     workers.iter().for_each(|worker| worker.send(worker::Command::Stop));
@@ -233,6 +236,7 @@ async fn run(settings: Settings, bootstrap: Bootstrap, log: logging::Handle) -> 
     if tokio::time::timeout(FLUSH_TIMEOUT, local.run_until(exporting)).await.is_err() {
         tracing::warn!("not all spans could be exported before the end");
     }
+    local.run_until(configuration.flush(FLUSH_TIMEOUT)).await;
     // Lines are still on their way to the writer.
     tokio::task::spawn_blocking(move || sinks.flush(FLUSH_TIMEOUT)).await?;
     tracing::info!("stopped");
