@@ -3,7 +3,13 @@
 //! A [`Source`] belongs to whatever ends: the process (one per direction) or a filter chain that an update removed. A
 //! connection holds a [`Signal`] over both of its sources and obeys the more urgent one. Phases only move forward.
 
-use std::{rc::Rc, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+    rc::Rc,
+    task::Waker,
+    time::Duration,
+};
 
 use tokio::{
     sync::watch,
@@ -71,6 +77,47 @@ impl Source {
 pub trait Guard {
     /// Why it may not go on, now that its chain is that far. Must not ask the chain's source, which is being read.
     fn refusal(&self, chain: Phase) -> Option<Rc<str>>;
+
+    /// Told whenever it finds that others than before decide who may go on.
+    fn changes(&self) -> Option<&Rc<Changes>> {
+        None
+    }
+}
+
+/// Wakes what goes on over a connection when others decide than before, and may not want it any more. Of one worker.
+#[derive(Debug, Default)]
+pub struct Changes {
+    last: Cell<u64>,
+    waiting: RefCell<BTreeMap<u64, Waker>>,
+}
+
+/// A place among those that wait; 0 is none yet.
+#[derive(Debug, Default)]
+pub struct Ticket(Cell<u64>);
+
+impl Changes {
+    /// Has `waker` woken by each change.
+    pub fn register(&self, ticket: &Ticket, waker: &Waker) {
+        if ticket.0.get() == 0 {
+            self.last.set(self.last.get() + 1);
+            ticket.0.set(self.last.get());
+        }
+        let mut waiting = self.waiting.borrow_mut();
+        match waiting.get_mut(&ticket.0.get()) {
+            Some(known) => known.clone_from(waker),
+            None => drop(waiting.insert(ticket.0.get(), waker.clone())),
+        }
+    }
+
+    pub fn forget(&self, ticket: &Ticket) {
+        if ticket.0.get() != 0 {
+            self.waiting.borrow_mut().remove(&ticket.0.get());
+        }
+    }
+
+    pub fn announce(&self) {
+        self.waiting.borrow().values().for_each(Waker::wake_by_ref);
+    }
 }
 
 /// What a connection listens to.
@@ -97,6 +144,11 @@ impl Signal {
     pub fn refusal(&self) -> Option<Rc<str>> {
         let chain = *self.chain.borrow();
         self.guard.as_ref().and_then(|guard| guard.refusal(chain))
+    }
+
+    /// What tells of changes of who decides.
+    pub fn changes(&self) -> Option<Rc<Changes>> {
+        self.guard.as_ref()?.changes().cloned()
     }
 
     /// The more urgent phase of the two sources, refusals apart.
@@ -183,6 +235,28 @@ mod tests {
             forced.await;
         }
         assert_eq!(signal.refusal().as_deref(), Some("not any more"));
+    }
+
+    #[test]
+    fn changes_wake_those_that_wait_and_nobody_else() {
+        struct Count(std::sync::atomic::AtomicU32);
+        impl std::task::Wake for Count {
+            fn wake(self: std::sync::Arc<Self>) {
+                self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            }
+        }
+        let count = std::sync::Arc::new(Count(Default::default()));
+        let woken = || count.0.load(std::sync::atomic::Ordering::Relaxed);
+        let (changes, first, second) = (Changes::default(), Ticket::default(), Ticket::default());
+        changes.forget(&first);
+        for ticket in [&first, &second, &first] {
+            changes.register(ticket, &count.clone().into());
+        }
+        changes.announce();
+        assert_eq!(woken(), 2);
+        changes.forget(&first);
+        changes.announce();
+        assert_eq!(woken(), 3, "until it is forgotten");
     }
 
     #[tokio::test]

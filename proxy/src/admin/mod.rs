@@ -99,6 +99,9 @@ pub struct State {
     drained: AtomicBool,
     failed_health: AtomicBool,
     awaits_checks: AtomicBool,
+    open: AtomicBool,
+    /// There has been a configuration with its listeners open.
+    begun: AtomicBool,
     application_seen: AtomicBool,
     /// How many processes there were before this one, and what the last one still has.
     epoch: AtomicU64,
@@ -154,6 +157,8 @@ impl State {
             drained: AtomicBool::new(false),
             failed_health: AtomicBool::new(false),
             awaits_checks: AtomicBool::new(false),
+            open: AtomicBool::new(false),
+            begun: AtomicBool::new(false),
             application_seen: AtomicBool::new(false),
             epoch: AtomicU64::new(0),
             parent_connections: AtomicU64::new(0),
@@ -224,6 +229,11 @@ impl State {
         *lock(&self.problems) = problems;
     }
 
+    /// Whether all listeners there are were opened.
+    pub fn set_open(&self, open: bool) {
+        self.open.store(open, Ordering::Relaxed);
+    }
+
     /// The addresses listeners have, and those they could not get.
     pub fn set_sockets(&self, bound: BTreeMap<Name, Vec<SocketAddr>>, failed: Vec<String>) {
         *lock(&self.sockets) = BoundSockets { bound, failed };
@@ -255,6 +265,16 @@ impl State {
     /// Whether there is no reason not to be ready.
     pub fn is_ready(&self, status: &xds::Status) -> bool {
         self.not_ready(status).is_empty()
+    }
+
+    /// Whether there has been a configuration, from wherever, with its listeners open: from then on for ever, whatever
+    /// becomes of readiness. A proxy that has started is not to be killed because others are away.
+    fn has_started(&self, status: &xds::Status) -> bool {
+        let received = status.clusters_received && status.listeners_received && self.version() > 0;
+        if received && self.open.load(Ordering::Relaxed) && lock(&self.sockets).failed.is_empty() {
+            self.begun.store(true, Ordering::Relaxed);
+        }
+        self.begun.load(Ordering::Relaxed)
     }
 
     /// Why the proxy is not ready, machine-readable; empty when it is.

@@ -120,6 +120,11 @@ pub(super) async fn status(inner: Arc<Inner>, call: Call) -> Answer {
             let reason = drained.then(|| ("drained", "POST /drain_listeners was called".to_owned()));
             ready(&inner, &call, reason.into_iter().collect())
         }
+        // For a startup probe: Kubernetes kills what does not answer it, and the certificate authority may be away.
+        "/healthz/started" if inner.state.has_started(&inner.context.subscription.status().borrow()) => {
+            Answer::text("STARTED\n")
+        }
+        "/healthz/started" => ready(&inner, &call, vec![("starting", "listeners are not open yet".to_owned())]),
         "/stats/prometheus" | "/metrics" => {
             let Ok(place) = inner.state.scrapes.clone().try_acquire_owned() else {
                 return Answer::error(StatusCode::SERVICE_UNAVAILABLE, "too many scrapes at a time\n");

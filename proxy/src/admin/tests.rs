@@ -379,6 +379,24 @@ async fn pages_of_others_get_nothing() {
 }
 
 #[tokio::test]
+async fn who_has_started_has_started_whatever_becomes_of_readiness() {
+    let rig = start().await;
+    let ask = async |path: &str| rig.send(1, &format!("GET {path} HTTP/1.0\r\n\r\n")).await;
+    let (status, _, body) = ask("/healthz/started").await;
+    assert!(status == 503 && body.contains("listeners are not open yet"), "{body}");
+    rig.admin.state().applied(3);
+    assert_eq!(ask("/healthz/started").await.0, 503);
+    rig.admin.state().set_open(true);
+    rig.admin.state().set_sockets(Default::default(), vec!["taken".to_owned()]);
+    assert_eq!(ask("/healthz/started").await.0, 503);
+    rig.admin.state().set_sockets(Default::default(), Vec::new());
+    assert_eq!(ask("/healthz/started").await.0, 200);
+    rig.admin.state().set_open(false);
+    rig.admin.state().set_sockets(Default::default(), vec!["taken".to_owned()]);
+    assert_eq!((ask("/healthz/started").await.0, ask("/healthz/ready").await.0), (200, 503));
+}
+
+#[tokio::test]
 async fn an_answer_under_way_is_still_given_when_the_interface_stops() {
     let rig = start().await;
     let address = lock(&rig.admin.servers)[0].address().unwrap();

@@ -272,6 +272,7 @@ impl Control {
         if !live.same_listeners(&previous) {
             self.open(&live);
         }
+        self.state.set_open(self.progress.open || live.listeners.is_empty());
         self.progress.retiring.replaced(previous.clone(), &live);
         previous
     }
@@ -293,6 +294,7 @@ impl Control {
         self.progress.open = true;
         self.progress.unchecked_until = None;
         self.bind();
+        self.state.set_open(true);
     }
 
     /// Whether some listener of the first configuration still waits, say for its routes, while connections are held: as

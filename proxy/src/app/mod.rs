@@ -30,6 +30,8 @@ mod shutdown;
 #[cfg(test)]
 mod silent_tests;
 mod sockets;
+#[cfg(test)]
+mod streams_tests;
 mod succession;
 mod supervise;
 #[cfg(test)]
@@ -248,6 +250,7 @@ async fn run(settings: Settings, bootstrap: Bootstrap, log: logging::Handle) -> 
         debug: debug_keys,
     };
     let beside = control::Beside { application, overload, reload: reload.start(), handover: succession.handover };
+    let configuration = subscription.clone();
     let control = control::Control::new(builder, subscription, sockets, admin.state(), shared, times, beside);
     let workers = local.run_until(control.run(asked)).await;
     workers.iter().for_each(|worker| worker.send(worker::Command::Stop));
@@ -260,6 +263,7 @@ async fn run(settings: Settings, bootstrap: Bootstrap, log: logging::Handle) -> 
     if tokio::time::timeout(FLUSH_TIMEOUT, local.run_until(exporting)).await.is_err() {
         tracing::warn!("not all spans could be exported before the end");
     }
+    local.run_until(configuration.flush(FLUSH_TIMEOUT)).await;
     // Lines are still on their way to the writer.
     tokio::task::spawn_blocking(move || sinks.flush(FLUSH_TIMEOUT)).await?;
     tracing::info!("stopped");

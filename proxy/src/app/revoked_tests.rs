@@ -17,6 +17,21 @@ fn listener(chain: &str) -> String {
     )
 }
 
+/// A listener with these chains: a match, and whether its network filters let anybody in.
+fn chains(list: &[(&str, bool)]) -> String {
+    const NOBODY: &str = "{name: rbac, typed_config: {'@type': \
+        type.googleapis.com/envoy.extensions.filters.network.rbac.v3.RBAC, stat_prefix: r, rules: {action: ALLOW}}}, ";
+    let chain = |(matches, open): &(&str, bool)| {
+        let rbac = if *open { "" } else { NOBODY };
+        format!("    - filter_chain_match: {{{matches}}}\n      filters: [{rbac}{}]\n", tcp_proxy("c"))
+    };
+    format!(
+        "\n  - name: l\n    stat_prefix: s\n    address: {{socket_address: {{address: 127.0.0.1, port_value: 0}}}}\n    \
+         filter_chains:\n{}",
+        list.iter().map(chain).collect::<String>()
+    )
+}
+
 /// A context of which the peers are those of `accounts`.
 fn mutual(ca: &tls::Ca, accounts: &[&str], floor: &str) -> String {
     let certificate = ca.host("server.test");
@@ -57,6 +72,10 @@ impl Mesh {
         self.address = Some(self.rig.address("l"));
     }
 
+    fn apply_chains(&mut self, list: &[(&str, bool)]) {
+        self.rig.apply(&statics(&[chains(list)], std::slice::from_ref(&self.cluster)));
+    }
+
     fn revoked(&self) -> u64 {
         self.rig.stat("listener", "s", "downstream_cx_revoked")
     }
@@ -75,6 +94,50 @@ fn plaintext_ends_when_it_is_no_longer_admitted() {
     mesh.apply("      filter_chain_match: {transport_protocol: tls}\n");
     assert!(is_closed(&mut stream));
     until("counted", || mesh.revoked() == 1);
+}
+
+/// Takes what comes to this host, before a chain that takes everything.
+const HERE: &str = "prefix_ranges: [{address_prefix: 127.0.0.1, prefix_len: 32}]";
+
+#[test]
+fn a_more_specific_chain_holds_for_the_connections_it_takes() {
+    for (specific, stays) in [
+        (("prefix_ranges: [{address_prefix: 192.0.2.1, prefix_len: 32}]", false), true),
+        ((HERE, true), true),
+        ((HERE, false), false),
+        // No chain for plaintext to this host any more.
+        (("prefix_ranges: [{address_prefix: 127.0.0.1, prefix_len: 32}], transport_protocol: tls", true), false),
+    ] {
+        let mut mesh = Mesh::new();
+        mesh.apply_chains(&[("", true)]);
+        let mut stream = mesh.rig.connect("l");
+        echoes(&mut stream, "before");
+        mesh.apply_chains(&[("", true), specific]);
+        match stays {
+            true => echoes(&mut stream, "after"),
+            false => assert!(is_closed(&mut stream), "{specific:?}"),
+        }
+        until("counted", || mesh.revoked() == u64::from(!stays));
+    }
+}
+
+#[test]
+fn a_chain_with_another_match_judges_those_it_takes_over() {
+    for open in [true, false] {
+        let mut mesh = Mesh::new();
+        mesh.apply_chains(&[("", true)]);
+        let mut stream = mesh.rig.connect("l");
+        echoes(&mut stream, "before");
+        mesh.apply_chains(&[(HERE, open)]);
+        match open {
+            true => echoes(&mut stream, "after"),
+            false => assert!(is_closed(&mut stream)),
+        }
+        until("counted", || mesh.revoked() == u64::from(!open));
+        // The chain it came by is gone, so each later update is for it too.
+        mesh.apply_chains(&[(HERE, false)]);
+        assert!(is_closed(&mut stream));
+    }
 }
 
 #[test]

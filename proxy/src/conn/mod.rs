@@ -115,6 +115,7 @@ async fn prepare(worker: &Rc<Worker>, accepted: (TcpStream, SocketAddr), claim: 
 
     let mut accepted = Accepted::new(worker.next_connection_id(), remote, original_dst.unwrap_or(here), original_dst);
     // Let go before the peer can draw anything out: a silent one may be waited for very long.
+    let version = live.version;
     drop(live);
     let inspected = accepted.inspect(worker, &listener, stream).await?;
     let Some(chain) = accepted.choose(&listener, &inspected) else {
@@ -137,7 +138,8 @@ async fn prepare(worker: &Rc<Worker>, accepted: (TcpStream, SocketAddr), claim: 
             review::Facts { server_name, transport, alpn },
         )),
     };
-    let (signal, network) = standing::of(&chain, &info, signal, reviewed);
+    let seen = standing::seen(&chain, version, &worker.engine);
+    let (signal, network) = standing::of(&chain, seen, &info, signal, reviewed);
     let (io, info, signal) = match network.filters.is_empty() && standing::refusal(&signal).is_none() {
         true => (io, info, signal),
         // Boxed: who only waits for the first byte would keep the room for it.

@@ -1,20 +1,22 @@
 //! Whether the configuration in force would still admit a connection that an earlier one let in.
 //!
-//! Asked when a connection's filter chain was replaced: a policy that was tightened (plaintext refused, fewer names
-//! accepted, a newer TLS demanded) holds for those who are already inside. Knows nothing of how connections are cut.
+//! Asked when a connection's filter chain was replaced, or may have been by a more specific one: a policy that was
+//! tightened (plaintext refused, fewer names accepted, a newer TLS or another caller demanded) holds for those who are
+//! already inside. Knows nothing of how connections are cut.
 //! Invariant: only a chain that takes its place can turn a connection out; one whose listener is gone just drains.
 
 use std::{rc::Rc, sync::Arc};
 
+use super::filters;
 use crate::{
     ir::listener::Transport,
     l7::Engine,
-    live::LiveListener,
+    live::{LiveChain, LiveTerminal, Standing},
     policy::chain::ChainFacts,
     telemetry::{
         lines::Lines,
         metrics::{ListenerStats, Sharded},
-        record::{ConnInfo, PeerInfo},
+        record::ConnInfo,
     },
 };
 
@@ -41,7 +43,9 @@ impl Reviewed {
     }
 
     /// Why the connection is not admitted any more; counted, so to be asked until the first refusal only.
-    pub(super) fn refusal(&self, info: &ConnInfo) -> Option<String> {
+    ///
+    /// `own`: of the chain it came through, in whichever version. `replaced`: that one is not in force any more.
+    pub(super) fn refusal(&self, info: &ConnInfo, own: &Arc<Standing>, replaced: bool) -> Option<String> {
         let facts = ChainFacts {
             destination: info.local,
             server_name: self.facts.server_name.as_deref(),
@@ -51,7 +55,11 @@ impl Reviewed {
             source: info.remote,
         };
         let live = self.engine.live.get();
-        let reason = admits(live.listener(&info.listener)?, &facts, info.tls.as_deref()).err()?;
+        let chain = live.listener(&info.listener)?.choose(&facts);
+        if !replaced && chain.is_some_and(|chain| Arc::ptr_eq(&chain.standing, own)) {
+            return None;
+        }
+        let reason = admits(chain.map(|chain| &**chain), info, own).err()?;
         self.stats.local().downstream_cx_revoked.inc();
         if REVOKED.allow() {
             tracing::info!(listener = %info.listener, peer = %info.remote, reason, "a connection is not admitted any more");
@@ -60,11 +68,27 @@ impl Reviewed {
     }
 }
 
-fn admits(listener: &LiveListener, facts: &ChainFacts<'_>, tls: Option<&PeerInfo>) -> Result<(), String> {
-    let Some(chain) = listener.choose(facts) else { return Err("no filter chain takes it".to_owned()) };
-    match (&chain.tls, tls) {
-        (None, _) => Ok(()),
-        (Some(_), None) => Err("it is plaintext".to_owned()),
-        (Some(context), Some(peer)) => context.admits(peer).map_err(|e| e.reason),
+fn admits(chain: Option<&LiveChain>, info: &ConnInfo, own: &Arc<Standing>) -> Result<(), String> {
+    let Some(chain) = chain else { return Err("no filter chain takes it".to_owned()) };
+    match (&chain.tls, info.tls.as_deref()) {
+        (None, _) => {}
+        (Some(_), None) => return Err("it is plaintext".to_owned()),
+        (Some(context), Some(peer)) => context.admits(peer).map_err(|e| e.reason)?,
+    }
+    if Arc::ptr_eq(&chain.standing, own) {
+        // Its filters are asked whenever they change.
+        return Ok(());
+    }
+    if let Some(reason) = filters::again(&chain.network, info) {
+        return Err(reason);
+    }
+    let theirs = match &chain.terminal {
+        LiveTerminal::Http(hcm) => Some(hcm.filters.clone()),
+        LiveTerminal::Tcp(_) => None,
+    };
+    match theirs.unwrap_or_default().authorize_alike(&own.http().unwrap_or_default()) {
+        true => Ok(()),
+        // Its requests go on under rules that nobody updates any more.
+        false => Err("other rules hold for its requests".to_owned()),
     }
 }

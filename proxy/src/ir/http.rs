@@ -102,6 +102,30 @@ impl ConnectionManager {
         };
         without(self) == without(other)
     }
+
+    /// Whether the two differ at most in those, and in what is told of requests, how long they may take and how own
+    /// answers look: nothing for which a stream under way would have to end.
+    pub fn same_but_settings(&self, other: &Self) -> bool {
+        let without = |manager: &Self| Self {
+            stat_prefix: "".into(),
+            istio_stats: None,
+            idle_timeout: None,
+            max_connection_duration: None,
+            max_requests_per_connection: None,
+            stream_idle_timeout: None,
+            stream_flush_timeout: None,
+            request_timeout: None,
+            request_headers_timeout: None,
+            max_stream_duration: None,
+            drain_timeout: Duration::ZERO,
+            request_id_in_response: false,
+            access_log: Vec::new(),
+            local_reply: None,
+            tracing: None,
+            ..manager.clone()
+        };
+        without(self).same_but_policy(&without(other))
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

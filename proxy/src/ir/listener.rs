@@ -132,6 +132,30 @@ impl FilterChain {
     }
 }
 
+impl FilterChain {
+    /// Whether the two differ at most in who may do what, in what is told of it and how long it may take: new connections
+    /// are to come by the other one, those under way need not end.
+    pub fn same_but_settings(&self, other: &Self) -> bool {
+        let Self { name: _, matches, tls, handshake_timeout: _, strict_trial: _, filters: _, terminal } = self;
+        let tcp = |proxy: &TcpProxy| TcpProxy {
+            stat_prefix: "".into(),
+            istio_stats: None,
+            idle_timeout: None,
+            max_connection_duration: None,
+            max_connect_attempts: 1,
+            access_log: Vec::new(),
+            ..proxy.clone()
+        };
+        *matches == other.matches
+            && *tls == other.tls
+            && match (terminal, &other.terminal) {
+                (Terminal::Tcp(a), Terminal::Tcp(b)) => tcp(a) == tcp(b),
+                (Terminal::Http(a), Terminal::Http(b)) => a.same_but_settings(b),
+                (Terminal::Tcp(_) | Terminal::Http(_), _) => false,
+            }
+    }
+}
+
 /// `FilterChainMatch`; empty lists and `None` match everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ChainMatch {

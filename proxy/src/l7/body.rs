@@ -15,6 +15,7 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
 use super::{
+    again,
     client::StreamGuard,
     expect::Gate,
     filters::{GrpcWeb, Retrailed, Throttled},
@@ -37,6 +38,8 @@ pub enum BodyError {
     Superseded,
     #[error("timed out")]
     Timeout,
+    #[error("not allowed any more")]
+    Revoked,
 }
 
 /// Any body this proxy sends.
@@ -223,6 +226,10 @@ impl Download {
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match Pin::new(&mut self.incoming).poll_frame(cx) {
+            Poll::Pending if again::poll_refused(&self.flow, cx).is_ready() => {
+                self.give_up();
+                Poll::Ready(Some(Err(BodyError::Revoked)))
+            }
             Poll::Pending => self.poll_timers(cx).map(|()| Some(Err(BodyError::Timeout))),
             Poll::Ready(None) => {
                 self.complete();

@@ -3,13 +3,16 @@
 //! Shared by the pipeline and both bodies on one worker. Holds no I/O.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     rc::Rc,
     task::Waker,
     time::{Duration, Instant},
 };
 
-use super::server::Active;
+use super::{
+    again::Admitted,
+    server::{Active, Connection},
+};
 use crate::telemetry::{
     exchange::{HttpScope, RequestRecord},
     flags::Flags,
@@ -37,6 +40,8 @@ pub struct Flow {
     resumed: Cell<Option<Instant>>,
     /// The request's body could not be understood.
     malformed: Cell<bool>,
+    /// By what it may go on for long.
+    admitted: OnceCell<Box<Admitted>>,
     /// What lives exactly as long as the exchange.
     kept: RefCell<Vec<Box<dyn Kept>>>,
     /// The connection this exchange keeps busy.
@@ -82,9 +87,23 @@ impl Flow {
             deadline: Cell::new(None),
             resumed: Cell::new(None),
             malformed: Cell::new(false),
+            admitted: OnceCell::new(),
             kept: RefCell::default(),
             active,
         })
+    }
+
+    /// Notes by what the request was let through; the first time counts.
+    pub(super) fn admit(&self, admitted: Admitted) {
+        let _ = self.admitted.set(Box::new(admitted));
+    }
+
+    pub(super) fn admitted(&self) -> Option<&Admitted> {
+        self.admitted.get().map(|admitted| &**admitted)
+    }
+
+    pub(super) fn connection(&self) -> Option<&Rc<Connection>> {
+        self.active.as_ref().map(Active::connection)
     }
 
     pub fn set_idle(&self, idle: Option<Duration>) {

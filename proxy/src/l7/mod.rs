@@ -3,6 +3,7 @@
 //! [`server`] serves a downstream connection, [`pipeline`] is the life of one request in visible phases, [`client`]
 //! holds the upstream connections. The other modules are single decisions or single mechanisms of those three.
 
+mod again;
 pub mod body;
 pub mod client;
 mod debug;

@@ -8,6 +8,7 @@ use std::{pin::Pin, rc::Rc};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header, request::Parts};
 
 use super::{
+    again,
     body::{Body, BodyError},
     engine::Pressure,
     filters::{self, After, Progress, Stop},
@@ -249,6 +250,7 @@ async fn act(
     }
     let response = match &selected.route.action {
         Action::Forward(route) => {
+            again::admit(conn, flow, in_force, request, random);
             let forwarding = Forwarding { conn, flow, live, table, selected, route, random };
             return forwarding.run(request, hops).await;
         }

@@ -73,13 +73,20 @@ pub(super) struct Connection {
     in_turn: Cell<bool>,
     /// Of what serves it, as long as it does not idle.
     waker: RefCell<Option<Waker>>,
+    /// Tells that other filters are in force.
+    pub changes: Option<Rc<drain::Changes>>,
 }
 
 /// An exchange that keeps its connection from being idle.
 pub(super) struct Active(Rc<Connection>);
 
 impl Connection {
-    fn new(scope: Rc<HttpScope>, hcm: Arc<LiveHcm>, engine: Rc<Engine>) -> Rc<Self> {
+    fn new(
+        scope: Rc<HttpScope>,
+        hcm: Arc<LiveHcm>,
+        engine: Rc<Engine>,
+        changes: Option<Rc<drain::Changes>>,
+    ) -> Rc<Self> {
         Rc::new(Self {
             scope,
             filters: Filters::new(&hcm),
@@ -96,13 +103,14 @@ impl Connection {
             restless: Cell::new(false),
             in_turn: Cell::new(false),
             waker: RefCell::default(),
+            changes,
         })
     }
 
     /// A connection that nobody made, to decide on a request as if it came that way. It counts nowhere.
     pub(super) fn imagined(info: Rc<ConnInfo>, hcm: Arc<LiveHcm>, engine: Rc<Engine>) -> Rc<Self> {
         let scope = HttpScope { conn: info, stats: Arc::default(), logs: Arc::default(), mesh: None };
-        Self::new(Rc::new(scope), hcm, engine)
+        Self::new(Rc::new(scope), hcm, engine, None)
     }
 
     /// Opens the record of a new request.
@@ -164,6 +172,10 @@ impl Connection {
 }
 
 impl Active {
+    pub(super) fn connection(&self) -> &Rc<Connection> {
+        &self.0
+    }
+
     /// The request was read to its end: what comes next is another head.
     pub(super) fn next_is_head(&self) {
         self.0.wire.idle();
@@ -214,7 +226,7 @@ pub async fn serve(mut io: Io, info: Rc<ConnInfo>, hcm: Arc<LiveHcm>, engine: Rc
     let mesh = hcm.mesh.as_ref().map(|reporting| Box::new(mesh::Scope::new(reporting.clone(), &info)));
     let scope = Rc::new(HttpScope { conn: info, stats: hcm.stats.clone(), logs: hcm.logs.clone(), mesh });
     let _counted = Counted::new(&scope, is_http2);
-    let conn = Connection::new(scope.clone(), hcm, engine);
+    let conn = Connection::new(scope.clone(), hcm, engine, signal.changes());
     let clocks = Clocks::new(signal.clone());
     if is_http2 {
         Box::pin(http2::serve(io, prefix, &conn, clocks)).await;

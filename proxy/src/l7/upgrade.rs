@@ -4,7 +4,7 @@
 //! Up to here and in everything that is decided and logged it is the former; only a try over HTTP/2 makes it the latter.
 //! A tunnel keeps its record, its place on the upstream connection and its downstream connection alive until its end.
 
-use std::rc::Rc;
+use std::{future::poll_fn, rc::Rc};
 
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -17,6 +17,7 @@ use hyper::{
 use tokio::sync::oneshot;
 
 use super::{
+    again,
     body::Body,
     client::{HttpProtocol, Protocol, StreamGuard},
     flow::Flow,
@@ -219,7 +220,11 @@ pub(super) fn join(
             }
         };
         match tokio::try_join!(promise.kept(), upstream) {
-            Ok((down, up)) => tunnel::run(down, up, &flow).await,
+            Ok((down, up)) => tokio::select! {
+                biased;
+                () = poll_fn(|cx| again::poll_refused(&flow, cx)) => {}
+                () = tunnel::run(down, up, &flow) => {}
+            },
             Err(error) => {
                 tracing::debug!(%error, "upgrade fell through");
                 flow.record.flag(Flags::UPSTREAM_CONNECTION_TERMINATION);

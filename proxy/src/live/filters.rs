@@ -16,6 +16,7 @@ use crate::{
         format::AccessLog,
         http::{ConnectionManager, FilterKind, HttpFilter},
         jwt_authn::JwtAuthn,
+        rbac::Engine,
     },
     policy::{debug::DebugKeys, rate_limit::limits::LocalLimit},
     telemetry::{
@@ -36,6 +37,8 @@ pub struct LiveFilters {
     pub always: bool,
     /// They write header values of what is else noted for access logs only.
     pub look_at_notes: bool,
+    /// RBAC rules look at headers, routes apart.
+    pub reads_headers: bool,
     /// What filters note of their results is read by somebody, routes apart.
     pub results_are_read: bool,
     pub stats: Arc<Sharded<FilterStats>>,
@@ -148,7 +151,12 @@ impl LiveFilters {
         let results_are_read = look_at_notes
             || config.access_log.iter().any(AccessLog::reads_metadata)
             || config.filters.iter().any(|filter| reads_metadata(&filter.kind));
+        let reads_headers = config.filters.iter().any(|filter| match &filter.kind {
+            FilterKind::Rbac(rbac) => rbac.rules.as_ref().is_some_and(Engine::reads_headers),
+            _ => false,
+        });
         Self {
+            reads_headers,
             results_are_read,
             config: Some(config.clone()),
             any,
@@ -170,6 +178,17 @@ impl LiveFilters {
     /// The filters in configured order.
     pub fn list(&self) -> &[HttpFilter] {
         self.config.as_ref().map_or(&[], |config| &config.filters)
+    }
+
+    /// Whether both let the same requests through, as far as filters decide that for themselves and their routes.
+    pub fn authorize_alike(&self, other: &Self) -> bool {
+        let deciding = |filters: &Self| -> Vec<HttpFilter> {
+            let decides = |kind: &FilterKind| {
+                matches!(kind, FilterKind::Rbac(_) | FilterKind::ExtAuthz(_) | FilterKind::JwtAuthn(_))
+            };
+            filters.list().iter().filter(|filter| decides(&filter.kind)).cloned().collect()
+        };
+        deciding(self) == deciding(other)
     }
 
     /// Whether the filter at this place is this JWT filter.

@@ -170,3 +170,17 @@ fn limits_of_connections_go_on_counting() {
     assert_eq!(limits(&versions.apply(&format!("{one}{one}{slower}"))), [false, false]);
     assert_eq!(limits(&versions.apply(&format!("{}{proxy}", limit("one", 2)))), [true], "another begins anew");
 }
+
+#[test]
+fn rules_are_alike_whatever_else_differs() {
+    let versions = Versions::new();
+    let rbac = |action: &str| {
+        format!("{{name: rbac, typed_config: {{'@type': {HTTP}.rbac.v3.RBAC, rules: {{action: {action}}}}}}}, ")
+    };
+    let filters = |filters: &str| http(&versions.apply(&manager("", filters, ROUTES))).filters.clone();
+    let (plain, cors, deny) = (filters(""), filters(CORS), filters(&rbac("DENY")));
+    assert!(plain.authorize_alike(&cors) && plain.authorize_alike(&LiveFilters::default()));
+    assert!(!plain.authorize_alike(&deny) && !deny.authorize_alike(&filters(&rbac("ALLOW"))));
+    assert!(deny.authorize_alike(&filters(&format!("{CORS}{}", rbac("DENY")))));
+    assert!(!plain.authorize_alike(&filters(&jwt("one"))));
+}

@@ -23,7 +23,7 @@ pub(crate) mod testing;
 mod tests;
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     net::SocketAddr,
     sync::{Arc, atomic::AtomicU64},
 };
@@ -147,7 +147,14 @@ impl Live {
         removed
     }
 
+    /// The chains in force by what all versions of each share.
+    pub fn heirs(&self) -> HashMap<*const Standing, &Arc<LiveChain>> {
+        let chains = self.listeners.values().flat_map(|listener| listener.all_chains());
+        chains.map(|chain| (Arc::as_ptr(&chain.standing), chain)).collect()
+    }
+
     /// Puts the filters of chains that `before` had in another version, or not at all, in force for their connections.
+    /// Where other chains take connections than before, those of all chains look again whose they are.
     pub fn enforce(&self, before: &Self) {
         if self.same_listeners(before) {
             return;
@@ -158,7 +165,14 @@ impl Live {
                 continue;
             }
             let known: HashSet<*const LiveChain> = then.iter().flat_map(|l| l.all_chains()).map(Arc::as_ptr).collect();
-            now.all_chains().filter(|chain| !known.contains(&Arc::as_ptr(chain))).for_each(|chain| chain.enforce());
+            let moved = then.is_some_and(|then| !then.takes_the_same(now));
+            for chain in now.all_chains() {
+                match known.contains(&Arc::as_ptr(chain)) {
+                    false => chain.enforce(),
+                    true if moved => chain.standing.reconsider(),
+                    true => {}
+                }
+            }
         }
     }
 
@@ -205,6 +219,13 @@ impl LiveListener {
     /// The chain that serves a connection.
     pub fn choose(&self, facts: &ChainFacts<'_>) -> Option<&Arc<LiveChain>> {
         self.index.select(facts).map(|index| &self.chains[index]).or(self.default_chain.as_ref())
+    }
+
+    /// Whether each connection is served by the same chain as in `other`, but for what the chains do.
+    fn takes_the_same(&self, other: &Self) -> bool {
+        let (own, others) = (&self.config.chains, &other.config.chains);
+        let matches = own.iter().map(|chain| &chain.matches).eq(others.iter().map(|chain| &chain.matches));
+        matches && self.default_chain.is_some() == other.default_chain.is_some()
     }
 
     fn all_chains(&self) -> impl Iterator<Item = &Arc<LiveChain>> {

@@ -43,12 +43,20 @@ impl Standing {
     pub fn replace(&self, network: Arc<LiveNetwork>, http: Option<Arc<LiveFilters>>, source: &Arc<Source>) {
         self.network.store(network);
         self.http.store(http);
-        self.generation.fetch_add(1, Ordering::Release);
-        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
-        sources.retain(|known| known.strong_count() > 0);
-        if !sources.iter().any(|known| std::ptr::eq(known.as_ptr(), Arc::as_ptr(source))) {
-            sources.push(Arc::downgrade(source));
+        {
+            let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+            sources.retain(|known| known.strong_count() > 0);
+            if !sources.iter().any(|known| std::ptr::eq(known.as_ptr(), Arc::as_ptr(source))) {
+                sources.push(Arc::downgrade(source));
+            }
         }
+        self.reconsider();
+    }
+
+    /// Has every connection look at which chain of its listener it belongs to by now, and what is in force there.
+    pub fn reconsider(&self) {
+        self.generation.fetch_add(1, Ordering::Release);
+        let sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
         sources.iter().filter_map(Weak::upgrade).for_each(|source| source.wake());
     }
 }

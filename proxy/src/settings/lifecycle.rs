@@ -30,11 +30,12 @@ pub struct Lifecycle {
         env = "OUTRIGGER_STATE_MAX_AGE_S",
         default_value_t = 86_400,
         value_name = "SECONDS",
+        value_parser = clap::value_parser!(u64).range(1..),
         help_heading = START
     )]
     pub state_max_age_s: u64,
-    /// How long the control plane has to deliver before the kept configuration is used, in seconds; at once when its
-    /// stream fails.
+    /// How long the control plane has to deliver before the kept configuration is used, in seconds; less when its stream
+    /// fails twice, or once and does not come back in 2 s.
     #[arg(long, env = "OUTRIGGER_STATE_PATIENCE_S", default_value_t = 5, value_name = "SECONDS", help_heading = START)]
     pub state_patience_s: u64,
 

@@ -27,7 +27,7 @@ use super::{
     handle::Handle,
     identity,
     kind::Kind,
-    saved::{self, Keeper, Restorable},
+    saved::{Keeper, Restorable},
     status::{IdentityStatus, Status},
     store::{Decode, Frame, Now, Store, prepare},
     subscriptions::Sources,
@@ -62,6 +62,8 @@ pub(super) enum Event {
     Loaded(Option<Result<Restorable, String>>),
     /// The configuration was written to disk, or why not.
     Kept(Result<(), String>),
+    /// What is in force is to be on the disk before the process ends.
+    Flush(oneshot::Sender<()>),
     /// The static resources are these from now on, and the bootstrap they came with.
     Statics(Box<Statics>, Option<Packed>, oneshot::Sender<()>),
 }
@@ -110,16 +112,23 @@ pub(super) fn start_with(config: StartConfig, transport: Arc<dyn Transport>, dec
     let (status_in, status_out) = watch::channel(Arc::new(status.clone()));
     let sources = Sources::new(&config, dialer, send.clone(), stop.clone());
     let keeper = Keeper::new(&config, now);
-    if let Some(keeper) = &keeper {
-        let ((saved, owner), send) = (keeper.source(), send.clone());
-        tokio::task::spawn_blocking(move || {
-            let _ = send.blocking_send(Event::Loaded(saved::load(&saved, &owner, decode, now.wall)));
-        });
-    }
     let events = send.downgrade();
     let complaints = BTreeMap::new();
-    let mut driver =
-        Driver { store, sources, config, status, snapshots, status_in, deadline, complaints, keeper, events };
+    let flushing = Vec::new();
+    let mut driver = Driver {
+        store,
+        sources,
+        config,
+        status,
+        snapshots,
+        status_in,
+        deadline,
+        complaints,
+        keeper,
+        decode,
+        flushing,
+        events,
+    };
     driver.after_change();
     tokio::spawn(stop.clone().run_until_cancelled_owned(driver.run(receive)));
     Handle { snapshots: snapshots_out, status: status_out, events: send, _stop: Arc::new(stop.drop_guard()) }
@@ -136,6 +145,9 @@ struct Driver {
     /// The last refusal per type, so that its repetition is not logged.
     complaints: BTreeMap<Kind, String>,
     keeper: Option<Keeper>,
+    decode: Decode,
+    /// Who waits until the file is written.
+    flushing: Vec<oneshot::Sender<()>>,
     /// Weak: the driver ends with the last who may send.
     events: mpsc::WeakSender<Event>,
 }
@@ -176,11 +188,7 @@ impl Driver {
                 let _ = reply.send(held);
             }
             Event::Report { label, report } => {
-                if let (Some(keeper), Report::Failed(_)) = (&mut self.keeper, &report)
-                    && !label.starts_with("path:")
-                {
-                    keeper.failed(now);
-                }
+                keep::heard(&mut self.keeper, &label, matches!(report, Report::Failed(_)), now);
                 self.report(&label, report, now);
                 self.keep(now);
                 self.after_change();
@@ -199,10 +207,9 @@ impl Driver {
                 let _ = reply.send(Dump::of(&self.store, self.config.bootstrap.clone(), &self.status));
             }
             Event::Loaded(found) => {
-                if let Some(keeper) = &mut self.keeper {
-                    keeper.loaded(found);
+                if let Some((found, missing)) = self.keeper.as_mut().and_then(|keeper| keeper.loaded(found)) {
+                    self.restore(found, &missing, now);
                 }
-                self.keep(now);
                 self.after_change();
             }
             Event::Statics(statics, bootstrap, reply) => {
@@ -213,9 +220,13 @@ impl Driver {
             }
             Event::Kept(result) => {
                 if let Some(keeper) = &mut self.keeper {
-                    keeper.written(result, now.wall);
+                    keeper.written(result, now);
                 }
                 self.after_change();
+                self.flushed(now);
+            }
+            Event::Flush(done) => {
+                self.flush(done, now);
             }
         }
         None
@@ -271,7 +282,8 @@ impl Driver {
         let applied = self.store.apply(&frame, prepared, now);
         // What is refused altogether says nothing about what is in force.
         let heard = delivered == 0 || applied.rejected.len() + applied.more < delivered;
-        if heard && self.keeper.as_mut().is_some_and(|keeper| keeper.confirm(kind)) {
+        let keeper = self.keeper.as_mut();
+        if keeper.is_some_and(|keeper| keeper.delivered(source, kind, heard, now)) {
             self.store.set_patience_for_secrets(self.config.warming.secrets);
         }
         let error = applied.error();
@@ -322,9 +334,10 @@ impl Driver {
     fn settle(&mut self, now: Now) {
         self.deadline = self.store.resolve(now);
         if let Some(snapshot) = self.store.publish() {
-            self.snapshots.send_replace(Arc::new(snapshot));
+            let snapshot = Arc::new(snapshot);
+            let before = self.snapshots.send_replace(Arc::clone(&snapshot));
             if let Some(keeper) = &mut self.keeper {
-                keeper.changed(now);
+                keeper.changed(keep::change(&before, &snapshot), now);
             }
         }
         self.after_change();

@@ -1,6 +1,6 @@
 //! The application's end of a running subscription.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use outrigger_wire::packed::Packed;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -48,6 +48,19 @@ impl Handle {
             let _ = settled.await;
         }
         self.snapshots.borrow().version
+    }
+
+    /// Has what is in force written to disk, where it is kept. Returns when it is, or when `deadline` has passed.
+    pub async fn flush(&self, deadline: Duration) {
+        let (done, finished) = oneshot::channel();
+        let flush = async {
+            if self.events.send(Event::Flush(done)).await.is_ok() {
+                let _ = finished.await;
+            }
+        };
+        if tokio::time::timeout(deadline, flush).await.is_err() {
+            tracing::warn!("the configuration in force could not be kept on disk before the end");
+        }
     }
 
     /// `/config_dump` in Envoy's shape: `{"configs": [...]}`. Private keys are redacted.

@@ -116,7 +116,7 @@ fn killed_proxies_go_on_with_the_last_good_configuration() {
     assert!(!outsider.try_sh(&to).0, "policy from disk is policy");
     // No key is on disk, whoever asks; and nobody else may read the rest.
     for name in NAMES {
-        let file = two.mesh.dir().join(format!("state-{name}/last-good.bin"));
+        let file = two.mesh.dir().join(format!("state-{name}/outrigger/last-good.bin"));
         let text = String::from_utf8_lossy(&std::fs::read(&file).unwrap()).into_owned();
         assert!(text.contains("15006") || text.contains("inbound"), "that is no configuration");
         assert!(!text.contains("PRIVATE KEY"));
@@ -177,7 +177,7 @@ fn a_kept_configuration_that_was_touched_lets_nobody_in() {
     need!("ip", "curl");
     let mut two = two(false, "PERMISSIVE");
     two.mesh.kill_control();
-    let file = two.mesh.dir().join("state-server/last-good.bin");
+    let file = two.mesh.dir().join("state-server/outrigger/last-good.bin");
     let mut bytes = std::fs::read(&file).unwrap();
     let last = bytes.len() - 1;
     bytes[last] ^= 1;

@@ -58,6 +58,18 @@ pub enum Engine {
     Tree(Tree),
 }
 
+impl Engine {
+    /// Whether some rule looks at headers, other than what says where a request goes.
+    pub fn reads_headers(&self) -> bool {
+        match self {
+            Self::Policies(set) => {
+                set.policies.iter().any(|p| p.permissions.reads_headers() || p.principals.reads_headers())
+            }
+            Self::Tree(tree) => tree.reads_headers,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Action {
     #[default]
@@ -127,6 +139,15 @@ impl Rule {
             Self::Metadata(..) => true,
             Self::All(rules) | Self::OneOf(rules) => rules.iter().any(Self::reads_metadata),
             Self::Not(rule) => rule.reads_metadata(),
+            _ => false,
+        }
+    }
+
+    fn reads_headers(&self) -> bool {
+        match self {
+            Self::Header(matcher) => !matches!(&*matcher.name, ":method" | ":path" | ":authority" | ":scheme"),
+            Self::All(rules) | Self::OneOf(rules) => rules.iter().any(Self::reads_headers),
+            Self::Not(rule) => rule.reads_headers(),
             _ => false,
         }
     }

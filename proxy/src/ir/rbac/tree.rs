@@ -17,6 +17,8 @@ pub struct Tree {
     pub logs: bool,
     /// Some input is metadata.
     pub reads_metadata: bool,
+    /// Some input is a header.
+    pub reads_headers: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

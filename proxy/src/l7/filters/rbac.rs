@@ -1,16 +1,22 @@
 //! Role based access control of requests, as [`policy::rbac`](crate::policy::rbac) decides.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use http::StatusCode;
 use serde_json::{Map, Value};
 
-use super::{Call, Stop};
+use super::{Call, Stop, is_on, rbac_in_force};
 use crate::{
-    ir::rbac::{Engine, Rbac},
+    ir::{
+        http::FilterKind,
+        rbac::{Engine, Rbac},
+    },
     l7::{pipeline::Inbound, respond::Reply},
     live::RbacCounts,
-    policy::rbac::{self, Decision, Facts},
+    policy::{
+        rbac::{self, Decision, Facts},
+        router::RequestFacts,
+    },
 };
 
 /// Where results are noted, whatever the filter's name.
@@ -45,8 +51,41 @@ impl Call<'_> {
         })
     }
 
+    /// Why the filters would refuse a request now that they let through. `whole`: its headers are known.
+    pub(in crate::l7) fn refused_again(
+        &self,
+        request: RequestFacts<'_>,
+        client: SocketAddr,
+        whole: bool,
+    ) -> Option<String> {
+        let levels = self.concerned()?;
+        let mut on = self.filters.list().iter().enumerate().filter(|(_, filter)| is_on(filter, &levels));
+        on.find_map(|(place, filter)| {
+            let FilterKind::Rbac(base) = &filter.kind else { return None };
+            let engine = rbac_in_force(base, filter, &levels)?.rules.as_ref()?;
+            if !whole && engine.reads_headers() {
+                return Some("no_longer_known".to_owned());
+            }
+            let refused = |decision: Decision<'_>| {
+                let counts = self.filters.rbac(place).filter(|_| !decision.allowed)?;
+                counts.rules.count(false, decision.policy);
+                Some(rbac::details(decision.policy))
+            };
+            self.judge(engine, (request, client), refused)
+        })
+    }
+
     /// Has `then` look at what the engine says of the request.
     pub(super) fn decide<T>(&self, engine: &Engine, request: &Inbound, then: impl FnOnce(Decision<'_>) -> T) -> T {
+        self.judge(engine, (request.facts(self.random), request.sane.origin.remote), then)
+    }
+
+    fn judge<T>(
+        &self,
+        engine: &Engine,
+        (request, client): (RequestFacts<'_>, SocketAddr),
+        then: impl FnOnce(Decision<'_>) -> T,
+    ) -> T {
         let conn = &self.conn.scope.conn;
         let decision = {
             let dynamic = self.flow.record.metadata.get();
@@ -56,9 +95,9 @@ impl Call<'_> {
                     tls: conn.tls.as_deref(),
                     local: conn.local,
                     peer: conn.remote,
-                    client: request.sane.origin.remote,
+                    client,
                     server_name: conn.server_name.as_deref().unwrap_or_default(),
-                    http: Some(request.facts(self.random)),
+                    http: Some(request),
                     dynamic: dynamic.as_deref(),
                     route: self.selected.and_then(|s| s.route.metadata.as_deref()),
                 },

@@ -36,7 +36,12 @@ use crate::ir::rbac::{
 
 pub(super) fn tree(message: &Pb, layer: Layer, at: &At<'_>) -> Result<Tree, Reject> {
     let root = matcher(message, layer, at)?;
-    Ok(Tree { logs: logs(&root), reads_metadata: reads_metadata(&root), root })
+    Ok(Tree {
+        logs: logs(&root),
+        reads_metadata: reads(&root, |input| matches!(input, Input::Metadata { .. })),
+        reads_headers: reads(&root, |input| matches!(input, Input::Header(_))),
+        root,
+    })
 }
 
 fn matcher(message: &Pb, layer: Layer, at: &At<'_>) -> Result<Matcher, Reject> {
@@ -134,19 +139,20 @@ pub(super) fn refuse(message: &TypedExtensionConfig, what: &str, at: &At<'_>) ->
     }
 }
 
-fn reads_metadata(matcher: &Matcher) -> bool {
-    fn asked(predicate: &Predicate) -> bool {
+/// Whether some input is one of `these`.
+fn reads(matcher: &Matcher, these: fn(&Input) -> bool) -> bool {
+    fn asked(predicate: &Predicate, these: fn(&Input) -> bool) -> bool {
         match predicate {
-            Predicate::Single(input, _) => matches!(input, Input::Metadata { .. }),
-            Predicate::Or(all) | Predicate::And(all) => all.iter().any(asked),
-            Predicate::Not(one) => asked(one),
+            Predicate::Single(input, _) => these(input),
+            Predicate::Or(all) | Predicate::And(all) => all.iter().any(|one| asked(one, these)),
+            Predicate::Not(one) => asked(one, these),
         }
     }
-    let next = |next: &OnMatch| matches!(next, OnMatch::Matcher(matcher) if reads_metadata(matcher));
+    let next = |next: &OnMatch| matches!(next, OnMatch::Matcher(matcher) if reads(matcher, these));
     let within = match &matcher.kind {
         None => false,
-        Some(Kind::List(fields)) => fields.iter().any(|(when, then)| asked(when) || next(then)),
-        Some(Kind::Exact(_, map) | Kind::Prefix(_, map)) => map.values().any(next),
+        Some(Kind::List(fields)) => fields.iter().any(|(when, then)| asked(when, these) || next(then)),
+        Some(Kind::Exact(input, map) | Kind::Prefix(input, map)) => these(input) || map.values().any(next),
     };
     within || matcher.otherwise.as_ref().is_some_and(next)
 }

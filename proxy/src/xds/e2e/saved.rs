@@ -58,6 +58,9 @@ async fn a_start_without_the_control_plane_uses_what_was_kept() {
         let got = snapshot(&handle, "new", |s| s.clusters.contains_key("new")).await;
         assert!(Arc::ptr_eq(&got.listeners["l"], &restored.listeners["l"]), "what is equal goes on");
         status(&handle, "its own", |s| s.saved.as_ref().is_some_and(|s| s.in_force.is_none())).await;
+        // The rest is from disk until it is said again.
+        call.send(Kind::Endpoints, "2", "e", vec![endpoints("a", 1)]).await;
+        call.send(Kind::Routes, "2", "r", vec![routes("r", "a")]).await;
         written(&handle).await;
     })
     .await;
@@ -89,7 +92,7 @@ async fn what_is_gone_when_the_control_plane_is_back_goes() {
 async fn a_file_that_was_touched_is_not_used_and_named() {
     let dir = tempfile::tempdir().unwrap();
     live_once(true, dir.path()).await;
-    let file = dir.path().join("last-good.bin");
+    let file = dir.path().join("outrigger/last-good.bin");
     let mut bytes = std::fs::read(&file).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
     std::fs::write(&file, bytes).unwrap();
@@ -118,4 +121,72 @@ async fn a_control_plane_that_says_nothing_has_its_time() {
     call.expect(Kind::Cluster).await;
     snapshot(&handle, "listener", |s| s.listeners.contains_key("l")).await;
     assert!(handle.status().borrow().sources["ads:cp"].connected_since.is_some());
+}
+
+/// What the file has of clusters, and what one says of listeners.
+#[tokio::test]
+async fn what_was_delivered_is_never_replaced_from_disk() {
+    both(async |delta| {
+        let dir = tempfile::tempdir().unwrap();
+        live_once(delta, dir.path()).await;
+        let net = Net::new();
+        let handle = start(kept(delta, dir.path()), &net);
+        let mut call = net.call().await;
+        call.expect(Kind::Cluster).await;
+        call.expect(Kind::Listener).await;
+        // Another listener instead of the one on disk; then the control plane goes away without a word on clusters.
+        call.send(Kind::Listener, "2", "l", vec![listener("tight", "")]).await;
+        assert_eq!(call.expect(Kind::Listener).await.ack(), ("l", None));
+        net.refuse(Some("nobody home"));
+        drop(call);
+        let got = snapshot(&handle, "clusters", |s| s.clusters.contains_key("a")).await;
+        assert!(got.endpoints.contains_key("a"), "the file's clusters have their hosts");
+        let got = snapshot(&handle, "listener", |s| s.listeners.contains_key("tight")).await;
+        assert!(!got.listeners.contains_key("l") && got.routes.is_empty(), "what is revoked stays revoked");
+        let got = status(&handle, "said", |s| s.saved.as_ref().is_some_and(|s| s.in_force.is_some())).await;
+        assert!(got.ready());
+        // Back, and the same again: now all is its own.
+        net.refuse(None);
+        let mut call = net.call().await;
+        for kind in [Kind::Cluster, Kind::Endpoints, Kind::Listener] {
+            call.expect(kind).await;
+        }
+        call.send(Kind::Cluster, "3", "c", vec![fixed("b", 1, "")]).await;
+        assert_eq!(call.expect(Kind::Cluster).await.ack(), ("c", None));
+        let got = snapshot(&handle, "b", |s| s.clusters.contains_key("b")).await;
+        assert!(got.listeners.contains_key("tight"));
+        status(&handle, "its own", |s| s.saved.as_ref().is_some_and(|s| s.in_force.is_none())).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_flush_does_not_wait_for_the_quiet() {
+    let dir = tempfile::tempdir().unwrap();
+    let net = Net::new();
+    let handle = start(kept(true, dir.path()), &net);
+    let mut call = net.call().await;
+    serve_all(&mut call, "1").await;
+    snapshot(&handle, "listener", |s| s.listeners.contains_key("l")).await;
+    handle.flush(LONG).await;
+    let saved = handle.status().borrow().saved.clone().unwrap();
+    assert!(saved.writes > 0 && !saved.pending);
+    // Nothing more to do, and nobody to do it.
+    handle.flush(LONG).await;
+    let other = start(config(true), &Net::new());
+    other.flush(LONG).await;
+}
+
+#[tokio::test]
+async fn a_file_that_does_not_fit_what_is_there_is_refused_as_a_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    live_once(true, dir.path()).await;
+    let net = Net::new();
+    net.refuse(Some("nobody home"));
+    let mut config = kept(true, dir.path());
+    config.node.id = "other".into();
+    let handle = start(config, &net);
+    let got = status(&handle, "refused", |s| s.saved.as_ref().is_some_and(|s| s.refused.is_some())).await;
+    assert!(got.not_ready_reason().unwrap().contains("another node"));
+    assert!(handle.snapshot().listeners.is_empty() && handle.snapshot().clusters.is_empty());
 }

@@ -1,13 +1,20 @@
 //! The last good configuration on disk, for a start while the control plane is away.
 //!
-//! [`format`] says what a file looks like, [`disk`] reads and replaces it, [`keeper`] decides when. What is read goes
-//! through the same decoding and warming as what a control plane sends. The invariants: no key and no secret is ever
-//! written, a file is used as a whole or not at all, and what came from disk never replaces what a control plane said.
+//! [`format`] says what a file looks like, [`disk`] reads and replaces it, [`owner`] says for whom it is, [`awaited`] what
+//! control planes said, [`keeper`] decides when. What is read goes through the same decoding and warming as what a control
+//! plane sends. The invariants: no key and no secret is ever written, a file is used as a whole or not at all, and what
+//! came from disk never replaces what a control plane said.
 
+mod awaited;
 mod disk;
 mod format;
 mod keeper;
+#[cfg(test)]
+mod keeper_tests;
+mod owner;
 mod secrecy;
+#[cfg(test)]
+mod secrecy_tests;
 #[cfg(test)]
 mod tests;
 
@@ -16,9 +23,12 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-pub(super) use self::{disk::load, keeper::Keeper};
-use super::{client::Update, kind::Kind};
-use crate::ir::ConfigSource;
+pub(super) use self::{
+    disk::load,
+    keeper::{Change, Keeper},
+    owner::Owner,
+};
+use super::{kind::Kind, store::Kept};
 
 /// Where the last good configuration is kept, and under which conditions it is used.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,14 +36,14 @@ pub struct SavedConfig {
     pub dir: PathBuf,
     /// An older file is not used.
     pub max_age: Duration,
-    /// How long the control plane has to deliver before the file is used; less if its stream fails.
+    /// How long the control plane has to deliver before the file is used; less if its stream fails again and again.
     pub patience: Duration,
 }
 
 /// What `/ready`, `/server_info` and the statistics say of it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SavedStatus {
-    /// When what is in force was written; `None` unless it came from disk.
+    /// When a control plane last confirmed what is in force; `None` unless it came from disk.
     pub in_force: Option<SystemTime>,
     /// Why the file there was at the start is not used.
     pub refused: Option<String>,
@@ -47,15 +57,13 @@ pub struct SavedStatus {
     pub last_error: Option<String>,
 }
 
-/// What a file holds, checked, in the order in which it is to be applied.
+/// What a file holds, checked.
 #[derive(Debug)]
 pub(super) struct Restorable {
-    pub(super) written: SystemTime,
-    pub(super) updates: Vec<(ConfigSource, Update)>,
+    pub(super) last_word: SystemTime,
+    /// By type, in the order of [`KINDS`].
+    pub(super) kept: [Vec<Kept>; KINDS.len()],
 }
 
-/// What restored resources have for a version: no control plane has it, so each is sent again and compared.
-pub(super) const VERSION: &str = "last-good";
-
-/// What others depend on comes first. Secrets are not kept.
-const KINDS: [Kind; 4] = [Kind::Cluster, Kind::Endpoints, Kind::Listener, Kind::Routes];
+/// What others depend on comes first, which is the order of use. Secrets are not kept.
+pub(super) const KINDS: [Kind; 4] = [Kind::Cluster, Kind::Endpoints, Kind::Listener, Kind::Routes];

@@ -1,22 +1,19 @@
-use std::{
-    os::unix::fs::PermissionsExt,
-    time::{Instant, UNIX_EPOCH},
-};
+use std::{io::Cursor, os::unix::fs::PermissionsExt, time::UNIX_EPOCH};
 
 use outrigger_wire::pb::google::protobuf::Any;
 
-use super::{
-    format::{Entry, Owner, encode},
-    secrecy::secret_in,
-    *,
-};
-use crate::xds::{
-    store::Now,
-    testing::{decode, eds, endpoints, listener, routes},
+use super::{disk::Failed, *};
+use crate::{
+    ir::ConfigSource,
+    xds::{
+        decode::Notes,
+        store::Keeping,
+        testing::{decode, eds, endpoints, listener, routes},
+    },
 };
 
-fn owner() -> Owner {
-    Owner { id: "n".into(), cluster: "c".into() }
+pub(super) fn owner() -> Owner {
+    Owner { id: "n".into(), cluster: "c".into(), digest: vec![7] }
 }
 
 fn at(seconds: u64) -> SystemTime {
@@ -25,47 +22,47 @@ fn at(seconds: u64) -> SystemTime {
 
 const AGE: Duration = Duration::from_secs(100);
 
-fn entry(name: &str, any: Any) -> Entry {
+pub(super) fn entry(name: &str, any: Any) -> Keeping {
     let kind = Kind::from_type_url(&any.type_url).unwrap();
-    Entry { kind, source: ConfigSource::Ads, name: name.into(), version: "1".into(), raw: any.value.into() }
+    // What is not understood has to get into a file somehow.
+    let resource = decode(&any, &mut Notes::default());
+    let resource = resource.unwrap_or_else(|_| decode(&endpoints("x", 1), &mut Notes::default()).unwrap());
+    let (source, version) = (ConfigSource::Ads, "1".into());
+    Keeping { kind, source, name: name.into(), version, resource, raw: any.value.into() }
 }
 
 /// Out of order on purpose.
-fn entries() -> Vec<Entry> {
+fn entries() -> Vec<Keeping> {
     vec![
         entry("r", routes("r", "a")),
         entry("l", listener("l", "rds=r")),
         entry("a", endpoints("a", 1)),
         entry("a", eds("a", 1, "")),
-        Entry { source: ConfigSource::Grpc { cluster: "x".into(), delta: true }, ..entry("b", endpoints("b", 1)) },
+        Keeping { source: ConfigSource::Grpc { cluster: "x".into(), delta: true }, ..entry("b", endpoints("b", 1)) },
     ]
 }
 
+fn encode(owner: &Owner, entries: &[Keeping], last_word: SystemTime) -> Vec<u8> {
+    let mut file = Cursor::new(Vec::new());
+    format::write(owner, entries, last_word, &mut file).unwrap();
+    file.into_inner()
+}
+
 fn read(file: &[u8], owner: &Owner, now: u64) -> Result<Restorable, String> {
-    format::decode(file, owner, AGE, at(now), decode)
+    format::read(file, owner, AGE, at(now), decode)
 }
 
 #[test]
 fn what_is_written_is_read_in_the_order_of_use() {
     let file = encode(&owner(), &entries(), at(1000));
     let read = read(&file, &owner(), 1100).unwrap();
-    assert_eq!(read.written, at(1000));
-    let kinds: Vec<_> = read.updates.iter().map(|(source, u)| (u.kind, source.clone())).collect();
+    assert_eq!(read.last_word, at(1000));
+    let names = |place: usize| read.kept[place].iter().map(|k| (k.source.clone(), &**k.resource.name())).collect();
+    let got: [Vec<_>; 4] = std::array::from_fn(names);
     let other = ConfigSource::Grpc { cluster: "x".into(), delta: true };
-    let ads = ConfigSource::Ads;
-    assert_eq!(
-        kinds,
-        [
-            (Kind::Cluster, ads.clone()),
-            (Kind::Endpoints, ads.clone()),
-            (Kind::Endpoints, other),
-            (Kind::Listener, ads.clone()),
-            (Kind::Routes, ads)
-        ]
-    );
-    let item = &read.updates[0].1.items[0];
-    assert_eq!((item.name.as_str(), item.version.as_str()), ("a", VERSION));
-    assert_eq!(item.body, Some(eds("a", 1, "")));
+    let ads = || ConfigSource::Ads;
+    assert_eq!(got, [vec![(ads(), "a")], vec![(ads(), "a"), (other, "b")], vec![(ads(), "l")], vec![(ads(), "r")]]);
+    assert_eq!(*read.kept[0][0].raw, *eds("a", 1, "").value);
 }
 
 #[test]
@@ -93,6 +90,11 @@ fn age_clock_node_and_content_are_judged() {
     for other in [Owner { id: "m".into(), ..owner() }, Owner { cluster: "d".into(), ..owner() }] {
         assert!(read(&file, &other, 1000).unwrap_err().contains("another node"));
     }
+    let other = Owner { digest: vec![8], ..owner() };
+    assert!(read(&file, &other, 1000).unwrap_err().contains("was another one"));
+    let mut twice = entries();
+    twice.push(entry("a", eds("a", 2, "")));
+    assert!(read(&encode(&owner(), &twice, at(1000)), &owner(), 1000).unwrap_err().contains("two resources"));
     // One resource that this program does not take spoils all: without it the rest may let in more.
     let mut with_bad = entries();
     with_bad.push(entry("bad", listener("bad", "")));
@@ -104,99 +106,135 @@ fn age_clock_node_and_content_are_judged() {
     assert!(refused.contains("named `other`"), "{refused}");
 }
 
+/// A folder, what is read from it at 1000, and what writes to it.
+struct Disk(tempfile::TempDir, SavedConfig);
+
+impl Disk {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let config = SavedConfig { dir: dir.path().join("a/b"), max_age: AGE, patience: Duration::ZERO };
+        Self(dir, config)
+    }
+
+    fn load(&self) -> Option<Result<Restorable, String>> {
+        disk::load(&self.1, &owner(), decode, at(1000))
+    }
+
+    fn write(&self) -> Result<(), Failed> {
+        disk::replace(&self.1.dir, true, |out| format::write(&owner(), &entries(), at(1000), out))
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.1.dir.join("outrigger")
+    }
+
+    fn file(&self) -> PathBuf {
+        self.folder().join("last-good.bin")
+    }
+}
+
+fn chmod(path: &std::path::Path, mode: u32) {
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+}
+
+fn mode(path: &std::path::Path) -> u32 {
+    std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
 #[test]
 fn only_a_file_that_nobody_else_could_write_is_read() {
-    let dir = tempfile::tempdir().unwrap();
-    let config = SavedConfig { dir: dir.path().join("a/b"), max_age: AGE, patience: Duration::ZERO };
-    let load = || disk::load(&config, &owner(), decode, at(1000));
-    assert!(load().is_none());
+    let disk = Disk::new();
+    assert!(disk.load().is_none());
     for _ in 0..2 {
-        disk::replace(&config.dir, &encode(&owner(), &entries(), at(1000))).unwrap();
+        disk.write().unwrap();
     }
-    let path = config.dir.join("last-good.bin");
-    let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
-    assert_eq!((mode(&path), mode(&config.dir)), (0o600, 0o700));
-    assert_eq!(std::fs::read_dir(&config.dir).unwrap().count(), 1, "nothing is left over");
-    assert_eq!(load().unwrap().unwrap().updates.len(), 5);
+    let path = disk.file();
+    assert_eq!((mode(&path), mode(&disk.folder())), (0o600, 0o700));
+    assert_eq!(std::fs::read_dir(disk.folder()).unwrap().count(), 1, "nothing is left over");
+    assert_eq!(disk.load().unwrap().unwrap().kept.iter().flatten().count(), 5);
     for mode in [0o620, 0o602] {
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
-        assert!(load().unwrap().unwrap_err().contains("others may write"));
+        chmod(&path, mode);
+        assert!(disk.load().unwrap().unwrap_err().contains("others may write"));
     }
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
-    let elsewhere = dir.path().join("elsewhere");
+    chmod(&path, 0o600);
+    let elsewhere = disk.0.path().join("elsewhere");
     std::fs::rename(&path, &elsewhere).unwrap();
     std::os::unix::fs::symlink(&elsewhere, &path).unwrap();
-    assert!(load().unwrap().is_err(), "a link");
+    assert!(disk.load().unwrap().is_err(), "a link");
     std::fs::remove_file(&path).unwrap();
     std::fs::create_dir(&path).unwrap();
-    assert!(load().unwrap().is_err(), "a folder");
+    assert!(disk.load().unwrap().is_err(), "a folder");
 }
 
 #[test]
-fn secrets_are_found_wherever_they_stand() {
-    use outrigger_wire::pb::envoy::{
-        config::{core::v3 as core, listener::v3 as pb},
-        extensions::transport_sockets::tls::v3 as tls,
-    };
-    use prost::Message;
-    let key = b"xx-----BEGIN EC PRIVATE KEY-----yy";
-    assert_eq!(secret_in(Kind::Cluster, key), Some("a private key"));
-    assert_eq!(secret_in(Kind::Listener, &listener("l", "rds=r").value), None);
-    let keys =
-        tls::downstream_tls_context::SessionTicketKeysType::SessionTicketKeys(tls::TlsSessionTicketKeys::default());
-    let context = tls::DownstreamTlsContext { session_ticket_keys_type: Some(keys), ..Default::default() };
-    let any = Any {
-        type_url: "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext".into(),
-        value: context.encode_to_vec(),
-    };
-    let socket = core::TransportSocket {
-        config_type: Some(core::transport_socket::ConfigType::TypedConfig(any)),
-        ..Default::default()
-    };
-    let chain = pb::FilterChain { transport_socket: Some(socket), ..Default::default() };
-    let message = pb::Listener { default_filter_chain: Some(chain), ..Default::default() };
-    assert_eq!(secret_in(Kind::Listener, &message.encode_to_vec()), Some("session ticket keys"));
+fn only_a_folder_that_nobody_else_may_enter_is_used() {
+    let disk = Disk::new();
+    disk.write().unwrap();
+    // The volume may be anybody's: what is in it may not.
+    chmod(&disk.1.dir, 0o777);
+    assert!(disk.load().unwrap().is_ok());
+    for mode in [0o770, 0o705, 0o701] {
+        chmod(&disk.folder(), mode);
+        assert!(disk.load().unwrap().unwrap_err().contains("others may enter"), "{mode:o}");
+    }
+    // What others could have left in it is gone as soon as it is ours alone.
+    let failed = disk::replace(&disk.1.dir, false, |_| Err(std::io::Error::other("full")));
+    assert!(failed.unwrap_err().to_string().contains("full"));
+    assert_eq!((disk.load().is_none(), mode(&disk.folder())), (true, 0o700));
+    disk.write().unwrap();
+    let elsewhere = disk.0.path().join("elsewhere");
+    std::fs::rename(disk.folder(), &elsewhere).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, disk.folder()).unwrap();
+    assert!(disk.load().unwrap().is_err() && disk.write().is_err(), "a link");
 }
 
 #[test]
-fn the_control_plane_has_its_time_and_goes_before_the_disk() {
-    use crate::xds::StartConfig;
-    let start = Instant::now();
-    let now = |seconds| Now { mono: start + Duration::from_secs(seconds), wall: at(1000 + seconds) };
-    let saved = SavedConfig { dir: "/nowhere".into(), max_age: AGE, patience: Duration::from_secs(5) };
-    let config = StartConfig {
-        saved: Some(saved),
-        lds: Some(ConfigSource::Ads),
-        cds: Some(ConfigSource::Ads),
-        ..Default::default()
+fn what_cannot_be_replaced_is_removed() {
+    let disk = Disk::new();
+    let broken = |outdated| {
+        disk::replace(&disk.1.dir, outdated, |out| {
+            std::io::Write::write_all(out, &[0; 100_000])?;
+            Err(std::io::Error::other("full"))
+        })
     };
-    let restorable = || Some(Ok(Restorable { written: at(990), updates: Vec::new() }));
-    let keeper = || Keeper::new(&config, now(0)).unwrap();
+    disk.write().unwrap();
+    assert!(broken(false).is_err());
+    assert!(disk.load().unwrap().is_ok(), "what is still right stays");
+    assert_eq!(std::fs::read_dir(disk.folder()).unwrap().count(), 1, "nothing is left over");
+    assert!(matches!(broken(true), Err(Failed::NotWritten(_))));
+    assert!(disk.load().is_none(), "an older one may let in more");
+    disk.write().unwrap();
+    let why = disk::remove(&disk.1.dir, std::io::Error::other("a key"), true);
+    assert!(why.to_string() == "a key" && disk.load().is_none());
+    // Of a process that died over it.
+    std::fs::write(disk.folder().join("last-good.bin.new"), "half").unwrap();
+    disk.write().unwrap();
+    assert_eq!(std::fs::read_dir(disk.folder()).unwrap().count(), 1);
+}
 
-    let mut slow = keeper();
-    slow.loaded(restorable());
-    assert_eq!(slow.due(), Some(now(5).mono));
-    assert!(slow.overdue(now(4)).is_none());
-    let used = slow.overdue(now(5)).unwrap();
-    assert_eq!(used.updates.len(), 2, "no clusters and no listeners is what there was");
-    assert_eq!(slow.status.in_force, Some(at(990)));
-    assert!(slow.overdue(now(6)).is_none(), "once");
-    slow.changed(now(6));
-    assert_eq!(slow.due(), None, "what came from disk is not written again");
-    assert!(!slow.confirm(Kind::Endpoints) && !slow.confirm(Kind::Cluster) && slow.confirm(Kind::Listener));
-    assert_eq!(slow.status.in_force, None);
-    assert_eq!(slow.due(), Some(now(7).mono));
-
-    let mut failing = keeper();
-    failing.failed(now(1));
-    assert!(failing.overdue(now(1)).is_none(), "not read yet");
-    failing.loaded(restorable());
-    failing.confirm(Kind::Cluster);
-    assert!(failing.overdue(now(1)).is_some(), "half an answer is none");
-
-    let mut prompt = keeper();
-    prompt.loaded(restorable());
-    assert!(!prompt.confirm(Kind::Cluster) && !prompt.confirm(Kind::Listener), "nothing was restored");
-    prompt.failed(now(2));
-    assert!(prompt.overdue(now(60)).is_none(), "what it said holds when it goes away");
+#[test]
+fn processes_write_one_after_the_other() {
+    let disk = std::sync::Arc::new(Disk::new());
+    disk.write().unwrap();
+    let (inside, entered) = std::sync::mpsc::channel();
+    let (leave, left) = std::sync::mpsc::channel::<()>();
+    let first = {
+        let disk = disk.clone();
+        std::thread::spawn(move || {
+            disk::replace(&disk.1.dir, true, |out| {
+                inside.send(()).unwrap();
+                left.recv().unwrap();
+                format::write(&owner(), &entries()[..1], at(1000), out)
+            })
+        })
+    };
+    entered.recv().unwrap();
+    let second = std::thread::spawn({
+        let disk = disk.clone();
+        move || disk.write()
+    });
+    leave.send(()).unwrap();
+    first.join().unwrap().unwrap();
+    second.join().unwrap().unwrap();
+    assert_eq!(disk.load().unwrap().unwrap().kept.iter().flatten().count(), 5, "the last one counts");
 }

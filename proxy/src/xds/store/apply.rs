@@ -7,7 +7,11 @@ use std::{
 };
 
 use super::{
-    super::{decode::Resource, kind::Kind, status::Rejected},
+    super::{
+        decode::{Notes, Resource},
+        kind::Kind,
+        status::Rejected,
+    },
     Failure, Needs, Now, Origin, Prepared, Slot, Store, Version,
     claims::Claims,
     prepare::Outcome,
@@ -144,36 +148,50 @@ impl Store {
                 tracing::warn!(%kind, name = item.name, "a static resource has this name; ignored");
                 None
             }
-            Outcome::New { mut resource, raw, notes } => {
-                for note in notes.iter() {
-                    let before = self.notes.len();
-                    self.notes.push(note.kind, note.path.clone(), note.reason.clone(), note.count);
-                    if self.notes.len() > before {
-                        tracing::warn!(%kind, name = item.name, "{note}");
-                    }
-                }
-                if let (Resource::Cluster(cluster), Some(bind)) = (&mut resource, &self.bind)
-                    && cluster.bind.is_none()
-                {
-                    Arc::make_mut(cluster).bind = Some(bind.clone());
-                }
-                let slot = held.map(|(_, slot)| slot);
-                let mut versions = slot.into_iter().flat_map(|slot| slot.latest.iter().chain(&slot.active));
-                if let Some(held) = versions.find(|v| v.resource == resource) {
-                    // Equal in meaning: the same object goes on, so nothing downstream notices.
-                    resource = held.resource.clone();
-                }
-                let needs = Needs::of(&resource);
-                let origin = Origin::Source(frame.source.clone());
-                let latest = Version { resource, raw: Some(raw), version, updated: now.wall, origin, needs };
-                self.set_latest(kind, &name, Some(Arc::new(latest)));
-                self.edit(kind, &name, |slot| {
-                    (slot.failure, slot.absent, slot.expires) = (None, false, expires);
-                    slot.since.take_if(|_| kind.is_wildcard());
-                });
+            Outcome::New { resource, raw, notes } => {
+                self.accept(frame.source, kind, &name, &version, (resource, raw, &notes), now);
+                self.edit(kind, &name, |slot| (slot.failure, slot.expires) = (None, expires));
                 None
             }
         }
+    }
+
+    /// Makes a resource the latest version of its name.
+    pub(super) fn accept(
+        &mut self,
+        source: &ConfigSource,
+        kind: Kind,
+        name: &Name,
+        version: &Arc<str>,
+        (mut resource, raw, notes): (Resource, Arc<[u8]>, &Notes),
+        now: Now,
+    ) {
+        for note in notes.iter() {
+            let before = self.notes.len();
+            self.notes.push(note.kind, note.path.clone(), note.reason.clone(), note.count);
+            if self.notes.len() > before {
+                tracing::warn!(%kind, %name, "{note}");
+            }
+        }
+        if let (Resource::Cluster(cluster), Some(bind)) = (&mut resource, &self.bind)
+            && cluster.bind.is_none()
+        {
+            Arc::make_mut(cluster).bind = Some(bind.clone());
+        }
+        let slot = self.table(kind).get(name);
+        let mut versions = slot.into_iter().flat_map(|slot| slot.latest.iter().chain(&slot.active));
+        if let Some(held) = versions.find(|v| v.resource == resource) {
+            // Equal in meaning: the same object goes on, so nothing downstream notices.
+            resource = held.resource.clone();
+        }
+        let needs = Needs::of(&resource);
+        let (origin, version) = (Origin::Source(source.clone()), Arc::clone(version));
+        let latest = Version { resource, raw: Some(raw), version, updated: now.wall, origin, needs };
+        self.set_latest(kind, name, Some(Arc::new(latest)));
+        self.edit(kind, name, |slot| {
+            slot.absent = false;
+            slot.since.take_if(|_| kind.is_wildcard());
+        });
     }
 
     /// A delta removal. Named types keep what they have, as Envoy does: a reference still needs it.

@@ -11,6 +11,7 @@ mod fixed;
 mod needs;
 mod prepare;
 mod references;
+mod restore;
 mod slots;
 #[cfg(test)]
 mod tests;
@@ -28,6 +29,7 @@ pub(in crate::xds) use self::apply::{Frame, ttl};
 pub use self::{
     apply::Applied,
     prepare::{Prepared, prepare},
+    restore::{Keeping, Kept, RESTORED},
 };
 use self::{needs::Needs, references::References, slots::Unrest};
 use super::{
