@@ -44,7 +44,7 @@ use crate::{
     },
     live::Live,
     policy::router::{RouteTable, Selected, header_matches, pick_weighted, strip_port, weighted_cluster},
-    telemetry::flags::Flags,
+    telemetry::{flags::Flags, own::own},
     upstream::Cluster,
 };
 
@@ -141,7 +141,7 @@ impl<'a> Forwarding<'a> {
                 return Err(reply);
             }
         };
-        self.flow.record.upstream(|u| u.cluster = self.flow.record.logged().then(|| cluster.config.name.clone()));
+        self.flow.record.upstream(|u| u.cluster = self.flow.record.logged().then(|| own(&cluster.config.name)));
         if let Err(reply) = upgrade::check(&self.conn.hcm.config, self.route, request, spoken(cluster, request)) {
             note_head(self.flow, &request.parts, scheme);
             return Err(reply);

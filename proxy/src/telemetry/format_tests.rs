@@ -144,3 +144,22 @@ fn truncation_counts_characters() {
     assert_eq!(truncate("hé", Some(0)), "");
     assert_eq!(truncate("hé", None), "hé");
 }
+
+#[test]
+fn a_header_is_found_among_few_and_among_many() {
+    let mut headers = HeaderMap::new();
+    headers.append("x-several", "one".parse().unwrap());
+    headers.insert("x-one", HeaderValue::from_bytes("é".as_bytes()).unwrap());
+    headers.append("x-several", "two".parse().unwrap());
+    let asked = |headers: &HeaderMap| {
+        let get = |name| Headers::get(headers, name).map(Cow::into_owned);
+        ["x-several", "X-Several", "x-one", "x-on", ""].map(get)
+    };
+    let few = asked(&headers);
+    assert_eq!(few.clone().map(|v| v.unwrap_or_default()), ["one,two", "one,two", "é", "", ""]);
+    assert!(few[3].is_none() && few[4].is_none());
+    for n in 0..FEW {
+        headers.insert(HeaderName::try_from(format!("x-{n}")).unwrap(), "v".parse().unwrap());
+    }
+    assert_eq!(asked(&headers), few);
+}

@@ -13,6 +13,7 @@ pub mod mesh;
 pub mod metadata;
 pub mod metrics;
 pub mod outbox;
+pub mod own;
 pub mod protobuf;
 pub mod rbac;
 pub mod record;

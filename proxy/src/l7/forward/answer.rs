@@ -22,6 +22,7 @@ use crate::{
     telemetry::{
         flags::Flags,
         format::{self, Headers},
+        own::own,
     },
     upstream::Endpoint,
 };
@@ -51,7 +52,7 @@ impl Forwarding<'_> {
     pub(super) fn note_connection(&self, facts: &Facts) {
         if self.flow.record.logged() {
             self.flow.record.upstream(|u| {
-                u.host = Some(facts.host.clone());
+                u.host = Some(own(&facts.host));
                 u.local = facts.local;
                 u.protocol = Some(match facts.protocol {
                     HttpProtocol::Http1 => "HTTP/1.1",

@@ -23,7 +23,7 @@ use crate::{
         timeouts::{Expired, TryClock, within},
         trace,
     },
-    telemetry::flags::Flags,
+    telemetry::{flags::Flags, own::own},
     upstream::{Endpoint, Picked, breaker::Permit, outlier::Probe},
 };
 
@@ -190,7 +190,7 @@ impl Forwarding<'_> {
         let Picked { endpoint, probe } = self.pick(plan, tried).map_err(|reply| reply.attempts(count.tries))?;
         if self.flow.record.logged() {
             // Also of a try that no connection came of.
-            self.flow.record.upstream(|u| u.host = Some(endpoint.label.clone()));
+            self.flow.record.upstream(|u| u.host = Some(own(&endpoint.label)));
         }
         let mut request = self.attempt_request(plan, supply, &endpoint, (count.tries, timed_out))?;
         if let Some(span) = self.flow.record.span() {

@@ -60,7 +60,8 @@ pub(super) struct Pipe {
     buffers: Box<[Mutex<Buffer>]>,
 }
 
-/// Lines on their way.
+/// Lines on their way. Alone on its cache lines: workers write theirs all the time.
+#[repr(align(128))]
 #[derive(Debug, Default)]
 pub(super) struct Buffer {
     pub(super) bytes: Vec<u8>,
