@@ -19,7 +19,7 @@ use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{TcpListener, UnixListener},
-    sync::{Semaphore, watch},
+    sync::{Notify, Semaphore, watch},
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
@@ -230,6 +230,8 @@ pub(super) struct Server {
     #[cfg(test)]
     address: Option<std::net::SocketAddr>,
     permits: Arc<Semaphore>,
+    /// Ends the accepting only.
+    accepting: CancellationToken,
     stop: CancellationToken,
 }
 
@@ -239,17 +241,17 @@ impl Server {
         self.address
     }
 
-    /// Stops accepting; connections end with the answers that are under way.
+    /// Stops accepting; connections end with their next answers.
     pub(super) fn stop_accepting(&self) {
-        self.stop.cancel();
+        self.accepting.cancel();
     }
 
     /// Stops accepting and waits a moment for answers that are under way.
     pub(super) async fn stop(&self) {
         self.stop.cancel();
         let all = self.permits.acquire_many(MAX_CONNECTIONS as u32);
-        // Who does not read the answer by then has to do without.
-        let _ = tokio::time::timeout(LAST_ANSWER, all).await;
+        // Who says nothing, or does not read the answer, has to do without.
+        let _ = tokio::time::timeout(2 * LAST_ANSWER, all).await;
     }
 }
 
@@ -261,6 +263,7 @@ where
 {
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let stop = CancellationToken::new();
+    let accepting = stop.child_token();
     let server = Server {
         #[cfg(test)]
         address: match &listener {
@@ -268,12 +271,14 @@ where
             Listener::Unix(_) => None,
         },
         permits: permits.clone(),
+        accepting: accepting.clone(),
         stop: stop.clone(),
     };
-    tokio::spawn(stop.clone().run_until_cancelled_owned(async move {
+    let last = accepting.clone();
+    tokio::spawn(accepting.run_until_cancelled_owned(async move {
         loop {
             let Ok(permit) = permits.clone().acquire_owned().await else { return };
-            let (inner, stop) = (inner.clone(), stop.clone());
+            let (inner, stop) = (inner.clone(), (last.clone(), stop.clone()));
             match &listener {
                 Listener::Tcp(listener) => match listener.accept().await {
                     Ok((io, _)) => drop(tokio::spawn(connection(TokioIo::new(io), inner, handler, stop, permit))),
@@ -298,7 +303,7 @@ async fn connection<I, F, Fut>(
     io: I,
     inner: Arc<Inner>,
     handler: F,
-    stop: CancellationToken,
+    (last, stop): (CancellationToken, CancellationToken),
     _permit: tokio::sync::OwnedSemaphorePermit,
 ) where
     I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
@@ -308,8 +313,11 @@ async fn connection<I, F, Fut>(
     // Who watches may do so for longer than others have for their answer.
     let (lasts, mut ends) = watch::channel(Instant::now() + LIFETIME);
     let lasts = Arc::new(lasts);
+    let asked = Arc::new(Notify::new());
+    let first = asked.clone();
     let service = hyper::service::service_fn(move |request: http::Request<Incoming>| {
-        let (inner, lasts) = (inner.clone(), lasts.clone());
+        let (inner, lasts, last) = (inner.clone(), lasts.clone(), last.clone());
+        asked.notify_one();
         async move {
             let answer = match *request.method() {
                 Method::GET | Method::HEAD | Method::POST => handler(inner, Call::new(&request)).await,
@@ -325,6 +333,9 @@ async fn connection<I, F, Fut>(
             let mut response = Response::new(body);
             *response.status_mut() = answer.status;
             let headers = response.headers_mut();
+            if last.is_cancelled() {
+                headers.insert(header::CONNECTION, http::HeaderValue::from_static("close"));
+            }
             headers.insert(header::CONTENT_TYPE, http::HeaderValue::from_static(answer.content_type));
             headers.insert(header::CACHE_CONTROL, http::HeaderValue::from_static("no-cache, max-age=0"));
             headers.insert(header::X_CONTENT_TYPE_OPTIONS, http::HeaderValue::from_static("nosniff"));
@@ -346,6 +357,12 @@ async fn connection<I, F, Fut>(
             () = tokio::time::sleep_until(end) => break,
             Ok(()) = ends.changed() => {}
         }
+    }
+    // Who was let in at the last moment is about to say what it wants.
+    tokio::select! {
+        _ = serving.as_mut() => return,
+        () = first.notified() => {}
+        () = tokio::time::sleep(LAST_ANSWER) => {}
     }
     serving.as_mut().graceful_shutdown();
     let _ = tokio::time::timeout(LAST_ANSWER, serving).await;

@@ -33,6 +33,7 @@ pub(super) struct Ending {
     forced: Option<Instant>,
     /// Somebody said that the application has ended.
     released: bool,
+    handed_over: bool,
     /// A successor took over, and nobody asked for the end since.
     succeeded: bool,
 }
@@ -52,6 +53,7 @@ impl Ending {
             deadline: now + times.total,
             forced: None,
             released: false,
+            handed_over: false,
             succeeded: false,
         }
     }
@@ -62,7 +64,7 @@ impl Ending {
             source.advance(Phase::Drain);
         }
         // Nothing of the application depends on this process any more.
-        (self.closed, self.released, self.succeeded) = (true, true, true);
+        (self.closed, self.released, self.handed_over, self.succeeded) = (true, true, true, true);
         self.deadline = Instant::now() + total;
     }
 
@@ -107,6 +109,11 @@ impl Ending {
     /// Whether it is time to cut what is left.
     pub(super) fn overdue(&self) -> bool {
         self.forced.is_none() && Instant::now() >= self.deadline
+    }
+
+    /// Whether connections may count only in a moment, of those that were accepted last before a successor took over.
+    pub(super) fn awaits_sockets(&self) -> bool {
+        self.handed_over && self.forced.is_none()
     }
 
     /// Moves on; true when nothing is left to wait for. `may_call`: the application is there and may call somebody.

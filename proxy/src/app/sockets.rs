@@ -11,6 +11,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     fmt, io,
     net::{SocketAddr, TcpListener},
+    sync::Arc,
 };
 
 use self::reserved::{Claimed, Reserved};
@@ -67,6 +68,8 @@ pub(super) struct Sockets {
     /// Addresses left out because this kernel has no IPv6, each said once.
     without_v6: BTreeSet<SocketAddr>,
     next_id: u64,
+    /// Shared with all who accept.
+    accepting: Arc<()>,
     /// Whether open sockets are kept for a successor.
     keeps: bool,
     /// Connections that were held and then served, or refused in the end.
@@ -82,6 +85,7 @@ impl Sockets {
             closed: Vec::new(),
             without_v6: BTreeSet::new(),
             next_id: 0,
+            accepting: Arc::default(),
             keeps: false,
             held: HoldCounts::default(),
         }
@@ -156,7 +160,8 @@ impl Sockets {
                 }
             }
             let (claim, balance) = (claim.clone(), balance.clone());
-            worker.send(Command::Listen { id: self.next_id, claim, socket, balance, held });
+            let accepting = self.accepting.clone();
+            worker.send(Command::Listen { id: self.next_id, claim, socket, balance, held, accepting });
         }
         tracing::info!(listener = %listener.name, %address, "listening");
         let (listener, direction) = (listener.name.clone(), listener.direction);

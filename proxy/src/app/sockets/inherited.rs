@@ -6,6 +6,7 @@
 use std::{
     io,
     net::{SocketAddr, TcpListener},
+    sync::Arc,
 };
 
 use super::{Claimed, Open, Reserved, Sockets};
@@ -69,6 +70,11 @@ impl Sockets {
         self.reserved.clear();
         let claims: Vec<Claim> = self.open.keys().cloned().collect();
         claims.iter().for_each(|claim| self.close(claim));
+    }
+
+    /// Whether some worker may still accept a connection, on whatever socket.
+    pub(in crate::app) fn is_accepting(&self) -> bool {
+        Arc::strong_count(&self.accepting) > 1
     }
 
     /// Stops accepting on a socket, on all workers.

@@ -182,7 +182,9 @@ fn succession(before: usize, after: usize) {
     assert!(new.apply(&yaml).is_empty());
     assert_eq!(ids(&mut new).len(), before.max(after), "no socket without somebody who accepts on it");
     let mut early: Vec<_> = (0..50).map(|_| client(address)).collect();
+    assert!(old.sockets().is_accepting());
     old.sockets().leave();
+    crate::app::testing::until("nobody accepts", || !old.sockets().is_accepting());
     assert!(old.reconcile().is_empty() && ids(&mut old).is_empty());
     let mut late: Vec<_> = (0..50).map(|_| client(address)).collect();
     early.iter_mut().chain(&mut late).for_each(|stream| echoes(stream, "in between"));
