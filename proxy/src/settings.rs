@@ -12,7 +12,12 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Parser, ValueEnum};
 
-pub use self::{agent::AgentSocket, lifecycle::Lifecycle, metrics::MetricsSettings, replace::Replace};
+pub use self::{
+    agent::AgentSocket,
+    lifecycle::Lifecycle,
+    metrics::MetricsSettings,
+    replace::{Replace, SUPERVISOR},
+};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Mode {

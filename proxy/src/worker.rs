@@ -28,7 +28,7 @@ use tokio::{
 pub use balance::Balance;
 
 use self::{
-    accepting::{listen, take, take_over},
+    accepting::{Serving, listen, take, take_over},
     balance::Place,
 };
 use crate::{
@@ -63,6 +63,8 @@ pub enum Command {
         socket: std::net::TcpListener,
         balance: Arc<Balance>,
         held: Vec<(std::net::TcpStream, SocketAddr)>,
+        /// Held for as long as connections may still be accepted on it.
+        accepting: Arc<()>,
     },
     /// Serve what another worker accepted.
     Serve(Box<Handed>),
@@ -80,7 +82,7 @@ pub struct Handed {
     stream: std::net::TcpStream,
     peer: SocketAddr,
     claim: Claim,
-    place: Place,
+    counted: (Serving, Place),
 }
 
 /// What workers share with the control thread.
@@ -246,12 +248,12 @@ async fn run(shared: Arc<Shared>, index: usize, mut commands: mpsc::UnboundedRec
             }
         };
         match command {
-            Some(Command::Listen { id, claim, socket, balance, held }) => {
+            Some(Command::Listen { id, claim, socket, balance, held, accepting }) => {
                 if !held.is_empty() {
                     let place = || balance.place(worker.index, false);
                     take(&worker, held.into_iter(), &Rc::new(claim.clone()), place);
                 }
-                match listen(&worker, claim.clone(), socket, balance) {
+                match listen(&worker, claim.clone(), socket, balance, accepting) {
                     Ok(stop) => drop(listening.insert(id, Listening { stop })),
                     Err(error) => tracing::error!(?claim, %error, "cannot accept on a socket"),
                 }

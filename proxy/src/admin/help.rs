@@ -37,6 +37,11 @@ const OURS: &[(&str, &str, &str)] = &[
     ("listener", "downstream_cx_revoked", "Connections cut because policy no longer allows them."),
     ("listener", "strict_mtls_would_deny", "Plaintext connections that STRICT mutual TLS would refuse."),
     ("cluster", "upstream_rq_replayed", "Requests sent again because no byte of them can have been processed."),
+    (
+        "tcp",
+        "downstream_cx_overload_close",
+        "Connections that idled and were closed for want of memory or descriptors.",
+    ),
     ("tcp", "downstream_cx_spliced", "Connections whose bytes the kernel moved."),
     ("http", "rq_mirrored", "Copies of requests sent to mirrors."),
 ];

@@ -19,7 +19,7 @@ use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
-    sync::{OwnedSemaphorePermit, watch},
+    sync::{Notify, OwnedSemaphorePermit, watch},
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
@@ -246,6 +246,8 @@ pub(super) struct Server {
     #[cfg(test)]
     address: Option<std::net::SocketAddr>,
     places: Arc<Places>,
+    /// Ends the accepting only.
+    accepting: CancellationToken,
     stop: CancellationToken,
 }
 
@@ -255,16 +257,16 @@ impl Server {
         self.address
     }
 
-    /// Stops accepting; connections end with the answers that are under way.
+    /// Stops accepting; connections end with their next answers.
     pub(super) fn stop_accepting(&self) {
-        self.stop.cancel();
+        self.accepting.cancel();
     }
 
     /// Stops accepting and waits a moment for answers that are under way.
     pub(super) async fn stop(&self) {
         self.stop.cancel();
-        // Who does not read the answer by then has to do without.
-        let _ = tokio::time::timeout(LAST_ANSWER, self.places.all_free()).await;
+        // Who says nothing, or does not read the answer by then has to do without.
+        let _ = tokio::time::timeout(2 * LAST_ANSWER, self.places.all_free()).await;
     }
 }
 
@@ -276,6 +278,7 @@ where
 {
     let places = Places::new(MAX_CONNECTIONS);
     let stop = CancellationToken::new();
+    let accepting = stop.child_token();
     let server = Server {
         #[cfg(test)]
         address: match &listener {
@@ -283,9 +286,11 @@ where
             Listener::Unix(_) => None,
         },
         places: places.clone(),
+        accepting: accepting.clone(),
         stop: stop.clone(),
     };
-    tokio::spawn(stop.clone().run_until_cancelled_owned(async move {
+    let last = accepting.clone();
+    tokio::spawn(accepting.run_until_cancelled_owned(async move {
         loop {
             let accepted = match &listener {
                 Listener::Tcp(listener) => listener.accept().await.map(|(io, _)| Accepted::Tcp(io)),
@@ -299,7 +304,7 @@ where
                 }
             };
             let Some(place) = places.take().await else { return };
-            let (inner, stop) = (inner.clone(), stop.clone());
+            let (inner, stop) = (inner.clone(), (last.clone(), stop.clone()));
             match accepted {
                 Accepted::Tcp(io) => drop(tokio::spawn(connection(TokioIo::new(io), inner, handler, stop, place))),
                 Accepted::Unix(io) => drop(tokio::spawn(connection(TokioIo::new(io), inner, handler, stop, place))),
@@ -314,8 +319,13 @@ async fn accept_failed(error: &std::io::Error) {
     tokio::time::sleep(Duration::from_millis(100)).await;
 }
 
-async fn connection<I, F, Fut>(io: I, inner: Arc<Inner>, handler: F, stop: CancellationToken, place: Place)
-where
+async fn connection<I, F, Fut>(
+    io: I,
+    inner: Arc<Inner>,
+    handler: F,
+    (last, stop): (CancellationToken, CancellationToken),
+    place: Place,
+) where
     I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
     F: Fn(Arc<Inner>, Call) -> Fut + Copy + Send + Sync + 'static,
     Fut: Future<Output = Answer> + Send + 'static,
@@ -324,8 +334,11 @@ where
     let (lasts, mut ends) = watch::channel(Instant::now() + LIFETIME);
     let (lasts, place) = (Arc::new(lasts), Arc::new(place));
     let serves = place.clone();
+    let asked = Arc::new(Notify::new());
+    let first = asked.clone();
     let service = hyper::service::service_fn(move |request: http::Request<Incoming>| {
-        let (inner, lasts, busy) = (inner.clone(), lasts.clone(), serves.busy());
+        let (inner, lasts, busy, last) = (inner.clone(), lasts.clone(), serves.busy(), last.clone());
+        asked.notify_one();
         async move {
             let foreign = origin::refusal(request.headers());
             let answer = match *request.method() {
@@ -342,6 +355,9 @@ where
             let mut response = Response::new(Answered { content: answer.content, _busy: busy });
             *response.status_mut() = answer.status;
             let headers = response.headers_mut();
+            if last.is_cancelled() {
+                headers.insert(header::CONNECTION, http::HeaderValue::from_static("close"));
+            }
             headers.insert(header::CONTENT_TYPE, http::HeaderValue::from_static(answer.content_type));
             headers.insert(header::CACHE_CONTROL, http::HeaderValue::from_static("no-cache, max-age=0"));
             headers.insert(header::X_CONTENT_TYPE_OPTIONS, http::HeaderValue::from_static("nosniff"));
@@ -364,6 +380,12 @@ where
             () = tokio::time::sleep_until(end) => break,
             Ok(()) = ends.changed() => {}
         }
+    }
+    // Who was let in at the last moment is about to say what it wants.
+    tokio::select! {
+        _ = serving.as_mut() => return,
+        () = first.notified() => {}
+        () = tokio::time::sleep(LAST_ANSWER) => {}
     }
     serving.as_mut().graceful_shutdown();
     let _ = tokio::time::timeout(LAST_ANSWER, serving).await;

@@ -64,6 +64,8 @@ pub enum Request {
     Cut,
     /// Stop accepting (after the drain time if `graceful`) and drain, but go on running.
     DrainListeners { inbound_only: bool, graceful: bool },
+    /// Have the supervisor start a successor.
+    Replace,
     /// Close and reopen access log files (after rotation).
     ReopenLogs,
     /// SIGHUP: read the bootstrap file again, and reopen access log files.

@@ -35,6 +35,7 @@ const HELP: &[(&str, &str)] = &[
     ("POST /logging", "log levels (?level=debug, ?paths=router:trace,outrigger_proxy::xds:debug)"),
     ("/memory", "memory as the kernel counts it"),
     ("POST /quitquitquit", "drain and exit"),
+    ("POST /replace", "have the supervisor start the program anew, to take over from this process"),
     ("/ready", "200 LIVE, or 503 and the reason (?verbose: JSON)"),
     ("POST /reopen_logs", "reopen access log files"),
     ("POST /reset_counters", "counters of /stats begin at 0 again"),
@@ -59,6 +60,7 @@ const CHANGES: &[&str] = &[
     "/heapprofiler",
     "/logging",
     "/quitquitquit",
+    "/replace",
     "/reopen_logs",
     "/reset_counters",
     "/runtime_modify",
@@ -91,6 +93,10 @@ pub(super) async fn admin(inner: Arc<Inner>, call: Call) -> Answer {
         "/reset_counters" => rendered(inner, call, stats::reset).await,
         "/logging" => logging::logging(&inner, &call),
         "/quitquitquit" => request(&inner, Request::Stop),
+        "/replace" => match inner.context.settings.replace.supervisor() {
+            Some(_) => request(&inner, Request::Replace),
+            None => Answer::error(StatusCode::BAD_REQUEST, "this process runs without --supervise\n"),
+        },
         "/drain_listeners" if call.has("skip_exit") => Answer::error(
             StatusCode::NOT_IMPLEMENTED,
             "?skip_exit is not supported: what drains here also stops accepting\n",

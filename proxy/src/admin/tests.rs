@@ -263,7 +263,10 @@ async fn clusters_listeners_and_information() {
 #[tokio::test]
 async fn what_changes_something_is_posted_and_reaches_the_control_loop() {
     let mut rig = start().await;
-    for path in ["/quitquitquit", "/drain_listeners", "/logging?level=debug", "/reopen_logs", "/healthcheck/fail"] {
+    assert_eq!(rig.call("POST", "/replace").await.0, 400, "nobody supervises a test");
+    for path in
+        ["/replace", "/quitquitquit", "/drain_listeners", "/logging?level=debug", "/reopen_logs", "/healthcheck/fail"]
+    {
         assert_eq!(rig.get(path).await.0, 405, "{path}");
     }
     assert_eq!(rig.call("DELETE", "/stats").await.0, 405);

@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::unistd::Pid;
 use tokio::sync::{Notify, mpsc};
 
 use super::{
@@ -61,6 +62,8 @@ pub(super) struct Beside {
     pub(super) reload: Arc<Notify>,
     /// Of a process that may have predecessors and successors.
     pub(super) handover: Option<Handover>,
+    /// Who starts successors.
+    pub(super) supervisor: Option<Pid>,
 }
 
 /// What it takes to hand over, and to take over.

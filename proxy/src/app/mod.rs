@@ -241,6 +241,7 @@ async fn run(settings: Settings, bootstrap: Bootstrap, log: logging::Handle) -> 
     let application = application::Application::new(&settings.lifecycle.exit_when);
     let limits = overload::Sources::find(settings.lifecycle.overload_memory);
     let overload = overload::Overload::new(settings.lifecycle.overload_percent, limits);
+    let supervisor = settings.replace.supervisor();
     let succession = succession::start(&settings.replace, inheritance, &admin, &shared, (epoch, shutdown))?;
     let reload = reload::Reload {
         settings,
@@ -249,7 +250,8 @@ async fn run(settings: Settings, bootstrap: Bootstrap, log: logging::Handle) -> 
         state: admin.state(),
         debug: debug_keys,
     };
-    let beside = control::Beside { application, overload, reload: reload.start(), handover: succession.handover };
+    let beside =
+        control::Beside { application, overload, reload: reload.start(), handover: succession.handover, supervisor };
     let configuration = subscription.clone();
     let control = control::Control::new(builder, subscription, sockets, admin.state(), shared, times, beside);
     let workers = local.run_until(control.run(asked)).await;

@@ -38,6 +38,8 @@ struct Open {
     options: ListenOptions,
     /// Sockets by the worker that accepts on them and the name it knows them by.
     ids: Vec<(usize, u64)>,
+    /// Shared with all who accept on them.
+    accepting: Arc<()>,
     /// Further handles of the sockets, where a successor may ask for them.
     kept: Vec<TcpListener>,
     /// A successor has them, too.
@@ -65,10 +67,8 @@ pub(super) struct Sockets {
     reserved: BTreeMap<SocketAddr, Reserved>,
     /// Directions that no longer accept.
     closed: Vec<Direction>,
-    /// Who has a share in an open socket, and in one that was closed: workers until its queue is empty, and what they
-    /// took out of it until it is over.
-    accepting: HashMap<Claim, Weak<Balance>>,
-    emptying: Vec<Weak<Balance>>,
+    /// Sockets that were closed, held by the workers until their queues are empty and what was in them counts.
+    emptying: Vec<Weak<()>>,
     /// Addresses left out because this kernel has no IPv6, each said once.
     without_v6: BTreeSet<SocketAddr>,
     next_id: u64,
@@ -85,7 +85,6 @@ impl Sockets {
             open: HashMap::new(),
             reserved: BTreeMap::new(),
             closed: Vec::new(),
-            accepting: HashMap::new(),
             emptying: Vec::new(),
             without_v6: BTreeSet::new(),
             next_id: 0,
@@ -152,6 +151,7 @@ impl Sockets {
         let mut ids = Vec::with_capacity(sockets.len());
         let mut kept = Vec::new();
         let balance = Balance::new(self.workers.len());
+        let accepting = Arc::new(());
         let workers = self.workers.iter().enumerate().cycle();
         for ((index, worker), Claimed { socket, held }) in workers.zip(sockets) {
             self.next_id += 1;
@@ -163,24 +163,25 @@ impl Sockets {
                 }
             }
             let (claim, balance) = (claim.clone(), balance.clone());
-            worker.send(Command::Listen { id: self.next_id, claim, socket, balance, held });
+            let accepting = accepting.clone();
+            worker.send(Command::Listen { id: self.next_id, claim, socket, balance, held, accepting });
         }
-        self.accepting.insert(claim.clone(), Arc::downgrade(&balance));
         tracing::info!(listener = %listener.name, %address, "listening");
         let (listener, direction) = (listener.name.clone(), listener.direction);
-        self.open.insert(claim, Open { listener, address, direction, options, ids, kept, offered: false });
+        self.open.insert(claim, Open { listener, address, direction, options, ids, accepting, kept, offered: false });
     }
 
     fn close(&mut self, claim: &Claim) {
         if let Some(open) = self.open.remove(claim) {
             self.unlisten(&open);
             self.emptying.retain(|left| left.strong_count() > 0);
-            self.emptying.extend(self.accepting.remove(claim));
+            self.emptying.push(Arc::downgrade(&open.accepting));
             tracing::info!(listener = %open.listener, address = %open.address, "no longer listening");
         }
     }
 
-    /// Whether all that came to sockets that are closed is over: nobody waits in their queues, or on the way to a worker.
+    /// Whether all that came to sockets that are closed is over: nobody waits in their queues who is
+    /// not counted.
     pub(super) fn emptied(&mut self) -> bool {
         self.emptying.retain(|left| left.strong_count() > 0);
         self.emptying.is_empty()

@@ -24,6 +24,8 @@ use nix::{
 };
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::settings::SUPERVISOR;
+
 /// Children at once; one serves, others drain.
 const MOST: usize = 16;
 
@@ -95,7 +97,8 @@ impl Supervisor {
             return Err(io::Error::other("too many processes are still draining"));
         }
         let mut command = Command::new(&self.program);
-        let child = command.args(&self.arguments).env_remove("OUTRIGGER_SUPERVISE").spawn()?;
+        command.args(&self.arguments).env_remove("OUTRIGGER_SUPERVISE");
+        let child = command.env(SUPERVISOR, std::process::id().to_string()).spawn()?;
         let pid = Pid::from_raw(i32::try_from(child.id()).map_err(io::Error::other)?);
         tracing::info!(%pid, program = %self.program.display(), "started");
         self.children.push(pid);

@@ -3,6 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::Parser;
+use nix::unistd::Pid;
 
 const REPLACE: &str = "Replacement in place";
 
@@ -45,9 +46,21 @@ pub struct Replace {
     /// container) and starts the program anew on SIGUSR2. Needs --replace-socket.
     #[arg(long, env = "OUTRIGGER_SUPERVISE", requires = "replace_socket", help_heading = REPLACE)]
     pub supervise: bool,
+    /// The process that does so, as it tells its children.
+    #[arg(long, env = SUPERVISOR, hide = true)]
+    supervisor: Option<i32>,
 }
 
+/// Variable by which a supervisor is known to its children.
+pub const SUPERVISOR: &str = "OUTRIGGER_SUPERVISOR";
+
 impl Replace {
+    /// The supervising parent, if there still is one.
+    pub fn supervisor(&self) -> Option<Pid> {
+        let parent = nix::unistd::getppid();
+        self.supervisor.filter(|pid| *pid == parent.as_raw()).map(|_| parent)
+    }
+
     pub fn patience(&self) -> Duration {
         Duration::from_secs(self.replace_timeout_s)
     }

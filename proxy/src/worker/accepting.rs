@@ -3,6 +3,7 @@
 //! Knows neither filter chains nor protocols. Invariant: what was accepted is served or counted as refused.
 
 use std::{
+    fmt,
     net::SocketAddr,
     rc::Rc,
     sync::{Arc, atomic::Ordering},
@@ -28,12 +29,18 @@ pub(super) fn listen(
     claim: Claim,
     socket: std::net::TcpListener,
     balance: Arc<Balance>,
+    accepting: Arc<()>,
 ) -> std::io::Result<oneshot::Sender<bool>> {
     let (stop, stopped) = oneshot::channel();
     // A second handle, to empty the queue without waiting once the loop has ended.
     let queue = socket.try_clone()?;
     let socket = tokio::net::TcpListener::from_std(socket)?;
-    tokio::task::spawn_local(accept(worker.clone(), (socket, queue), balance, Rc::new(claim), stopped));
+    let accept = accept(worker.clone(), (socket, queue), balance, Rc::new(claim), stopped);
+    tokio::task::spawn_local(async move {
+        accept.await;
+        // All that it accepted counts by now.
+        drop(accepting);
+    });
     Ok(stop)
 }
 
@@ -80,17 +87,27 @@ pub(super) fn take(
     }
 }
 
-/// Serves a connection here, or has the worker serve it that its place is with.
+/// Serves a connection here, or has the worker serve it that its place is with. From here on it counts.
 fn distribute(worker: &Rc<Worker>, accepted: (tokio::net::TcpStream, SocketAddr), claim: &Rc<Claim>, place: Place) {
+    if worker.engine.pressure.get() >= Pressure::Shed {
+        on_listener(worker, claim, |listener| listener.stats.local().downstream_cx_overload_reject.inc());
+        return;
+    }
+    let Some(serving) = Serving::new(&worker.shared) else {
+        on_listener(worker, claim, |listener| listener.stats.local().downstream_global_cx_overflow.inc());
+        return;
+    };
+    let counted = (serving, place);
+    let place = &counted.1;
     let peers = worker.shared.peers.get();
     let Some(other) = peers.filter(|_| place.worker() != worker.index).and_then(|p| p.get(place.worker())) else {
-        return start(worker, accepted, claim, place);
+        return start(worker, accepted, claim, counted);
     };
     let (stream, peer) = accepted;
     let claim = (**claim).clone();
     match stream.into_std() {
         Ok(stream) => {
-            let sent = other.send(Command::Serve(Box::new(Handed { stream, peer, claim, place })));
+            let sent = other.send(Command::Serve(Box::new(Handed { stream, peer, claim, counted })));
             if let Err(mpsc::error::SendError(Command::Serve(handed))) = sent {
                 // That worker ends, as this one will.
                 take_over(worker, *handed);
@@ -101,29 +118,26 @@ fn distribute(worker: &Rc<Worker>, accepted: (tokio::net::TcpStream, SocketAddr)
 }
 
 pub(super) fn take_over(worker: &Rc<Worker>, handed: Handed) {
-    let Handed { stream, peer, claim, place } = handed;
+    let Handed { stream, peer, claim, counted } = handed;
     match tokio::net::TcpStream::from_std(stream) {
-        Ok(stream) => start(worker, (stream, peer), &Rc::new(claim), place),
+        Ok(stream) => start(worker, (stream, peer), &Rc::new(claim), counted),
         Err(error) => tracing::warn!(%peer, %error, "cannot serve a connection"),
     }
 }
 
 /// Serves a connection in a task of its own.
-fn start(worker: &Rc<Worker>, accepted: (tokio::net::TcpStream, SocketAddr), claim: &Rc<Claim>, place: Place) {
-    if worker.engine.pressure.get() >= Pressure::Shed {
-        on_listener(worker, claim, |listener| listener.stats.local().downstream_cx_overload_reject.inc());
-        return;
-    }
-    let Some(serving) = Serving::new(&worker.shared) else {
-        on_listener(worker, claim, |listener| listener.stats.local().downstream_global_cx_overflow.inc());
-        return;
-    };
+fn start(
+    worker: &Rc<Worker>,
+    accepted: (tokio::net::TcpStream, SocketAddr),
+    claim: &Rc<Claim>,
+    counted: (Serving, Place),
+) {
     let held = worker.engine.held.hold();
     let (worker, claim) = (worker.clone(), claim.clone());
     // A panic ends this task and with it this connection only: the runtime catches it, the hook reports and counts it.
     tokio::task::spawn_local(async move {
         conn::serve(worker, accepted, claim).await;
-        drop((serving, held, place));
+        drop((counted, held));
     });
 }
 
@@ -134,7 +148,13 @@ fn on_listener(worker: &Worker, claim: &Claim, act: impl FnOnce(&LiveListener)) 
 }
 
 /// Counts a connection being served.
-struct Serving(Arc<Shared>);
+pub(super) struct Serving(Arc<Shared>);
+
+impl fmt::Debug for Serving {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Serving")
+    }
+}
 
 impl Serving {
     /// `None` when the process serves as many connections as it may.

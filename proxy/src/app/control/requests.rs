@@ -2,6 +2,8 @@
 
 use std::{sync::atomic::Ordering, time::Instant};
 
+use nix::sys::signal::{Signal, kill};
+
 use super::{Control, Ending, report};
 use crate::{
     admin::{self, Request},
@@ -15,6 +17,13 @@ impl Control {
     /// Does what somebody asked for; true when that is the end, now.
     pub(super) fn asked(&mut self, request: Request) -> bool {
         match request {
+            Request::Replace => {
+                if let Some(supervisor) = self.beside.supervisor
+                    && let Err(error) = kill(supervisor, Signal::SIGUSR2)
+                {
+                    tracing::error!(%error, "cannot ask the supervisor for a successor");
+                }
+            }
             Request::ReopenLogs => self.builder.sinks.reopen(),
             Request::Reload => {
                 self.builder.sinks.reopen();

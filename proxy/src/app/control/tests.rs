@@ -50,7 +50,13 @@ fn start(yaml: &str, times: ending::Times) -> Rig {
     let state = Arc::new(admin::State::new("info"));
     let times = Times { end: times, chain_drain: LONG, hold: None };
     let overload = Overload::new(0, Default::default());
-    let beside = Beside { application: Application::default(), overload, reload: Arc::default(), handover: None };
+    let beside = Beside {
+        application: Application::default(),
+        overload,
+        reload: Arc::default(),
+        handover: None,
+        supervisor: None,
+    };
     let sockets = Sockets::new(workers);
     let control = Control::new(builder(), subscription, sockets, state.clone(), shared.clone(), times, beside);
     let (requests, asked) = mpsc::unbounded_channel();

@@ -183,6 +183,7 @@ fn succession(before: usize, after: usize) {
     assert_eq!(ids(&mut new).len(), before.max(after), "no socket without somebody who accepts on it");
     let mut early: Vec<_> = (0..50).map(|_| client(address)).collect();
     old.sockets().leave();
+    crate::app::testing::until("nobody accepts", || old.sockets().emptied());
     assert!(old.reconcile().is_empty() && ids(&mut old).is_empty());
     let mut late: Vec<_> = (0..50).map(|_| client(address)).collect();
     early.iter_mut().chain(&mut late).for_each(|stream| echoes(stream, "in between"));
