@@ -59,3 +59,10 @@ pub(super) const VERSION: &str = "last-good";
 
 /// What others depend on comes first. Secrets are not kept.
 const KINDS: [Kind; 4] = [Kind::Cluster, Kind::Endpoints, Kind::Listener, Kind::Routes];
+
+/// How many resources a kept file holds for a node (its id and cluster), or why it must not be used at `now`.
+pub fn read(file: &[u8], node: (&str, &str), max_age: Duration, now: SystemTime) -> Result<usize, String> {
+    let owner = format::Owner { id: node.0.to_owned(), cluster: node.1.to_owned() };
+    let restorable = format::decode(file, &owner, max_age, now, super::decode::resource)?;
+    Ok(restorable.updates.iter().map(|(_, update)| update.items.len()).sum())
+}

@@ -24,9 +24,9 @@ use std::{
 
 use outrigger_wire::pb::google::protobuf::Any;
 
-pub(in crate::xds) use self::apply::{Frame, ttl};
+pub(in crate::xds) use self::apply::ttl;
 pub use self::{
-    apply::Applied,
+    apply::{Applied, Frame},
     prepare::{Prepared, prepare},
 };
 use self::{needs::Needs, references::References, slots::Unrest};
