@@ -4,8 +4,9 @@
 //! so an unchanged file or secret is recognised without building anything.
 
 use std::{
-    fs::File,
+    fs::OpenOptions,
     io::Read,
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -19,6 +20,10 @@ use rustls::{
 
 use super::{TlsError, secrets::Secrets};
 use crate::ir::secret::{Certificate, CertificateSource, CommonTls, DataSource, Secret, Validation, ValidationSource};
+
+#[cfg(test)]
+#[path = "material_tests.rs"]
+mod tests;
 
 /// Large enough for every public trust bundle.
 const MAX_FILE: u64 = 8 << 20;
@@ -181,7 +186,12 @@ fn read(source: &DataSource) -> Result<Arc<[u8]>, TlsError> {
     };
     let fail = |e: std::io::Error| TlsError::new(format!("cannot read {}: {e}", path.display()));
     let mut bytes = Vec::new();
-    File::open(path).map_err(fail)?.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(fail)?;
+    // The opening of a pipe waits for whoever writes to it, for ever.
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(fail)?;
+    if !file.metadata().map_err(fail)?.is_file() {
+        return Err(TlsError::new(format!("cannot read {}: not a regular file", path.display())));
+    }
+    file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(fail)?;
     if bytes.len() as u64 > MAX_FILE {
         return Err(TlsError::new(format!("{} is larger than {MAX_FILE} bytes", path.display())));
     }

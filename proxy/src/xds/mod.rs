@@ -31,7 +31,7 @@ pub use self::{
     handle::Handle,
     identity::{IdentityConfig, workload::WORKLOAD_API},
     kind::Kind,
-    saved::{SavedConfig, SavedStatus},
+    saved::{SavedConfig, SavedStatus, read as read_saved},
     status::{IdentityStatus, KindStatus, Rejected, SourceStatus, Status},
 };
 

@@ -14,7 +14,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderMap, HeaderName, Request, Response};
+use http::{HeaderMap, HeaderName, Request, Response, header::TRANSFER_ENCODING};
+use http_body::Body as _;
 use hyper::client::conn::{
     TrySendError,
     http1::{Builder, SendRequest},
@@ -340,6 +341,10 @@ impl<B: Payload> Exchange<B> {
     fn finish(mut self, answer: Answer<B>) -> Result<Sent, Box<SendError<B>>> {
         let connection = &self.connection;
         match answer {
+            Ok(response) if !is_understood(&response) => {
+                let reason = "unsupported transfer encoding".to_owned();
+                Err(connection.failure(SendErrorKind::Protocol, reason, None))
+            }
             Ok(response) => {
                 learn_keep_alive(connection, response.headers());
                 let guard = self.sending.0.take().expect("taken only here");
@@ -360,6 +365,20 @@ impl<B: Payload> Exchange<B> {
                 Err(connection.failure(kind, reason, None))
             }
         }
+    }
+}
+
+/// Chunked or nothing: the body goes on in a framing of its own, and whoever reads that must not be told of another.
+fn is_understood(response: &Response<hyper::body::Incoming>) -> bool {
+    // A length excludes all codings.
+    if response.body().size_hint().exact().is_some_and(|length| length > 0) {
+        return true;
+    }
+    let mut codings = response.headers().get_all(TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => true,
+        (Some(coding), None) => coding.as_bytes().eq_ignore_ascii_case(b"chunked"),
+        _ => false,
     }
 }
 

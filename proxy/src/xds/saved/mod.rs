@@ -67,3 +67,11 @@ pub(super) struct Restorable {
 
 /// What others depend on comes first, which is the order of use. Secrets are not kept.
 pub(super) const KINDS: [Kind; 4] = [Kind::Cluster, Kind::Endpoints, Kind::Listener, Kind::Routes];
+
+/// How many resources a kept file holds for a node (its id and cluster, and nothing else known of it), or why it must not
+/// be used at `now`.
+pub fn read(file: &[u8], node: (&str, &str), max_age: Duration, now: SystemTime) -> Result<usize, String> {
+    let owner = Owner { id: node.0.to_owned(), cluster: node.1.to_owned(), digest: Vec::new() };
+    let restorable = format::read(file, &owner, max_age, now, super::decode::resource)?;
+    Ok(restorable.kept.iter().map(Vec::len).sum())
+}

@@ -1,6 +1,6 @@
 //! A discovery file's content: a `DiscoveryResponse`, or just a list of resources, in YAML, JSON or binary protobuf.
 
-use std::{fs, io::Read, path::Path};
+use std::{fs::OpenOptions, io::Read, os::unix::fs::OpenOptionsExt, path::Path};
 
 use outrigger_wire::{
     json,
@@ -22,7 +22,8 @@ pub(super) struct Document {
 pub(super) fn read(path: &Path) -> Result<Document, String> {
     let mut bytes = Vec::new();
     let limit = json::MAX_DOCUMENT as u64 + 1;
-    let file = fs::File::open(path).map_err(|e| e.to_string())?;
+    // The opening of a pipe waits for whoever writes to it, for ever.
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(|e| e.to_string())?;
     if !file.metadata().map_err(|e| e.to_string())?.is_file() {
         return Err("not a regular file".to_owned());
     }

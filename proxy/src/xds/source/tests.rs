@@ -179,3 +179,14 @@ fn all_formats_are_read() {
     assert!(read("bad.yaml", &[0xff; 64]).unwrap_err().contains("utf-8"));
     assert!(parse::read(dir.path()).is_err());
 }
+
+#[test]
+fn a_pipe_is_refused_and_not_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("pipe.yaml");
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let (said, heard) = std::sync::mpsc::channel();
+    std::thread::spawn(move || said.send(parse::read(&path)));
+    let read = heard.recv_timeout(Duration::from_secs(60)).expect("it waits for a writer");
+    assert_eq!(read.unwrap_err(), "not a regular file");
+}

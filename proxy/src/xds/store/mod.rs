@@ -25,9 +25,9 @@ use std::{
 
 use outrigger_wire::pb::google::protobuf::Any;
 
-pub(in crate::xds) use self::apply::{Frame, ttl};
+pub(in crate::xds) use self::apply::ttl;
 pub use self::{
-    apply::Applied,
+    apply::{Applied, Frame},
     prepare::{Prepared, prepare},
     restore::{Keeping, Kept, RESTORED},
 };

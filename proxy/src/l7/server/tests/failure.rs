@@ -300,3 +300,30 @@ fn an_early_answer_ends_the_connection_and_what_is_left_of_the_request() {
         assert!(server.rest().await.is_ok_and(|rest| rest == "part"), "the upstream is told, too");
     });
 }
+
+/// As Envoy does: the body's coding is of one connection, and the next reader would not know of it.
+#[test]
+fn codings_that_are_not_understood_are_502_upe() {
+    run(async {
+        let (proxy, upstream) = pair(|_| {}).await;
+        let lines = [
+            "Transfer-Encoding: gzip, chunked",
+            "Transfer-Encoding: gzip",
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+        ];
+        for line in lines {
+            let mut client = proxy.connect().await;
+            client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
+            let mut server = upstream.accept().await;
+            server.head().await;
+            server.send(&format!("HTTP/1.1 200 OK\r\n{line}\r\n\r\n0\r\n\r\n")).await;
+            drop(server);
+            let (head, body) = client.message().await;
+            assert!(head.starts_with("HTTP/1.1 502"), "{line}: {head}");
+            assert!(body.ends_with("reset reason: protocol error"), "{line}: {body}");
+        }
+        for line in proxy.log(lines.len()).await {
+            assert!(line.starts_with("502 UPE upstream_reset_before_response_started{protocol_error} 1 "), "{line}");
+        }
+    });
+}
