@@ -34,6 +34,9 @@ use self::{
 };
 use crate::{drive, host, interrupt};
 
+/// One connection of so many pieces of work may be refused at first.
+const REFUSED_PART: u64 = 20_000;
+
 /// How long a soak takes, and where its figures go.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct SoakOptions {
@@ -145,6 +148,8 @@ fn judge(stage: &mut Stage, clients: &Clients, seen: &Seen) -> Vec<Judged> {
     let mut add = |good: bool, text: String| judged.push(Judged { text, good });
     let (good, _, unexplained) = clients.tally.sums();
     add(good > 0 && unexplained == 0, format!("{unexplained} unexplained failures, {good} good"));
+    let refused = load::refused();
+    add(refused * REFUSED_PART <= good, format!("{refused} connections refused at first, good when asked again"));
     for (kind, ends) in clients.tally.all() {
         let any = ends.good + ends.explained.values().sum::<u64>();
         if any == 0 {

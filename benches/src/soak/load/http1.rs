@@ -1,6 +1,14 @@
 //! HTTP/1.1 clients: kept connections and new ones.
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use anyhow::{Context as _, bail, ensure};
 use tokio::{
@@ -155,8 +163,24 @@ pub(super) async fn fresh() -> anyhow::Result<End> {
     Ok(End::Good)
 }
 
+/// Connections that were refused at first.
+static REFUSED: AtomicU64 = AtomicU64::new(0);
+
+pub(super) fn refused() -> u64 {
+    REFUSED.load(Relaxed)
+}
+
+/// Once more where it is refused: with redirection both ends of thousands of ended connections wait in one namespace,
+/// and the kernel may refuse a port whose former connection is not quite over.
 pub(super) async fn connect(to: SocketAddr) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect(to).await?;
+    let stream = match TcpStream::connect(to).await {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            REFUSED.fetch_add(1, Relaxed);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            TcpStream::connect(to).await?
+        }
+        other => other?,
+    };
     stream.set_nodelay(true)?;
     Ok(stream)
 }

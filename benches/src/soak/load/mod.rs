@@ -5,6 +5,8 @@ mod http2;
 mod raw;
 mod vanish;
 
+pub(super) use http1::refused;
+
 use std::{
     net::SocketAddr,
     rc::Rc,
