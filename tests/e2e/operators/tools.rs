@@ -48,7 +48,7 @@ fn what_is_explained_happens_and_is_seen() {
     // Who has the key is told by the request itself.
     let key = rig.key();
     let header = rig
-        .ctl(&["debug-header", "--key-file", key.to_str().unwrap(), "--host", "127.0.0.1", "--path", "/live"])
+        .ctl(&["debug-header", "--key-file", key.to_str().unwrap(), "--host", "shop.test", "--path", "/live"])
         .trim()
         .to_owned();
     let (status, head) = rig.send("/live", &format!("{header}\r\n"));

@@ -34,6 +34,11 @@ impl Mask {
         self.0.is_empty()
     }
 
+    /// Whether it leaves nothing beside this field.
+    pub(super) fn is_of(&self, field: &str) -> bool {
+        !self.is_empty() && self.0.iter().all(|(name, _)| **name == *field)
+    }
+
     fn add(&mut self, path: &str) {
         let mut node = self;
         let mut new = false;

@@ -96,8 +96,10 @@ impl Dump {
                 "bootstrap": encoded("envoy.config.bootstrap.v3.Bootstrap", bootstrap),
             }));
         }
+        // The other kinds have no such field: they need not be written to be left out.
+        let alone = query.resource.is_none() && mask.is_of("bootstrap");
         for kind in ORDER {
-            if kind != Kind::Endpoints || query.include_eds {
+            if !alone && (kind != Kind::Endpoints || query.include_eds) {
                 configs.push(self.table(kind, bootstrap.as_deref(), names.as_ref()));
             }
         }
