@@ -166,7 +166,7 @@ pub(super) async fn fresh() -> anyhow::Result<End> {
 /// Connections that were refused at first.
 static REFUSED: AtomicU64 = AtomicU64::new(0);
 
-pub(super) fn refused() -> u64 {
+pub(in crate::soak) fn refused() -> u64 {
     REFUSED.load(Relaxed)
 }
 
