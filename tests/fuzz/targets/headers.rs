@@ -8,7 +8,10 @@ use outrigger_proxy::{
     ir::{format::Template, http::FilterKind, jwt_authn::JwtProvider, spiffe::SpiffeId},
     l7::{forwarded, headers, timeouts::parse_grpc_timeout},
     live::LiveTerminal,
-    policy::{debug::DebugKey, jwt},
+    policy::{
+        debug::{DebugKeys, Signed},
+        jwt,
+    },
     telemetry::trace::context::{Extracted, SpanContext, SpanId, TraceId},
 };
 
@@ -20,9 +23,11 @@ pub(super) fn run(data: &[u8]) {
     for found in jwt::locate(PROVIDERS.iter(), &map, &text(&map, "x-path")) {
         let _ = jwt::Token::parse(&found.token);
     }
-    let key = DebugKey::new(b"0123456789abcdef").expect("long enough");
+    let keys = DebugKeys::new(b"0123456789abcdef").expect("long enough");
+    let (host, path) = (text(&map, "host"), text(&map, "x-path"));
     for value in map.get_all("x-debug") {
-        assert!(!key.accepts(value.as_bytes(), 1_000_000), "a signature was guessed");
+        let request = Signed { method: "GET", host: &host, path: &path };
+        assert_eq!(keys.accepts(value.as_bytes(), &request, 1_000_000), None, "a signature was guessed");
     }
     if let Some(timeout) = parse_grpc_timeout(&text(&map, "grpc-timeout")) {
         assert!(timeout.as_secs() <= 99_999_999 * 3600);
