@@ -19,6 +19,8 @@ pub(super) enum Format {
 }
 
 const OPEN_METRICS: &str = "application/openmetrics-text";
+/// Content types of text; whether it is metrics shows in its lines.
+const TEXTS: [&str; 3] = ["", "text/plain", "application/octet-stream"];
 
 impl Format {
     /// What a client that sends this `Accept` header likes best.
@@ -48,12 +50,13 @@ impl Format {
         if open > 0.0 && open >= text { Self::OpenMetrics } else { Self::Text }
     }
 
-    /// What an answer with this `Content-Type` is written in, if it is metrics. Many leave the header out.
+    /// What an answer with this `Content-Type` is written in, if it may be metrics. Many leave the header out, and
+    /// servers of files know none for them; scrapers take either for text.
     pub(super) fn of_answer(content_type: Option<&str>) -> Option<Self> {
         let kind = content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim();
         match kind {
             open if open.eq_ignore_ascii_case(OPEN_METRICS) => Some(Self::OpenMetrics),
-            text if text.is_empty() || text.eq_ignore_ascii_case("text/plain") => Some(Self::Text),
+            text if TEXTS.iter().any(|known| text.eq_ignore_ascii_case(known)) => Some(Self::Text),
             _ => None,
         }
     }

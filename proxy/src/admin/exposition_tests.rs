@@ -23,6 +23,7 @@ fn the_format_is_what_the_client_likes_best() {
     assert_eq!(Format::of_answer(Some("application/openmetrics-text; version=1.0.0")), Some(Format::OpenMetrics));
     assert_eq!(Format::of_answer(Some("Text/Plain")), Some(Format::Text));
     assert_eq!(Format::of_answer(None), Some(Format::Text));
+    assert_eq!(Format::of_answer(Some("application/octet-stream")), Some(Format::Text));
     assert_eq!(Format::of_answer(Some("text/html")), None);
     assert_eq!(Format::of_answer(Some("application/json; charset=utf-8")), None);
 }
