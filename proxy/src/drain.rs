@@ -5,7 +5,6 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::BTreeMap,
     rc::Rc,
     task::Waker,
     time::Duration,
@@ -86,37 +85,51 @@ pub trait Guard {
 
 /// Wakes what goes on over a connection when others decide than before, and may not want it any more. Of one worker.
 #[derive(Debug, Default)]
-pub struct Changes {
-    last: Cell<u64>,
-    waiting: RefCell<BTreeMap<u64, Waker>>,
+pub struct Changes(RefCell<Waiting>);
+
+#[derive(Debug, Default)]
+struct Waiting {
+    places: Vec<Option<Waker>>,
+    /// Places that nobody has.
+    free: Vec<usize>,
 }
 
-/// A place among those that wait; 0 is none yet.
+/// A place among those that wait, once there is one.
 #[derive(Debug, Default)]
-pub struct Ticket(Cell<u64>);
+pub struct Ticket(Cell<Option<usize>>);
 
 impl Changes {
     /// Has `waker` woken by each change.
     pub fn register(&self, ticket: &Ticket, waker: &Waker) {
-        if ticket.0.get() == 0 {
-            self.last.set(self.last.get() + 1);
-            ticket.0.set(self.last.get());
-        }
-        let mut waiting = self.waiting.borrow_mut();
-        match waiting.get_mut(&ticket.0.get()) {
-            Some(known) => known.clone_from(waker),
-            None => drop(waiting.insert(ticket.0.get(), waker.clone())),
-        }
+        let mut waiting = self.0.borrow_mut();
+        let Waiting { places, free } = &mut *waiting;
+        let place = ticket.0.get().or_else(|| free.pop()).unwrap_or(places.len());
+        ticket.0.set(Some(place));
+        let former = match places.get_mut(place) {
+            Some(Some(known)) if known.will_wake(waker) => None,
+            Some(known) => known.replace(waker.clone()),
+            None => {
+                places.push(Some(waker.clone()));
+                None
+            }
+        };
+        drop(waiting);
+        // Not before: what hangs on it may wait here as well.
+        drop(former);
     }
 
     pub fn forget(&self, ticket: &Ticket) {
-        if ticket.0.get() != 0 {
-            self.waiting.borrow_mut().remove(&ticket.0.get());
+        if let Some(place) = ticket.0.take() {
+            let mut waiting = self.0.borrow_mut();
+            let left = waiting.places.get_mut(place).and_then(Option::take);
+            waiting.free.push(place);
+            drop(waiting);
+            drop(left);
         }
     }
 
     pub fn announce(&self) {
-        self.waiting.borrow().values().for_each(Waker::wake_by_ref);
+        self.0.borrow().places.iter().flatten().for_each(Waker::wake_by_ref);
     }
 }
 

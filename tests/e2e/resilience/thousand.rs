@@ -167,8 +167,7 @@ fn a_thousand_streams_survive_pushes_and_rotations() {
     });
     let mut workloads = Vec::new();
     for (name, agent) in names.into_iter().zip(&agents) {
-        // Whatever would end a stream in the end ends it during this test.
-        let flags = ["--spiffe-endpoint-socket", &agent.endpoint(), "--chain-drain-time-s", "1"];
+        let flags = ["--spiffe-endpoint-socket", &agent.endpoint()];
         workloads.push(mesh.workload_with(name, &[("app", name)], &flags));
     }
     mesh.settle();
@@ -183,8 +182,7 @@ fn a_thousand_streams_survive_pushes_and_rotations() {
     sockets.alive("the start");
     calls.alive("the start");
     for push in 0..PUSHES {
-        // A policy for others, a service that others have, a rule for that, and every now and then another part of
-        // requests that is traced: that changes every chain, and no permission.
+        // A policy for others, a service that others have, and a rule for that.
         let other = service("other", "nobody", &[("http", 80, 1), ("tcp", 7000, 2)])
             .replace(&SERVICE4.to_string(), "10.96.0.99")
             .replace("fd96::10", "fd96::99");
@@ -196,13 +194,7 @@ fn a_thousand_streams_survive_pushes_and_rotations() {
              {{http1MaxPendingRequests: {}}}}}}}}}\n",
             push + 1
         );
-        let tracing = format!(
-            "---\napiVersion: outrigger.dev/v1alpha1\nkind: MeshConfig\nmetadata: {{name: m, namespace: istio-system}}\n\
-             spec: {{extensionProviders: [{{name: otel, opentelemetry: {{service: other.default.svc.cluster.local, port: \
-             80}}}}], defaultProviders: {{tracing: [otel]}}, defaultConfig: {{tracing: {{sampling: 0.{}}}}}}}\n",
-            1 + push / (PUSHES / ROTATIONS)
-        );
-        mesh.apply_and_wait("other.yaml", &(other + &policy + &tracing));
+        mesh.apply_and_wait("other.yaml", &(other + &policy));
         if push % (PUSHES / ROTATIONS) == 0 {
             let before: Vec<u64> = workloads.iter().map(|w| w.stat("server.cert_renewals")).collect();
             agents.iter().zip(names).for_each(|(agent, name)| agent.give(root.svid(&id(name))));
