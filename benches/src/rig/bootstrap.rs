@@ -197,9 +197,12 @@ fn http(plan: &Plan, dir: &str, side: Side, routes: Value) -> Value {
     json!({"name": "envoy.filters.network.http_connection_manager", "typed_config": config})
 }
 
+/// Folder of the access logs: not that of the certificates, which is watched for changes.
+pub(super) const LOGS: &str = "logs";
+
 /// Where a proxy with such a log writes it.
 pub(super) fn access_log_file(dir: &Path, side: Side) -> PathBuf {
-    dir.join(format!("access-{}.log", side.as_str()))
+    dir.join(LOGS).join(format!("access-{}.log", side.as_str()))
 }
 
 /// What Istio logs with `accessLogEncoding: JSON`.

@@ -73,6 +73,10 @@ impl Rig {
         let letters = ('s'..).take(plan.replicas.max(1));
         let pods: Vec<Pod> = letters.map(|letter| fabric.pod(&format!("{label}-{letter}{serial}"), &[])).collect();
         pki::write(&dir)?;
+        let logs = dir.join(bootstrap::LOGS);
+        std::fs::create_dir(&logs)?;
+        // The proxies run as another user.
+        std::fs::set_permissions(logs, std::os::unix::fs::PermissionsExt::from_mode(0o777))?;
         let recipe = Arc::new(Recipe {
             contender: contender.clone(),
             plan: plan.clone(),

@@ -5,8 +5,6 @@ mod http2;
 mod raw;
 mod vanish;
 
-pub(super) use http1::refused;
-
 use std::{
     net::SocketAddr,
     rc::Rc,
@@ -38,6 +36,11 @@ pub(super) struct Clients {
     pub(super) told: Arc<Told>,
     /// All rates are multiplied by it.
     pub(super) rate: f64,
+}
+
+/// Connections that were refused at first.
+pub(super) fn refused() -> u64 {
+    http1::refused()
 }
 
 /// The addresses of the services.
