@@ -16,7 +16,7 @@ pub(super) fn run(data: &[u8]) {
         // Leaf and issuer, as a handshake brings them.
         let middle = data.first().map_or(0, |at| usize::from(*at) * data.len() / 256);
         let (leaf, issuer) = data.get(1..).unwrap_or_default().split_at(middle.min(data.len().saturating_sub(1)));
-        for shown in [vec![Arc::from(&data[..])], vec![Arc::from(leaf), Arc::from(issuer)]] {
+        for shown in [vec![Arc::from(data)], vec![Arc::from(leaf), Arc::from(issuer)]] {
             let peer = PeerInfo {
                 certificate: shown.first().cloned(),
                 chain: shown,
