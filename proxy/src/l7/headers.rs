@@ -51,6 +51,21 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) -> bool {
     close
 }
 
+/// Whether a message's body is chunked or not coded at all. Any other list would describe another body than goes on,
+/// which is chunked once, and the next reader might believe it. It compares letters, maybe: they are small from here on.
+pub fn chunked_at_most(headers: &mut HeaderMap) -> bool {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let plain = match (codings.next(), codings.next()) {
+        (None, _) => return true,
+        (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => coding == "chunked",
+        _ => return false,
+    };
+    if !plain {
+        headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    true
+}
+
 /// Removes `Connection` and what it names; returns whether it says `close`.
 fn strip_named(headers: &mut HeaderMap) -> bool {
     let mut lines = headers.get_all(header::CONNECTION).iter();

@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderMap, HeaderName, Request, Response, header::TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderName, Request, Response};
 use http_body::Body as _;
 use hyper::client::conn::{
     TrySendError,
@@ -33,7 +33,7 @@ use super::{
 };
 use crate::{
     ir,
-    l7::incoming::Incoming,
+    l7::{headers::chunked_at_most, incoming::Incoming},
     telemetry::metrics::{ClusterStats, Sharded},
     upstream::{Cluster, RequestPermit},
 };
@@ -341,11 +341,11 @@ impl<B: Payload> Exchange<B> {
     fn finish(mut self, answer: Answer<B>) -> Result<Sent, Box<SendError<B>>> {
         let connection = &self.connection;
         match answer {
-            Ok(response) if !is_understood(&response) => {
-                let reason = "unsupported transfer encoding".to_owned();
-                Err(connection.failure(SendErrorKind::Protocol, reason, None))
-            }
-            Ok(response) => {
+            Ok(mut response) => {
+                if !is_understood(&mut response) {
+                    let reason = "unsupported transfer encoding".to_owned();
+                    return Err(connection.failure(SendErrorKind::Protocol, reason, None));
+                }
                 learn_keep_alive(connection, response.headers());
                 let guard = self.sending.0.take().expect("taken only here");
                 let (facts, new_connection) = (connection.facts.clone(), self.new_connection);
@@ -368,18 +368,9 @@ impl<B: Payload> Exchange<B> {
     }
 }
 
-/// Chunked or nothing: the body goes on in a framing of its own, and whoever reads that must not be told of another.
-fn is_understood(response: &Response<hyper::body::Incoming>) -> bool {
-    // A length excludes all codings.
-    if response.body().size_hint().exact().is_some_and(|length| length > 0) {
-        return true;
-    }
-    let mut codings = response.headers().get_all(TRANSFER_ENCODING).iter();
-    match (codings.next(), codings.next()) {
-        (None, _) => true,
-        (Some(coding), None) => coding.as_bytes().eq_ignore_ascii_case(b"chunked"),
-        _ => false,
-    }
+/// Whether the body of a response is framed as it will go on. A length that is not 0 excludes all codings.
+fn is_understood(response: &mut Response<hyper::body::Incoming>) -> bool {
+    response.body().size_hint().exact().is_some_and(|length| length > 0) || chunked_at_most(response.headers_mut())
 }
 
 /// `Keep-Alive: timeout=N`: the server closes after N seconds, so we stop using the connection one second before.

@@ -276,3 +276,20 @@ fn old_protocol_versions_stay_between_neighbours() {
         }
     });
 }
+
+/// Both readers may compare letters: what one of them took for a coding that it does not know, the other sends in chunks.
+#[test]
+fn chunked_is_spelt_in_one_way() {
+    run(async {
+        let (proxy, upstream) = pair(|_| {}).await;
+        let mut client = proxy.connect().await;
+        client.send("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chuNKed\r\n\r\n1\r\na\r\n0\r\n\r\n").await;
+        let mut server = upstream.accept().await;
+        let head = server.head().await;
+        assert_eq!(header(&head, "transfer-encoding"), Some("chunked"), "{head}");
+        server.until("0\r\n\r\n").await;
+        server.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: CHUNKED\r\n\r\n1\r\na\r\n0\r\n\r\n").await;
+        let head = client.head().await;
+        assert_eq!(header(&head, "transfer-encoding"), Some("chunked"), "{head}");
+    });
+}
