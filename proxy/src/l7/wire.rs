@@ -1,10 +1,10 @@
 //! The byte stream under a downstream HTTP codec: knows when a head begins and whether it is ambiguous.
 //!
 //! hyper tolerates two things that intermediaries can read differently (both are how requests get smuggled): bare LF as
-//! line end, and `Transfer-Encoding` next to `Content-Length`. While a request head is awaited, what comes in is looked
-//! at once, and such a head is made unparsable: the client gets a 400 and the connection ends. The same look tells when
-//! the first byte of a head came, for `request_headers_timeout`. And it adds a `TE` where there is none: hyper writes
-//! trailers only for clients that asked, while applications send and read them without; [`SILENT_TE`] marks it as ours.
+//! line end, and `Transfer-Encoding` next to `Content-Length`. What comes in is looked at once, but for bodies, and such a
+//! head is made unparsable: the client gets a 400 and the connection ends. The same look tells when the first byte of a
+//! head came, for `request_headers_timeout`. And it adds a `TE` where there is none: hyper writes trailers only for clients
+//! that asked, while applications send and read them without; [`SILENT_TE`] marks it as ours.
 
 use std::{
     future::poll_fn,
@@ -39,8 +39,6 @@ pub struct Shared {
     epoch: Instant,
     /// A request is under way: what comes in is body, or pipelined.
     busy: AtomicBool,
-    /// Counts requests taken.
-    heads: AtomicU64,
     /// Milliseconds after `epoch` at which the head now coming in began, plus one; 0 is none.
     head_since: AtomicU64,
     /// Close with a reset: a response was cut off.
@@ -58,7 +56,6 @@ impl Shared {
         Arc::new(Self {
             epoch: Instant::now(),
             busy: AtomicBool::new(false),
-            heads: AtomicU64::new(0),
             head_since: AtomicU64::new(0),
             abort: AtomicBool::new(false),
             refused: AtomicBool::new(false),
@@ -67,10 +64,9 @@ impl Shared {
         })
     }
 
-    /// A request head was taken: inspection pauses until [`Self::idle`].
+    /// A request head was taken: its body, if it has one, is not looked at until [`Self::idle`].
     pub fn busy(&self) {
         self.busy.store(true, Relaxed);
-        self.heads.fetch_add(1, Relaxed);
         self.head_since.store(0, Relaxed);
     }
 
@@ -119,19 +115,17 @@ pub struct Wire {
     shared: Arc<Shared>,
     /// `None` for HTTP/2.
     scan: Option<Scan>,
-    /// The value of `heads` that `scan` belongs to.
-    head: u64,
     /// Whether responses may have trailers.
     trailers: bool,
 }
 
 impl Wire {
     pub fn http1(io: Io, prefix: Bytes, shared: Arc<Shared>, trailers: bool) -> Self {
-        Self { io: Some(io), prefix, shared, scan: Some(Scan::default()), head: 0, trailers }
+        Self { io: Some(io), prefix, shared, scan: Some(Scan::default()), trailers }
     }
 
     pub fn http2(io: Io, prefix: Bytes, shared: Arc<Shared>) -> Self {
-        Self { io: Some(io), prefix, shared, scan: None, head: 0, trailers: false }
+        Self { io: Some(io), prefix, shared, scan: None, trailers: false }
     }
 
     /// The stream; what the codec did not read is with the codec.
@@ -175,17 +169,16 @@ impl AsyncRead for Wire {
         if let (Some(scan), Poll::Ready(Ok(()))) = (&mut this.scan, &result)
             && buf.filled().len() > start
         {
-            if this.shared.busy.load(Relaxed) {
-                // Body bytes, or a head pipelined behind a body: hyper takes such a head for chunked and closes after
-                // it, so no two readers can differ over what follows.
-                return result;
+            let busy = this.shared.busy.load(Relaxed);
+            if scan.done {
+                // The codec takes a head before it reads on: this is its body, or a head pipelined behind it. hyper takes
+                // such a head for chunked and closes after it, so no two readers can differ over what follows.
+                if busy {
+                    return result;
+                }
+                *scan = Scan::behind_a_body();
             }
-            let heads = this.shared.heads.load(Relaxed);
-            if this.head != heads {
-                this.head = heads;
-                *scan = Scan::default();
-            }
-            if this.shared.head_since.load(Relaxed) == 0 {
+            if !busy && this.shared.head_since.load(Relaxed) == 0 {
                 let since = u64::try_from(this.shared.epoch.elapsed().as_millis()).unwrap_or(u64::MAX - 1);
                 this.shared.head_since.store(since + 1, Relaxed);
             }
@@ -285,6 +278,11 @@ const MAX_LINES: u32 = 100;
 const LINE_START: usize = 18;
 
 impl Scan {
+    /// Begins somewhere in a head: its first part, up to a CR if it is so, may have come along with the body before it.
+    fn behind_a_body() -> Self {
+        Self { last: b'\r', ..Self::default() }
+    }
+
     /// Looks at more bytes; false when a head is ambiguous. Behind a head that can have no body comes the next head;
     /// what comes behind others is not looked at.
     fn feed(&mut self, all: &[u8], ends: &mut Ends) -> bool {

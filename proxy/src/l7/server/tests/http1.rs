@@ -60,6 +60,72 @@ fn pipelined_requests_are_answered_in_order() {
 }
 
 #[test]
+fn a_pipelined_head_may_come_in_any_two_pieces() {
+    run(async {
+        let second = "GET /second HTTP/1.1\r\nHost: x\r\n\r\n";
+        let (proxy, upstream) = pair(|_| {}).await;
+        let mut client = proxy.connect().await;
+        let mut server = None;
+        for first in [
+            "GET /first HTTP/1.1\r\nHost: x\r\n\r\n",
+            "POST /first HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc",
+        ] {
+            for cut in 1..second.len() {
+                client.send(&format!("{first}{}", &second[..cut])).await;
+                if server.is_none() {
+                    server = Some(upstream.accept().await);
+                }
+                let server = server.as_mut().unwrap();
+                assert!(server.message().await.0.contains(" /first "));
+                // The rest comes while the first request is under way, or behind it.
+                if cut % 2 == 0 {
+                    client.send(&second[cut..]).await;
+                }
+                server.send("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n1").await;
+                assert_eq!(client.message().await.1, "1", "cut at {cut}");
+                if cut % 2 == 1 {
+                    client.send(&second[cut..]).await;
+                }
+                assert!(server.head().await.starts_with("GET /second "), "cut at {cut}");
+                server.send("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n2").await;
+                assert_eq!(client.message().await.1, "2", "cut at {cut}");
+            }
+        }
+    });
+}
+
+/// What is refused where it comes alone is refused behind another request, however it is cut.
+#[test]
+fn a_pipelined_head_that_is_ambiguous_is_refused() {
+    run(async {
+        let first = "GET /first HTTP/1.1\r\nHost: x\r\n\r\n";
+        let second =
+            "POST /second HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n";
+        let (proxy, upstream) = pair(|_| {}).await;
+        let mut server = None;
+        for cut in (0..78).step_by(6) {
+            let mut client = proxy.connect().await;
+            client.send(&format!("{first}{}", &second[..cut])).await;
+            if server.is_none() {
+                server = Some(upstream.accept().await);
+            }
+            let server = server.as_mut().unwrap();
+            assert!(server.head().await.contains(" /first "));
+            if cut % 4 == 0 {
+                client.send(&second[cut..]).await;
+            }
+            server.send("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n1").await;
+            assert_eq!(client.message().await.1, "1", "cut at {cut}");
+            if cut % 4 != 0 {
+                client.send(&second[cut..]).await;
+            }
+            let head = client.head().await;
+            assert!(head.starts_with("HTTP/1.1 400 "), "cut at {cut}: {head}");
+        }
+    });
+}
+
+#[test]
 fn chunked_bodies_and_trailers_pass_both_ways() {
     run(async {
         let (proxy, upstream) = pair(|_| {}).await;
