@@ -10,6 +10,8 @@ mod explain;
 #[cfg(test)]
 mod explain_tests;
 mod exposition;
+#[cfg(test)]
+mod faces_tests;
 mod foreign;
 mod help;
 mod http;

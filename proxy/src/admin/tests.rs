@@ -13,13 +13,13 @@ use crate::{
 };
 
 pub(super) struct Rig {
-    admin: Admin,
+    pub(super) admin: Admin,
     requests: mpsc::UnboundedReceiver<Request>,
     levels: Arc<StdMutex<Vec<String>>>,
     registry: Arc<Registry>,
 }
 
-async fn start() -> Rig {
+pub(super) async fn start() -> Rig {
     start_with(&[testing::tcp_listener("l", "127.0.0.1", 0, "a", "")]).await
 }
 
@@ -101,7 +101,7 @@ fn whole(mut chunked: &str) -> String {
 
 impl Rig {
     /// Status, head and body of one request; `port` 0 is the admin interface, 1 the status port.
-    async fn send(&self, port: usize, request: &str) -> (u16, String, String) {
+    pub(super) async fn send(&self, port: usize, request: &str) -> (u16, String, String) {
         let address = lock(&self.admin.servers)[port].address().unwrap();
         let request = request.to_owned();
         let text = tokio::task::spawn_blocking(move || {
@@ -352,51 +352,6 @@ async fn the_status_port_changes_and_tells_nothing_more_than_it_must() {
     let (status, _, body) = ask(&rig, "GET /healthz/ready").await;
     assert_eq!((status, &*body), (503, "DRAINING\nPOST /drain_listeners was called\n"));
     assert_eq!(rig.get("/ready").await.0, 200, "as with Envoy, the admin interface does not count that");
-}
-
-#[tokio::test]
-async fn probes_have_a_place_whoever_else_is_connected() {
-    let rig = start().await;
-    rig.admin.state().applied(3);
-    let address = lock(&rig.admin.servers)[1].address().unwrap();
-    let silent: Vec<_> = (0..100).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
-    assert_eq!(rig.send(1, "GET /healthz/ready HTTP/1.0\r\n\r\n").await.0, 200);
-    drop(silent);
-    let scrapes = rig.admin.state().scrapes.clone();
-    let held = scrapes.acquire_many(MOST_SCRAPES as u32).await.unwrap();
-    assert_eq!(rig.send(1, "GET /metrics HTTP/1.0\r\n\r\n").await.0, 503);
-    assert_eq!(rig.send(1, "GET /healthz/ready HTTP/1.0\r\n\r\n").await.0, 200);
-    drop(held);
-    assert_eq!(rig.send(1, "GET /metrics HTTP/1.0\r\n\r\n").await.0, 200);
-}
-
-#[tokio::test]
-async fn pages_of_others_get_nothing() {
-    let rig = start().await;
-    let ask = async |fields: &str| {
-        rig.send(0, &format!("GET /stats HTTP/1.1\r\n{fields}\r\nconnection: close\r\n\r\n")).await.0
-    };
-    assert_eq!(ask("host: 127.0.0.1:1\r\nuser-agent: Mozilla/5.0").await, 200);
-    assert_eq!(ask("host: 127.0.0.1:1\r\nsec-fetch-site: cross-site").await, 403);
-    assert_eq!(ask("host: rebound.test\r\nuser-agent: Mozilla/5.0").await, 403);
-}
-
-#[tokio::test]
-async fn who_has_started_has_started_whatever_becomes_of_readiness() {
-    let rig = start().await;
-    let ask = async |path: &str| rig.send(1, &format!("GET {path} HTTP/1.0\r\n\r\n")).await;
-    let (status, _, body) = ask("/healthz/started").await;
-    assert!(status == 503 && body.contains("listeners are not open yet"), "{body}");
-    rig.admin.state().applied(3);
-    assert_eq!(ask("/healthz/started").await.0, 503);
-    rig.admin.state().set_open(true);
-    rig.admin.state().set_sockets(Default::default(), vec!["taken".to_owned()]);
-    assert_eq!(ask("/healthz/started").await.0, 503);
-    rig.admin.state().set_sockets(Default::default(), Vec::new());
-    assert_eq!(ask("/healthz/started").await.0, 200);
-    rig.admin.state().set_open(false);
-    rig.admin.state().set_sockets(Default::default(), vec!["taken".to_owned()]);
-    assert_eq!((ask("/healthz/started").await.0, ask("/healthz/ready").await.0), (200, 503));
 }
 
 #[tokio::test]
